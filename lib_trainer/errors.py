@@ -1,0 +1,40 @@
+"""The two errors a person can mend. Everything else keeps its traceback."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something a person can mend.
+
+    Args:
+        message: One sentence that says what is wrong, with the value that is wrong in it.
+        hint: One sentence that says what to do.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} {hint}".strip())
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(UserError):
+    """Every problem of a configuration at once.
+
+    Args:
+        problems: field name -> what is wrong with it. Field names are those of `lib_trainer.config`.
+    """
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__("; ".join(f"{name}: {text}" for name, text in self.problems.items()))
+
+
+class MissingPackage(UserError):
+    """A package that this feature needs is not installed here."""
+
+    def __init__(self, package: str, needed_for: str) -> None:
+        self.package = package
+        super().__init__(
+            f"{needed_for} needs the package {package}, which is not installed here.",
+            f"Restart the WebUI so that the extension's installer can fetch it, or run: pip install {package}",
+        )

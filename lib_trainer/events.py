@@ -1,0 +1,78 @@
+"""What a run says of itself while it goes on, and the one thing that is said to it.
+
+`run.run` is a generator of these. Whoever drives it pauses by not asking for the next one, and stops it by
+throwing `StopRequested` into it; either way the host gets everything back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` pieces of a phase are done: preparing, caching, saving."""
+
+    phase: str
+    done: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step was taken.
+
+    Attributes:
+        number, total: steps taken, and steps of the whole run.
+        epoch: pass over the folder, from 1.
+        loss: mean weighted loss of the step's pictures.
+        learning_rate: the rate the step was taken with.
+        seconds: wall time since the step before.
+        peak_bytes: the device's peak of allocated memory so far; 0 where the device cannot tell.
+    """
+
+    number: int
+    total: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know, and the run goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A complete adapter file stands at `path`."""
+
+    path: Path
+    step: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of a run that saved its adapter. `tag` is what goes into a prompt: `<lora:NAME:0.8>`."""
+
+    path: Path
+    tag: str
+    steps: int
+    stopped_early: bool = False
+
+
+Event = Progress | Step | Notice | Saved | Finished
+
+
+class StopRequested(Exception):
+    """Thrown into a run: stop after the step under way, and save what is learned if `save`."""
+
+    def __init__(self, *, save: bool) -> None:
+        super().__init__("stopped and saved" if save else "stopped")
+        self.save = save
