@@ -1,0 +1,22 @@
+"""Which host runs us."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import Host
+
+
+def current_host() -> Host:
+    """The WebUI this process belongs to.
+
+    Raises:
+        UserError: in a WebUI that training is not written for yet, or in none.
+    """
+    if find_spec("modules_forge") and find_spec("backend"):
+        from lib_trainer.host.forge import ForgeHost
+
+        return ForgeHost()
+    where = "this WebUI" if find_spec("modules") else "a program that is no WebUI"
+    raise UserError(f"Training does not work in {where} yet.", "Use stable-diffusion-webui-forge.")

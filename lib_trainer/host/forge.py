@@ -1,0 +1,164 @@
+"""stable-diffusion-webui-forge: its loaded checkpoint is borrowed, trained on, and given back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from lib_trainer.errors import UserError
+from lib_trainer.families import SD1, SD2, SDXL, Family
+from lib_trainer.host import webui
+from lib_trainer.host.base import GenerateRequest, HostModel
+from lib_trainer.host.forge_model import ForgeModel
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+_ENGINES = {"StableDiffusion": SD1, "StableDiffusion2": SD2, "StableDiffusionXL": SDXL}
+# `current_lora_hash` is compared with the LoRAs a prompt asks for; no prompt asks for this.
+_NO_LORAS_KNOWN = "train-lora: look again"
+
+
+class ForgeHost:
+    """The Forge that runs us."""
+
+    name = "Forge"
+
+    @property
+    def lora_dir(self) -> Path:
+        return webui.lora_dir()
+
+    @property
+    def cache_dir(self) -> Path:
+        return webui.cache_dir()
+
+    def run_exclusive(self, fn: Callable[[], T]) -> T:
+        """fn() on Forge's generation thread, which swallows exceptions: they are carried around it."""
+        from modules_forge import main_thread
+
+        outcome: dict[str, Any] = {}
+
+        def work() -> None:
+            try:
+                outcome["result"] = fn()
+            except BaseException as error:  # noqa: BLE001 - raised again below, on the caller's thread
+                outcome["error"] = error
+
+        with webui.generation_turn():
+            main_thread.run_and_wait_result(work)
+        if "error" in outcome:
+            raise outcome["error"]
+        return outcome["result"]
+
+    @contextmanager
+    def open_model(self) -> Iterator[HostModel]:
+        engine = _selected_engine()
+        family = _family_of(engine)
+        with ExitStack() as stack:
+            stack.callback(_free_memory)
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            # The thread's autocast setting is the host's business; training chooses its own dtypes.
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+            stack.enter_context(torch.autocast("cuda", enabled=False))
+            _take_out_loras(engine)
+            stack.enter_context(_kept_prompt_notes())
+            yield ForgeModel(engine, family, stack)
+
+    def generate(self, request: GenerateRequest) -> list[Image]:
+        _selected_engine()
+        return webui.draw(request)
+
+    def lora_changed(self, path: Path) -> None:
+        import networks
+        from modules.sd_models import model_data
+
+        networks.load_lora_state_dict.cache_clear()
+        engine = model_data.get_sd_model()
+        if getattr(engine, "forge_objects", None) is not None:
+            _take_out_loras(engine)
+            engine.current_lora_hash = _NO_LORAS_KNOWN
+        webui.forget_prompts()
+        webui.list_new_network()
+
+    def describe(self) -> str:
+        """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""
+        from backend import memory_management
+        from modules import sd_models
+
+        engine = sd_models.model_data.get_sd_model()
+        objects = getattr(engine, "forge_objects", None)
+        if objects is None:
+            selected = sd_models.select_checkpoint()
+            parts = [selected.name if selected else "no checkpoint", "loaded when training starts"]
+        else:
+            family = _ENGINES.get(type(engine).__name__)
+            storage = str(objects.unet.model.storage_dtype).removeprefix("torch.")
+            label = family.label if family else f"{type(engine).__name__}, cannot be trained here"
+            parts = [engine.sd_checkpoint_info.name, label, storage]
+        device = memory_management.get_torch_device()
+        if device.type == "cpu":
+            return " · ".join([*parts, "on the CPU"])
+        free, total = memory_management.get_free_memory(device), memory_management.get_total_memory(device)
+        return " · ".join([*parts, f"{free / 2**30:.1f} of {total / 2**30:.1f} GB free"])
+
+
+def _selected_engine() -> Any:
+    """The engine of the checkpoint that is selected in Forge; loads it through Forge if it is not loaded yet."""
+    from modules import sd_models
+    from modules_forge import main_entry
+
+    if not sd_models.model_data.forge_loading_parameters:
+        main_entry.refresh_model_loading_parameters()
+    if sd_models.model_data.forge_loading_parameters["checkpoint_info"] is None:
+        raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
+    engine, _ = sd_models.forge_model_reload()
+    return engine
+
+
+def _family_of(engine: Any) -> Family:
+    kind = type(engine).__name__
+    name = engine.sd_checkpoint_info.name
+    if kind not in _ENGINES:
+        raise UserError(
+            f"{name} is a {kind} checkpoint, which cannot be trained here.",
+            "Choose an SD 1.x, SD 2.x or SDXL checkpoint.",
+        )
+    if engine.is_inpaint:
+        raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
+    return _ENGINES[kind]
+
+
+def _take_out_loras(engine: Any) -> None:
+    """Weights and objects as the checkpoint has them; a prompt with LoRAs puts them in again."""
+    original = engine.forge_objects_original
+    engine.forge_objects = original.shallow_copy()
+    engine.forge_objects_after_applying_lora = original.shallow_copy()
+    engine.current_lora_hash = str([])
+    for patcher in (original.unet, original.clip.patcher):
+        patcher.lora_loader.refresh(lora_patches={}, offload_device=patcher.offload_device)
+
+
+@contextmanager
+def _kept_prompt_notes() -> Iterator[None]:
+    """Encoding a caption leaves notes for the next picture's infotext; captions are none of its business."""
+    from backend.text_processing import classic_engine
+
+    before = dict(classic_engine.last_extra_generation_params)
+    try:
+        yield
+    finally:
+        classic_engine.last_extra_generation_params = before
+
+
+def _free_memory() -> None:
+    from backend import memory_management
+
+    memory_management.unload_all_models()
+    memory_management.soft_empty_cache()

@@ -1,0 +1,179 @@
+"""The checkpoint that Forge holds, as training sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_trainer.families import SDXL, Family
+from lib_trainer.host import trainable, webui
+from lib_trainer.host.base import CheckpointInfo, Layer, SizeCond, TextCond
+
+_TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
+
+
+class ForgeModel:
+    """A borrowed `ForgeDiffusionEngine`; implements `host.base.HostModel`.
+
+    Args:
+        engine: Forge's engine, with no LoRA in its weights.
+        undo: takes the context managers of every change made to the engine; whoever borrows closes it.
+    """
+
+    def __init__(self, engine: Any, family: Family, undo: ExitStack) -> None:
+        from backend import memory_management
+
+        objects = engine.forge_objects_original
+        predictor = objects.unet.model.predictor
+        self.family = family
+        self.checkpoint = _checkpoint_info(engine)
+        self.device = memory_management.get_torch_device()
+        self.prediction = "v" if predictor.prediction_type == "v_prediction" else "epsilon"
+        self.alphas_cumprod = _alphas_cumprod(engine, predictor)
+        self.unet: nn.Module = objects.unet.model.diffusion_model
+        self._engine = engine
+        self._objects = objects
+        self._undo = undo
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        vae = self._objects.vae
+        with torch.inference_mode(), _posterior_mean(vae):
+            latents = vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5)
+            latents = vae.first_stage_model.process_in(latents)
+        return latents.float().cpu().clone()
+
+    def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
+        from backend import memory_management
+
+        texts = [webui.literal_prompt(prompt) for prompt in prompts]
+        if not grad:
+            memory_management.load_model_gpu(self._objects.clip.patcher)
+        with self._clip_skip(clip_skip), nullcontext() if grad else torch.inference_mode():
+            if self.family is SDXL:
+                hidden_l = self._engine.text_processing_engine_l(texts)
+                hidden_g, pooled = self._engine.text_processing_engine_g(texts)
+                context = torch.cat([hidden_l, hidden_g], dim=2)
+            else:
+                context, pooled = self._engine.text_processing_engine(texts), None
+        if grad:
+            return TextCond(context, pooled)
+        return TextCond(_own(context), None if pooled is None else _own(pooled))
+
+    @contextmanager
+    def _clip_skip(self, clip_skip: int):
+        names = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
+        engines = [getattr(self._engine, name) for name in names if hasattr(self._engine, name)]
+        with trainable.attributes(engines, clip_skip=clip_skip):
+            yield
+
+    def prepare_training(self, *, checkpointing: bool, text_encoder: bool) -> None:
+        from backend import attention, memory_management
+        from backend.nn import unet as forge_unet
+
+        memory_management.unload_all_models()
+        patchers = [self._objects.unet, *([self._objects.clip.patcher] if text_encoder else [])]
+        memory_management.load_models_gpu(patchers)
+        enter = self._undo.enter_context
+        for module in [self.unet, *([self._objects.clip.cond_stage_model] if text_encoder else [])]:
+            enter(trainable.normal_parameters(module))
+            enter(trainable.frozen(module))
+            self._undo.callback(webui.release, [module])
+        parts = list(self.unet.modules())
+        # Weights are cast to the input's dtype, so that training may compute in another than drawing does.
+        enter(trainable.attributes(parts, parameters_manual_cast=True))
+        enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
+        enter(trainable.attributes([forge_unet], attention_function=attention.attention_pytorch))
+        if checkpointing:
+            blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
+            enter(trainable.checkpointed(blocks))
+
+    def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
+        vector = None
+        if self.family is SDXL:
+            embedded = self._engine.embedder(sizes.pixels.flatten()).reshape(len(x_t), -1)
+            vector = torch.cat([text.pooled, embedded.to(text.pooled)], dim=1)
+        # Forge writes into this dictionary; its default value is shared by all calls.
+        options: dict[str, Any] = {}
+        return self.unet(x_t, t.float(), context=text.context, y=vector, transformer_options=options).float()
+
+    def adaptable_layers(self) -> list[Layer]:
+        return webui.unet_layers(self.unet, self.family, _dense_shape)
+
+    def text_layers(self) -> list[Layer]:
+        encoders = self._objects.clip.cond_stage_model
+        layers = []
+        for name, encoder in encoders.named_children():
+            prefix = _TEXT_PREFIXES[name] if self.family is SDXL else "lora_te_"
+            layers += webui.text_encoder_layers(encoder, prefix, _dense_shape)
+        return layers
+
+    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        from backend.operations import get_weight_and_bias
+
+        target = {"device": like.device, "dtype": like.dtype}
+        return get_weight_and_bias(layer.module, target, target, weight_fn=_dequantizer(layer.module.weight))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A normal float32 copy on the CPU of what may be an inference tensor."""
+    return tensor.float().cpu().clone()
+
+
+def _checkpoint_info(engine: Any) -> CheckpointInfo:
+    from modules import shared
+
+    info = engine.sd_checkpoint_info
+    extra = ",".join(sorted(getattr(shared.opts, "forge_additional_modules", None) or []))
+    return CheckpointInfo(info.name, info.sha256 or engine.sd_model_hash, extra)
+
+
+def _alphas_cumprod(engine: Any, predictor: Any) -> Tensor:
+    """The noise schedule that pictures are drawn with: rescaled where the checkpoint asks for zero terminal SNR."""
+    from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
+
+    sigmas = predictor.sigmas.detach().float().cpu().clone()
+    if getattr(engine.model_config, "ztsnr", False):
+        sigmas = rescale_zero_terminal_snr_sigmas(sigmas)
+    return 1 / (sigmas**2 + 1)
+
+
+@contextmanager
+def _posterior_mean(vae: Any):
+    """The VAE encodes to the mean of its posterior instead of a sample: the same picture, the same latents."""
+    options = vae.patcher.model_options
+    before = dict(options)
+    vae.patcher.set_model_vae_regulation(lambda posterior: posterior.mode())
+    try:
+        yield
+    finally:
+        options.clear()
+        options.update(before)
+
+
+def _dense_shape(module: nn.Module) -> tuple[int, ...]:
+    """Shape of the weight of a linear layer or 2-d convolution, however it is stored; () for other modules."""
+    weight = module._parameters.get("weight")
+    weight = getattr(module, "weight", None) if weight is None else weight
+    if weight is None or isinstance(module, nn.Embedding | nn.LayerNorm | nn.GroupNorm):
+        return ()
+    state = getattr(weight, "quant_state", None)
+    if state is not None:
+        return tuple(state.shape)
+    return tuple(weight.shape) if weight.ndim in (2, 4) else ()
+
+
+def _dequantizer(weight: Tensor) -> Any:
+    """The function that makes Forge's nf4, fp4 and GGUF weights dense, None for those that are."""
+    if hasattr(weight, "bnb_quantized"):
+        from backend.operations_bnb import functional_dequantize_4bit
+
+        return functional_dequantize_4bit
+    if getattr(weight, "gguf_cls", None) is not None:
+        from backend.operations_gguf import dequantize_tensor
+
+        return dequantize_tensor
+    return None

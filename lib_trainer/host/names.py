@@ -1,0 +1,73 @@
+"""Layer names: from the LDM names that WebUIs use inside to the ones kohya writes into files.
+
+Stable Diffusion has two sets of names for the same UNet: LDM's (`input_blocks.4.1.proj_in`) and diffusers'
+(`down_blocks.1.attentions.0.proj_in`). kohya names SD 1.x and 2.x adapters after diffusers and SDXL after LDM,
+always with dots as underscores behind a prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+UNET_PREFIX = "lora_unet_"
+
+_RESNET = {"in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.3": "conv2", "skip_connection": "conv_shortcut"}
+_ENDS = {
+    "input_blocks.0.0": "conv_in",
+    "out.2": "conv_out",
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "label_emb.0.0": "add_embedding.linear_1",
+    "label_emb.0.2": "add_embedding.linear_2",
+}
+_BLOCK = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.?(.*)|middle_block\.(\d+)\.(.*)")
+
+
+def kohya_name(module_name: str, prefix: str = UNET_PREFIX) -> str:
+    """`down_blocks.0.attentions.0.proj_in` -> `lora_unet_down_blocks_0_attentions_0_proj_in`."""
+    return prefix + module_name.replace(".", "_")
+
+
+def diffusers_names(ldm_names: Iterable[str]) -> dict[str, str]:
+    """LDM module names of one whole UNet -> their diffusers names.
+
+    Args:
+        ldm_names: names of all layers that have weights; the block sizes are read from them.
+
+    Raises:
+        ValueError: for a name that no Stable Diffusion UNet has.
+    """
+    names = list(ldm_names)
+    per_level = _blocks_per_level(names)
+    return {name: _diffusers_name(name, per_level) for name in names}
+
+
+def _blocks_per_level(names: list[str]) -> int:
+    """Entries of `input_blocks` in one level, its downsampler included: the first downsampler ends the first level."""
+    ends = sorted(int(name.split(".")[1]) for name in names if re.fullmatch(r"input_blocks\.\d+\.0\.op", name))
+    if ends:
+        return ends[0]
+    return 1 + max((int(m[1]) for name in names if (m := re.match(r"input_blocks\.(\d+)\.", name))), default=0)
+
+
+def _diffusers_name(name: str, per_level: int) -> str:
+    if name in _ENDS:
+        return _ENDS[name]
+    match = _BLOCK.fullmatch(name)
+    if not match:
+        raise ValueError(f"{name!r} is not a layer of a Stable Diffusion UNet")
+    side, number, part, rest, middle, middle_rest = match.groups()
+    if middle is not None:
+        kind = "attentions.0" if middle == "1" else f"resnets.{int(middle) // 2}"
+        return f"mid_block.{kind}.{_RESNET.get(middle_rest, middle_rest)}"
+    index = int(number) - 1 if side == "input_blocks" else int(number)
+    level, place = divmod(index, per_level)
+    block = f"{'down' if side == 'input_blocks' else 'up'}_blocks.{level}"
+    if rest == "op":
+        return f"{block}.downsamplers.0.conv"
+    if rest == "conv":
+        return f"{block}.upsamplers.0.conv"
+    if part == "0":
+        return f"{block}.resnets.{place}.{_RESNET.get(rest, rest)}"
+    return f"{block}.attentions.{place}.{rest}"

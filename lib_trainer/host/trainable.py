@@ -1,0 +1,126 @@
+"""Makes a UNet that a WebUI loaded for drawing differentiable, and undoes it exactly.
+
+WebUIs load weights under `torch.inference_mode()`, add in place, and have no gradient checkpointing. Each function
+here is a context manager that changes one of these for as long as it is entered; they nest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+_ABSENT = object()
+
+
+@contextmanager
+def normal_parameters(module: nn.Module) -> Iterator[None]:
+    """Replaces inference tensors among the parameters and buffers by normal ones that share their storage.
+
+    Autograd refuses to save inference tensors for backward. A tensor made outside inference mode over the same
+    storage is a normal one, so nothing is copied. The module's own tensors come back on exit.
+    """
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    with torch.inference_mode(False):
+        for part in module.modules():
+            for slots in (part._parameters, part._buffers):
+                for name, tensor in slots.items():
+                    if tensor is not None and tensor.is_inference() and type(tensor) in (Tensor, nn.Parameter):
+                        replaced.append((slots, name, tensor))
+                        slots[name] = _normal_view(tensor)
+    try:
+        yield
+    finally:
+        for slots, name, tensor in reversed(replaced):
+            slots[name] = tensor
+
+
+def _normal_view(tensor: Tensor) -> Tensor:
+    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+    return nn.Parameter(view, requires_grad=False) if isinstance(tensor, nn.Parameter) else view
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of the module asks for a gradient; each one's own wish comes back on exit."""
+    asked = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in asked:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def attributes(objects: Iterable[Any], **values: Any) -> Iterator[None]:
+    """Sets attributes on the objects that already have them; each one's own values come back on exit."""
+    saved = [(item, name, getattr(item, name)) for item in objects for name in values if hasattr(item, name)]
+    for item, name, _ in saved:
+        setattr(item, name, values[name])
+    try:
+        yield
+    finally:
+        for item, name, value in saved:
+            setattr(item, name, value)
+
+
+@contextmanager
+def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Gives each module a copy of its first input, because the host adds to the original in place afterwards."""
+    handles = [module.register_forward_pre_hook(_clone_first) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _clone_first(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    first, *rest = inputs
+    return (first.clone() if torch.is_grad_enabled() else first, *rest)
+
+
+@contextmanager
+def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Recomputes each block's activations in backward instead of keeping them."""
+    with overridden_forward(blocks, _checkpointed_forward):
+        yield
+
+
+@contextmanager
+def overridden_forward(
+    modules: Iterable[nn.Module], wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Puts `wrap(module.forward)` on each module instance; what the instance had before comes back on exit."""
+    saved = [(module, module.__dict__.get("forward", _ABSENT)) for module in modules]
+    for module, _ in saved:
+        module.forward = wrap(module.forward)
+    try:
+        yield
+    finally:
+        for module, own in saved:
+            if own is _ABSENT:
+                del module.forward
+            else:
+                module.forward = own
+
+
+def _checkpointed_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # The block adds to its input in place; the recomputation needs the input as it was.
+        return forward(x.clone(), *args, **kwargs)
+
+    def call(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            return forward(x, *args, **kwargs)
+        # Dropout draws its masks outside the blocks, so there is no random state to save.
+        return checkpoint(run, x, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return call

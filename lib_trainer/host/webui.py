@@ -1,0 +1,175 @@
+"""What the WebUIs share: their locks, their text-to-image, their captions, and the layers of an LDM UNet."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from torch import nn
+
+from lib_trainer.errors import UserError
+from lib_trainer.families import SDXL, Family
+from lib_trainer.host.base import GenerateRequest, Layer
+from lib_trainer.host.names import diffusers_names, kohya_name
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+JOB_NAME = "Train LoRA"
+_BLOCKS = ("SpatialTransformer", "ResBlock", "Downsample", "Upsample")
+# kohya + LyCORIS adapt these as well on SD 1.x and 2.x, by their diffusers names.
+_SINGLE_LAYERS = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
+_TEXT_LAYERS = re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])")
+_UNESCAPED_BRACKET = re.compile(r"(?<!\\)([()\[\]])")
+
+
+def literal_prompt(caption: str) -> str:
+    """A caption as the prompt that means its very words: the WebUI reads bare brackets as emphasis."""
+    return _UNESCAPED_BRACKET.sub(r"\\\1", caption)
+
+
+def unet_layers(unet: nn.Module, family: Family, shape_of: Callable[[nn.Module], tuple[int, ...]]) -> list[Layer]:
+    """The layers of an LDM UNet that kohya + LyCORIS adapt, under their kohya names.
+
+    Args:
+        unet: the host's UNet with LDM names (`input_blocks.…`).
+        shape_of: module -> shape of its dense weight, () for a module that is no linear layer or convolution.
+    """
+    shapes = {name: shape_of(module) for name, module in unet.named_modules()}
+    weighted = [name for name, shape in shapes.items() if len(shape) in (2, 4)]
+    inside = {f"{name}." for name, module in unet.named_modules() if type(module).__name__ in _BLOCKS}
+    modules = dict(unet.named_modules())
+    layers = []
+    file_names = {name: name for name in weighted} if family is SDXL else diffusers_names(weighted)
+    for name in weighted:
+        in_block = any(name.startswith(prefix) for prefix in inside)
+        if in_block or (family is not SDXL and file_names[name] in _SINGLE_LAYERS):
+            layers.append(describe_layer(kohya_name(file_names[name]), modules[name], shapes[name]))
+    return layers
+
+
+def text_encoder_layers(
+    encoder: nn.Module, prefix: str, shape_of: Callable[[nn.Module], tuple[int, ...]]
+) -> list[Layer]:
+    """The attention and MLP layers of one CLIP text encoder. `prefix`: `lora_te_`, `lora_te1_` or `lora_te2_`."""
+    layers = []
+    for name, module in encoder.named_modules():
+        match = _TEXT_LAYERS.search(name)
+        if match and match.end() == len(name):
+            layers.append(describe_layer(kohya_name(match[0], prefix), module, shape_of(module)))
+    return layers
+
+
+def describe_layer(name: str, module: nn.Module, shape: tuple[int, ...]) -> Layer:
+    if len(shape) == 2:
+        return Layer(name, module, "linear", shape)
+    return Layer(name, module, "conv2d", shape, module.stride, module.padding, module.dilation, module.groups)
+
+
+@contextmanager
+def generation_turn() -> Iterator[None]:
+    """Our turn at the model: the lock that Generate waits for, and the WebUI's own progress state."""
+    from modules import shared
+    from modules.call_queue import queue_lock
+
+    with queue_lock:
+        shared.state.begin(job=JOB_NAME)
+        try:
+            yield
+        finally:
+            shared.state.end()
+
+
+def draw(request: GenerateRequest) -> list[Image]:
+    """Pictures through the WebUI's text-to-image, `<lora:…>` included; nothing is saved to its output folders.
+
+    Raises:
+        UserError: for a `<lora:…>` that the WebUI cannot find; it would drop all of them without a word.
+    """
+    from modules import processing, shared
+
+    require_networks(request.prompt)
+    job = processing.StableDiffusionProcessingTxt2Img(
+        sd_model=shared.sd_model,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        width=request.width_px,
+        height=request.height_px,
+        steps=request.steps,
+        cfg_scale=request.cfg_scale,
+        sampler_name=request.sampler or default_sampler(),
+        batch_size=request.batch_size,
+        do_not_save_samples=True,
+        do_not_save_grid=True,
+    )
+    with closing(job):
+        return list(processing.process_images(job).images)
+
+
+def default_sampler() -> str:
+    from modules import sd_samplers
+
+    return sd_samplers.visible_sampler_names()[0]
+
+
+def require_networks(prompt: str) -> None:
+    """Raises UserError for the `<lora:NAME…>` of a prompt that are not in the WebUI's list."""
+    import networks
+
+    names = re.findall(r"<lora:([^:>]+)", prompt)
+    known = {**networks.available_networks, **networks.available_network_aliases}
+    missing = [name for name in names if name not in known]
+    if missing:
+        networks.list_available_networks()
+        missing = [name for name in missing if name not in networks.available_network_aliases]
+    if missing:
+        raise UserError(f"There is no LoRA named {', '.join(missing)}.", "Look at the names in the Lora tab.")
+
+
+def list_new_network() -> None:
+    """Makes a new file known: to the prompt syntax, and to the cards at their next refresh."""
+    import networks
+
+    networks.list_available_networks()
+
+
+def forget_prompts() -> None:
+    """Drops the cached conditioning of the last prompts, which knows LoRAs by name only."""
+    from modules import processing
+
+    for kind in (
+        processing.StableDiffusionProcessing,
+        processing.StableDiffusionProcessingTxt2Img,
+        processing.StableDiffusionProcessingImg2Img,
+    ):
+        for cache in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc"):
+            if hasattr(kind, cache):
+                setattr(kind, cache, [None] * len(getattr(kind, cache)))
+
+
+def lora_dir() -> Path:
+    from modules import shared
+
+    return Path(shared.cmd_opts.lora_dir)
+
+
+def cache_dir() -> Path:
+    """Where encoded pictures are kept: in the WebUI's data folder, never among a person's pictures."""
+    from modules.paths_internal import data_path
+
+    return Path(data_path) / "cache" / "train_lora"
+
+
+def release(modules: Iterable[nn.Module]) -> None:
+    """Drops what autograd left behind."""
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.grad = None
+    gc.collect()

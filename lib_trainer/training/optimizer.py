@@ -1,0 +1,104 @@
+"""Optimizers, schedules and number formats, all from well-kept libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_trainer.config import TrainingConfig
+from lib_trainer.errors import MissingPackage
+
+ParameterGroups = list[dict[str, Any]]
+
+
+def parameter_groups(
+    config: TrainingConfig, unet: Sequence[nn.Parameter], text_encoder: Sequence[nn.Parameter]
+) -> ParameterGroups:
+    """One group a learning rate: the UNet's adapter, and the text encoder's where it is trained."""
+    groups = [{"params": list(unet), "lr": config.learning_rate}]
+    if text_encoder:
+        groups.append({"params": list(text_encoder), "lr": config.text_encoder_lr})
+    return groups
+
+
+def make_optimizer(
+    config: TrainingConfig, groups: ParameterGroups, device: torch.device
+) -> tuple[torch.optim.Optimizer, str]:
+    """The optimizer of the recipe, and a sentence for the person if another had to stand in for it ("" if not).
+
+    Raises:
+        MissingPackage: when the optimizer's library is not installed and nothing computes the same.
+    """
+    make, notice = _factory(config.optimizer, device)
+    return make(groups, config), notice
+
+
+def _factory(
+    name: str, device: torch.device
+) -> tuple[Callable[[ParameterGroups, TrainingConfig], torch.optim.Optimizer], str]:
+    if name == "AdamW8bit":
+        reason = _no_8bit(device)
+        return (_adamw, f"AdamW8bit {reason}; AdamW is used instead.") if reason else (_adamw_8bit, "")
+    return {"AdamW": _adamw, "Prodigy": _prodigy, "Adafactor": _adafactor}[name], ""
+
+
+def _no_8bit(device: torch.device) -> str:
+    """Why 8-bit AdamW cannot be had on this device; "" if it can. It computes the same as AdamW, in less memory."""
+    if not find_spec("bitsandbytes"):
+        return "needs the package bitsandbytes, which is not installed"
+    if device.type == "cuda":
+        return ""
+    from bitsandbytes import __version__
+
+    # The CPU kernels of the 8-bit optimizers came with 0.49.
+    release = tuple(int(part) for part in __version__.split(".")[:2])
+    return "" if release >= (0, 49) else f"does not run on a CPU in bitsandbytes {__version__}"
+
+
+def _adamw(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+def _adamw_8bit(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(groups, weight_decay=config.weight_decay)
+
+
+def _prodigy(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
+    if not find_spec("prodigyopt"):
+        raise MissingPackage("prodigyopt", "The optimizer Prodigy")
+    from prodigyopt import Prodigy
+
+    # As its authors advise for diffusion models.
+    return Prodigy(groups, weight_decay=config.weight_decay, use_bias_correction=True, safeguard_warmup=True)
+
+
+def _adafactor(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
+    from transformers.optimization import Adafactor
+
+    # The recipe gives the rate, so Adafactor must not make up its own.
+    options = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+    return Adafactor(groups, weight_decay=config.weight_decay, **options)
+
+
+def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    """The learning rate over `steps` optimizer steps, with `lr_warmup` per cent of them rising."""
+    from transformers.optimization import get_scheduler
+
+    warmup = round(steps * config.lr_warmup / 100)
+    name = "constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler
+    extra = {"num_cycles": config.lr_scheduler_num_cycles} if name == "cosine_with_restarts" else {}
+    return get_scheduler(name, optimizer, warmup, steps, scheduler_specific_kwargs=extra)
+
+
+def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
+    """What the UNet computes in: the recipe's wish where the device can do it; float32 on a CPU."""
+    if device.type == "cpu" or mixed_precision == "fp32":
+        return torch.float32
+    has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if mixed_precision == "bf16" and has_bf16 else torch.float16
