@@ -132,6 +132,8 @@ class Host(Protocol):
     name: str
     lora_dir: Path
     cache_dir: Path
+    settings_file: Path
+    """A JSON file of ours among the host's own settings; it need not exist yet."""
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         """fn() on the host's generation thread, under its lock. What it raises comes back here."""
@@ -144,6 +146,12 @@ class Host(Protocol):
 
     def lora_changed(self, path: Path) -> None:
         """`path` was written: forget every cache that would show the old file, and list the new one."""
+
+    def interrupted(self) -> bool:
+        """Whether a person pressed the host's own Interrupt during our turn."""
+
+    def show_progress(self, step: int, steps: int, text: str) -> None:
+        """Moves the host's own progress bar: `step` of `steps`, and a line of text. Call it inside `run_exclusive`."""
 
     def describe(self) -> str:
         """One line for the tab's head: checkpoint · family · precision · memory."""

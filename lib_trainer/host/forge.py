@@ -38,6 +38,10 @@ class ForgeHost:
     def cache_dir(self) -> Path:
         return webui.cache_dir()
 
+    @property
+    def settings_file(self) -> Path:
+        return webui.settings_file()
+
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         """fn() on Forge's generation thread, which swallows exceptions: they are carried around it."""
         from modules_forge import main_thread
@@ -86,6 +90,12 @@ class ForgeHost:
             engine.current_lora_hash = _NO_LORAS_KNOWN
         webui.forget_prompts()
         webui.list_new_network()
+
+    def interrupted(self) -> bool:
+        return webui.interrupted()
+
+    def show_progress(self, step: int, steps: int, text: str) -> None:
+        webui.show_progress(step, steps, text)
 
     def describe(self) -> str:
         """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""

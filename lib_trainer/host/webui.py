@@ -86,6 +86,23 @@ def generation_turn() -> Iterator[None]:
             shared.state.end()
 
 
+def interrupted() -> bool:
+    """Whether Interrupt was pressed during our turn; pressed once it finishes the picture, pressed twice it stops."""
+    from modules import shared
+
+    return bool(shared.state.interrupted or shared.state.stopping_generation)
+
+
+def show_progress(step: int, steps: int, text: str) -> None:
+    from modules import shared
+
+    state = shared.state
+    # A turn counts as one job; with the -1 that `begin` leaves, the WebUI's progress would be negative.
+    state.job_count, state.job_no = 1, 0
+    state.sampling_step, state.sampling_steps = step, steps
+    state.textinfo = text
+
+
 def draw(request: GenerateRequest) -> list[Image]:
     """Pictures through the WebUI's text-to-image, `<lora:…>` included; nothing is saved to its output folders.
 
@@ -165,6 +182,12 @@ def cache_dir() -> Path:
     from modules.paths_internal import data_path
 
     return Path(data_path) / "cache" / "train_lora"
+
+
+def settings_file() -> Path:
+    from modules.paths_internal import data_path
+
+    return Path(data_path) / "train_lora.json"
 
 
 def release(modules: Iterable[nn.Module]) -> None:
