@@ -1,0 +1,149 @@
+"""Adapter files: written so that every WebUI reads them, whole or not at all; read with suspicion."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lib_trainer.adapter.attach import Adapter
+from lib_trainer.adapter.layers import Factors
+from lib_trainer.adapter.names import ALPHA, FILE_KEYS, algo_of, split_key
+from lib_trainer.errors import UserError
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# A lone layer without its low-rank partner, and the fewest tensors each algo needs.
+_NEEDED = {
+    "loha": ({"w1_a", "w1_b", "w2_a", "w2_b"},),
+    "lokr": ({"w1", "w2"}, {"w1_a", "w1_b", "w2"}, {"w1", "w2_a", "w2_b"}, {"w1_a", "w1_b", "w2_a", "w2_b"}),
+    "locon": ({"up", "down"},),
+}
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What a file holds.
+
+    Attributes:
+        metadata: the file's own.
+        factors: layer name -> its factors, float32 on the CPU.
+        unmatched: keys that belong to no LoHa, LoKr or LoCon layer.
+    """
+
+    metadata: dict[str, str]
+    factors: dict[str, Factors]
+    unmatched: tuple[str, ...]
+
+
+def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
+    """Every tensor under its name in a file, on the CPU. Alpha stays float32: fp16 ends at 65504."""
+    tensors = {}
+    for layer, factors in adapter.layers.items():
+        tensors[f"{layer}.{ALPHA}"] = torch.tensor(factors.alpha)
+        for name, value in factors.tensors.items():
+            key = f"{layer}.{FILE_KEYS[factors.algo][name]}"
+            tensors[key] = value.detach().to("cpu", DTYPES[precision]).contiguous()
+    return tensors
+
+
+def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes `path` whole or not at all; what stood there before stays until the new file is complete.
+
+    Raises:
+        UserError: when a number does not fit the save precision, or the disk is full or not writable.
+    """
+    broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"{path.name} was not written: {len(broken)} tensors hold numbers that are not finite ({broken[0]}).",
+            "Save as fp32 or bf16, or train with a lower learning rate.",
+        )
+    write_whole(path, _with_sorted_metadata(save(tensors, metadata)))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in order: the library's own order is another in every process."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Tensors start at a multiple of eight.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file under another name, flushes it to the disk, and renames it over `path`."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        message = f"{path.name} could not be written: {error.strerror or error}."
+        raise UserError(message, f"Make room in {path.parent}, or make it writable.") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """A file's metadata, read without its tensors. Raises UserError for what is no safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path.name} cannot be read: {error}.", "Choose a .safetensors file.") from error
+
+
+def read_adapter(path: Path) -> AdapterFile:
+    """A LoHa, LoKr or LoCon file.
+
+    Raises:
+        UserError: for a file that is no safetensors file, or holds no layer of those kinds.
+    """
+    metadata = read_metadata(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    found: dict[str, dict[str, dict[str, Tensor]]] = {}
+    alphas: dict[str, float] = {}
+    unmatched = []
+    for key, value in tensors.items():
+        layer, rest = split_key(key)
+        if rest == ALPHA:
+            alphas[layer] = float(value)
+        elif known := algo_of(rest):
+            found.setdefault(layer, {}).setdefault(known[0], {})[known[1]] = value.float()
+        else:
+            unmatched.append(key)
+    factors = {}
+    for layer, by_algo in found.items():
+        made = _factors(by_algo, alphas.get(layer))
+        if made is None:
+            unmatched += [key for key in tensors if split_key(key)[0] == layer]
+        else:
+            factors[layer] = made
+    unmatched += [f"{layer}.{ALPHA}" for layer in alphas if layer not in found]
+    if not factors:
+        raise UserError(f"{path.name} holds no LoHa, LoKr or LoRA layer.", "Choose a file from models/Lora.")
+    return AdapterFile(metadata, factors, tuple(unmatched))
+
+
+def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> Factors | None:
+    if len(by_algo) != 1:
+        return None
+    algo, tensors = next(iter(by_algo.items()))
+    if not any(needed <= set(tensors) for needed in _NEEDED[algo]):
+        return None
+    ordered = {name: tensors[name] for name in FILE_KEYS[algo] if name in tensors}
+    factors = Factors(algo, ordered, 0.0)
+    # A file without alpha means alpha = rank.
+    factors.alpha = float(factors.rank or 1) if alpha is None else alpha
+    return factors
