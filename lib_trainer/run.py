@@ -1,0 +1,126 @@
+"""A run, from a folder of pictures to an adapter file: the whole story.
+
+`run` is a generator of events. It works on the thread that drives it, which must be the host's generation thread
+(`Host.run_exclusive`). Whoever drives it pauses by not asking for the next event and stops it by throwing
+`StopRequested` into it. However it ends, the host has its model back as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lib_trainer.adapter.attach import attached, new_adapter
+from lib_trainer.adapter.files import read_metadata
+from lib_trainer.config import Recipe
+from lib_trainer.dataset.batches import Batch, Draw, Schedule, make_batch
+from lib_trainer.dataset.cache import cache_latents, cache_texts
+from lib_trainer.dataset.scan import Scan, scan_folder
+from lib_trainer.dataset.stores import LatentStore, TextStore
+from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.events import Event, Finished, Notice, Progress, Step, StopRequested
+from lib_trainer.host.base import Host, HostModel
+from lib_trainer.saving import RECIPE_KEY, Saving
+from lib_trainer.training.loop import Diverged, Training, fit
+
+Events = Generator[Event, None, None]
+
+
+def run(host: Host, recipe: Recipe) -> Events:
+    """Trains `recipe` on the checkpoint that `host` has selected, and writes the adapter into its LoRA folder.
+
+    Raises:
+        ConfigError: every problem of the recipe, before the model is touched.
+        UserError: what a person can mend, at any point.
+        StopRequested: as it was thrown in, when nothing was to be saved or nothing was learned yet.
+    """
+    recipe.check()
+    target = _free_target(host, recipe)
+    scan = scan_folder(recipe.dataset)
+    for skipped in scan.skipped:
+        yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
+    recipe = replace(recipe, dataset=replace(recipe.dataset, trigger_word=scan.trigger_word))
+    yield Progress("preparing", 0, 1, "Loading the checkpoint")
+    with host.open_model() as model:
+        outcome = yield from _train(model, recipe, scan, host.cache_dir, target)
+    host.lora_changed(target)
+    if outcome.failure:
+        raise outcome.failure
+    strength = f"{recipe.output.preferred_weight:g}"
+    yield Finished(target, f"<lora:{recipe.output.output_name}:{strength}>", outcome.step, outcome.stopped_early)
+
+
+@dataclass
+class _Outcome:
+    """How training ended. `failure` is raised once the host has its model back."""
+
+    step: int = 0
+    epoch: int = 0
+    stopped_early: bool = False
+    failure: Diverged | None = field(default=None)
+
+
+def _train(
+    model: HostModel, recipe: Recipe, scan: Scan, cache_dir: Path, target: Path
+) -> Generator[Event, None, _Outcome]:
+    """Everything that happens while the model is borrowed."""
+    _require_trainable_schedule(model)
+    trains_text = recipe.training.text_encoder_lr > 0
+    folder = cache_dir if recipe.dataset.cache_latents_to_disk else None
+    latents = yield from cache_latents(Schedule(scan, recipe), model, folder)
+    texts = (
+        None if trains_text else (yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder))
+    )
+    yield Progress("preparing", 0, 1, "Making room for training")
+    model.prepare_training(checkpointing=recipe.training.gradient_checkpointing, text_encoder=trains_text)
+    layers = [*model.adaptable_layers(), *(model.text_layers() if trains_text else [])]
+    adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
+    yield Notice(
+        f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M numbers."
+    )
+    outcome, saving = _Outcome(), Saving(target, recipe, model, adapter, scan)
+    with attached(adapter, layers, model.read_weight):
+        training = Training(model, adapter, recipe, latents.schedule, _batches(latents, texts))
+        try:
+            for event in fit(training):
+                if isinstance(event, Step):
+                    outcome.step, outcome.epoch = event.number, event.epoch
+                yield event
+                if isinstance(event, Step) and saving.is_due(event, latents.schedule):
+                    yield saving.save(saving.stage_path(event), event.number, event.epoch)
+        except StopRequested as stop:
+            if not stop.save or not outcome.step:
+                raise
+            outcome.stopped_early = True
+        except Diverged as error:
+            if not outcome.step:
+                raise
+            outcome.failure = error
+            yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
+    yield Progress("saving", 0, 1, f"Writing {target.name}")
+    yield saving.save(target, outcome.step, outcome.epoch)
+    return outcome
+
+
+def _batches(latents: LatentStore, texts: TextStore | None):
+    def make(draws: tuple[Draw, ...]) -> Batch:
+        return make_batch(draws, latents, texts)
+
+    return make
+
+
+def _free_target(host: Host, recipe: Recipe) -> Path:
+    """Where the adapter goes. A file of that name that we did not write is never replaced."""
+    target = host.lora_dir / f"{recipe.output.output_name}.safetensors"
+    if target.exists() and RECIPE_KEY not in read_metadata(target):
+        raise ConfigError({"output_name": f"{target.name} exists and was made by another program; choose another name"})
+    return target
+
+
+def _require_trainable_schedule(model: HostModel) -> None:
+    if model.prediction == "epsilon" and float(model.alphas_cumprod.min()) <= 0:
+        raise UserError(
+            f"{model.checkpoint.name} has a zero-terminal-SNR schedule but predicts the noise.",
+            "Such a checkpoint must predict v; mend its configuration in the WebUI.",
+        )
