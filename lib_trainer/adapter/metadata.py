@@ -1,0 +1,248 @@
+"""What an adapter file says of itself: kohya's `ss_*`, Stability's `modelspec.*`, and the WebUI's card.
+
+Nothing in it changes from one run to the next of the same recipe: no times, no paths, no session numbers.
+The names are those of kohya's sd-scripts (https://github.com/kohya-ss/sd-scripts) and of
+https://github.com/Stability-AI/ModelSpec, which the WebUIs read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lib_trainer.config import Recipe
+from lib_trainer.families import Family
+from lib_trainer.host.base import CheckpointInfo
+
+RECIPE_KEY = "train_lora_recipe"
+LABELS = {"loha": "LoHa", "lokr": "LoKr", "locon": "LoCon"}
+# kohya's own names, under `ss_` and with the same meaning.
+_AS_THEY_ARE = (
+    "network_dim network_alpha mixed_precision clip_skip seed noise_offset max_grad_norm caption_dropout_rate"
+    " keep_tokens min_snr_gamma gradient_checkpointing gradient_accumulation_steps lr_scheduler color_aug flip_aug random_crop"
+    " shuffle_caption enable_bucket bucket_no_upscale min_bucket_reso max_bucket_reso text_encoder_lr output_name"
+)
+AS_THEY_ARE = tuple(_AS_THEY_ARE.split())
+NETWORK_ARGS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "use_tucker")
+LOKR_ARGS = ("factor", "decompose_both", "full_matrix")
+# What the kohya_ss GUI calls by another name than the file.
+GUI_NAMES = {
+    "num_epochs": "epoch",
+    "max_train_steps": "max_train_steps",
+    "lr_warmup_steps": "lr_warmup_steps",
+    "batch_size_per_device": "train_batch_size",
+    "training_comment": "training_comment",
+}
+# The legacy hash reads 64 KiB one MiB into the file.
+_LEGACY_START, _LEGACY_END = 0x100000, 0x110000
+
+
+@dataclass(frozen=True)
+class TrainedPicture:
+    """One picture as the file remembers it. `folder` is a name, not a path; `bucket_px` is (width, height)."""
+
+    folder: str
+    caption: str
+    repeats: int
+    bucket_px: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The dataset as the file remembers it. `batches_per_epoch` counts forward passes."""
+
+    pictures: tuple[TrainedPicture, ...]
+    batches_per_epoch: int
+    trigger_word: str = ""
+
+
+def file_metadata(
+    recipe: Recipe,
+    family: Family,
+    checkpoint: CheckpointInfo,
+    trained_on: TrainedOn,
+    *,
+    prediction: Literal["epsilon", "v"],
+    steps: int,
+    epoch: int,
+) -> dict[str, str]:
+    """The metadata of a file saved after `steps` optimizer steps, in pass `epoch` over the folder.
+
+    The whole recipe lies under `train_lora_recipe`, but for the folder: a path of this machine is nobody's business.
+    Add `file_hashes` of the same tensors, without which WebUIs take one file for another.
+    """
+    values = recipe.flat()
+    own = {name: value for name, value in values.items() if name != "train_data_dir"}
+    metadata = {
+        **{f"ss_{name}": values[name] for name in AS_THEY_ARE},
+        **_about_training(recipe, steps, epoch),
+        **_about_checkpoint(family, checkpoint, prediction),
+        **_about_pictures(trained_on),
+        **_model_spec(recipe, family, trained_on, prediction),
+        "ss_network_args": _json(_network_args(recipe)),
+        RECIPE_KEY: _json(own),
+    }
+    return {key: str(value) for key, value in metadata.items() if value not in ("", None)}
+
+
+def file_hashes(content: bytes) -> dict[str, str]:
+    """kohya's hashes of an adapter, by which WebUIs know it.
+
+    Args:
+        content: the tensors as `safetensors.torch.save(tensors)` writes them. Metadata moves nothing in the first hash.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    hashes = {"sshs_model_hash": hashlib.sha256(content[start:]).hexdigest()}
+    if len(content) > _LEGACY_START:  # below that it would be the same for every file
+        hashes["sshs_legacy_hash"] = hashlib.sha256(content[_LEGACY_START:_LEGACY_END]).hexdigest()[:8]
+    return hashes
+
+
+def card(
+    recipe: Recipe, family: Family, checkpoint: CheckpointInfo, trained_on: TrainedOn, *, steps: int
+) -> dict[str, Any]:
+    """What the WebUI's card shows and puts into a prompt: the content of NAME.json."""
+    adapter = recipe.adapter
+    size = f"{LABELS[adapter.algo]} {adapter.network_dim}" + (f"/{adapter.conv_dim}" if adapter.conv_dim else "")
+    facts = f"{size}, {steps} steps on {len(trained_on.pictures)} pictures, on {checkpoint.name} ({family.label})"
+    return {
+        "description": recipe.output.comment,
+        "sd version": family.card_version,
+        "activation text": trained_on.trigger_word,
+        "preferred weight": recipe.output.preferred_weight,
+        "notes": f"Trained with Train LoRA: {facts}.",
+    }
+
+
+def gui_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """kohya's `ss_*` of any file under the names of the kohya_ss GUI; empty when the file has none."""
+    known = {key[3:]: value for key, value in metadata.items() if key.startswith("ss_") and value not in ("", "None")}
+    if "network_module" not in known:
+        return {}
+    folders = _first(known.get("datasets"))
+    known.update({key: value for key, value in folders.items() if key not in known})
+    known.update({key: value for key, value in _first(folders.get("subsets")).items() if key not in known})
+    settings = {name: known[name] for name in (*AS_THEY_ARE, "unet_lr", "learning_rate") if name in known}
+    arguments = _object(known.get("network_args"))
+    settings.update({name: arguments[name] for name in (*NETWORK_ARGS, *LOKR_ARGS, "use_cp") if name in arguments})
+    algo = str(arguments.get("algo", "lora")).lower()
+    lycoris = "lycoris" in known["network_module"]
+    settings["LoRA_type"] = f"LyCORIS/{'LoCon' if algo in ('lora', 'locon') else algo}" if lycoris else "Standard"
+    settings.update({gui: known[name] for name, gui in GUI_NAMES.items() if name in known})
+    if "optimizer" in known:  # bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1)
+        name, _, options = known["optimizer"].partition("(")
+        settings["optimizer"] = name.rsplit(".", 1)[-1]
+        parts = re.split(r",(?![^(]*\))", options.removesuffix(")"))
+        settings["optimizer_args"] = " ".join(f'"{part.strip()}"' for part in parts if part.strip())
+    if "resolution" in known:  # "896,896", "(896, 896)" or [896, 896]
+        settings["max_resolution"] = str(known["resolution"]).strip("()[] ")
+    return settings
+
+
+def _about_training(recipe: Recipe, steps: int, epoch: int) -> dict[str, Any]:
+    training, data = recipe.training, recipe.dataset
+    batch = training.train_batch_size
+    return {
+        "ss_network_module": "lycoris.kohya",
+        "ss_learning_rate": training.learning_rate,
+        "ss_unet_lr": training.learning_rate,
+        "ss_optimizer": f"{training.optimizer}(weight_decay={training.weight_decay})",
+        "ss_max_train_steps": training.max_train_steps or steps,
+        "ss_lr_warmup_steps": round((training.max_train_steps or steps) * training.lr_warmup / 100),
+        "ss_num_epochs": training.epoch,
+        "ss_steps": steps,
+        "ss_epoch": epoch,
+        "ss_batch_size_per_device": batch,
+        "ss_total_batch_size": batch * training.gradient_accumulation_steps,
+        "ss_resolution": f"{data.resolution_px[0]},{data.resolution_px[1]}",
+        "ss_training_comment": recipe.output.comment,
+        "ss_cache_latents": True,
+        "ss_num_reg_images": 0,
+    }
+
+
+def _network_args(recipe: Recipe) -> dict[str, str]:
+    """What kohya would have handed to LyCORIS: text, as there."""
+    adapter = recipe.adapter
+    names = NETWORK_ARGS + (LOKR_ARGS if adapter.algo == "lokr" else ())
+    return {"algo": adapter.algo, "preset": "full", **{name: str(getattr(adapter, name)) for name in names}}
+
+
+def _about_checkpoint(family: Family, checkpoint: CheckpointInfo, prediction: str) -> dict[str, Any]:
+    # kohya marks v-prediction in the version of SD 1 and 2 only.
+    version = family.base_model_version + ("_v" if prediction == "v" and family.key in ("sd1", "sd2") else "")
+    return {
+        "ss_base_model_version": version,
+        "ss_v2": family.key == "sd2",
+        "ss_sd_model_name": checkpoint.name,
+        "ss_new_sd_model_hash": checkpoint.sha256,
+        "ss_vae_name": checkpoint.vae,
+    }
+
+
+def _about_pictures(trained_on: TrainedOn) -> dict[str, Any]:
+    frequency: dict[str, Counter[str]] = {}
+    folders: dict[str, dict[str, int]] = {}
+    buckets: Counter[tuple[int, int]] = Counter()
+    for picture in trained_on.pictures:
+        tags = (tag.strip().lower() for tag in picture.caption.split(","))
+        frequency.setdefault(picture.folder, Counter()).update(tag for tag in tags if tag)
+        folder = folders.setdefault(picture.folder, {"n_repeats": picture.repeats, "img_count": 0})
+        folder["img_count"] += 1
+        buckets[picture.bucket_px] += picture.repeats
+    shapes = {str(i): {"resolution": list(px), "count": buckets[px]} for i, px in enumerate(sorted(buckets))}
+    return {
+        "ss_num_train_images": sum(picture.repeats for picture in trained_on.pictures),
+        "ss_num_batches_per_epoch": trained_on.batches_per_epoch,
+        "ss_tag_frequency": _json(frequency),
+        "ss_dataset_dirs": _json(folders),
+        "ss_bucket_info": _json({"buckets": shapes}),
+    }
+
+
+def _model_spec(recipe: Recipe, family: Family, trained_on: TrainedOn, prediction: str) -> dict[str, Any]:
+    width_px, height_px = recipe.dataset.resolution_px
+    name, architecture = recipe.output.output_name, family.architecture
+    if family.key == "sd2" and prediction == "epsilon":
+        architecture = architecture.replace("-768-v", "-512")
+    spec = {
+        "sai_model_spec": "1.0.1",
+        "architecture": architecture,
+        # As kohya writes it: SDXL adapters name their layers the way Stability's own code does.
+        "implementation": "https://github.com/Stability-AI/generative-models" if family.key == "sdxl" else "diffusers",
+        "title": name,
+        "description": recipe.output.comment,
+        "resolution": f"{width_px}x{height_px}",
+        "trigger_phrase": trained_on.trigger_word,
+        "usage_hint": f"<lora:{name}:{recipe.output.preferred_weight:g}>",
+        "prediction_type": prediction,
+        "encoder_layer": recipe.training.clip_skip,
+    }
+    return {f"modelspec.{key}": value for key, value in spec.items()}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _object(text: Any) -> dict[str, Any]:
+    """A JSON object inside the metadata; anything else, which any file may hold, is empty."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _first(value: Any) -> dict[str, Any]:
+    """The first object of a JSON list."""
+    try:
+        items = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return {}
+    return items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else {}
