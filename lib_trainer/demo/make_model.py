@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from lib_trainer.demo.learn_unet import Lessons, draw_lessons, learn_unet
 from lib_trainer.demo.learn_vae import learn_vae
-from lib_trainer.demo.model import new_vae
+from lib_trainer.demo.model import WEIGHTS, new_vae, settle_latents, store_model
+from lib_trainer.demo.vocabulary import common_words, open_tokenizer, write_tokenizer
 
 SEED = 20
 
@@ -21,13 +23,27 @@ SEED = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the finished model")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    make_model(args.work, args.out)
+
+
+def make_model(work: Path, out: Path) -> None:
+    """Autoencoder, then its latents of thousands of pictures, then words, text encoder and UNet; stored in `out`."""
     torch.manual_seed(SEED)
     vae = new_vae()
-    learn_vae(vae, args.work / "vae.pt", SEED)
+    learn_vae(vae, work / "vae.pt", SEED)
+    raw = draw_lessons(vae, work / "lessons.pt", SEED)
+    std, mean = torch.std_mean(raw.latents, dim=(0, 2, 3))
+    settle_latents(vae, mean, std)
+    settled = (raw.latents - mean[:, None, None]) / std[:, None, None]
+    write_tokenizer(out / "tokenizer", common_words(raw.captions))
+    torch.manual_seed(SEED)
+    painter = learn_unet(Lessons(settled, raw.captions), open_tokenizer(out / "tokenizer"), work / "unet.pt", SEED)
+    store_model(vae, painter.text_encoder, painter.unet, out)
 
 
 if __name__ == "__main__":
