@@ -14,6 +14,7 @@ from lib_trainer.families import SD1, SD2, SDXL, Family
 from lib_trainer.host import webui
 from lib_trainer.host.base import GenerateRequest, HostModel
 from lib_trainer.host.forge_model import ForgeModel
+from lib_trainer.host.trainable import attributes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,6 +30,9 @@ class ForgeHost:
     """The Forge that runs us."""
 
     name = "Forge"
+
+    def __init__(self) -> None:
+        self._borrowed: ForgeModel | None = None
 
     @property
     def lora_dir(self) -> Path:
@@ -73,11 +77,20 @@ class ForgeHost:
             stack.enter_context(torch.autocast("cuda", enabled=False))
             _take_out_loras(engine)
             stack.enter_context(_kept_prompt_notes())
-            yield ForgeModel(engine, family, stack)
+            model = ForgeModel(engine, family, stack)
+            stack.enter_context(attributes([self], _borrowed=model))
+            yield model
 
     def generate(self, request: GenerateRequest) -> list[Image]:
-        _selected_engine()
-        return webui.draw(request)
+        if self._borrowed is None:
+            _selected_engine()
+            return webui.draw(request)
+        engine = self._borrowed.engine
+        with self._borrowed.resting(), _held(engine):
+            try:
+                return webui.draw(request)
+            finally:
+                _take_out_loras(engine)
 
     def lora_changed(self, path: Path) -> None:
         import networks
@@ -102,9 +115,10 @@ class ForgeHost:
         from backend import memory_management
         from modules import sd_models
 
-        engine = sd_models.model_data.get_sd_model()
+        data = sd_models.model_data
+        engine = data.get_sd_model()
         objects = getattr(engine, "forge_objects", None)
-        if objects is None:
+        if objects is None or data.forge_hash != str(data.forge_loading_parameters):
             selected = sd_models.select_checkpoint()
             parts = [selected.name if selected else "no checkpoint", "loaded when training starts"]
         else:
@@ -156,6 +170,15 @@ def _take_out_loras(engine: Any) -> None:
 
 
 @contextmanager
+def _held(engine: Any) -> Iterator[None]:
+    """Pictures are drawn with this engine, even if a person has selected another checkpoint meanwhile."""
+    from modules import processing, sd_models
+
+    with attributes([processing, sd_models], forge_model_reload=lambda: (engine, False)):
+        yield
+
+
+@contextmanager
 def _kept_prompt_notes() -> Iterator[None]:
     """Encoding a caption leaves notes for the next picture's infotext; captions are none of its business."""
     from backend.text_processing import classic_engine
@@ -170,5 +193,7 @@ def _kept_prompt_notes() -> Iterator[None]:
 def _free_memory() -> None:
     from backend import memory_management
 
-    memory_management.unload_all_models()
+    # As Forge itself would: what is moved outside inference mode is no inference tensor any more.
+    with torch.inference_mode():
+        memory_management.unload_all_models()
     memory_management.soft_empty_cache()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lib_trainer.errors import UserError
 from lib_trainer.families import SDXL, Family
 from lib_trainer.host import trainable, webui
 from lib_trainer.host.base import CheckpointInfo, Layer, SizeCond, TextCond
@@ -35,66 +37,101 @@ class ForgeModel:
         self.prediction = "v" if predictor.prediction_type == "v_prediction" else "epsilon"
         self.alphas_cumprod = _alphas_cumprod(engine, predictor)
         self.unet: nn.Module = objects.unet.model.diffusion_model
-        self._engine = engine
+        self.engine = engine
         self._objects = objects
-        self._undo = undo
+        self._trained: dict[str, bool] = {}
+        self._changes = undo.enter_context(ExitStack())
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         vae = self._objects.vae
-        with torch.inference_mode(), _posterior_mean(vae):
+        with torch.inference_mode(), _posterior_mean(vae.first_stage_model):
             latents = vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5)
-            latents = vae.first_stage_model.process_in(latents)
-        return latents.float().cpu().clone()
+            latents = _own(vae.first_stage_model.process_in(latents))
+        if not torch.isfinite(latents).all():
+            raise UserError(
+                "The VAE turned a picture into numbers that are not finite.",
+                "Start the WebUI with --vae-in-fp32, or choose another VAE.",
+            )
+        return latents
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
         from backend import memory_management
 
-        texts = [webui.literal_prompt(prompt) for prompt in prompts]
-        if not grad:
-            memory_management.load_model_gpu(self._objects.clip.patcher)
-        with self._clip_skip(clip_skip), nullcontext() if grad else torch.inference_mode():
+        texts = [webui.literal_caption(prompt) for prompt in prompts]
+        with self._plain_words(clip_skip), nullcontext() if grad else torch.inference_mode():
+            if not grad:
+                memory_management.load_model_gpu(self._objects.clip.patcher)
             if self.family is SDXL:
-                hidden_l = self._engine.text_processing_engine_l(texts)
-                hidden_g, pooled = self._engine.text_processing_engine_g(texts)
+                hidden_l = self.engine.text_processing_engine_l(texts)
+                hidden_g, pooled = self.engine.text_processing_engine_g(texts)
                 context = torch.cat([hidden_l, hidden_g], dim=2)
             else:
-                context, pooled = self._engine.text_processing_engine(texts), None
+                context, pooled = self.engine.text_processing_engine(texts), None
         if grad:
             return TextCond(context, pooled)
         return TextCond(_own(context), None if pooled is None else _own(pooled))
 
     @contextmanager
-    def _clip_skip(self, clip_skip: int):
+    def _plain_words(self, clip_skip: int) -> Iterator[None]:
+        """The text engines with our CLIP skip, and without the prompt syntax: a caption means its very words."""
+        from backend.text_processing import classic_engine
+
         names = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
-        engines = [getattr(self._engine, name) for name in names if hasattr(self._engine, name)]
-        with trainable.attributes(engines, clip_skip=clip_skip):
+        engines = [getattr(self.engine, name) for name in names if hasattr(self.engine, name)]
+        with ExitStack() as stack:
+            stack.enter_context(trainable.attributes([classic_engine], opts=SimpleNamespace(emphasis="None")))
+            for engine in engines:
+                # Every call leaves its emphasis behind, and the prompt boxes' token counters read it.
+                stack.enter_context(trainable.attributes([engine], clip_skip=clip_skip, emphasis=engine.emphasis))
             yield
 
     def prepare_training(self, *, checkpointing: bool, text_encoder: bool) -> None:
-        from backend import attention, memory_management
+        self._changes.close()
+        self._trained = {"checkpointing": checkpointing, "text_encoder": text_encoder}
+        self._prepare(**self._trained)
+
+    def _prepare(self, *, checkpointing: bool, text_encoder: bool) -> None:
+        from backend import attention, memory_management, stream
         from backend.nn import unet as forge_unet
 
-        memory_management.unload_all_models()
         patchers = [self._objects.unet, *([self._objects.clip.patcher] if text_encoder else [])]
-        memory_management.load_models_gpu(patchers)
-        enter = self._undo.enter_context
+        # Moved as Forge itself moves them, so that they are given back as Forge made them.
+        with torch.inference_mode():
+            memory_management.unload_all_models()
+            memory_management.load_models_gpu(patchers)
+        enter = self._changes.enter_context
         for module in [self.unet, *([self._objects.clip.cond_stage_model] if text_encoder else [])]:
             enter(trainable.normal_parameters(module))
             enter(trainable.frozen(module))
-            self._undo.callback(webui.release, [module])
+            self._changes.callback(webui.release, [module])
         parts = list(self.unet.modules())
         # Weights are cast to the input's dtype, so that training may compute in another than drawing does.
         enter(trainable.attributes(parts, parameters_manual_cast=True))
+        # Forge frees weights cast on its second stream by the forward pass; backward still reads them.
+        enter(trainable.attributes([stream], stream_activated=False))
         enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
         enter(trainable.attributes([forge_unet], attention_function=attention.attention_pytorch))
         if checkpointing:
             blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
             enter(trainable.checkpointed(blocks))
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """While entered, the engine is Forge's to draw with; then training goes on where it was.
+
+        An attached adapter stays attached, so a picture drawn meanwhile shows what it has learned.
+        """
+        self._changes.close()
+        try:
+            yield
+        finally:
+            if self._trained:
+                self._prepare(**self._trained)
+
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         vector = None
         if self.family is SDXL:
-            embedded = self._engine.embedder(sizes.pixels.flatten()).reshape(len(x_t), -1)
+            embedded = self.engine.embedder(sizes.pixels.flatten()).reshape(len(x_t), -1)
             vector = torch.cat([text.pooled, embedded.to(text.pooled)], dim=1)
         # Forge writes into this dictionary; its default value is shared by all calls.
         options: dict[str, Any] = {}
@@ -142,16 +179,15 @@ def _alphas_cumprod(engine: Any, predictor: Any) -> Tensor:
 
 
 @contextmanager
-def _posterior_mean(vae: Any):
+def _posterior_mean(vae: nn.Module) -> Iterator[None]:
     """The VAE encodes to the mean of its posterior instead of a sample: the same picture, the same latents."""
-    options = vae.patcher.model_options
-    before = dict(options)
-    vae.patcher.set_model_vae_regulation(lambda posterior: posterior.mode())
-    try:
+    encode = vae.encode
+
+    def encode_to_mean(pixels: Tensor, _regulation: Any = None) -> Tensor:
+        return encode(pixels, lambda posterior: posterior.mode())
+
+    with trainable.attributes([vae], encode=encode_to_mean):
         yield
-    finally:
-        options.clear()
-        options.update(before)
 
 
 def _dense_shape(module: nn.Module) -> tuple[int, ...]:

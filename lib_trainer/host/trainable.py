@@ -14,22 +14,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lib_trainer.overrides import overridden_forward
+
 _ABSENT = object()
 
 
 @contextmanager
 def normal_parameters(module: nn.Module) -> Iterator[None]:
-    """Replaces inference tensors among the parameters and buffers by normal ones that share their storage.
+    """Replaces the parameters and buffers by ones that autograd can save; they share the storage, nothing is copied.
 
-    Autograd refuses to save inference tensors for backward. A tensor made outside inference mode over the same
-    storage is a normal one, so nothing is copied. The module's own tensors come back on exit.
+    Autograd refuses to save inference tensors for backward, and just so the tensors that were inference tensors until
+    `.data` was set outside inference mode, as a move to a device does: those call themselves normal. So all are
+    replaced. The module's own tensors come back on exit.
     """
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
     with torch.inference_mode(False):
         for part in module.modules():
             for slots in (part._parameters, part._buffers):
                 for name, tensor in slots.items():
-                    if tensor is not None and tensor.is_inference() and type(tensor) in (Tensor, nn.Parameter):
+                    if type(tensor) in (Tensor, nn.Parameter):
                         replaced.append((slots, name, tensor))
                         slots[name] = _normal_view(tensor)
     try:
@@ -60,15 +63,20 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attributes(objects: Iterable[Any], **values: Any) -> Iterator[None]:
-    """Sets attributes on the objects that already have them; each one's own values come back on exit."""
-    saved = [(item, name, getattr(item, name)) for item in objects for name in values if hasattr(item, name)]
+    """Sets attributes on the objects that already have them; each one's own values, or none, come back on exit."""
+    saved = [
+        (item, name, vars(item).get(name, _ABSENT)) for item in objects for name in values if hasattr(item, name)
+    ]
     for item, name, _ in saved:
         setattr(item, name, values[name])
     try:
         yield
     finally:
-        for item, name, value in saved:
-            setattr(item, name, value)
+        for item, name, own in saved:
+            if own is _ABSENT:
+                delattr(item, name)
+            else:
+                setattr(item, name, own)
 
 
 @contextmanager
@@ -94,25 +102,7 @@ def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def overridden_forward(
-    modules: Iterable[nn.Module], wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
-    """Puts `wrap(module.forward)` on each module instance; what the instance had before comes back on exit."""
-    saved = [(module, module.__dict__.get("forward", _ABSENT)) for module in modules]
-    for module, _ in saved:
-        module.forward = wrap(module.forward)
-    try:
-        yield
-    finally:
-        for module, own in saved:
-            if own is _ABSENT:
-                del module.forward
-            else:
-                module.forward = own
-
-
-def _checkpointed_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpointed_forward(_block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # The block adds to its input in place; the recomputation needs the input as it was.
         return forward(x.clone(), *args, **kwargs)

@@ -15,6 +15,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.families import SDXL, Family
 from lib_trainer.host.base import GenerateRequest, Layer
 from lib_trainer.host.names import diffusers_names, kohya_name
+from lib_trainer.host.trainable import attributes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,12 +27,12 @@ _BLOCKS = ("SpatialTransformer", "ResBlock", "Downsample", "Upsample")
 # kohya + LyCORIS adapt these as well on SD 1.x and 2.x, by their diffusers names.
 _SINGLE_LAYERS = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
 _TEXT_LAYERS = re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])")
-_UNESCAPED_BRACKET = re.compile(r"(?<!\\)([()\[\]])")
+_ESCAPED_BRACKET = re.compile(r"\\([()\[\]])")
 
 
-def literal_prompt(caption: str) -> str:
-    """A caption as the prompt that means its very words: the WebUI reads bare brackets as emphasis."""
-    return _UNESCAPED_BRACKET.sub(r"\\\1", caption)
+def literal_caption(caption: str) -> str:
+    """A caption's very words: brackets that were escaped for the prompt syntax lose their backslash."""
+    return _ESCAPED_BRACKET.sub(r"\1", caption)
 
 
 def unet_layers(unet: nn.Module, family: Family, shape_of: Callable[[nn.Module], tuple[int, ...]]) -> list[Layer]:
@@ -122,11 +123,13 @@ def draw(request: GenerateRequest) -> list[Image]:
         steps=request.steps,
         cfg_scale=request.cfg_scale,
         sampler_name=request.sampler or default_sampler(),
+        scheduler="Automatic",
         batch_size=request.batch_size,
         do_not_save_samples=True,
         do_not_save_grid=True,
     )
-    with closing(job):
+    # The last prompt that a person used stays the one that the WebUI's button brings back.
+    with closing(job), attributes([shared.cmd_opts], no_prompt_history=True):
         return list(processing.process_images(job).images)
 
 

@@ -1,0 +1,76 @@
+"""Loads a checkpoint: here a JSON file that names the family and the seed of its random weights."""
+
+import json
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from backend.args import dynamic_args
+from backend.diffusion_engine import engines
+from backend.modules.k_model import KModel
+from backend.nn.clip import CLIPTokenizer, IntegratedCLIP
+from backend.nn.unet import IntegratedUNet2DConditionModel
+from backend.nn.vae import IntegratedAutoencoderKL
+from backend.operations import using_forge_operations
+
+_UNET = {
+    "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2],
+    "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1,
+}  # fmt: skip
+_FAMILIES = {
+    "sd1": (engines.StableDiffusion, {**_UNET, "context_dim": 16, "num_heads": 4}, 0.18215),
+    "sd2": (engines.StableDiffusion2, {**_UNET, "context_dim": 16, "num_heads": 4}, 0.18215),
+    "sd3": (engines.StableDiffusion3, {**_UNET, "context_dim": 16, "num_heads": 4}, 1.5305),
+    "sdxl": (
+        engines.StableDiffusionXL,
+        {
+            **_UNET, "context_dim": 40, "num_heads": 4, "use_linear_in_transformer": True,
+            "adm_in_channels": 24 + 6 * 256,
+            "transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2], "transformer_depth_middle": 2,
+        },
+        0.13025,
+    ),
+}  # fmt: skip
+
+
+@torch.inference_mode()
+def forge_loader(sd, additional_state_dicts=None):
+    """The engine of the checkpoint file `sd`; like all that Forge loads, its weights are inference tensors."""
+    with open(sd, encoding="utf8") as file:
+        facts = json.load(file)
+    engine, unet_config, latent_scale = _FAMILIES[facts["family"]]
+    generator = torch.Generator().manual_seed(facts["seed"])
+    storage = dynamic_args["forge_unet_storage_dtype"] or torch.float16
+    unet = _make(lambda: IntegratedUNet2DConditionModel(**unet_config), storage, True, generator)
+    unet.storage_dtype, unet.computation_dtype, unet.config = storage, torch.float32, unet_config
+    widths = {"clip_l": 16, "clip_g": 24} if facts["family"] == "sdxl" else {"clip_l": 16}
+    encoders = {
+        name: _make(lambda width=width: IntegratedCLIP(width, 3), torch.float16, True, generator)
+        for name, width in widths.items()
+    }
+    scheduler = {"prediction_type": facts.get("prediction_type", "epsilon")}
+    config = SimpleNamespace(inpaint=facts.get("inpaint", False), ztsnr=facts.get("ztsnr", False))
+    parts = {
+        "unet": KModel(unet, scheduler, config=config),
+        "vae": _make(lambda: IntegratedAutoencoderKL(4, latent_scale), torch.float32, False, generator),
+        "text_encoders": nn.ModuleDict(encoders),
+        "tokenizer": CLIPTokenizer(),
+    }
+    return engine(config, parts)
+
+
+def _make(build, dtype, manual_cast, generator):
+    template = build()
+    weights = {name: _draw(name, value, generator) for name, value in template.state_dict().items()}
+    with using_forge_operations(device=torch.device("cpu"), dtype=dtype, manual_cast_enabled=manual_cast):
+        model = build().to(dtype=dtype)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _draw(name, value, generator):
+    if "norm" in name or value.ndim < 2:
+        return torch.ones_like(value) if name.endswith("weight") else torch.zeros_like(value)
+    scale = 1.0 if "embedding" in name else value[0].numel() ** -0.5
+    return torch.randn(value.shape, generator=generator) * scale

@@ -1,0 +1,5 @@
+stream_activated = False
+
+
+def should_use_stream():
+    return False

@@ -1,0 +1,2 @@
+data_path = ""
+"""The fixture names a folder of its own."""

@@ -1,0 +1,137 @@
+"""Text-to-image, as far as a picture depends on the model, the LoRAs of the prompt, and the caches."""
+
+import os
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from types import SimpleNamespace
+
+import torch
+from PIL import Image
+
+import networks
+from backend import memory_management
+from backend.text_processing import classic_engine
+from modules import paths_internal, shared
+from modules.sd_models import forge_model_reload, model_data
+
+need_global_unload = False
+_NETWORK = re.compile(r"<lora:([^:>]+):?([^>]*)>")
+
+
+class SdConditioning(list):
+    def __init__(self, prompts, width, height):
+        super().__init__(prompts)
+        self.width, self.height = width, height
+
+
+@dataclass(repr=False)
+class StableDiffusionProcessing:
+    sd_model: object = None
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int = -1
+    sampler_name: str = None
+    scheduler: str = None
+    batch_size: int = 1
+    n_iter: int = 1
+    steps: int = 50
+    cfg_scale: float = 7.0
+    width: int = 512
+    height: int = 512
+    do_not_save_samples: bool = False
+    do_not_save_grid: bool = False
+
+    cached_uc = [None, None, None]
+    cached_c = [None, None, None]
+
+    def __post_init__(self):
+        self.cached_uc = StableDiffusionProcessing.cached_uc
+        self.cached_c = StableDiffusionProcessing.cached_c
+
+    def clear_prompt_cache(self):
+        StableDiffusionProcessing.cached_c = self.cached_c = [None, None, None]
+        StableDiffusionProcessing.cached_uc = self.cached_uc = [None, None, None]
+
+    def close(self):
+        pass
+
+
+@dataclass(repr=False)
+class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
+    cached_hr_uc = [None, None, None]
+    cached_hr_c = [None, None, None]
+
+
+@dataclass(repr=False)
+class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
+    pass
+
+
+def process_images(p):
+    global need_global_unload
+    _, reloaded = forge_model_reload()
+    if need_global_unload:
+        if not reloaded:
+            memory_management.unload_all_models()
+        p.clear_prompt_cache()
+    need_global_unload = False
+    engine, state = model_data.get_sd_model(), shared.state
+    if not shared.cmd_opts.no_prompt_history:
+        with open(os.path.join(paths_internal.data_path, "params.txt"), "w", encoding="utf8") as file:
+            file.write(p.prompt)
+    if state.job_count == -1:
+        state.job_count = p.n_iter
+    images = []
+    with torch.inference_mode():
+        if not (state.interrupted or state.stopping_generation):
+            images = _draw(p, engine)
+            state.nextjob()
+    return SimpleNamespace(images=images)
+
+
+def _draw(p, engine):
+    engine.forge_objects = engine.forge_objects_original.shallow_copy()
+    found = _NETWORK.findall(p.prompt)
+    strengths = [float(strength or 1) for _, strength in found]
+    try:
+        networks.load_networks([name for name, _ in found], strengths, strengths)
+    except AttributeError:
+        # One name that is not there: as if none had been asked for.
+        networks.load_networks([], [], [])
+    engine.forge_objects = engine.forge_objects_after_applying_lora.shallow_copy()
+    c = _conditioning(p, engine, _NETWORK.sub("", p.prompt), p.cached_c)
+    uc = _conditioning(p, engine, p.negative_prompt, p.cached_uc)
+    unet = engine.forge_objects.unet
+    memory_management.load_models_gpu([unet])
+    generators = [torch.Generator().manual_seed(p.seed + index) for index in range(p.batch_size)]
+    noise = [torch.randn(4, p.height // 8, p.width // 8, generator=generator) for generator in generators]
+    sigmas = torch.cat([torch.linspace(14.0, 0.1, p.steps), torch.zeros(1)])
+    x = torch.stack(noise) * sigmas[0]
+    for number, (sigma, after) in enumerate(pairwise(sigmas)):
+        shared.state.sampling_step, shared.state.sampling_steps = number, p.steps
+        here = sigma.expand(len(x))
+        good, bad = (unet.model.apply_model(x, here, transformer_options={}, **_expand(k, len(x))) for k in (c, uc))
+        denoised = bad + p.cfg_scale * (good - bad)
+        x = x + (x - denoised) / sigma * (after - sigma)
+    pictures = engine.decode_first_stage(x).clamp(-1, 1).movedim(1, -1)
+    return [Image.fromarray(((picture + 1) * 127.5).to(torch.uint8).numpy()) for picture in pictures]
+
+
+def _expand(cond, size):
+    cond = cond if isinstance(cond, dict) else {"crossattn": cond}
+    names = {"crossattn": "c_crossattn", "vector": "y"}
+    return {names[key]: value.expand(size, *value.shape[1:]) for key, value in cond.items()}
+
+
+def _conditioning(p, engine, prompt, cache):
+    # Like the real one, it knows a LoRA by its name and strength, not by what its file holds.
+    key = (p.prompt, prompt, p.width, p.height, shared.opts.CLIP_stop_at_last_layers, engine.sd_checkpoint_info.name)
+    if cache[0] == key:
+        return cache[1]
+    engine.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
+    cache[1] = engine.get_learned_conditioning(SdConditioning([prompt], p.width, p.height))
+    engine.extra_generation_params.update(classic_engine.last_extra_generation_params)
+    classic_engine.last_extra_generation_params = {}
+    cache[0] = key
+    return cache[1]

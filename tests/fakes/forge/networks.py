@@ -1,0 +1,77 @@
+"""LoRA files by name, and onto the models. Files are read once a name, models remember names and strengths."""
+
+import functools
+import os
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from backend.args import dynamic_args
+from backend.patcher.lora import load_lora, model_lora_keys_clip, model_lora_keys_unet
+from modules import sd_models, shared
+
+available_networks = {}
+available_network_aliases = {}
+
+
+class NetworkOnDisk:
+    def __init__(self, name, filename):
+        self.name, self.filename = name, filename
+        with safe_open(filename, framework="pt") as file:
+            self.metadata = file.metadata() or {}
+        self.alias = self.metadata.get("ss_output_name", name)
+
+
+@functools.lru_cache(maxsize=5)
+def load_lora_state_dict(filename):
+    return load_file(filename)
+
+
+def load_lora_for_models(model, clip, lora, strength_model, strength_clip, filename="default", online_mode=False):
+    unet_patches, rest = load_lora(lora, model_lora_keys_unet(model.model, {}))
+    clip_patches, rest = load_lora(rest, model_lora_keys_clip(clip.cond_stage_model, {}))
+    if len(rest) > 12:
+        print(f"[LORA] LoRA version mismatch: {filename}")
+        return model, clip
+    options = {"filename": filename, "online_mode": online_mode}
+    if unet_patches:
+        model = model.clone()
+        model.add_patches(patches=unet_patches, strength_patch=strength_model, **options)
+    if clip_patches:
+        clip = clip.clone()
+        clip.add_patches(patches=clip_patches, strength_patch=strength_clip, **options)
+    return model, clip
+
+
+def load_networks(names, te_multipliers=None, unet_multipliers=None, dyn_dims=None):
+    engine = sd_models.model_data.get_sd_model()
+    if any(name not in available_network_aliases for name in names):
+        list_available_networks()
+    files = [available_network_aliases.get(name) for name in names]
+    online = dynamic_args["online_lora"]
+    if engine.forge_objects.unet.model.storage_dtype in (torch.float32, torch.float16, torch.bfloat16):
+        online = False
+    strengths = zip(unet_multipliers, te_multipliers, strict=True)
+    targets = [[file.filename, *pair, online] for file, pair in zip(files, strengths, strict=True)]
+    if engine.current_lora_hash == str(targets):
+        return
+    engine.current_lora_hash = str(targets)
+    objects, original = engine.forge_objects, engine.forge_objects_original
+    objects.unet, objects.clip = original.unet, original.clip
+    for filename, strength, strength_clip, online_mode in targets:
+        objects.unet, objects.clip = load_lora_for_models(
+            objects.unet, objects.clip, load_lora_state_dict(filename), strength, strength_clip, filename, online_mode
+        )
+    engine.forge_objects_after_applying_lora = objects.shallow_copy()
+
+
+def list_available_networks():
+    available_networks.clear()
+    available_network_aliases.clear()
+    for file in sorted(os.listdir(shared.cmd_opts.lora_dir)):
+        name, ending = os.path.splitext(file)
+        if ending == ".safetensors":
+            entry = NetworkOnDisk(name, os.path.join(shared.cmd_opts.lora_dir, file))
+            available_networks[name] = available_network_aliases[name] = entry
+            available_network_aliases[entry.alias] = entry
