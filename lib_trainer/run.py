@@ -8,21 +8,23 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.adapter.files import read_metadata
+from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.config import Recipe
-from lib_trainer.dataset.batches import Batch, Draw, Schedule, make_batch
+from lib_trainer.dataset.batches import Schedule, make_batch
 from lib_trainer.dataset.cache import cache_latents, cache_texts
 from lib_trainer.dataset.scan import Scan, scan_folder
-from lib_trainer.dataset.stores import LatentStore, TextStore
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.events import Event, Finished, Notice, Progress, Step, StopRequested
 from lib_trainer.host.base import Host, HostModel
-from lib_trainer.saving import RECIPE_KEY, Saving
-from lib_trainer.training.loop import Diverged, Training, fit
+from lib_trainer.memory.shortage import explained_shortage
+from lib_trainer.saving import Saving
+from lib_trainer.training.loop import Training, fit
 
 Events = Generator[Event, None, None]
 
@@ -42,11 +44,12 @@ def run(host: Host, recipe: Recipe) -> Events:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
     recipe = replace(recipe, dataset=replace(recipe.dataset, trigger_word=scan.trigger_word))
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
-    with host.open_model() as model:
+    with explained_shortage(recipe), host.open_model() as model:
         outcome = yield from _train(model, recipe, scan, host.cache_dir, target)
     host.lora_changed(target)
     if outcome.failure:
-        raise outcome.failure
+        with explained_shortage(recipe):
+            raise outcome.failure
     strength = f"{recipe.output.preferred_weight:g}"
     yield Finished(target, f"<lora:{recipe.output.output_name}:{strength}>", outcome.step, outcome.stopped_early)
 
@@ -58,7 +61,7 @@ class _Outcome:
     step: int = 0
     epoch: int = 0
     stopped_early: bool = False
-    failure: Diverged | None = field(default=None)
+    failure: Exception | None = None
 
 
 def _train(
@@ -79,21 +82,21 @@ def _train(
     yield Notice(
         f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M numbers."
     )
-    outcome, saving = _Outcome(), Saving(target, recipe, model, adapter, scan)
+    outcome, saving = _Outcome(), Saving(target, recipe, model, adapter, latents.schedule)
     with attached(adapter, layers, model.read_weight):
-        training = Training(model, adapter, recipe, latents.schedule, _batches(latents, texts))
+        training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
         try:
             for event in fit(training):
                 if isinstance(event, Step):
                     outcome.step, outcome.epoch = event.number, event.epoch
                 yield event
-                if isinstance(event, Step) and saving.is_due(event, latents.schedule):
+                if isinstance(event, Step) and saving.is_due(event):
                     yield saving.save(saving.stage_path(event), event.number, event.epoch)
         except StopRequested as stop:
             if not stop.save or not outcome.step:
                 raise
             outcome.stopped_early = True
-        except Diverged as error:
+        except Exception as error:
             if not outcome.step:
                 raise
             outcome.failure = error
@@ -101,13 +104,6 @@ def _train(
     yield Progress("saving", 0, 1, f"Writing {target.name}")
     yield saving.save(target, outcome.step, outcome.epoch)
     return outcome
-
-
-def _batches(latents: LatentStore, texts: TextStore | None):
-    def make(draws: tuple[Draw, ...]) -> Batch:
-        return make_batch(draws, latents, texts)
-
-    return make
 
 
 def _free_target(host: Host, recipe: Recipe) -> Path:

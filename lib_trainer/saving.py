@@ -10,14 +10,11 @@ from typing import Any
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.files import adapter_tensors, save_adapter, write_whole
-from lib_trainer.adapter.metadata import RECIPE_KEY, card, file_metadata, model_hashes
+from lib_trainer.adapter.metadata import TrainedOn, TrainedPicture, card, file_metadata
 from lib_trainer.config import Recipe
 from lib_trainer.dataset.batches import Schedule
-from lib_trainer.dataset.scan import Scan
 from lib_trainer.events import Saved, Step
 from lib_trainer.host.base import HostModel
-
-__all__ = ["RECIPE_KEY", "Saving"]
 
 # What the run knows better than whoever edited the card; everything else on it is theirs.
 _OURS = ("activation text", "sd version")
@@ -31,14 +28,14 @@ class Saving:
     recipe: Recipe
     model: HostModel
     adapter: Adapter
-    scan: Scan
+    schedule: Schedule
 
-    def is_due(self, step: Step, schedule: Schedule) -> bool:
+    def is_due(self, step: Step) -> bool:
         """Whether a copy is kept after this step. The last step is the final file's."""
         if step.number == step.total:
             return False
         by_steps, by_epochs = self.recipe.output.save_every_n_steps, self.recipe.output.save_every_n_epochs
-        ends_epoch = step.number % schedule.steps_per_epoch == 0
+        ends_epoch = step.number % self.schedule.steps_per_epoch == 0
         due_by_epoch = bool(by_epochs) and ends_epoch and step.epoch % by_epochs == 0
         return due_by_epoch or (bool(by_steps) and step.number % by_steps == 0)
 
@@ -57,12 +54,24 @@ class Saving:
         name = path.name.removesuffix(path.suffix)
         recipe = replace(self.recipe, output=replace(self.recipe.output, output_name=name))
         tensors = adapter_tensors(self.adapter, recipe.output.save_precision)
+        family, checkpoint, trained_on = self.model.family, self.model.checkpoint, self._trained_on()
         metadata = file_metadata(
-            recipe, self.model.family, self.model.checkpoint, self.scan, self.model.prediction, steps=step, epoch=epoch
+            recipe, family, checkpoint, trained_on, prediction=self.model.prediction, steps=step, epoch=epoch
         )
-        save_adapter(path, tensors, {**metadata, **model_hashes(tensors)})
-        _write_card(path.with_name(f"{name}.json"), card(recipe, self.model.family))
+        save_adapter(path, tensors, metadata)
+        _write_card(path.with_name(f"{name}.json"), card(recipe, family, checkpoint, trained_on, steps=step))
         return Saved(path, step)
+
+    def _trained_on(self) -> TrainedOn:
+        scan, buckets = self.schedule.scan, self.schedule.buckets
+        pictures = tuple(
+            TrainedPicture(
+                sample.image.parent.name, sample.caption, sample.repeats, (bucket.width_px, bucket.height_px)
+            )
+            for index, (sample, bucket) in enumerate(zip(scan.samples, buckets, strict=True))
+            if index not in self.schedule.without
+        )
+        return TrainedOn(pictures, self.schedule.batches_per_epoch, scan.trigger_word)
 
 
 def _write_card(path: Path, made: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.layers import Factors
+from lib_trainer.adapter.metadata import file_hashes
 from lib_trainer.adapter.names import ALPHA, FILE_KEYS, algo_of, split_key
 from lib_trainer.errors import UserError
 
@@ -55,6 +56,8 @@ def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
 def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes `path` whole or not at all; what stood there before stays until the new file is complete.
 
+    kohya's hashes of the tensors are added to the metadata.
+
     Raises:
         UserError: when a number does not fit the save precision, or the disk is full or not writable.
     """
@@ -64,14 +67,14 @@ def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
             f"{path.name} was not written: {len(broken)} tensors hold numbers that are not finite ({broken[0]}).",
             "Save as fp32 or bf16, or train with a lower learning rate.",
         )
-    write_whole(path, _with_sorted_metadata(save(tensors, metadata)))
+    content = save(tensors)
+    write_whole(path, _with_metadata(content, {**metadata, **file_hashes(content)}))
 
 
-def _with_sorted_metadata(content: bytes) -> bytes:
-    """The same safetensors file with its metadata in order: the library's own order is another in every process."""
+def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+    """A safetensors file with this metadata in order: the library's own order is another in every process."""
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8 : 8 + length])}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     # Tensors start at a multiple of eight.
     text += b" " * (-len(text) % 8)
