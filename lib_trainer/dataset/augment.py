@@ -1,0 +1,70 @@
+"""How one encoded version of a picture differs from the plain one.
+
+Latents are computed once, so augmentation means several encoded variants of each picture, among which a run draws.
+Variant 0 is the plain picture; with `flip_aug` the odd ones are mirrored, so that half of the draws are.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from lib_trainer.config import DatasetConfig
+
+# sd-scripts varies the colours of a third of its pictures, and then either hue or gamma.
+_COLOR_RATE = 1 / 3
+_HUE_SHIFT = 8
+_GAMMA_RANGE = (0.95, 1.05)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One way to vary a picture; the defaults vary nothing.
+
+    Attributes:
+        mirrored: left and right are swapped.
+        across, down: where the bucket is cut out, from 0 (left, top) to 1; 0.5 is the centre.
+        hue_shift: added to the hue, in 256ths of the colour circle.
+        gamma: exponent of the brightness, on 0…1.
+    """
+
+    mirrored: bool = False
+    across: float = 0.5
+    down: float = 0.5
+    hue_shift: int = 0
+    gamma: float = 1.0
+
+
+def count_variants(config: DatasetConfig) -> int:
+    """How many versions of each picture are encoded: as many as the augmentations can tell apart, at most
+    `latent_variants` (one more where mirroring needs an even number)."""
+    if config.color_aug or config.random_crop:
+        return config.latent_variants + (config.latent_variants % 2 if config.flip_aug else 0)
+    return 2 if config.flip_aug else 1
+
+
+def augmentation_of(variant: int, picture_sha256: str, config: DatasetConfig, seed: int) -> Augmentation | None:
+    """What variant number `variant` of a picture looks like, None for the plain one.
+
+    It follows from the picture's content and the seed, not from its name or place in the folder.
+    """
+    if variant == 0:
+        return None
+    rng = random.Random(f"{seed}/{picture_sha256}/{variant}")
+    return draw_augmentation(config, rng, mirrored=config.flip_aug and variant % 2 == 1)
+
+
+def draw_augmentation(config: DatasetConfig, rng: random.Random, *, mirrored: bool) -> Augmentation:
+    """A random augmentation of the kinds that `config` asks for."""
+    # All numbers are drawn whatever is on, so that turning one kind on leaves the others as they were.
+    across, down = rng.random(), rng.random()
+    colored, by_hue = rng.random() < _COLOR_RATE, rng.random() < 0.5
+    hue_shift, gamma = rng.randint(-_HUE_SHIFT, _HUE_SHIFT), rng.uniform(*_GAMMA_RANGE)
+    colored = colored and config.color_aug
+    return Augmentation(
+        mirrored=mirrored,
+        across=across if config.random_crop else 0.5,
+        down=down if config.random_crop else 0.5,
+        hue_shift=hue_shift if colored and by_hue else 0,
+        gamma=gamma if colored and not by_hue else 1.0,
+    )

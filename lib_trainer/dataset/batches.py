@@ -1,0 +1,170 @@
+"""What a run draws, from its seed alone, and how drawn pictures become a batch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lib_trainer.config import Recipe
+from lib_trainer.dataset.augment import count_variants
+from lib_trainer.dataset.buckets import Bucket, bucket_for
+from lib_trainer.dataset.captions import caption_variants
+from lib_trainer.dataset.scan import Scan
+from lib_trainer.dataset.stores import LatentStore, TextStore
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import SizeCond, TextCond
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One picture of a batch.
+
+    Attributes:
+        sample: index into `Scan.samples`.
+        variant: which encoded version of it.
+        caption: what it is shown with; "" where the caption was dropped.
+    """
+
+    sample: int
+    variant: int
+    caption: str
+
+
+class Schedule:
+    """What a run draws: a pure function of the scan and the recipe, made anew for each epoch that is asked for.
+
+    An epoch draws every sample as often as its folder repeats it, in batches of one bucket each, in random order.
+    The last batch of a bucket may be smaller, and so may the last optimizer step of an epoch, which takes
+    `gradient_accumulation_steps` batches. What a sample is drawn with does not depend on the other samples.
+
+    Args:
+        without: samples that are left out because their pixels cannot be read. Indices stay those of `scan.samples`.
+
+    Attributes:
+        buckets: the bucket of each of `scan.samples`.
+        batches_per_epoch, steps_per_epoch: the same for all epochs.
+        steps, epochs: optimizer steps of the whole run, and the epochs they take; the last may be cut short.
+
+    Raises:
+        UserError: no sample is left.
+    """
+
+    def __init__(self, scan: Scan, recipe: Recipe, without: frozenset[int] = frozenset()) -> None:
+        self.scan, self.recipe, self.without = scan, recipe, without
+        config, training = recipe.dataset, recipe.training
+        self.buckets = tuple(bucket_for(sample.width_px, sample.height_px, config) for sample in scan.samples)
+        counts: dict[Bucket, int] = {}
+        for index in self._samples():
+            counts[self.buckets[index]] = counts.get(self.buckets[index], 0) + scan.samples[index].repeats
+        if not counts:
+            raise UserError("There is no picture left to train on.", "Put pictures that can be opened into the folder.")
+        self.batches_per_epoch = sum(-(-count // training.train_batch_size) for count in counts.values())
+        self.steps_per_epoch = -(-self.batches_per_epoch // training.gradient_accumulation_steps)
+        self.steps = training.max_train_steps or training.epoch * self.steps_per_epoch
+        self.epochs = -(-self.steps // self.steps_per_epoch)
+        self._picture_variants = count_variants(config)
+        self._captions = tuple(
+            caption_variants(sample.caption, config, self._rng("captions", index))
+            for index, sample in enumerate(scan.samples)
+        )
+
+    def leave_out(self, samples: frozenset[int]) -> Schedule:
+        """The schedule of the same run without these samples too."""
+        return Schedule(self.scan, self.recipe, self.without | samples)
+
+    def epoch(self, number: int) -> list[tuple[Draw, ...]]:
+        """The batches of an epoch, in order; `number` counts from 1. All draws of a batch share a bucket."""
+        by_bucket: dict[Bucket, list[Draw]] = {}
+        for index in self._samples():
+            by_bucket.setdefault(self.buckets[index], []).extend(self._draws(number, index))
+        rng, size = self._rng("order", number), self.recipe.training.train_batch_size
+        batches = []
+        for _, draws in sorted(by_bucket.items()):
+            rng.shuffle(draws)
+            batches += [tuple(draws[start : start + size]) for start in range(0, len(draws), size)]
+        rng.shuffle(batches)
+        return batches
+
+    def pictures(self) -> list[tuple[int, int]]:
+        """Every (sample, variant) that the run draws, each once, in order."""
+        return sorted(self._drawn[0])
+
+    def captions(self) -> list[str]:
+        """Every caption that the run draws, each once, in order; with `caption_dropout_rate` also "" ."""
+        return sorted(self._drawn[1])
+
+    def _samples(self) -> list[int]:
+        return [index for index in range(len(self.scan.samples)) if index not in self.without]
+
+    def _rng(self, purpose: str, number: int) -> random.Random:
+        return random.Random(f"{self.recipe.training.seed}/{purpose}/{number}")
+
+    def _draws(self, epoch: int, index: int) -> list[Draw]:
+        rng = self._rng(f"epoch {epoch}", index)
+        captions, dropout = self._captions[index], self.recipe.dataset.caption_dropout_rate
+        draws = []
+        for _ in range(self.scan.samples[index].repeats):
+            variant, caption = rng.randrange(self._picture_variants), rng.choice(captions)
+            draws.append(Draw(index, variant, "" if rng.random() < dropout else caption))
+        return draws
+
+    @cached_property
+    def _drawn(self) -> tuple[set[tuple[int, int]], set[str]]:
+        dropout = self.recipe.dataset.caption_dropout_rate
+        pictures, captions = set(), {""} if dropout else set()
+        possible_captions = {""} if dropout == 1 else {text for i in self._samples() for text in self._captions[i]}
+        possible_pictures = len(self._samples()) * self._picture_variants
+        for number in range(1, self.epochs + 1):
+            steps_left = self.steps - (number - 1) * self.steps_per_epoch
+            batches_left = steps_left * self.recipe.training.gradient_accumulation_steps
+            for batch in self.epoch(number)[:batches_left]:
+                pictures.update((draw.sample, draw.variant) for draw in batch)
+                captions.update(draw.caption for draw in batch)
+            # A long run has drawn everything there is long before it ends.
+            if len(pictures) == possible_pictures and captions >= possible_captions:
+                break
+        return pictures, captions
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass of the UNet is trained on, on the CPU in float32.
+
+    Attributes:
+        latents: (B, 4, h, w), scaled.
+        sizes: of the pictures.
+        captions: one a picture.
+        text: what the text encoders made of them; None where they are trained and encode anew.
+    """
+
+    latents: Tensor
+    sizes: SizeCond
+    captions: tuple[str, ...]
+    text: TextCond | None
+
+
+def make_batch(draws: Sequence[Draw], latents: LatentStore, texts: TextStore | None) -> Batch:
+    """The batch of these draws, which share a bucket."""
+    encoded = [latents.read(draw.sample, draw.variant) for draw in draws]
+    captions = tuple(draw.caption for draw in draws)
+    return Batch(
+        latents=torch.stack([picture for picture, _ in encoded]),
+        sizes=SizeCond(torch.stack([size for _, size in encoded])),
+        captions=captions,
+        text=None if texts is None else _stack_texts(captions, texts),
+    )
+
+
+def _stack_texts(captions: Sequence[str], texts: TextStore) -> TextCond:
+    """Captions of unequal length side by side: the shorter end in empty chunks, as the WebUIs pad them."""
+    conds = [texts.read(caption) for caption in captions]
+    empty = texts.read("").context
+    longest = max(len(cond.context) for cond in conds)
+    contexts = [torch.cat([cond.context, *[empty] * ((longest - len(cond.context)) // len(empty))]) for cond in conds]
+    pooled = None if conds[0].pooled is None else torch.stack([cond.pooled for cond in conds])
+    return TextCond(torch.stack(contexts), pooled)

@@ -1,0 +1,119 @@
+"""Encodes everything a run will draw, once, so that VAE and text encoders can leave the device."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib_trainer.dataset.batches import Schedule
+from lib_trainer.dataset.buckets import is_enlarged
+from lib_trainer.dataset.images import shown_name
+from lib_trainer.dataset.latents import LatentCaching
+from lib_trainer.dataset.stores import Entry, LatentStore, TextStore, entry_path, keep, read_tensors
+from lib_trainer.errors import UserError
+from lib_trainer.events import Event, Notice, Progress
+from lib_trainer.host.base import HostModel
+
+_BATCH_CAPTIONS = 8
+_LARGE_RAM_BYTES = 2**32
+
+
+def cache_latents(schedule: Schedule, model: HostModel, folder: Path | None) -> Generator[Event, None, LatentStore]:
+    """Encodes every picture that the run draws, into files under `folder`, or into RAM where it is None.
+
+    A picture whose pixels turn out to be unreadable is named in a Notice and left out: the store's `schedule` is the
+    run without it. Progress comes after each picture, so a stop is heard within one batch.
+
+    Raises:
+        UserError: no picture can be read, the VAE returns NaN, or the disk cannot be written.
+    """
+    yield from _notices(schedule, in_ram=folder is None)
+    caching = LatentCaching(schedule, model, folder)
+    while True:
+        yield from caching.encode([picture for picture in schedule.pictures() if picture not in caching.entries])
+        if caching.failed <= schedule.without:
+            return LatentStore(schedule, caching.entries)
+        # With fewer pictures an epoch has fewer steps: a run of so many steps then draws from later epochs too.
+        schedule = schedule.leave_out(frozenset(caching.failed))
+
+
+def cache_texts(
+    schedule: Schedule, model: HostModel, clip_skip: int, folder: Path | None
+) -> Generator[Event, None, TextStore]:
+    """Encodes every caption that the run draws, and the empty one, into files under `folder` or into RAM.
+
+    Raises:
+        UserError: the text encoders return NaN, or the disk cannot be written.
+    """
+    captions = ["", *filter(None, schedule.captions())]
+    paths = {caption: _text_path(caption, model, clip_skip, folder) for caption in captions}
+    entries: dict[str, Entry] = {}
+    for caption, path in paths.items():
+        if path is not None and read_tensors(path) is not None:
+            entries[caption] = path
+            yield Progress("caching", len(entries), len(captions), "captions")
+    missing = [caption for caption in captions if caption not in entries]
+    empty = model.encode_text([""], clip_skip).context[0] if missing else None
+    if folder is None and empty.nbytes * len(captions) > _LARGE_RAM_BYTES:
+        yield _ram_notice("captions", empty.nbytes * len(captions))
+    for start in range(0, len(missing), _BATCH_CAPTIONS):
+        group = missing[start : start + _BATCH_CAPTIONS]
+        for caption, tensors in _encode_captions(group, empty, model, clip_skip):
+            entries[caption] = keep(tensors, paths[caption])
+            yield Progress("caching", len(entries), len(captions), "captions")
+    return TextStore(entries)
+
+
+def _text_path(caption: str, model: HostModel, clip_skip: int, folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    return entry_path(folder / "texts", model.checkpoint, {"caption": caption, "clip_skip": clip_skip})
+
+
+def _encode_captions(
+    captions: list[str], empty: Tensor, model: HostModel, clip_skip: int
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    encoded = model.encode_text(captions, clip_skip)
+    for row, caption in enumerate(captions):
+        tensors = {"context": _own_chunks(encoded.context[row], empty).clone()}
+        if encoded.pooled is not None:
+            tensors["pooled"] = encoded.pooled[row].clone()
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise UserError(
+                f"The text encoders gave no usable numbers for the caption {caption!r}.",
+                "Start the WebUI with --clip-in-fp32 (Forge) or --no-half.",
+            )
+        yield caption, tensors
+
+
+def _own_chunks(context: Tensor, empty: Tensor) -> Tensor:
+    """A caption's context (77·n, D) without the empty chunks that a longer neighbour in its batch brought."""
+    rows, tolerance = len(empty), 1e-2 * float(empty.abs().mean())
+    while len(context) > rows and torch.allclose(context[-rows:], empty, rtol=1e-2, atol=tolerance):
+        context = context[:-rows]
+    return context
+
+
+def _notices(schedule: Schedule, *, in_ram: bool) -> Iterator[Notice]:
+    samples, pictures = schedule.scan.samples, schedule.pictures()
+    if schedule.recipe.dataset.bucket_no_upscale:
+        small = [
+            shown_name(sample.image)
+            for sample, bucket in zip(samples, schedule.buckets, strict=True)
+            if is_enlarged(sample.width_px, sample.height_px, bucket)
+        ]
+        if small:
+            named = ", ".join(small[:5]) + " …" * (len(small) > 5)
+            yield Notice(f"{len(small)} of {len(samples)} pictures: smaller than they train at, so enlarged: {named}")
+    areas = (schedule.buckets[sample].width_px * schedule.buckets[sample].height_px for sample, _ in pictures)
+    # A latent cell is 8×8 px wide and holds 4 channels of 4 bytes.
+    latent_bytes = sum(areas) // 4
+    if in_ram and latent_bytes > _LARGE_RAM_BYTES:
+        yield _ram_notice("pictures", latent_bytes)
+
+
+def _ram_notice(what: str, size_bytes: int) -> Notice:
+    return Notice(f"The encoded {what} take {size_bytes / 2**30:.1f} GiB of RAM; “Cache on disk” keeps them in files.")

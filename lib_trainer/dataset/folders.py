@@ -1,0 +1,147 @@
+"""Which folders pictures are taken from, and what to say when there are none."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_trainer.dataset.images import OTHER_PICTURE_ENDINGS, PICTURE_ENDINGS, shown_name
+from lib_trainer.errors import UserError
+
+MAX_REPEATS = 10_000
+_REPEATS = re.compile(r"([0-9]+)_(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something in the folder that is not used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """A folder of pictures with what its name says: `10_jeff_person` is 10 repeats of `jeff_person`."""
+
+    path: Path
+    repeats: int
+    words: str
+
+
+def existing_folder(named: str) -> Path:
+    """The folder that a person named. Raises UserError where there is none, saying what is there instead."""
+    # Paths copied from a file manager come in quotation marks.
+    text = named.strip().strip("\"'")
+    if not text:
+        raise UserError("No folder of pictures is named.", "Name the folder that holds the pictures.")
+    try:
+        folder = Path(text).expanduser()
+        if folder.is_dir():
+            return folder
+        if folder.exists():
+            raise UserError(f"{text} is a file, not a folder.", f"Name the folder that holds it: {folder.parent}")
+        above = next((parent for parent in folder.parents if parent.is_dir()), None)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"The folder {text!r} cannot be opened: {error}.", "Check its name and permissions.") from error
+    hint = "Check the name" + (f": {above} holds {describe_contents(above)}." if above else ".")
+    raise UserError(f"The folder {text} does not exist.", hint)
+
+
+def picture_folders(root: Path) -> tuple[list[PictureFolder], list[Skipped]]:
+    """The numbered folders in `root`, or `root` itself where there are none; and what lies beside them."""
+    numbered, skipped, own_pictures = [], [], 0
+    for entry in list_folder(root):
+        path, is_numbered = Path(entry.path), _REPEATS.fullmatch(entry.name) is not None
+        if not is_folder(entry):
+            own_pictures += _is_picture_name(entry.name)
+        elif not is_inside(path, root):
+            skipped.append(Skipped(path, "a link that leads out of the folder"))
+        elif not any(_is_picture_name(inner.name) for inner in (list_folder(path) if is_numbered else _peek(path))):
+            continue
+        elif is_numbered:
+            numbered.append(_read_name(path))
+        else:
+            skipped.append(Skipped(path, "its name does not start with a number of repeats, like 10_name"))
+    if numbered and own_pictures:
+        text = "pictures beside the numbered folders are not used; move them into one"
+        skipped.append(Skipped(root, f"{text} ({own_pictures} found)"))
+    return numbered or [_read_name(root)], skipped
+
+
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, ordered by name, without names that start with a dot. Raises UserError."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        text = f"The folder {folder} cannot be read: {error.strerror or error}."
+        raise UserError(text, "Check that it is there and may be read.") from error
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether `path`, with every link followed, exists within `root`."""
+    try:
+        return path.resolve(strict=True).is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def describe_contents(folder: Path) -> str:
+    """What a folder holds, in a few words."""
+    entries = _peek(folder)
+    folders = [shown_name(Path(entry.path)) for entry in entries if is_folder(entry)]
+    endings = Counter(Path(entry.name).suffix.lower() for entry in entries if not is_folder(entry))
+    parts = [f"{count} {ending or 'other'} file{'s' * (count > 1)}" for ending, count in endings.most_common(5)]
+    if folders:
+        parts.append(f"the folder{'s' * (len(folders) > 1)} {', '.join(folders[:8])}{' …' * (len(folders) > 8)}")
+    return " and ".join(parts) or "nothing"
+
+
+def no_pictures(root: Path) -> UserError:
+    """The error for a folder in which nothing is named like a picture."""
+    inside = [Path(entry.path) for entry in _peek(root) if is_folder(entry) and _holds_numbered(Path(entry.path))]
+    hint = "Put jpg, png, webp or bmp pictures into it, or into a folder in it that is named like 10_jeff_person."
+    if inside:
+        hint = f"Name the folder {inside[0]} instead."
+    return UserError(f"There are no pictures in {root}: it holds {describe_contents(root)}.", hint)
+
+
+def _read_name(folder: Path) -> PictureFolder:
+    match = _REPEATS.fullmatch(folder.name or folder.resolve().name)
+    if match is None:
+        return PictureFolder(folder, 1, "")
+    digits, words = match.group(1).lstrip("0") or "0", match.group(2)
+    # Compared by length first: int() refuses thousands of digits.
+    if len(digits) > 5 or int(digits) > MAX_REPEATS:
+        raise UserError(
+            f"The folder {shown_name(folder)} asks for {digits[:20]} repeats, more than {MAX_REPEATS}.",
+            "The number before the first _ in a folder's name is its repeats: rename it, for example to 10_name.",
+        )
+    return PictureFolder(folder, int(digits), " ".join(words.encode("utf-8", "replace").decode("utf-8").split()))
+
+
+def _is_picture_name(name: str) -> bool:
+    return name.lower().endswith(PICTURE_ENDINGS + OTHER_PICTURE_ENDINGS)
+
+
+def _peek(folder: Path) -> list[os.DirEntry[str]]:
+    """As `list_folder`, empty where the folder cannot be read."""
+    try:
+        return list_folder(folder)
+    except UserError:
+        return []
+
+
+def _holds_numbered(folder: Path) -> bool:
+    return any(is_folder(entry) and _REPEATS.fullmatch(entry.name) for entry in _peek(folder))

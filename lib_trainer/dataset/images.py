@@ -1,0 +1,192 @@
+"""Pictures from files that nobody vouches for: their size, their pixels, and the part that is trained on."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from lib_trainer.config import DatasetConfig
+from lib_trainer.dataset.augment import Augmentation
+from lib_trainer.dataset.buckets import Bucket, resized_size
+from lib_trainer.errors import UserError
+
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# Known as pictures, but not read: a scan names them.
+OTHER_PICTURE_ENDINGS = (".gif", ".avif", ".heic", ".heif", ".tif", ".tiff", ".jfif", ".jxl", ".psd")
+MAX_FILE_BYTES = 2**29
+TOO_LARGE = f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB"
+# Pillow's own limit for an error, which a host may have switched off.
+MAX_PIXELS = 178_956_970
+
+# Only these decoders ever see the bytes, whatever the file claims to be.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise on malformed data: far more than OSError.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, AttributeError, ArithmeticError, RuntimeError,
+    AssertionError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+
+
+class UnreadablePicture(UserError):
+    """A file that is no picture we read; `reason` says why, without its name."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.reason = reason
+        hint = "Save it again as png or jpg, or take it out of the folder."
+        super().__init__(f"{shown_name(path)} cannot be read: {reason}.", hint)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of a picture that is trained on.
+
+    Attributes:
+        pixels: (3, H, W) float32 in −1…1.
+        size: (6,) float32, one row of `SizeCond.pixels`: the picture's own height and width, the crop's top and left in
+            the resized picture, the bucket's height and width. The left of a mirrored picture is counted after
+            mirroring, as in diffusers' SDXL training.
+    """
+
+    pixels: Tensor
+    size: Tensor
+
+
+def shown_name(path: Path) -> str:
+    """The file's name as text that every console and page can show."""
+    return path.name.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of the picture as seen (EXIF rotation applied), read from the file's header alone.
+
+    Raises:
+        UnreadablePicture: the file cannot be a picture, or holds more pixels than are read.
+    """
+    try:
+        with path.open("rb") as stream:
+            image = _open(stream)
+            width, height = image.size
+            return (height, width) if _orientation(image) >= 5 else (width, height)
+    except _BROKEN as error:
+        raise UnreadablePicture(path, _reason(error)) from error
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture in RGB: upright, alpha laid over white, 16 bits and CMYK brought to 8-bit RGB.
+
+    Raises:
+        UnreadablePicture: the message names the file.
+    """
+    return decode_picture(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes. Raises UnreadablePicture where it is gone, too large or may not be read."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise UnreadablePicture(path, _reason(error)) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise UnreadablePicture(path, TOO_LARGE)
+    return data
+
+
+def decode_picture(data: bytes, path: Path) -> Image.Image:
+    """As `open_picture`, from the bytes of the file at `path`."""
+    try:
+        image = _open(BytesIO(data))
+        upright = _UPRIGHT.get(_orientation(image))
+        image.load()
+        picture = _to_rgb(image)
+        return picture if upright is None else picture.transpose(upright)
+    except _BROKEN as error:
+        raise UnreadablePicture(path, _reason(error)) from error
+
+
+def cut(picture: Image.Image, bucket: Bucket, config: DatasetConfig, augmentation: Augmentation | None = None) -> Cut:
+    """The bucket's part of an RGB picture, resized with Lanczos; centred and unchanged without an augmentation."""
+    look = augmentation or Augmentation()
+    width, height = bucket.width_px, bucket.height_px
+    resized_width, resized_height = resized_size(*picture.size, bucket, config)
+    left = round((resized_width - width) * look.across)
+    top = round((resized_height - height) * look.down)
+    # Only the part that is kept gets resized: a 1×10000 picture would be a monster at full size.
+    across, down = picture.width / resized_width, picture.height / resized_height
+    right_px, bottom_px = min(picture.width, (left + width) * across), min(picture.height, (top + height) * down)
+    part = picture.resize(
+        (width, height), Image.Resampling.LANCZOS, box=(left * across, top * down, right_px, bottom_px)
+    )
+    if look.mirrored:
+        part, left = ImageOps.mirror(part), resized_width - width - left
+    pixels = torch.from_numpy(np.array(_shift_hue(part, look.hue_shift))).permute(2, 0, 1).float() / 255
+    pixels = pixels**look.gamma if look.gamma != 1 else pixels
+    size = (picture.height, picture.width, top, left, height, width)
+    return Cut(pixels.mul_(2).sub_(1).contiguous(), torch.tensor(size, dtype=torch.float32))
+
+
+def _open(stream: BinaryIO) -> Image.Image:
+    """The picture with only its header read."""
+    image = Image.open(stream, formats=_FORMATS)
+    width, height = image.size
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        raise ValueError(f"{width}×{height} px is more than the {MAX_PIXELS // 10**6} million pixels that are read")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8, from what stands before the pixels; 1 where there is none or it is broken."""
+    try:
+        # PNG's own getexif decodes the whole picture first, which a scan cannot afford.
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except _BROKEN:
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit greys to white instead of scaling them.
+        values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        colors = image.convert("RGBA")
+        picture = Image.new("RGB", image.size, "white")
+        picture.paste(colors, mask=colors.getchannel("A"))
+        return picture
+    return image.convert("RGB")
+
+
+def _shift_hue(picture: Image.Image, shift: int) -> Image.Image:
+    if shift == 0:
+        return picture
+    hue, saturation, value = picture.convert("HSV").split()
+    hue = hue.point([(level + shift) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a jpg, png, webp or bmp picture"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).rstrip(".") or type(error).__name__

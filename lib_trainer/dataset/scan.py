@@ -1,0 +1,168 @@
+"""What a dataset folder holds, found by reading names and headers only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_trainer.config import DatasetConfig
+from lib_trainer.dataset.captions import caption_endings, read_caption
+from lib_trainer.dataset.folders import (
+    PictureFolder,
+    Skipped,
+    existing_folder,
+    is_folder,
+    is_inside,
+    list_folder,
+    no_pictures,
+    picture_folders,
+)
+from lib_trainer.dataset.images import (
+    MAX_FILE_BYTES,
+    OTHER_PICTURE_ENDINGS,
+    PICTURE_ENDINGS,
+    TOO_LARGE,
+    UnreadablePicture,
+    read_size,
+    shown_name,
+)
+from lib_trainer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture to train on.
+
+    Attributes:
+        image: the file.
+        caption: the text beside it, or the trigger word where there is none.
+        repeats: how often an epoch draws it.
+        width_px, height_px: as seen, with EXIF rotation applied.
+        captioned: whether the caption comes from a text file.
+    """
+
+    image: Path
+    caption: str
+    repeats: int
+    width_px: int
+    height_px: int
+    captioned: bool
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds.
+
+    Attributes:
+        samples: the pictures, ordered by path.
+        skipped: what looks like part of the dataset and is not used.
+        trigger_word: the configured word, else the words after the number of the first folder that has some.
+    """
+
+    samples: tuple[Sample, ...]
+    skipped: tuple[Skipped, ...]
+    trigger_word: str
+
+
+def scan_folder(config: DatasetConfig) -> Scan:
+    """The pictures of `train_data_dir`, with captions and sizes; pixels are not decoded.
+
+    As in kohya's tools a folder named like `10_jeff_person` repeats its pictures 10 times, and its words stand in
+    for missing captions where no trigger word is given. The folder named may hold such folders, be one, or be plain
+    (1 repeat). Names that start with a dot are passed over; links that lead out of the folder are not followed.
+
+    Raises:
+        UserError: there is no such folder, it holds no pictures, or none of them can be used.
+    """
+    root = existing_folder(config.train_data_dir)
+    folders, skipped = picture_folders(root)
+    samples = [sample for folder in folders for sample in _samples_of(folder, root, config, skipped)]
+    if not samples:
+        raise _nothing_usable(root, skipped)
+    word = config.trigger_word or next((folder.words for folder in folders if folder.words), "")
+    return Scan(tuple(samples), tuple(skipped), word)
+
+
+def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skipped: list[Skipped]) -> Iterator[Sample]:
+    """The samples of one folder; what it holds besides is added to `skipped`."""
+    entries = list_folder(folder.path)
+    if folder.repeats == 0:
+        skipped.append(Skipped(folder.path, "its name asks for 0 repeats"))
+        return
+    by_name = {_split_name(entry.name): entry for entry in entries}
+    for entry in entries:
+        stem, ending = _split_name(entry.name)
+        path = Path(entry.path)
+        if ending in OTHER_PICTURE_ENDINGS:
+            skipped.append(Skipped(path, f"{ending[1:]} pictures are not read; save it as png or jpg"))
+        if ending not in PICTURE_ENDINGS:
+            continue
+        problem = _picture_problem(entry, root)
+        if problem:
+            skipped.append(Skipped(path, problem))
+            continue
+        try:
+            width_px, height_px = read_size(path)
+        except UnreadablePicture as error:
+            skipped.append(Skipped(path, error.reason))
+            continue
+        sidecars = (by_name[stem, suffix] for suffix in caption_endings(config) if (stem, suffix) in by_name)
+        text = _caption_in(next(sidecars, None), root, skipped)
+        caption = text or config.trigger_word or folder.words
+        yield Sample(path, caption, folder.repeats, width_px, height_px, captioned=bool(text))
+
+
+def _picture_problem(entry: os.DirEntry[str], root: Path) -> str:
+    """Why a file named like a picture need not be opened, "" where it may be one."""
+    try:
+        size_bytes = entry.stat().st_size
+    except OSError:
+        size_bytes = -1
+    if size_bytes == 0:
+        return _file_problem(entry, root) or "the file is empty"
+    return _file_problem(entry, root) or (TOO_LARGE if size_bytes > MAX_FILE_BYTES else "")
+
+
+def _caption_in(entry: os.DirEntry[str] | None, root: Path, skipped: list[Skipped]) -> str:
+    """The text of a caption file, "" where there is none that can be used."""
+    if entry is None:
+        return ""
+    problem = _file_problem(entry, root)
+    try:
+        if not problem:
+            return read_caption(Path(entry.path))
+    except UserError as error:
+        problem = error.message
+    skipped.append(Skipped(Path(entry.path), f"{problem}; its picture trains without it"))
+    return ""
+
+
+def _file_problem(entry: os.DirEntry[str], root: Path) -> str:
+    """Why a name stands for no file of this folder, "" where it does."""
+    if entry.is_symlink() and not is_inside(Path(entry.path), root):
+        return "a link that leads out of the folder, or nowhere"
+    if is_folder(entry):
+        return "a folder, not a file"
+    try:
+        # A pipe or a device would be waited on for ever.
+        return "" if entry.is_file() else "not a file"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    stem, ending = os.path.splitext(name)
+    return stem, ending.lower()
+
+
+def _nothing_usable(root: Path, skipped: list[Skipped]) -> UserError:
+    pictures = [item for item in skipped if item.path.suffix.lower() in PICTURE_ENDINGS + OTHER_PICTURE_ENDINGS]
+    if not pictures:
+        return no_pictures(root)
+    named = "; ".join(f"{shown_name(item.path)}: {item.reason}" for item in pictures[:5]) + " …" * (len(pictures) > 5)
+    return UserError(
+        f"None of the pictures in {root} can be used ({len(pictures)} found): {named}.",
+        "Save them again as png or jpg.",
+    )

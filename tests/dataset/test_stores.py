@@ -1,0 +1,76 @@
+import errno
+import os
+
+import pytest
+import torch
+
+from lib_trainer.dataset import stores
+from lib_trainer.dataset.stores import LatentStore, TextStore, entry_path, read_tensors, write_tensors
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import CheckpointInfo
+
+TENSORS = {"latents": torch.arange(16.0).reshape(4, 2, 2), "size": torch.ones(6)}
+
+
+def test_tensors_come_back_as_they_were(tmp_path):
+    path = tmp_path / "ab/x.safetensors"
+    write_tensors(path, TENSORS)
+    read = read_tensors(path)
+    assert set(read) == set(TENSORS)
+    assert all(torch.equal(read[name], TENSORS[name]) for name in TENSORS)
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "noise", "folder", "gone"])
+def test_a_damaged_file_counts_as_missing(tmp_path, damage):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, TENSORS)
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "gone":
+        flipped = data[:-1] + bytes([data[-1] ^ 1])
+        path.write_bytes({"cut": data[:-4], "empty": b"", "flipped": flipped, "noise": b"\xff" * 99}[damage])
+    assert read_tensors(path) is None
+    with pytest.raises(UserError, match="gone or damaged"):
+        TextStore({"": path}).read("")
+
+
+def test_the_key_holds_everything_that_decides():
+    def path(checkpoint=("name", "sha", "vae"), **what):
+        return entry_path(stores.Path("cache"), CheckpointInfo(*checkpoint), {"caption": "a", "clip_skip": 1, **what})
+
+    paths = [
+        path(), path(caption="b"), path(clip_skip=2),
+        path(("other", "sha", "vae")), path(("name", "x", "vae")), path(("name", "sha", "x")),
+    ]  # fmt: skip
+    assert len(set(paths)) == len(paths)
+    assert path() == paths[0]
+
+
+@pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "is full"), (errno.EACCES, "cannot be written")])
+def test_a_disk_that_takes_nothing_is_said_and_leaves_nothing(tmp_path, monkeypatch, code, message):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(stores.os, "replace", fail)
+    with pytest.raises(UserError, match=message) as caught:
+        write_tensors(tmp_path / "ab/x.safetensors", TENSORS)
+    assert "Cache on disk" in caught.value.hint
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_a_file_where_the_cache_should_be_is_said(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_tensors(tmp_path / "cache/ab/x.safetensors", TENSORS)
+
+
+def test_files_are_read_when_they_are_needed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    store = LatentStore(None, {(0, 1): path})
+    write_tensors(path, TENSORS)
+    latents, size = store.read(0, 1)
+    assert torch.equal(latents, TENSORS["latents"])
+    assert torch.equal(size, TENSORS["size"])
