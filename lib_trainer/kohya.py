@@ -225,9 +225,10 @@ class _Reader:
 
     def same_names(self) -> None:
         """Every other key that means here what it means to kohya."""
+        known = field_types()
         for key in list(self.rest):
             field = RENAMED.get(key, key)
-            if field in field_types():
+            if field in known:
                 value = self.take(key)
                 if value is not None and field not in self.values:
                     self.values[field] = value

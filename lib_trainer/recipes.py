@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,7 +58,8 @@ def save_recipe(path: Path, recipe: Recipe) -> None:
         part.write_text(json.dumps(recipe.flat(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UserError(
             f"{path} could not be written: {error.strerror or error}.", "Choose a folder that can be written to."
         ) from error
