@@ -115,20 +115,28 @@ class Schedule:
 
     @cached_property
     def _drawn(self) -> tuple[set[tuple[int, int]], set[str]]:
-        dropout = self.recipe.dataset.caption_dropout_rate
-        pictures, captions = set(), {""} if dropout else set()
-        possible_captions = {""} if dropout == 1 else {text for i in self._samples() for text in self._captions[i]}
-        possible_pictures = len(self._samples()) * self._picture_variants
-        for number in range(1, self.epochs + 1):
-            steps_left = self.steps - (number - 1) * self.steps_per_epoch
-            batches_left = steps_left * self.recipe.training.gradient_accumulation_steps
-            for batch in self.epoch(number)[:batches_left]:
-                pictures.update((draw.sample, draw.variant) for draw in batch)
-                captions.update(draw.caption for draw in batch)
+        """(sample, variant) of all pictures, and all captions, of the whole run."""
+        whole_epochs, steps_left = divmod(self.steps, self.steps_per_epoch)
+        draws = [draw for index in self._samples() for draw in self._all_draws(index, whole_epochs)]
+        if steps_left:
+            batches = self.epoch(whole_epochs + 1)[: steps_left * self.recipe.training.gradient_accumulation_steps]
+            draws += [draw for batch in batches for draw in batch]
+        captions = {draw.caption for draw in draws} | ({""} if self.recipe.dataset.caption_dropout_rate else set())
+        return {(draw.sample, draw.variant) for draw in draws}, captions
+
+    def _all_draws(self, index: int, epochs: int) -> set[Draw]:
+        """Every different draw of a sample in this many epochs, but for the combinations of variant and caption."""
+        captions = set() if self.recipe.dataset.caption_dropout_rate == 1 else set(self._captions[index])
+        by_variant: dict[int, Draw] = {}
+        by_caption: dict[str, Draw] = {}
+        for number in range(1, epochs + 1):
+            for draw in self._draws(number, index):
+                by_variant.setdefault(draw.variant, draw)
+                by_caption.setdefault(draw.caption, draw)
             # A long run has drawn everything there is long before it ends.
-            if len(pictures) == possible_pictures and captions >= possible_captions:
+            if len(by_variant) == self._picture_variants and by_caption.keys() >= captions:
                 break
-        return pictures, captions
+        return {*by_variant.values(), *by_caption.values()}
 
 
 @dataclass(frozen=True)

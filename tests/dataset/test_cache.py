@@ -100,6 +100,15 @@ def test_a_second_run_reads_and_a_changed_picture_does_not(pictures, tmp_path, d
     assert encoded(recipe.with_values({"resolution_px": "64,64"}))[0] == 12
 
 
+def test_the_same_bucket_cut_at_another_scale_is_another_file(draw_picture, tmp_path):
+    recipe, model = make_recipe(draw_picture("data/a.png", 120, 100).parent, min_bucket_reso=64), TinyModel()
+    for no_upscale in (True, False):
+        schedule = plan(recipe.with_values({"bucket_no_upscale": no_upscale, "max_bucket_reso": 64}))
+        assert (schedule.buckets[0].width_px, schedule.buckets[0].height_px) == (64, 64)
+        _, latents = cached(schedule, model, tmp_path / "cache")
+        assert latents.read(0, 0)[1][2:4].tolist() == ([18, 28] if no_upscale else [0, 6])
+
+
 def test_a_damaged_cache_file_is_made_anew(pictures, tmp_path):
     folder = tmp_path / "cache"
     schedule = plan(make_recipe(pictures))

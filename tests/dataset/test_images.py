@@ -112,6 +112,17 @@ def test_what_cannot_be_decoded_is_named(tmp_path):
         open_picture(tmp_path / "gone.png")
 
 
+def test_a_decompression_bomb_is_refused_where_the_host_switched_pillows_limit_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    two_colors().save(tmp_path / "a.bmp")
+    data = bytearray((tmp_path / "a.bmp").read_bytes())
+    data[18:26] = (60_000).to_bytes(4, "little") * 2
+    (tmp_path / "a.bmp").write_bytes(data)
+    for read in (read_size, open_picture):
+        with pytest.raises(UnreadablePicture, match="60000×60000 px is more than"):
+            read(tmp_path / "a.bmp")
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp"])
 def test_damaged_bytes_give_a_picture_or_its_name_and_nothing_else(tmp_path, ending):
     stream = BytesIO()
