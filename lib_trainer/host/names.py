@@ -1,4 +1,4 @@
-"""Layer names: from the LDM names that WebUIs use inside to the ones kohya writes into files.
+"""Layer names: between the LDM names that WebUIs use inside, diffusers' names, and the ones kohya writes into files.
 
 Stable Diffusion has two sets of names for the same UNet: LDM's (`input_blocks.4.1.proj_in`) and diffusers'
 (`down_blocks.1.attentions.0.proj_in`). kohya names SD 1.x and 2.x adapters after diffusers and SDXL after LDM,
@@ -12,7 +12,12 @@ from collections.abc import Iterable
 
 UNET_PREFIX = "lora_unet_"
 
-_RESNET = {"in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.3": "conv2", "skip_connection": "conv_shortcut"}
+_RESNET = {
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
 _ENDS = {
     "input_blocks.0.0": "conv_in",
     "out.2": "conv_out",
@@ -21,7 +26,12 @@ _ENDS = {
     "label_emb.0.0": "add_embedding.linear_1",
     "label_emb.0.2": "add_embedding.linear_2",
 }
+_LDM_RESNET = {diffusers: ldm for ldm, diffusers in _RESNET.items()}
+_LDM_ENDS = {diffusers: ldm for ldm, diffusers in _ENDS.items()}
 _BLOCK = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.?(.*)|middle_block\.(\d+)\.(.*)")
+_DIFFUSERS_BLOCK = re.compile(
+    r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)"
+)
 
 
 def kohya_name(module_name: str, prefix: str = UNET_PREFIX) -> str:
@@ -71,3 +81,39 @@ def _diffusers_name(name: str, per_level: int) -> str:
     if part == "0":
         return f"{block}.resnets.{place}.{_RESNET.get(rest, rest)}"
     return f"{block}.attentions.{place}.{rest}"
+
+
+def ldm_names(diffusers_names: Iterable[str]) -> dict[str, str]:
+    """diffusers module names of one whole UNet -> their LDM names: the way back from `diffusers_names`.
+
+    Args:
+        diffusers_names: names of all layers that have weights; the block sizes are read from them.
+
+    Raises:
+        ValueError: for a name that no Stable Diffusion UNet has.
+    """
+    names = list(diffusers_names)
+    resnets = [int(m[1]) for name in names if (m := re.match(r"down_blocks\.\d+\.resnets\.(\d+)\.", name))]
+    # A level's upsampler follows its attention where it has one, else its residual block directly.
+    attended = {int(m[1]) for name in names if (m := re.match(r"up_blocks\.(\d+)\.attentions\.", name))}
+    return {name: _ldm_name(name, max(resnets, default=0) + 2, attended) for name in names}
+
+
+def _ldm_name(name: str, per_level: int, attended: set[int]) -> str:
+    if name in _LDM_ENDS:
+        return _LDM_ENDS[name]
+    match = _DIFFUSERS_BLOCK.fullmatch(name)
+    if not match:
+        raise ValueError(f"{name!r} is not a layer of a Stable Diffusion UNet")
+    side, level, kind, place, rest = match.groups()
+    if kind == "resnets":
+        rest = _LDM_RESNET.get(rest, rest)
+    if side is None:
+        return f"middle_block.{2 * int(place) if kind == 'resnets' else 1}.{rest}"
+    first = int(level) * per_level + (1 if side == "down" else 0)
+    block = f"{'input' if side == 'down' else 'output'}_blocks.{first + int(place)}"
+    if kind == "downsamplers":
+        return f"input_blocks.{first + per_level - 1}.0.op"
+    if kind == "upsamplers":
+        return f"output_blocks.{first + per_level - 1}.{2 if int(level) in attended else 1}.conv"
+    return f"{block}.{0 if kind == 'resnets' else 1}.{rest}"

@@ -1,0 +1,106 @@
+"""A host of our own, for machines without a WebUI: diffusers and transformers, no network."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import CheckpointInfo, GenerateRequest, HostModel
+from lib_trainer.host.standalone_draw import check_request, draw
+from lib_trainer.host.standalone_files import family_of, open_pipeline, sha256_of
+from lib_trainer.host.standalone_lora import find_loras, merged_loras, parse_prompt
+from lib_trainer.host.standalone_model import StandaloneModel
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "demo" / "weights"
+_CPU = torch.device("cpu")
+
+
+class StandaloneHost:
+    """Trains and draws with a checkpoint of its own.
+
+    Args:
+        out_dir: everything that is written goes below it; adapters to `models/Lora`, as in a WebUI.
+        checkpoint: an SD 1.x, SD 2.x or SDXL .safetensors file, or a diffusers folder; the embedded model if None.
+    """
+
+    name = "standalone"
+
+    def __init__(self, out_dir: Path, checkpoint: Path | None = None) -> None:
+        self.lora_dir = out_dir / "models" / "Lora"
+        self.cache_dir = out_dir / "cache" / "train_lora"
+        self.settings_file = out_dir / "train_lora.json"
+        self.checkpoint = checkpoint or EMBEDDED
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._turn = threading.RLock()
+
+    @property
+    def native_size_px(self) -> int:
+        """Side of the square pictures the checkpoint was trained on. Opens it."""
+        return self._pipeline.unet.config.sample_size * 8
+
+    @cached_property
+    def _pipeline(self) -> DiffusionPipeline:
+        if self.checkpoint == EMBEDDED and not EMBEDDED.is_dir():
+            raise UserError("The embedded model is not part of this installation.", "Name a checkpoint.")
+        # Checkpoints come in half precision, and a CPU is slow at it.
+        return open_pipeline(self.checkpoint, torch.float32 if self.device == _CPU else torch.float16)
+
+    @cached_property
+    def _checkpoint_info(self) -> CheckpointInfo:
+        name = "embedded" if self.checkpoint == EMBEDDED else self.checkpoint.name
+        return CheckpointInfo(name, sha256_of(self.checkpoint))
+
+    def run_exclusive(self, fn: Callable[[], T]) -> T:
+        """fn() on the caller's thread, one caller at a time."""
+        with self._turn:
+            return fn()
+
+    @contextmanager
+    def open_model(self) -> Iterator[HostModel]:
+        with self._model() as model, torch.enable_grad():
+            yield model
+
+    @contextmanager
+    def _model(self) -> Iterator[StandaloneModel]:
+        with ExitStack() as undo:
+            yield StandaloneModel(self._pipeline, self._checkpoint_info, self.device, undo)
+
+    def generate(self, request: GenerateRequest) -> list[Image]:
+        check_request(request)
+        prompt, wanted = parse_prompt(request.prompt)
+        files = find_loras(self.lora_dir, wanted)
+        with self._model() as model, merged_loras([*model.adaptable_layers(), *model.text_layers()], files):
+            return draw(model, prompt, request)
+
+    def lora_changed(self, path: Path) -> None:
+        """Adapters are read anew for every picture."""
+
+    def interrupted(self) -> bool:
+        """Nobody else has a button here."""
+        return False
+
+    def show_progress(self, step: int, steps: int, text: str) -> None:
+        """There is no other progress bar than the caller's own."""
+
+    def describe(self) -> str:
+        """`embedded · SD 1.x · float32 · on the CPU`."""
+        pipeline = self._pipeline
+        dtype = str(pipeline.unet.dtype).removeprefix("torch.")
+        parts = [self._checkpoint_info.name, family_of(pipeline).label, dtype]
+        if self.device == _CPU:
+            return " · ".join([*parts, "on the CPU"])
+        free, total = torch.cuda.mem_get_info(self.device)
+        return " · ".join([*parts, f"{free / 2**30:.1f} of {total / 2**30:.1f} GB free"])
