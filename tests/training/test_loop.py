@@ -1,78 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lib_trainer.adapter.attach import Adapter, attached, new_adapter
-from lib_trainer.config import AdapterConfig, Recipe, TrainingConfig
-from lib_trainer.dataset.batches import Batch, Schedule
-from lib_trainer.dataset.scan import Sample, Scan
-from lib_trainer.events import Notice, Step
-from lib_trainer.host.base import Layer, SizeCond, TextCond
+from lib_trainer.adapter.attach import attached, new_adapter
+from lib_trainer.events import Notice
+from lib_trainer.host.base import SizeCond, TextCond
 from lib_trainer.training import loop
 from lib_trainer.training.loop import Diverged, Training, fit
-
-PICTURES = 4
-
-
-class OneLayerModel:
-    """The least that the loop trains on: a UNet of one convolution."""
-
-    device = torch.device("cpu")
-    prediction = "epsilon"
-    alphas_cumprod = torch.linspace(0.999, 0.01, 1000)
-
-    def __init__(self) -> None:
-        torch.manual_seed(1)
-        self.unet = nn.Conv2d(4, 4, 3, padding=1)
-        self.seen: list[Tensor] = []
-
-    def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
-        self.seen.append(x_t.detach().clone())
-        return self.unet(x_t)
-
-    def layers(self) -> list[Layer]:
-        return [Layer("lora_unet_conv", self.unet, "conv2d", (4, 4, 3, 3), padding=(1, 1))]
-
-    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor]:
-        return self.unet.weight.detach(), self.unet.bias.detach()
-
-
-def recipe_of(**training: object) -> Recipe:
-    values = {
-        "optimizer": "AdamW",
-        "learning_rate": 1e-2,
-        "max_train_steps": 12,
-        "lr_scheduler": "constant",
-        **training,
-    }
-    return Recipe(AdapterConfig(algo="locon", conv_dim=2), training=TrainingConfig(**values))
-
-
-def latents_of(sample: int) -> Tensor:
-    return torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(sample))
-
-
-def train(recipe: Recipe, model: OneLayerModel | None = None) -> tuple[Adapter, list[Step], OneLayerModel]:
-    model = model or OneLayerModel()
-    scan = Scan(tuple(Sample(Path(f"{i}.png"), "word", 1, 64, 64, True) for i in range(PICTURES)), (), "word")
-    recipe = replace(recipe, dataset=replace(recipe.dataset, resolution_px=(64, 64), min_bucket_reso=64))
-    text = TextCond(torch.zeros(77, 8))
-
-    def make_batch(draws) -> Batch:
-        latents = torch.stack([latents_of(draw.sample) for draw in draws])
-        context = text.context.expand(len(draws), -1, -1)
-        return Batch(latents, SizeCond(torch.zeros(len(draws), 6)), tuple(d.caption for d in draws), TextCond(context))
-
-    layers = model.layers()
-    adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
-    with attached(adapter, layers, model.read_weight):
-        events = list(fit(Training(model, adapter, recipe, Schedule(scan, recipe), make_batch)))
-    return adapter, [event for event in events if isinstance(event, Step)], model
+from tests.training.small import PICTURES, make_batch, one_layer_model, recipe_of, schedule_of, train
 
 
 def test_steps_are_numbered_and_the_loss_falls() -> None:
@@ -114,19 +51,18 @@ def test_the_last_step_of_an_epoch_takes_what_is_left() -> None:
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoiled() -> None:
-    model = OneLayerModel()
+    model = one_layer_model()
     whole = model.predict
 
     def break_down(x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
-        return whole(x_t, t, text, sizes) * (float("nan") if len(model.seen) == 6 else 1.0)
+        return whole(x_t, t, text, sizes) * (float("nan") if len(model.seen) > 5 else 1.0)
 
     model.predict = break_down
-    layers = model.layers()
     good, _, _ = train(recipe_of(max_train_steps=5))
-    with pytest.raises(Diverged, match="step 6"):
-        train(recipe_of(), model)
-    assert layers[0].module is model.unet
-    assert all(torch.isfinite(p).all() for p in good.parameters())
+    adapter = new_adapter(model.layers, recipe_of().adapter, 0)
+    with attached(adapter, model.layers, model.read_weight), pytest.raises(Diverged, match="step 6"):
+        list(fit(Training(model, adapter, recipe_of(), schedule_of(recipe_of()), make_batch)))
+    assert all(torch.equal(a, b) for a, b in zip(adapter.parameters(), good.parameters(), strict=True))
 
 
 def test_gradients_that_are_no_numbers_stop_it_too() -> None:
@@ -139,7 +75,7 @@ def test_gradients_that_are_no_numbers_stop_it_too() -> None:
         def backward(ctx, grad):
             return grad * float("inf")
 
-    model = OneLayerModel()
+    model = one_layer_model()
     whole = model.predict
     model.predict = lambda *inputs: InfiniteGradient.apply(whole(*inputs))
     with pytest.raises(Diverged, match="step 1"):
@@ -147,9 +83,8 @@ def test_gradients_that_are_no_numbers_stop_it_too() -> None:
 
 
 def test_an_optimizer_that_stands_in_is_announced() -> None:
-    model = OneLayerModel()
-    scan = Scan((Sample(Path("0.png"), "word", 1, 64, 64, True),), (), "word")
-    recipe = recipe_of()
-    training = Training(model, new_adapter(model.layers(), recipe.adapter, 0), recipe, Schedule(scan, recipe), None)
+    model, recipe = one_layer_model(), recipe_of()
+    adapter = new_adapter(model.layers, recipe.adapter, 0)
+    training = Training(model, adapter, recipe, schedule_of(recipe), make_batch)
     training.notice = "AdamW is used instead."
     assert next(fit(training)) == Notice("AdamW is used instead.")
