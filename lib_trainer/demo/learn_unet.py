@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTokenizer
 
-from lib_trainer.demo.learn_vae import rate_at, to_pixels
+from lib_trainer.demo.learn_vae import rate_at
+from lib_trainer.demo.lessons import Lessons
 from lib_trainer.demo.model import new_schedule, new_text_encoder, new_unet
 from lib_trainer.demo.vocabulary import CONTEXT_TOKENS
-from lib_trainer.demo.world import draw_random
 
 log = logging.getLogger(__name__)
 
-PICTURES = 20_000
 STEPS = 4500
 BATCH = 32
 # Each picture is seen at several noise levels at once: its caption is read only once.
@@ -30,14 +26,6 @@ EMA_DECAY = 0.998
 MIN_SNR_GAMMA = 5.0
 CAPTION_DROPOUT = 0.1
 SAVE_EVERY = 250
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """What is learned from: latents (N, 4, 8, 8) as the autoencoder gives them, and their captions."""
-
-    latents: Tensor
-    captions: list[str]
 
 
 class Painter(nn.Module):
@@ -54,22 +42,6 @@ class Painter(nn.Module):
         return self.unet(noisy, timesteps, context.repeat(levels, 1, 1)).sample
 
 
-@torch.no_grad()
-def draw_lessons(vae: AutoencoderKL, file: Path, seed: int, count: int = PICTURES) -> Lessons:
-    """Draw `count` pictures and encode them; kept in `file`, and read from there the next time."""
-    if not file.exists():
-        latents, captions = [], []
-        for first in range(0, count, 50):
-            drawings = [draw_random(Random(f"{seed} unet {number}")) for number in range(first, first + 50)]
-            latents.append(vae.encode(to_pixels([drawing.picture for drawing in drawings])).latent_dist.mean)
-            captions += [drawing.caption for drawing in drawings]
-            if first % 2000 == 0:
-                log.info("drew %d of %d pictures", first, count)
-        torch.save({"latents": torch.cat(latents), "captions": captions}, file)
-    stored = torch.load(file, weights_only=True)
-    return Lessons(stored["latents"], stored["captions"])
-
-
 def read_captions(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Captions -> (N, 77) token numbers."""
     made = tokenizer(captions, padding="max_length", truncation=True, max_length=CONTEXT_TOKENS, return_tensors="pt")
@@ -81,7 +53,7 @@ def loss_of(painter: Painter, latents: Tensor, tokens: Tensor, alphas: Tensor, g
     count = latents.shape[0] * LEVELS
     # One timestep in each equal slice of the schedule: the loss of a batch swings less.
     slices = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
-    timesteps = (slices * len(alphas) / count).long()
+    timesteps = (slices * len(alphas) / count).long().clamp(max=len(alphas) - 1)
     noise = torch.randn((count, *latents.shape[1:]), generator=generator)
     alpha = alphas[timesteps]
     signal, spread = alpha.sqrt()[:, None, None, None], (1 - alpha).sqrt()[:, None, None, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from lib_trainer.demo.world import draw_random
@@ -19,6 +20,7 @@ from lib_trainer.demo.world import draw_random
 log = logging.getLogger(__name__)
 
 STEPS = 5000
+POLISH_STEPS = 6000
 BATCH = 8
 LEARNING_RATE = 1.5e-3
 # Noise on the latents keeps neighbouring latents alike; the penalty keeps them from outgrowing it.
@@ -45,20 +47,64 @@ def rate_at(step: int, total: int, peak: float) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - 100) / max(1, total - 100))))
 
 
+def picture_error(error: Tensor) -> Tensor:
+    """L1 of a picture's error (B, 3, H, W) and of its differences: edges are what the eye sees."""
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return error.abs().mean() + 0.5 * edges
+
+
 def loss_of(vae: AutoencoderKL, pixels: Tensor, step: int, generator: torch.Generator) -> Tensor:
-    """L1 of pixels and of their differences (edges are what the eye sees), plus what keeps the latents in order."""
+    """How badly pixels (B, 3, H, W) come back through noisy latents, plus what keeps the latents in order."""
     latents = vae.encode(pixels).latent_dist.mean
     noise = torch.randn(latents.shape, generator=generator)
     error = vae.decode(latents + LATENT_NOISE * noise).sample - pixels
-    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     guide = (latents[:, :3] - GUIDE_SCALE * avg_pool2d(pixels, 8)).pow(2).mean()
     guide_weight = max(GUIDE_FLOOR, 1 - step / GUIDE_STEPS)
-    return error.abs().mean() + 0.5 * edges + guide_weight * guide + SIZE_WEIGHT * latents.pow(2).mean()
+    return picture_error(error) + guide_weight * guide + SIZE_WEIGHT * latents.pow(2).mean()
 
 
 def learn_vae(vae: AutoencoderKL, checkpoint: Path, seed: int, steps: int = STEPS) -> None:
     """Train `vae` in place, going on from `checkpoint` where that exists, and leave the result there."""
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, weight_decay=1e-4, betas=(0.9, 0.99))
+
+    def loss_at(step: int, generator: torch.Generator) -> Tensor:
+        rng = Random(f"{seed} vae {step}")
+        pixels = to_pixels([draw_random(rng).picture for _ in range(BATCH)])
+        return loss_of(vae, pixels.contiguous(memory_format=torch.channels_last), step, generator)
+
+    _fit(vae, list(vae.parameters()), loss_at, checkpoint, seed, steps)
+
+
+def polish_decoder(
+    vae: AutoencoderKL,
+    latents: Tensor,
+    picture_of: Callable[[int], Image],
+    checkpoint: Path,
+    seed: int,
+    steps: int = POLISH_STEPS,
+) -> None:
+    """Train only the way from latents (N, 4, 8, 8) back to their pictures, in place; goes on from `checkpoint`.
+
+    The latents stay what they are, so this may be done while the UNet learns from them.
+    """
+
+    def loss_at(_step: int, generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(latents), (BATCH,), generator=generator)
+        noise = torch.randn((BATCH, *latents.shape[1:]), generator=generator)
+        pixels = to_pixels([picture_of(number) for number in chosen.tolist()])
+        return picture_error(vae.decode(latents[chosen] + LATENT_NOISE * noise).sample - pixels)
+
+    _fit(vae, [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()], loss_at, checkpoint, seed, steps)
+
+
+def _fit(
+    vae: AutoencoderKL,
+    parameters: list[nn.Parameter],
+    loss_at: Callable[[int, torch.Generator], Tensor],
+    checkpoint: Path,
+    seed: int,
+    steps: int,
+) -> None:
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=1e-4, betas=(0.9, 0.99))
     start = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -68,17 +114,15 @@ def learn_vae(vae: AutoencoderKL, checkpoint: Path, seed: int, steps: int = STEP
     vae.train().to(memory_format=torch.channels_last)
     for step in range(start, steps):
         # Seeded by the step: a run that was interrupted sees the pictures it would have seen.
-        rng, generator = Random(f"{seed} vae {step}"), torch.Generator().manual_seed(seed * 1_000_003 + step)
-        pixels = to_pixels([draw_random(rng).picture for _ in range(BATCH)])
-        loss = loss_of(vae, pixels.contiguous(memory_format=torch.channels_last), step, generator)
+        loss = loss_at(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, steps, LEARNING_RATE)
         optimizer.step()
         if step % 50 == 0:
-            log.info("autoencoder step %d of %d, loss %.4f", step, steps, loss.item())
+            log.info("%s step %d of %d, loss %.4f", checkpoint.stem, step, steps, loss.item())
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             state = {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             torch.save(state, checkpoint.with_suffix(".part"))

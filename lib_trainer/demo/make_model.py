@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from lib_trainer.demo.learn_unet import Lessons, draw_lessons, learn_unet
+from lib_trainer.demo.learn_unet import learn_unet
 from lib_trainer.demo.learn_vae import learn_vae
+from lib_trainer.demo.lessons import Lessons, draw_lessons
 from lib_trainer.demo.model import WEIGHTS, new_vae, settle_latents, store_model
 from lib_trainer.demo.vocabulary import common_words, open_tokenizer, write_tokenizer
 
