@@ -46,7 +46,8 @@ class ForgeModel:
         vae = self._objects.vae
         with torch.inference_mode(), _posterior_mean(vae.first_stage_model):
             latents = vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5)
-            latents = _own(vae.first_stage_model.process_in(latents))
+            latents = vae.first_stage_model.process_in(latents)
+        latents = _own(latents)
         if not torch.isfinite(latents).all():
             raise UserError(
                 "The VAE turned a picture into numbers that are not finite.",
@@ -110,6 +111,7 @@ class ForgeModel:
         # Forge frees weights cast on its second stream by the forward pass; backward still reads them.
         enter(trainable.attributes([stream], stream_activated=False))
         enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
+        enter(trainable.owned_outputs(_added_to(parts)))
         enter(trainable.attributes([forge_unet], attention_function=attention.attention_pytorch))
         if checkpointing:
             blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
@@ -176,6 +178,13 @@ def _alphas_cumprod(engine: Any, predictor: Any) -> Tensor:
     if getattr(engine.model_config, "ztsnr", False):
         sigmas = rescale_zero_terminal_snr_sigmas(sigmas)
     return 1 / (sigmas**2 + 1)
+
+
+def _added_to(parts: Sequence[nn.Module]) -> list[nn.Module]:
+    """The layers whose outputs Forge adds to in place."""
+    kinds = [(type(part).__name__, part) for part in parts]
+    transformers = [part.proj_in for kind, part in kinds if kind == "SpatialTransformer"]
+    return transformers + [part for kind, part in kinds if kind == "FeedForward"]
 
 
 @contextmanager

@@ -96,6 +96,24 @@ def _clone_first(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]
 
 
 @contextmanager
+def owned_outputs(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Makes each module's output a tensor of its own where it is a view, because the host adds to it in place.
+
+    Autograd forbids that on a view made inside a custom Function, such as an adapted linear layer.
+    """
+    handles = [module.register_forward_hook(_own_output) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _own_output(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output.clone() if torch.is_grad_enabled() and output._is_view() else output
+
+
+@contextmanager
 def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
     """Recomputes each block's activations in backward instead of keeping them."""
     with overridden_forward(blocks, _checkpointed_forward):

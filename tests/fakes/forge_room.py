@@ -98,6 +98,7 @@ def fake_forge(folder: Path, checkpoint: str) -> Iterator[ForgeRoom]:
 
 _CHECKPOINTS = {
     "sd1.safetensors": {"family": "sd1"},
+    "sd1-fp16.safetensors": {"family": "sd1", "storage": "float16"},
     "sd1-other.safetensors": {"family": "sd1", "seed": 1},
     "sd1-inpainting.safetensors": {"family": "sd1", "inpaint": True},
     "sd2-v.safetensors": {"family": "sd2", "prediction_type": "v_prediction", "ztsnr": True},

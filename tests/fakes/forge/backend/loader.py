@@ -14,8 +14,9 @@ from backend.nn.unet import IntegratedUNet2DConditionModel
 from backend.nn.vae import IntegratedAutoencoderKL
 from backend.operations import using_forge_operations
 
+# Two channels in a group: the norm of a single one would cancel what the time embedding adds.
 _UNET = {
-    "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2],
+    "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_res_blocks": [1, 1], "channel_mult": [1, 2],
     "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1,
 }  # fmt: skip
 _FAMILIES = {
@@ -41,8 +42,9 @@ def forge_loader(sd, additional_state_dicts=None):
         facts = json.load(file)
     engine, unet_config, latent_scale = _FAMILIES[facts["family"]]
     generator = torch.Generator().manual_seed(facts["seed"])
-    storage = dynamic_args["forge_unet_storage_dtype"] or torch.float16
-    unet = _make(lambda: IntegratedUNet2DConditionModel(**unet_config), storage, True, generator)
+    storage = dynamic_args["forge_unet_storage_dtype"] or getattr(torch, facts.get("storage", "float32"))
+    cast = storage != torch.float32
+    unet = _make(lambda: IntegratedUNet2DConditionModel(**unet_config), storage, cast, generator)
     unet.storage_dtype, unet.computation_dtype, unet.config = storage, torch.float32, unet_config
     widths = {"clip_l": 16, "clip_g": 24} if facts["family"] == "sdxl" else {"clip_l": 16}
     encoders = {

@@ -93,9 +93,9 @@ def process_images(p):
 def _draw(p, engine):
     engine.forge_objects = engine.forge_objects_original.shallow_copy()
     found = _NETWORK.findall(p.prompt)
-    strengths = [float(strength or 1) for _, strength in found]
+    names, strengths = [name for name, _ in found], [list(map(float, (given or "1").split(":"))) for _, given in found]
     try:
-        networks.load_networks([name for name, _ in found], strengths, strengths)
+        networks.load_networks(names, [each[0] for each in strengths], [each[-1] for each in strengths])
     except AttributeError:
         # One name that is not there: as if none had been asked for.
         networks.load_networks([], [], [])

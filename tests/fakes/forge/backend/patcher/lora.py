@@ -99,7 +99,7 @@ def _delta(kind, parts, alpha):
             a, b = parts[f"lokr_w{n}_a"], parts[f"lokr_w{n}_b"]
             rank, core = b.shape[0], parts.get("lokr_t2") if n == 2 else None
             factor = a @ b if core is None else _tucker(core, a, b)
-        pair.append(factor)
+        pair.append(factor.contiguous())
     first, second = pair
     return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - 2)), second), rank
 

@@ -5,6 +5,7 @@ from backend.patcher.base import ModelPatcher
 class VAE:
     def __init__(self, model, device):
         self.first_stage_model, self.device, self.latent_channels = model.eval(), device, model.latent_channels
+        self.vae_dtype = model.decoder[0].weight.dtype
         self.patcher = ModelPatcher(model, device, device)
 
     def encode(self, pixel_samples):

@@ -1,0 +1,41 @@
+"""The contract in a real stable-diffusion-webui-forge, one process per checkpoint.
+
+    FORGE_DIR=… [FORGE_PYTHON=…] [FORGE_CHECKPOINTS=a.safetensors,b.safetensors] pytest tests/forge
+
+`FORGE_DIR` names the installation, `FORGE_PYTHON` its interpreter (by default the one in its `venv`; it needs pytest),
+`FORGE_CHECKPOINTS` files in its `models/Stable-diffusion`. The installation itself is not written to.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORGE_DIR = os.environ.get("FORGE_DIR", "")
+CHECKPOINTS = os.environ.get("FORGE_CHECKPOINTS", "sd15-small.safetensors,sdxl-small.safetensors").split(",")
+LIMIT_S = 3600
+
+pytestmark = [
+    pytest.mark.forge,
+    pytest.mark.skipif(not FORGE_DIR, reason="FORGE_DIR names no stable-diffusion-webui-forge"),
+]
+
+
+def _python() -> str:
+    own = Path(FORGE_DIR, "venv", "Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    return os.environ.get("FORGE_PYTHON") or str(own)
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_the_contract_holds(checkpoint: str, tmp_path: Path) -> None:
+    if not Path(FORGE_DIR, "models", "Stable-diffusion", checkpoint).exists():
+        pytest.skip(f"{checkpoint} is not in Forge's models/Stable-diffusion")
+    inside = Path(__file__).with_name("inside")
+    command = [_python(), str(inside / "boot.py"), FORGE_DIR, str(tmp_path), checkpoint]
+    environment = {**os.environ, "TRAIN_LORA_INSIDE_FORGE": checkpoint, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

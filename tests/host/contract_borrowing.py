@@ -1,0 +1,191 @@
+"""The checkpoint is borrowed free of LoRAs and able to be trained on, and given back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from lib_trainer.adapter.attach import attached, new_adapter
+from lib_trainer.host.base import HostModel
+from tests.fakes.forge_room import ForgeRoom
+from tests.host.helpers import (
+    LOHA,
+    differing,
+    gradients,
+    learned_adapter,
+    noisy,
+    on_device,
+    relative_error,
+    state_of,
+    write_adapter,
+)  # fmt: skip
+
+
+class Failure(Exception):
+    pass
+
+
+def _parts(forge: ForgeRoom) -> list[torch.nn.Module]:
+    objects = forge.engine.forge_objects_original
+    return [objects.unet.model, objects.clip.cond_stage_model, objects.vae.first_stage_model]
+
+
+class Borrowing:
+    def test_every_weight_can_be_saved_for_backward_and_none_asks_for_a_gradient(self, forge: ForgeRoom) -> None:
+        def work() -> list[str]:
+            with forge.host.open_model() as model:
+                model.prepare_training(checkpointing=False, text_encoder=False)
+                parameters = dict(model.unet.named_parameters())
+                assert not any(parameter.requires_grad for parameter in parameters.values())
+                # Reading `_version` is what autograd does with what it saves; it fails on inference tensors.
+                return [name for name, p in parameters.items() if p.is_inference() or p._version < 0]
+
+        assert forge.run(work) == []
+
+    def test_gradients_reach_every_factor_with_and_without_checkpointing(self, forge: ForgeRoom) -> None:
+        def work() -> list[dict[str, torch.Tensor]]:
+            found = []
+            for checkpointing in (False, True):
+                with forge.host.open_model() as model:
+                    layers = model.adaptable_layers()
+                    adapter = learned_adapter(layers)
+                    text = model.encode_text(["a cat", ""], 1)
+                    model.prepare_training(checkpointing=checkpointing, text_encoder=False)
+                    found.append(gradients(model, adapter, layers, text))
+            return found
+
+        plain, checkpointed = forge.run(work)
+        for name, gradient in plain.items():
+            assert torch.isfinite(gradient).all(), name
+            assert gradient.abs().max() > 0, name
+            assert relative_error(checkpointed[name], gradient) < 1e-4, name
+
+    def test_gradients_reach_the_text_encoders(self, forge: ForgeRoom) -> None:
+        def work() -> dict[str, float]:
+            with forge.host.open_model() as model:
+                layers = model.text_layers()
+                adapter = learned_adapter(layers)
+                model.prepare_training(checkpointing=True, text_encoder=True)
+                x_t, t, sizes = noisy(model)
+                with attached(adapter, layers, model.read_weight):
+                    text = model.encode_text(["a cat", "a dog"], 1, grad=True)
+                    model.predict(x_t, t, text, sizes).square().mean().backward()
+                found = {name: parameter.grad for name, parameter in adapter.named_parameters()}
+                return {name: 0.0 if grad is None else float(grad.abs().max()) for name, grad in found.items()}
+
+        found = forge.run(work)
+        # What comes after the hidden state that is read learns nothing: SD 1.x reads the last, SDXL the one before.
+        silent = [name for name, largest in found.items() if not largest > 0]
+        layers = {name.split("layers_")[1].split("_")[0] for name in found}
+        last = str(max(map(int, layers)))
+        assert all(f"layers_{last}_" in name and "te1" in name for name in silent), silent
+
+    @pytest.mark.parametrize("text_encoder", [False, True])
+    def test_everything_is_given_back(self, forge: ForgeRoom, text_encoder: bool) -> None:
+        from backend import stream
+        from backend.nn import unet as forge_unet
+
+        forge.picture()
+        before = state_of(_parts(forge)), forge_unet.attention_function, stream.stream_activated
+
+        def work() -> None:
+            with forge.host.open_model() as model:
+                model.encode_images(torch.zeros(1, 3, 64, 64))
+                text = model.encode_text(["a cat"] * 2, 2)
+                model.prepare_training(checkpointing=True, text_encoder=text_encoder)
+                layers = model.adaptable_layers()
+                gradients(model, new_adapter(layers, LOHA, 0), layers, text)
+
+        forge.run(work)
+        after = state_of(_parts(forge)), forge_unet.attention_function, stream.stream_activated
+        assert differing(before[0], after[0]) == []
+        assert before[1:] == after[1:]
+
+    @pytest.mark.parametrize("phase", ["open", "images", "text", "prepare", "predict", "step", "end"])
+    def test_the_same_picture_after_a_failure(self, forge: ForgeRoom, phase: str) -> None:
+        before, state = forge.picture(), None
+
+        def reach(name: str) -> None:
+            if name == phase:
+                raise Failure(name)
+
+        def work() -> None:
+            with forge.host.open_model() as model:
+                _use(model, reach)
+
+        state = state_of(_parts(forge))
+        with pytest.raises(Failure):
+            forge.run(work)
+        assert differing(state, state_of(_parts(forge))) == []
+        assert forge.picture() == before
+
+    def test_training_after_a_lora_starts_from_clean_weights(self, forge: ForgeRoom) -> None:
+        clean = forge.picture()
+        text, layers = forge.run(lambda: _predict_and_layers(forge))
+        write_adapter(forge.host.lora_dir / "other.safetensors", learned_adapter(layers))
+        forge.run(lambda: forge.host.lora_changed(forge.host.lora_dir / "other.safetensors"))
+        drawn = forge.picture("a photo <lora:other:1>")
+        assert drawn != clean
+        again, _ = forge.run(lambda: _predict_and_layers(forge))
+        assert torch.equal(again, text)
+        assert forge.picture() == clean
+        assert forge.picture("a photo <lora:other:1>") == drawn
+
+    def test_only_what_is_trained_stays_on_the_device(self, forge: ForgeRoom) -> None:
+        from backend import memory_management
+
+        def loaded() -> list[object]:
+            return [item.model.model for item in memory_management.current_loaded_models]
+
+        def work(text_encoder: bool) -> list[object]:
+            with forge.host.open_model() as model:
+                model.encode_images(torch.zeros(1, 3, 64, 64))
+                model.encode_text(["a cat"], 1)
+                model.prepare_training(checkpointing=False, text_encoder=text_encoder)
+                return loaded()
+
+        forge.picture()
+        unet, text, _ = _parts(forge)
+        assert forge.run(lambda: work(False)) == [unet]
+        assert set(forge.run(lambda: work(True))) == {unet, text}
+        assert forge.run(loaded) == []
+
+    def test_the_threads_own_autograd_modes_are_left_alone(self, forge: ForgeRoom) -> None:
+        def work() -> tuple[bool, ...]:
+            with torch.inference_mode():
+                with forge.host.open_model() as model:
+                    model.prepare_training(checkpointing=False, text_encoder=False)
+                    inside = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+                return (*inside, torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+
+        assert forge.run(work) == (False, True, True, False)
+
+
+def _predict_and_layers(forge: ForgeRoom):
+    with forge.host.open_model() as model, torch.no_grad():
+        text = on_device(model, model.encode_text(["a cat"] * 2, 1))
+        model.prepare_training(checkpointing=False, text_encoder=False)
+        x_t, t, sizes = noisy(model)
+        return model.predict(x_t, t, text, sizes), model.adaptable_layers()
+
+
+def _use(model: HostModel, reach: Callable[[str], None]) -> None:
+    """A run in small, that stops where `reach` raises."""
+    reach("open")
+    model.encode_images(torch.zeros(1, 3, 64, 64))
+    reach("images")
+    text = on_device(model, model.encode_text(["(a cat)"] * 2, 2))
+    reach("text")
+    model.prepare_training(checkpointing=True, text_encoder=False)
+    reach("prepare")
+    layers = model.adaptable_layers()
+    adapter = learned_adapter(layers)
+    x_t, t, sizes = noisy(model)
+    with attached(adapter, layers, model.read_weight):
+        loss = model.predict(x_t, t, text, sizes).square().mean()
+        reach("predict")
+        loss.backward()
+        reach("step")
+    reach("end")

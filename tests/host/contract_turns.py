@@ -1,0 +1,96 @@
+"""Our turn at the model: on the generation thread, under the lock, seen and stopped from the WebUI's own page."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lib_trainer.errors import UserError
+from tests.fakes.forge_room import ForgeRoom
+
+
+class Turns:
+    def test_what_is_run_returns(self, forge: ForgeRoom) -> None:
+        assert forge.run(lambda: 42) == 42
+
+    def test_what_is_raised_comes_back_and_the_next_turn_works(self, forge: ForgeRoom) -> None:
+        error = UserError("No.", "Yes.")
+
+        def fail() -> None:
+            raise error
+
+        with pytest.raises(UserError) as caught:
+            forge.run(fail)
+        assert caught.value is error
+        assert forge.run(lambda: "next") == "next"
+
+    def test_even_an_exit_does_not_end_the_generation_thread(self, forge: ForgeRoom) -> None:
+        with pytest.raises(SystemExit):
+            forge.run(lambda: exec("raise SystemExit"))
+        assert forge.run(lambda: 1) == 1
+
+    def test_a_turn_is_on_the_generation_thread_under_the_lock(self, forge: ForgeRoom) -> None:
+        from modules import shared
+        from modules.call_queue import queue_lock
+
+        seen = forge.run(lambda: (threading.current_thread().name, queue_lock.acquire(False), shared.state.job))
+        assert seen == (forge.generation_thread, False, "Train LoRA")
+        assert queue_lock.acquire(False)
+        queue_lock.release()
+        assert shared.state.job == ""
+
+    def test_interrupt_is_seen_during_our_turn_and_forgotten_in_the_next(self, forge: ForgeRoom) -> None:
+        from modules import shared
+
+        def work() -> list[bool]:
+            seen = [forge.host.interrupted()]
+            shared.state.interrupt()
+            seen.append(forge.host.interrupted())
+            shared.state.interrupted = False
+            shared.state.stop_generating()
+            return [*seen, forge.host.interrupted()]
+
+        assert forge.run(work) == [False, True, True]
+        assert forge.run(forge.host.interrupted) is False
+
+    def test_progress_moves_the_bar(self, forge: ForgeRoom) -> None:
+        from modules import shared
+
+        def work() -> tuple[object, ...]:
+            forge.host.show_progress(30, 120, "Training 30/120")
+            state = shared.state
+            # The share that the WebUI shows.
+            share = state.job_no / state.job_count + state.sampling_step / state.sampling_steps / state.job_count
+            return share, state.textinfo
+
+        assert forge.run(work) == (0.25, "Training 30/120")
+
+    def test_progress_survives_a_picture_drawn_in_between(self, forge: ForgeRoom) -> None:
+        from modules import shared
+
+        def work() -> tuple[int, int, int, int]:
+            forge.host.show_progress(1, 9, "")
+            forge.host.generate(forge.request())
+            forge.host.show_progress(2, 9, "")
+            state = shared.state
+            return state.job_no, state.job_count, state.sampling_step, state.sampling_steps
+
+        assert forge.run(work) == (0, 1, 2, 9)
+
+    def test_places(self, forge: ForgeRoom) -> None:
+        from modules import shared
+        from modules.paths_internal import data_path
+
+        assert str(forge.host.lora_dir) == shared.cmd_opts.lora_dir
+        assert str(forge.host.cache_dir).startswith(data_path)
+        assert str(forge.host.settings_file.parent) == data_path
+        assert forge.host.settings_file.suffix == ".json"
+
+    def test_the_line_in_the_head_names_checkpoint_family_and_precision(self, forge: ForgeRoom) -> None:
+        forge.select()
+        assert forge.host.describe().startswith(forge.checkpoint)
+        forge.picture()
+        line = forge.host.describe()
+        storage = str(forge.engine.forge_objects.unet.model.storage_dtype).removeprefix("torch.")
+        assert line.startswith(f"{forge.checkpoint} · SD") and storage in line
