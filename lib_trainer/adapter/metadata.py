@@ -25,7 +25,8 @@ LABELS = {"loha": "LoHa", "lokr": "LoKr", "locon": "LoCon"}
 _AS_THEY_ARE = (
     "network_dim network_alpha mixed_precision clip_skip seed noise_offset max_grad_norm caption_dropout_rate"
     " keep_tokens min_snr_gamma gradient_checkpointing gradient_accumulation_steps lr_scheduler color_aug flip_aug"
-    " random_crop shuffle_caption enable_bucket bucket_no_upscale min_bucket_reso max_bucket_reso text_encoder_lr output_name"
+    " random_crop shuffle_caption enable_bucket bucket_no_upscale min_bucket_reso max_bucket_reso text_encoder_lr"
+    " output_name"
 )
 AS_THEY_ARE = tuple(_AS_THEY_ARE.split())
 NETWORK_ARGS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "use_tucker")
