@@ -1,0 +1,249 @@
+"""Whole runs on the fake Forge: what comes out, and what a person is told when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from lib_trainer.adapter.files import read_adapter, read_metadata
+from lib_trainer.config import Recipe
+from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
+from lib_trainer.run import run
+from lib_trainer.training import loop
+from tests.fakes.forge_room import ForgeRoom, fake_forge
+
+VALUES = {
+    "algo": "lokr",
+    "network_dim": 4,
+    "conv_dim": 2,
+    "factor": 4,
+    "resolution_px": (64, 64),
+    "max_train_steps": 6,
+    "learning_rate": 1e-2,
+    "optimizer": "AdamW",
+    "save_precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForgeRoom]:
+    """A fake Forge with an SD 1.x checkpoint, or the one that a test asks for."""
+    with fake_forge(tmp_path_factory.mktemp("forge"), getattr(request, "param", "sd1.safetensors")) as room:
+        yield room
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "2_jeff_person"
+    folder.mkdir(parents=True)
+    for i, size in enumerate([(64, 64), (96, 64), (64, 64)]):
+        Image.effect_noise(size, 40 + i).convert("RGB").save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text("jeff_person, portrait photo, looking at camera")
+    return tmp_path / "data"
+
+
+def recipe_of(pictures: Path, name: str = "jeff", **values: Any) -> Recipe:
+    return Recipe().with_values({**VALUES, "train_data_dir": str(pictures), "output_name": name, **values})
+
+
+def drive(
+    forge: ForgeRoom, recipe: Recipe, at: Callable[[Event], StopRequested | None] = lambda event: None
+) -> list[Event]:
+    """Every event of a run on the generation thread; what `at` answers to an event is thrown into the run."""
+
+    def work() -> list[Event]:
+        events, story, thrown = run(forge.host, recipe), [], None
+        while True:
+            try:
+                event = events.throw(thrown) if thrown else next(events)
+            except StopIteration:
+                return story
+            story.append(event)
+            thrown = at(event)
+
+    return forge.run(work)
+
+
+@pytest.mark.parametrize("forge", ["sd1.safetensors", "sdxl.safetensors"], indirect=True)
+def test_from_a_folder_to_a_lora_that_changes_the_picture(forge: ForgeRoom, pictures: Path) -> None:
+    plain = forge.picture()
+    story = drive(forge, recipe_of(pictures))
+    assert forge.picture() == plain
+    finished = story[-1]
+    assert isinstance(finished, Finished)
+    assert finished.tag == "<lora:jeff:0.8>" and finished.steps == 6 and not finished.stopped_early
+    assert [event.number for event in story if isinstance(event, Step)] == [1, 2, 3, 4, 5, 6]
+    assert {event.phase for event in story if isinstance(event, Progress)} == {"preparing", "caching", "saving"}
+    assert forge.picture(f"a photo {finished.tag}") != plain
+    card = json.loads(finished.path.with_suffix(".json").read_text("utf-8"))
+    assert card["activation text"] == "jeff_person" and card["preferred weight"] == 0.8
+    metadata = read_metadata(finished.path)
+    assert metadata["ss_output_name"] == "jeff" and metadata["ss_steps"] == "6"
+    assert read_adapter(finished.path).unmatched == ()
+    before = forge.picture(f"a photo {finished.tag}")
+    drive(forge, recipe_of(pictures, seed=1))
+    assert forge.picture(f"a photo {finished.tag}") != before, "a retrained file of the same name shows at once"
+
+
+def test_the_same_seed_gives_the_same_file(forge: ForgeRoom, pictures: Path) -> None:
+    contents = []
+    for _ in range(2):
+        path = drive(forge, recipe_of(pictures, "twin", shuffle_caption=True, flip_aug=True, noise_offset=0.1))[-1].path
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    other = drive(forge, recipe_of(pictures, "twin", shuffle_caption=True, flip_aug=True, noise_offset=0.1, seed=1))
+    assert other[-1].path.read_bytes() != contents[0]
+
+
+@pytest.mark.parametrize("algo", ["loha", "lokr", "locon"])
+def test_text_encoders_are_trained_where_the_recipe_says_so(forge: ForgeRoom, pictures: Path, algo: str) -> None:
+    plain = forge.picture()
+    recipe = recipe_of(pictures, f"text {algo}", algo=algo, text_encoder_lr=1e-2, use_tucker=True)
+    factors = read_adapter(drive(forge, recipe)[-1].path).factors
+    text = {name: layer for name, layer in factors.items() if name.startswith("lora_te_")}
+    assert text and all(float(layer.delta().abs().max()) > 0 for layer in text.values())
+    assert forge.picture() == plain
+
+
+def test_copies_on_the_way_are_usable_and_named_as_kohya_names_them(forge: ForgeRoom, pictures: Path) -> None:
+    story = drive(forge, recipe_of(pictures, "copies", max_train_steps=0, epoch=3, save_every_n_epochs=1))
+    saved = [event.path.name for event in story if isinstance(event, Saved)]
+    assert saved == ["copies-000001.safetensors", "copies-000002.safetensors", "copies.safetensors"]
+    story = drive(forge, recipe_of(pictures, "copies", save_every_n_steps=4))
+    assert next(event.path.name for event in story if isinstance(event, Saved)) == "copies-step00000004.safetensors"
+    assert forge.picture("a photo <lora:copies-step00000004:1>") != forge.picture()
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_a_stop_is_heard_after_the_step_under_way(forge: ForgeRoom, pictures: Path, save: bool) -> None:
+    plain, name = forge.picture(), f"stopped {save}"
+    path = forge.host.lora_dir / f"{name}.safetensors"
+
+    def stop(event: Event) -> StopRequested | None:
+        return StopRequested(save=save) if isinstance(event, Step) and event.number == 3 else None
+
+    if save:
+        finished = drive(forge, recipe_of(pictures, name), stop)[-1]
+        assert finished.stopped_early and finished.steps == 3 and path.exists()
+    else:
+        with pytest.raises(StopRequested):
+            drive(forge, recipe_of(pictures, name), stop)
+        assert not path.exists()
+    assert forge.picture() == plain
+
+
+def test_a_stop_while_caching_ends_the_run_without_a_file(forge: ForgeRoom, pictures: Path) -> None:
+    def stop(event: Event) -> StopRequested | None:
+        return StopRequested(save=True) if isinstance(event, Progress) and event.phase == "caching" else None
+
+    with pytest.raises(StopRequested):
+        drive(forge, recipe_of(pictures, "never"), stop)
+    assert not list(forge.host.lora_dir.glob("never*"))
+
+
+@pytest.mark.parametrize("phase", ["caching", "step", "save"])
+def test_a_failure_gives_everything_back(forge: ForgeRoom, pictures: Path, phase: str, monkeypatch) -> None:
+    plain = forge.picture()
+
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    if phase == "caching":
+        monkeypatch.setattr(type(forge.engine.forge_objects_original.vae), "encode", fail)
+    elif phase == "step":
+        monkeypatch.setattr(loop, "_take_step", fail)
+    else:
+        monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises((OSError, UserError), match="No space left"):
+        drive(forge, recipe_of(pictures, "failed"))
+    monkeypatch.undo()
+    assert not list(forge.host.lora_dir.glob("*failed*"))
+    assert forge.picture() == plain
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_weights(forge: ForgeRoom, pictures: Path, monkeypatch) -> None:
+    good = drive(forge, recipe_of(pictures, "good", max_train_steps=3, lr_scheduler="constant"))[-1].path
+    whole, losses = loop.weighted_loss, []
+
+    def break_down(*inputs: torch.Tensor) -> torch.Tensor:
+        losses.append(whole(*inputs))
+        return losses[-1] * (float("nan") if len(losses) > 3 else 1.0)
+
+    monkeypatch.setattr(loop, "weighted_loss", break_down)
+    with pytest.raises(UserError, match="broke down at step 4") as caught:
+        drive(forge, recipe_of(pictures, "broken", lr_scheduler="constant"))
+    assert "learning rate" in caught.value.hint
+    kept = read_adapter(forge.host.lora_dir / "broken.safetensors").factors
+    for name, factors in read_adapter(good).factors.items():
+        assert torch.equal(factors.delta(), kept[name].delta())
+
+
+def test_out_of_memory_says_what_to_lower(forge: ForgeRoom, pictures: Path, monkeypatch) -> None:
+    def short(*_args: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(loop, "_take_step", short)
+    with pytest.raises(UserError, match="not enough") as caught:
+        drive(forge, recipe_of(pictures, "large", train_batch_size=2))
+    assert "batch from 2 to 1" in caught.value.hint
+
+
+def test_every_problem_is_told_before_the_model_is_touched(forge: ForgeRoom, pictures: Path, monkeypatch) -> None:
+    monkeypatch.setattr(type(forge.host), "open_model", lambda self: pytest.fail("the model was touched"))
+    bad = recipe_of(pictures, "a/b", network_dim=0, optimizer="Magic", train_data_dir="")
+    with pytest.raises(ConfigError) as caught:
+        drive(forge, bad)
+    assert set(caught.value.problems) == {"output_name", "network_dim", "optimizer", "train_data_dir"}
+    for folder, words in ((pictures / "none", "does not exist"), (pictures.parent / "empty", "no picture")):
+        (pictures.parent / "empty").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=f"(?i){words}"):
+            drive(forge, recipe_of(folder))
+
+
+def test_an_unreadable_picture_is_named_and_skipped(forge: ForgeRoom, pictures: Path) -> None:
+    (pictures / "2_jeff_person" / "broken.jpg").write_bytes(b"not a picture")
+    cut_short = pictures / "2_jeff_person" / "cut.png"
+    cut_short.write_bytes((pictures / "2_jeff_person" / "0.png").read_bytes()[:200])
+    story = drive(forge, recipe_of(pictures, "skipping"))
+    notices = " ".join(event.text for event in story if isinstance(event, Notice))
+    assert "broken.jpg" in notices and "cut.png" in notices
+    assert isinstance(story[-1], Finished)
+
+
+def test_somebody_elses_file_is_never_replaced(forge: ForgeRoom, pictures: Path) -> None:
+    made = drive(forge, recipe_of(pictures, "ours"))[-1].path
+    from safetensors.torch import load_file, save_file
+
+    theirs = made.with_name("theirs.safetensors")
+    save_file(load_file(made), theirs, {"ss_output_name": "theirs"})
+    before = theirs.read_bytes()
+    with pytest.raises(ConfigError, match="made by another program"):
+        drive(forge, recipe_of(pictures, "theirs"))
+    assert theirs.read_bytes() == before
+    card = made.with_suffix(".json")
+    card.write_text(
+        json.dumps({**json.loads(card.read_text("utf-8")), "notes": "my favourite", "preferred weight": 0.6})
+    )
+    drive(forge, replace(recipe_of(pictures, "ours"), dataset=replace(recipe_of(pictures).dataset, trigger_word="bob")))
+    edited = json.loads(card.read_text("utf-8"))
+    assert edited["notes"] == "my favourite" and edited["preferred weight"] == 0.6
+    assert edited["activation text"] == "bob"
+
+
+@pytest.mark.parametrize("checkpoint", ["sd3.safetensors", "sd1-inpainting.safetensors"])
+def test_a_family_that_is_not_trained_is_named(forge: ForgeRoom, pictures: Path, checkpoint: str) -> None:
+    forge.select(checkpoint)
+    try:
+        with pytest.raises(UserError, match=checkpoint):
+            drive(forge, recipe_of(pictures))
+    finally:
+        forge.select()
