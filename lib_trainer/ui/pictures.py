@@ -1,0 +1,119 @@
+"""Step 1: the folder, what is in it, and the word that will call the adapter."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from lib_trainer.errors import UserError
+from lib_trainer.ui.form import Form
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lib_trainer.dataset.scan import Sample, Scan
+
+KINDS = (("A face or a person", "face"), ("A style", "style"))
+# The presets train at up to 896 × 896: smaller pictures teach fewer details.
+SMALL_PX = 768
+SHOWN_PICTURES = 48
+THUMBNAIL_PX = 112
+EMPTY = '<div class="train-lora-pictures idle">10 to 20 pictures for a face, 20 to 50 for a style.</div>'
+
+
+@dataclass(frozen=True)
+class PicturesPanel:
+    kind: gr.Radio
+    folder: gr.Textbox
+    look: gr.Button
+    word: gr.Textbox
+    gallery: gr.HTML
+
+
+def place_pictures(form: Form, kind_value: str) -> PicturesPanel:
+    gr.Markdown("### 1 · Pictures")
+    kind = gr.Radio(choices=list(KINDS), value=kind_value, label="What they show", elem_id="train_lora_kind")
+    kind.do_not_save_to_config = True
+    with gr.Row(elem_classes="train-lora-beside"):
+        folder = form.place("train_data_dir", placeholder="/pictures/jeff", scale=4)
+        look = gr.Button("Look", scale=1, min_width=70, elem_id="train_lora_look")
+    word = form.place("trigger_word", placeholder="jeff_person")
+    gallery = gr.HTML(EMPTY, elem_id="train_lora_gallery")
+    return PicturesPanel(kind, folder, look, word, gallery)
+
+
+def show_scan(scan: Scan) -> str:
+    """Thumbnails, how many pictures there are, and what may spoil the result."""
+    shown = scan.samples[:SHOWN_PICTURES]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        pictures = "".join(pool.map(_figure, shown))
+    rest = len(scan.samples) - len(shown)
+    more = f'<span class="more">+ {rest} more</span>' if rest else ""
+    warnings = "".join(f"<li>⚠ {text}</li>" for text in warnings_of(scan))
+    return (
+        f'<div class="train-lora-pictures"><p>{escape(summary_of(scan))}</p><ul class="warnings">{warnings}</ul>'
+        f'<div class="grid">{pictures}{more}</div></div>'
+    )
+
+
+def summary_of(scan: Scan) -> str:
+    """`12 pictures, 10× each: 120 in an epoch`."""
+    count, drawn = len(scan.samples), draws_of(scan)
+    repeats = {sample.repeats for sample in scan.samples}
+    times = f", {next(iter(repeats))}× each" if len(repeats) == 1 else ", repeats by folder"
+    return f"{count} picture{'s' * (count != 1)}" + (f"{times}: {drawn} in an epoch" if drawn != count else "")
+
+
+def draws_of(scan: Scan) -> int:
+    """Pictures in one epoch, repeats included."""
+    return sum(sample.repeats for sample in scan.samples)
+
+
+def warnings_of(scan: Scan) -> list[str]:
+    """One escaped sentence for each kind of thing that may spoil the result."""
+    small = [sample for sample in scan.samples if _is_small(sample)]
+    bare = [sample for sample in scan.samples if not sample.captioned]
+    texts = []
+    if small:
+        texts.append(f"{len(small)} below {SMALL_PX} px: fewer details to learn from.")
+    if bare:
+        said = f"the word “{escape(scan.trigger_word)}”" if scan.trigger_word else "nothing"
+        texts.append(f"{len(bare)} without a caption: {said} stands in for it.")
+    texts += [f"{escape(skipped.path.name)} is skipped: {escape(skipped.reason)}" for skipped in scan.skipped[:5]]
+    if len(scan.skipped) > 5:
+        texts.append(f"{len(scan.skipped) - 5} more files are skipped.")
+    return texts
+
+
+def _is_small(sample: Sample) -> bool:
+    return min(sample.width_px, sample.height_px) < SMALL_PX
+
+
+def _figure(sample: Sample) -> str:
+    marks = [text for wrong, text in ((_is_small(sample), "small"), (not sample.captioned, "no caption")) if wrong]
+    title = f"{sample.image.name} · {sample.width_px}×{sample.height_px} px\n{sample.caption}"
+    badge = f"<figcaption>{' · '.join(marks)}</figcaption>" if marks else ""
+    source = _thumbnail(sample.image)
+    return f'<figure title="{escape(title, quote=True)}"><img alt="" src="{source}"/>{badge}</figure>'
+
+
+def _thumbnail(path: Path) -> str:
+    """A small JPEG as a data address, so that no WebUI's file rules stand in the way; "" for what cannot be read."""
+    from PIL.Image import Resampling
+    from PIL.ImageOps import fit
+
+    from lib_trainer.dataset.images import open_picture
+
+    try:
+        picture = fit(open_picture(path), (THUMBNAIL_PX, THUMBNAIL_PX), Resampling.BILINEAR)
+    except UserError:
+        return ""
+    data = BytesIO()
+    picture.save(data, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}"

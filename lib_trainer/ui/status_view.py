@@ -1,0 +1,111 @@
+"""How a run stands, as HTML."""
+
+from __future__ import annotations
+
+from html import escape
+
+from lib_trainer.status import Status
+from lib_trainer.ui.curve import draw_curve
+from lib_trainer.ui.form import shown_name
+
+TITLES = {
+    "queued": "Waiting",
+    "preparing": "Preparing",
+    "caching": "Reading the pictures",
+    "training": "Training",
+    "saving": "Saving",
+    "paused": "Paused",
+    "done": "Done",
+    "stopped": "Stopped",
+    "failed": "Failed",
+}
+BUSY = "The WebUI's own pictures wait until the run is over."
+LAST_NOTICES = 3
+NOTHING_YET = "Nothing is being trained. Name a folder and a word on the left, then press Train."
+
+
+def show_status(status: Status) -> str:
+    """The whole progress panel."""
+    if status.state == "idle":
+        return f'<div class="train-lora-status idle" data-live="0">{NOTHING_YET}</div>'
+    parts = [_head(status), _error(status), _result(status), _bar(status), _numbers(status)]
+    parts += [draw_curve(status.losses), _notices(status.notices)]
+    return f'<div class="train-lora-status {status.state}" data-live="{int(status.live)}">{"".join(parts)}</div>'
+
+
+def _head(status: Status) -> str:
+    title = "Stopping after this step" if status.stopping else TITLES[status.state]
+    phase = BUSY if status.state == "paused" else status.phase
+    phase = "" if phase in ("", title) or status.stopping else f" <span>{escape(phase)}</span>"
+    return f'<p class="head" role="status"><b>{title}</b> <code>{escape(status.name)}</code>{phase}</p>'
+
+
+def _bar(status: Status) -> str:
+    done, total = (status.step, status.steps) if not status.live else (status.done, status.total)
+    if not total or status.state == "failed":
+        return ""
+    share = min(100.0, 100 * done / total)
+    return (
+        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}">'
+        f'<div style="width:{share:.1f}%"></div></div>'
+    )
+
+
+def _numbers(status: Status) -> str:
+    if status.state in ("preparing", "caching", "saving"):
+        return f'<p class="numbers"><span>{status.done} of {status.total}</span></p>' if status.total else ""
+    if not status.steps:
+        return ""
+    numbers = [f"step {status.step} of {status.steps}", f"epoch {status.epoch}", show_pace(status.seconds_per_step)]
+    if status.live and not status.stopping:
+        numbers.append(f"{show_duration(status.eta_seconds)} left")
+    numbers += [f"loss {status.loss:.4f}", f"learning rate {status.learning_rate:.2e}"]
+    if status.peak_bytes:
+        numbers.append(f"{status.peak_bytes / 2**30:.1f} GB at most")
+    return f'<p class="numbers">{"".join(f"<span>{number}</span>" for number in numbers if number)}</p>'
+
+
+def _result(status: Status) -> str:
+    if not status.tag:
+        return ""
+    tag = escape(status.tag, quote=True)
+    return (
+        f'<div class="result"><p>Put this into a prompt:</p><p><code>{tag}</code>'
+        f'<button type="button" class="train-lora-copy" data-copy="{tag}">Copy</button></p>'
+        f"<p><small>{escape(str(status.path))}</small></p></div>"
+    )
+
+
+def _error(status: Status) -> str:
+    if status.state != "failed":
+        return ""
+    problems = "".join(
+        f"<li>{escape(shown_name(name))}: {escape(text)}</li>"
+        for name, text in status.problems.items()
+    )
+    what = f"<ul>{problems}</ul>" if problems else f"<p>{escape(status.error)}</p>"
+    return f'<div class="error">{what}<p>{escape(status.hint)}</p></div>'
+
+
+def _notices(notices: tuple[str, ...]) -> str:
+    if not notices:
+        return ""
+    lines = [f"<li>{escape(text)}</li>" for text in notices]
+    older = lines[:-LAST_NOTICES]
+    fold = f"<details><summary>{len(older)} earlier</summary><ul>{''.join(older)}</ul></details>" if older else ""
+    return f'<div class="notices">{fold}<ul>{"".join(lines[-LAST_NOTICES:])}</ul></div>'
+
+
+def show_pace(seconds_per_step: float) -> str:
+    """`1.9 it/s`, or `2.4 s/it` where a step takes longer than a second."""
+    if seconds_per_step <= 0:
+        return ""
+    return f"{1 / seconds_per_step:.1f} it/s" if seconds_per_step < 1 else f"{seconds_per_step:.1f} s/it"
+
+
+def show_duration(seconds: float) -> str:
+    """A time as a person says it: `40 s`, `6 min`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

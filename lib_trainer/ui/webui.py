@@ -1,0 +1,38 @@
+"""The tab inside a WebUI."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import gradio as gr
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import Host
+from lib_trainer.host.detect import current_host
+from lib_trainer.jobs import Jobs
+from lib_trainer.ui.messages import show_error
+from lib_trainer.ui.tab import build
+
+LABEL, TAB_ID = "Train LoRA", "train_lora"
+
+
+@lru_cache(maxsize=1)
+def _host_and_jobs() -> tuple[Host, Jobs]:
+    # "Reload UI" builds every tab anew; the run that is under way must be found again.
+    host = current_host()
+    return host, Jobs(host)
+
+
+def make_tab() -> tuple[gr.Blocks, str, str]:
+    """(page, label, id), as the WebUI's `on_ui_tabs` wants it."""
+    try:
+        return build(*_host_and_jobs()), LABEL, TAB_ID
+    except UserError as error:
+        return explain(error), LABEL, TAB_ID
+
+
+def explain(error: UserError) -> gr.Blocks:
+    """The tab of a WebUI in which training cannot work."""
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.HTML(show_error(error))
+    return blocks

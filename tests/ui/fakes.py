@@ -1,0 +1,103 @@
+"""A host that draws nothing much, and runs that a test leads by the hand."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from lib_trainer.config import Recipe
+from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
+from lib_trainer.host.base import GenerateRequest
+
+
+class FakeHost:
+    """Everything the tab and the jobs ask of a host. `busy` stands for somebody else's Generate."""
+
+    name = "fake"
+
+    def __init__(self, folder: Path) -> None:
+        self.lora_dir = folder / "Lora"
+        self.cache_dir = folder / "cache" / "train_lora"
+        self.settings_file = folder / "train_lora.json"
+        self.lora_dir.mkdir(parents=True, exist_ok=True)
+        self.busy = threading.Lock()
+        self.interrupt = False
+        self.progress: list[tuple[int, int, str]] = []
+        self.requests: list[GenerateRequest] = []
+
+    def run_exclusive(self, fn: Callable) -> object:
+        with self.busy:
+            return fn()
+
+    def open_model(self) -> None:
+        raise NotImplementedError("the fake runs need no model")
+
+    def generate(self, request: GenerateRequest) -> list[Image.Image]:
+        self.requests.append(request)
+        return [Image.linear_gradient("L").resize((request.width_px, request.height_px)).convert("RGB")]
+
+    def lora_changed(self, path: Path) -> None:
+        pass
+
+    def interrupted(self) -> bool:
+        return self.interrupt
+
+    def show_progress(self, step: int, steps: int, text: str) -> None:
+        self.progress.append((step, steps, text))
+
+    def describe(self) -> str:
+        return "Realistic.safetensors · SDXL · fp16 · 6.9 of 8.0 GB free"
+
+
+class SlowRun:
+    """A run whose steps take `seconds`, with a loss that falls as real ones do."""
+
+    def __init__(self, steps: int = 300, seconds: float = 0.1) -> None:
+        self.steps, self.seconds = steps, seconds
+
+    def __call__(self, host: FakeHost, recipe: Recipe) -> Iterator[Event]:
+        yield Notice("AdamW8bit does not run on a CPU; AdamW is used instead.")
+        for done in range(1, 7):
+            time.sleep(self.seconds)
+            yield Progress("caching", done, 6, "Encoding the pictures")
+        number, early = 0, False
+        try:
+            for number in range(1, self.steps + 1):
+                time.sleep(self.seconds)
+                rate = recipe.training.learning_rate * (1 + math.cos(math.pi * number / self.steps)) / 2
+                yield Step(number, self.steps, 1 + number // 60, fake_loss(number), rate, self.seconds, 5 * 2**30)
+        except StopRequested as stop:
+            if not stop.save:
+                return
+            early = True
+        yield Progress("saving", 0, 1, "Writing the adapter")
+        path = host.lora_dir / f"{recipe.output.output_name}.safetensors"
+        path.write_bytes(b"adapter")
+        yield Saved(path, number)
+        tag = f"<lora:{recipe.output.output_name}:{recipe.output.preferred_weight:g}>"
+        yield Finished(path, tag, number, stopped_early=early)
+
+
+def fake_loss(number: int) -> float:
+    return 0.08 + 0.06 * math.exp(-number / 80) + 0.03 * abs(math.sin(number * 12.9898) * 43758.5453 % 1)
+
+
+def draw_pictures(folder: Path, count: int = 8, side_px: int = 800) -> Path:
+    """A kohya folder: two of the pictures are small, one lacks its caption."""
+    inside = folder / "10_jeff_person"
+    inside.mkdir(parents=True)
+    for number in range(count):
+        side = 400 if number < 2 else side_px
+        picture = Image.radial_gradient("L").resize((side, side + 32 * number))
+        color = (60 + 20 * number, 90, 220 - 20 * number)
+        Image.composite(Image.new("RGB", picture.size, color), Image.new("RGB", picture.size, "white"), picture).save(
+            inside / f"{number}.jpg"
+        )
+        if number:
+            (inside / f"{number}.txt").write_text(f"jeff_person, portrait photo {number}", encoding="utf-8")
+    return folder

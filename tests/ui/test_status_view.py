@@ -1,0 +1,98 @@
+"""How a run stands, as HTML."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio")
+
+from lib_trainer.status import Status
+from lib_trainer.ui.curve import DRAWN_POINTS, draw_curve, smooth, thin
+from lib_trainer.ui.status_view import show_duration, show_pace, show_status
+
+TRAINING = Status(
+    state="training", name="jeff", phase="Training", done=412, total=1200, step=412, steps=1200, epoch=4, loss=0.1234,
+    learning_rate=3e-5, seconds_per_step=0.5, eta_seconds=394.0, peak_bytes=6 * 2**30, losses=((1, 0.2), (412, 0.1)),
+)  # fmt: skip
+
+
+def test_a_training_run_shows_its_numbers():
+    html = show_status(TRAINING)
+    for text in ("step 412 of 1200", "2.0 it/s", "7 min left", "loss 0.1234", "3.00e-05", "6.0 GB", "width:34.3%"):
+        assert text in html
+    assert 'data-live="1"' in html
+    assert "<polyline" in html
+
+
+def test_a_finished_run_shows_what_to_copy():
+    html = show_status(Status(state="done", name="jeff", tag="<lora:jeff:0.8>", path=Path("/models/jeff.safetensors")))
+    assert 'data-copy="&lt;lora:jeff:0.8&gt;"' in html
+    assert "/models/jeff.safetensors" in html
+    assert 'data-live="0"' in html
+
+
+def test_a_failed_run_says_what_to_do():
+    html = show_status(Status(state="failed", error="The disk is full.", hint="Make room."))
+    assert "The disk is full." in html
+    assert "Make room." in html
+
+
+def test_problems_are_listed_by_the_labels_of_their_fields():
+    html = show_status(Status(state="failed", problems={"output_name": "is taken", "unknown": "is odd"}))
+    assert "<li>Name: is taken</li>" in html
+    assert "<li>unknown: is odd</li>" in html
+
+
+def test_no_text_of_a_person_becomes_html():
+    evil = "<img src=x onerror=alert(1)>"
+    status = Status(
+        state="failed", name=evil, phase=evil, notices=(evil,) * 5, error=evil, hint=evil, tag=evil, path=Path(evil)
+    )
+    assert "<img" not in show_status(status)
+
+
+def test_old_notices_are_folded():
+    html = show_status(Status(state="training", notices=tuple(f"notice {number}" for number in range(10))))
+    assert "7 earlier" in html
+    assert html.index("notice 6") < html.index("</details>") < html.index("notice 7")
+
+
+def test_paces_and_durations_are_said_as_people_do():
+    assert [show_pace(value) for value in (0.0, 0.5, 2.44)] == ["", "2.0 it/s", "2.4 s/it"]
+    assert [show_duration(value) for value in (40, 90, 3599, 7500)] == ["40 s", "2 min", "1 h 00 min", "2 h 05 min"]
+
+
+def test_a_curve_needs_two_points():
+    assert draw_curve([]) == draw_curve([(1, 0.5)]) == ""
+
+
+def test_a_curve_shows_raw_and_smoothed_losses_inside_its_frame():
+    svg = draw_curve([(number, 0.1 + 0.01 * (number % 3)) for number in range(1, 100)])
+    raw, smoothed = (re.search(f'class="{kind}" points="([^"]+)"', svg)[1].split() for kind in ("raw", "smooth"))
+    assert len(raw) == len(smoothed) == 99
+
+    def spread(points):
+        heights = [float(point.split(",")[1]) for point in points[20:]]
+        return max(heights) - min(heights)
+
+    assert spread(smoothed) < spread(raw) / 3
+    assert "step 99" in svg
+
+
+def test_equal_losses_do_not_divide_by_zero():
+    assert "nan" not in draw_curve([(1, 0.5), (2, 0.5)])
+    assert "nan" not in draw_curve([(1, 0.0), (2, 0.0)])
+
+
+def test_smoothing_starts_at_the_first_loss_and_keeps_a_constant():
+    assert smooth([(1, 0.7), (2, 0.7), (3, 0.7)]) == [(n, pytest.approx(0.7)) for n in (1, 2, 3)]
+
+
+def test_thinning_keeps_the_newest_point():
+    points = [(number, 0.0) for number in range(1, 2001)]
+    assert len(thin(points)) <= DRAWN_POINTS
+    assert thin(points)[-1] == points[-1]
+    assert list(thin(points[:5])) == points[:5]

@@ -1,0 +1,254 @@
+"""The tab: what its buttons do, and that gradio takes it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from lib_trainer.errors import UserError  # noqa: E402
+from lib_trainer.jobs import Jobs  # noqa: E402
+from lib_trainer.ui import packages, webui  # noqa: E402
+from lib_trainer.ui.actions import Actions, name_from, starting_point  # noqa: E402
+from lib_trainer.ui.form import Form  # noqa: E402
+from lib_trainer.ui.recipe import preset_for, show_plan  # noqa: E402
+from lib_trainer.ui.tab import build  # noqa: E402
+from lib_trainer.ui.tryit import make_picture, propose_prompt  # noqa: E402
+from tests.ui.fakes import FakeHost, SlowRun, draw_pictures  # noqa: E402
+
+
+class Page:
+    """The tab's actions with the inputs of one page."""
+
+    def __init__(self, folder, run=None):
+        self.host = FakeHost(folder)
+        self.jobs = Jobs(self.host, run or SlowRun(steps=3, seconds=0.001))
+        self.form = Form({})
+        with gr.Blocks():
+            self.form.place_rest()
+        self.actions = Actions(self.host, self.jobs, self.form)
+        self.values = dict(zip(self.form.inputs, (component.value for component in self.form.components), strict=True))
+
+    def train(self, **changes):
+        """(message, {field: update}) of pressing Train."""
+        message, *updates = self.actions.train("face", None, *{**self.values, **changes}.values())
+        return message, dict(zip(self.form.inputs, updates, strict=False))
+
+    def look(self, prompt="", proposed=("", ""), **changes):
+        names = ("gallery", "draws", "plan", "folder", "word", "name", "prompt", "proposed")
+        out = self.actions.look("face", prompt, proposed, *{**self.values, **changes}.values())
+        return dict(zip(names, out, strict=True))
+
+
+@pytest.fixture
+def page(tmp_path):
+    return Page(tmp_path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return str(draw_pictures(tmp_path / "pictures", count=4, side_px=800))
+
+
+def component_ids(config):
+    return {component["props"].get("elem_id") for component in config["components"]}
+
+
+def test_gradio_takes_the_tab_alone_and_inside_a_webui(tmp_path):
+    host = FakeHost(tmp_path)
+    tab = build(host, Jobs(host))
+    with gr.Blocks() as outer, gr.Tabs(), gr.TabItem("Train LoRA"):
+        tab.render()
+    ids = component_ids(outer.get_config_file())
+    buttons = ("train", "pause", "stop_save", "stop", "refresh", "look", "make")
+    assert {f"train_lora_{name}" for name in (*buttons, "status", "beat", "gallery", "output_name")} <= ids
+
+
+def test_looking_shows_the_pictures_and_proposes_word_name_and_prompt(page, pictures):
+    seen = page.look(train_data_dir=pictures)
+    assert seen["draws"] == 40
+    assert "4 pictures, 10× each: 40 in an epoch" in seen["gallery"]
+    assert seen["gallery"].count("data:image/jpeg") == 4
+    assert "2 below 768 px" in seen["gallery"]
+    assert "1 without a caption" in seen["gallery"]
+    assert (seen["word"], seen["name"]) == ("jeff_person", "jeff_person")
+    assert seen["prompt"] == "jeff_person as a superhero <lora:jeff_person:0.8>"
+
+
+def test_looking_keeps_what_the_person_typed(page, pictures):
+    typed = {"trigger_word": "j3ff", "output_name": "my file"}
+    seen = page.look(prompt="mine", proposed=("old", "old prompt"), train_data_dir=pictures, **typed)
+    assert (seen["word"], seen["name"], seen["prompt"]) == ("j3ff", "my file", "mine")
+
+
+def test_looking_names_skipped_files(page, pictures, tmp_path):
+    (tmp_path / "pictures" / "10_jeff_person" / "<b>.png").write_bytes(b"no picture")
+    assert "&lt;b&gt;.png is skipped" in page.look(train_data_dir=pictures)["gallery"]
+
+
+@pytest.mark.parametrize("folder", ["", "/no/such/folder"])
+def test_a_folder_that_cannot_be_used_is_said_beside_its_field(page, folder):
+    seen = page.look(train_data_dir=folder)
+    assert seen["folder"]["info"].startswith("⚠")
+    assert seen["draws"] == 0
+
+
+def test_a_folder_and_a_button_are_enough(page, pictures):
+    message, fields = page.train(train_data_dir=pictures)
+    assert message == ""
+    assert fields["output_name"]["value"] == "jeff_person"
+    assert page.jobs.wait(5).state == "done"
+
+
+def test_what_is_wrong_is_said_beside_its_field_before_the_host_is_touched(page):
+    message, fields = page.train(train_data_dir="/no/such/folder", output_name="a/b", network_dim=0)
+    wrong = {name for name, update in fields.items() if "⚠" in update.get("info", "")}
+    assert wrong == {"train_data_dir", "output_name", "network_dim"}
+    assert "Not started." in message
+    assert page.jobs.status().state == "idle"
+
+
+def test_training_twice_is_refused_with_a_sentence(tmp_path, pictures):
+    page = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
+    page.train(train_data_dir=pictures)
+    message, _ = page.train(train_data_dir=pictures)
+    assert "jeff_person is still being trained." in message
+    page.jobs.stop(save=False)
+    page.jobs.wait(5)
+
+
+def test_the_last_settings_come_back(page, pictures):
+    page.train(train_data_dir=pictures, network_dim=20, resolution_px="640x512")
+    page.jobs.wait(5)
+    kind, _, values = starting_point(page.host)
+    assert (kind, values["network_dim"], values["resolution_px"]) == ("face", 20, [640, 512])
+    head, _, _, prompt, _, *updates = page.actions.open_page()
+    fields = dict(zip(page.form.inputs, updates, strict=True))
+    assert (fields["network_dim"]["value"], fields["resolution_px"]["value"]) == (20, "640x512")
+    assert prompt == "jeff_person as a superhero <lora:jeff_person:0.8>"
+    assert "Realistic.safetensors" in head
+    build(page.host, page.jobs)
+
+
+def test_the_first_settings_are_the_face_recipe(page):
+    kind, preset, values = starting_point(page.host)
+    assert (kind, preset) == ("face", preset_for("face"))
+    assert values["algo"] == "loha"
+    assert "output_name" not in values
+
+
+def test_choosing_a_kind_loads_its_recipe(page):
+    preset, _, prompt, _, *updates = page.actions.choose_kind("style", "", ("", ""), *page.values.values())
+    assert preset == preset_for("style")
+    fields = dict(zip(page.form.inputs, updates, strict=True))
+    assert fields["algo"]["value"] == "lokr"
+    assert "value" not in fields["output_name"]
+    assert prompt == ""
+
+
+def test_an_opened_recipe_lists_what_is_not_known(page, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"network_dim": 12, "output_name": "anna", "nonsense": 1}))
+    _, notices, prompt, _, *updates = page.actions.open_recipe(str(path), "style", "", ("", ""), *page.values.values())
+    fields = dict(zip(page.form.inputs, updates, strict=True))
+    assert "mine.json" in notices
+    assert "nonsense" in notices
+    assert (fields["network_dim"]["value"], fields["output_name"]["value"]) == (12, "anna")
+    assert prompt == "cat in anna style <lora:anna:0.8>"
+
+
+def test_a_file_that_is_no_recipe_changes_nothing(page, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text("{")
+    _, notices, _, _, *updates = page.actions.open_recipe(str(path), "face", "", ("", ""), *page.values.values())
+    assert "train-lora-error" in notices
+    assert not any("value" in update for update in updates)
+
+
+def test_the_buttons_follow_the_run(tmp_path, pictures):
+    page = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
+
+    def buttons(updates):
+        return [update.get("interactive") for update in updates[1:5]], updates[2]["value"]
+
+    assert buttons(page.actions.live.show()) == ([True, False, False, False], "Pause")
+    page.train(train_data_dir=pictures)
+    while page.jobs.status().state != "training":
+        page.jobs.wait(0.01)
+    assert buttons(page.actions.live.show()) == ([False, True, True, True], "Pause")
+    assert buttons(page.actions.live.pause())[1] == "Resume"
+    assert buttons(page.actions.live.pause())[1] == "Pause"
+    assert buttons(page.actions.live.stop_save())[0] == [False, False, False, False]
+    assert page.jobs.wait(5).tag == "<lora:jeff_person:0.8>"
+
+
+def test_every_answer_carries_a_new_beat(page):
+    assert page.actions.live.show()[-1] != page.actions.live.show()[-1]
+
+
+def test_a_picture_is_made_by_the_host(page):
+    update, message = make_picture(page.host, page.jobs, "cat <lora:anna:1>", 515, 512, 8, 5.5, 7)
+    request = page.host.requests[0]
+    assert (request.prompt, request.width_px, request.steps, request.cfg_scale, request.seed) == (
+        "cat <lora:anna:1>", 512, 8, 5.5, 7,
+    )  # fmt: skip
+    assert update["value"].size == (512, 512)
+    assert message == ""
+
+
+def test_no_picture_is_made_during_a_run(tmp_path, pictures):
+    page = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
+    page.train(train_data_dir=pictures)
+    update, message = make_picture(page.host, page.jobs, "cat", 512, 512, 8, 5.5, 7)
+    assert update["value"] is None
+    assert "being trained on" in message
+    page.jobs.stop(save=False)
+    page.jobs.wait(5)
+
+
+def test_a_missing_number_is_named_before_the_host_is_asked(page):
+    assert "number is missing" in make_picture(page.host, page.jobs, "cat", None, 512, 8, 5.5, 7)[1]
+    assert not page.host.requests
+
+
+def test_prompts_and_names_are_proposed_from_the_word():
+    assert propose_prompt("style", "oil_paint", "oil", 1.0) == "cat in oil_paint style <lora:oil:1>"
+    assert propose_prompt("face", "jeff", "", 0.8) == ""
+    assert name_from(" jeff: person/1. ") == "jeff_person_1"
+
+
+def test_the_plan_says_how_long_a_run_is():
+    values = {"max_train_steps": 0, "epoch": 10, "train_batch_size": 2, "gradient_accumulation_steps": 1}
+    assert "200 steps: 10 epochs of 40 pictures, 2 in a step" in show_plan(40, values)
+    assert "100 steps: 5 epochs of 40 pictures" in show_plan(40, {**values, "max_train_steps": 100})
+    assert show_plan(0, values) == show_plan(40, {**values, "epoch": None}) == ""
+
+
+def test_missing_packages_are_named_with_what_still_works(monkeypatch):
+    assert packages.show_missing() == "" or packages.missing_packages()
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == "prodigyopt" else object())
+    assert "prodigyopt" in packages.show_missing()
+    assert "All others do" in packages.show_missing()
+    assert "lycoris" not in packages.show_missing()
+
+
+def test_a_webui_that_is_not_supported_gets_a_tab_that_says_so(monkeypatch):
+    def no_host():
+        raise UserError("Training does not work in this WebUI yet.", "Use another.")
+
+    monkeypatch.setattr(webui, "_host_and_jobs", no_host)
+    blocks, label, tab_id = webui.make_tab()
+    assert (label, tab_id) == ("Train LoRA", "train_lora")
+    shown = [str(getattr(block, "value", "")) for block in blocks.blocks.values()]
+    assert any("does not work in this WebUI" in text for text in shown)
+
+
+def test_reloading_the_ui_finds_the_same_jobs(monkeypatch, tmp_path):
+    monkeypatch.setattr(webui, "current_host", lambda: FakeHost(tmp_path))
+    webui._host_and_jobs.cache_clear()
+    try:
+        assert webui._host_and_jobs()[1] is webui._host_and_jobs()[1]
+    finally:
+        webui._host_and_jobs.cache_clear()
