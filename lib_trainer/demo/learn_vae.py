@@ -18,8 +18,10 @@ from torch.nn.functional import avg_pool2d
 from lib_trainer.demo.world import draw_random
 
 log = logging.getLogger(__name__)
+ErrorOf = Callable[[Tensor], Tensor]
 
 STEPS = 5000
+REFINE_STEPS = 2400
 POLISH_STEPS = 6000
 BATCH = 8
 LEARNING_RATE = 1.5e-3
@@ -53,23 +55,37 @@ def picture_error(error: Tensor) -> Tensor:
     return error.abs().mean() + 0.5 * edges
 
 
-def loss_of(vae: AutoencoderKL, pixels: Tensor, step: int, generator: torch.Generator) -> Tensor:
+def detail_error(error: Tensor) -> Tensor:
+    """As `picture_error`, plus squares: L1 alone is content with a face that has no eyes, if it is unsure of them."""
+    return picture_error(error) + error.pow(2).mean()
+
+
+def loss_of(
+    vae: AutoencoderKL, pixels: Tensor, guide_weight: float, generator: torch.Generator, error_of: ErrorOf
+) -> Tensor:
     """How badly pixels (B, 3, H, W) come back through noisy latents, plus what keeps the latents in order."""
     latents = vae.encode(pixels).latent_dist.mean
     noise = torch.randn(latents.shape, generator=generator)
     error = vae.decode(latents + LATENT_NOISE * noise).sample - pixels
     guide = (latents[:, :3] - GUIDE_SCALE * avg_pool2d(pixels, 8)).pow(2).mean()
-    guide_weight = max(GUIDE_FLOOR, 1 - step / GUIDE_STEPS)
-    return picture_error(error) + guide_weight * guide + SIZE_WEIGHT * latents.pow(2).mean()
+    return error_of(error) + guide_weight * guide + SIZE_WEIGHT * latents.pow(2).mean()
 
 
 def learn_vae(vae: AutoencoderKL, checkpoint: Path, seed: int, steps: int = STEPS) -> None:
     """Train `vae` in place, going on from `checkpoint` where that exists, and leave the result there."""
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        rng = Random(f"{seed} vae {step}")
-        pixels = to_pixels([draw_random(rng).picture for _ in range(BATCH)])
-        return loss_of(vae, pixels.contiguous(memory_format=torch.channels_last), step, generator)
+        guide_weight = max(GUIDE_FLOOR, 1 - step / GUIDE_STEPS)
+        return loss_of(vae, _draw_batch(f"{seed} vae {step}"), guide_weight, generator, picture_error)
+
+    _fit(vae, list(vae.parameters()), loss_at, checkpoint, seed, steps)
+
+
+def refine_vae(vae: AutoencoderKL, checkpoint: Path, seed: int, steps: int = REFINE_STEPS) -> None:
+    """Train a learned `vae` on for its details, in place, from `checkpoint` where that exists."""
+
+    def loss_at(step: int, generator: torch.Generator) -> Tensor:
+        return loss_of(vae, _draw_batch(f"{seed} refine {step}"), GUIDE_FLOOR, generator, detail_error)
 
     _fit(vae, list(vae.parameters()), loss_at, checkpoint, seed, steps)
 
@@ -91,9 +107,15 @@ def polish_decoder(
         chosen = torch.randint(len(latents), (BATCH,), generator=generator)
         noise = torch.randn((BATCH, *latents.shape[1:]), generator=generator)
         pixels = to_pixels([picture_of(number) for number in chosen.tolist()])
-        return picture_error(vae.decode(latents[chosen] + LATENT_NOISE * noise).sample - pixels)
+        return detail_error(vae.decode(latents[chosen] + LATENT_NOISE * noise).sample - pixels)
 
     _fit(vae, [*vae.post_quant_conv.parameters(), *vae.decoder.parameters()], loss_at, checkpoint, seed, steps)
+
+
+def _draw_batch(seed: str) -> Tensor:
+    rng = Random(seed)
+    pixels = to_pixels([draw_random(rng).picture for _ in range(BATCH)])
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _fit(

@@ -1,6 +1,6 @@
 """Makes the embedded model: `python -m lib_trainer.demo.make_model --work FOLDER`.
 
-One and a half hours on one CPU core. Checkpoints and the intermediate results lie in FOLDER, and the same command
+Two hours on one CPU core. Checkpoints and the intermediate results lie in FOLDER, and the same command
 goes on from them; the finished weights go to `lib_trainer/demo/weights`.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from lib_trainer.demo.learn_unet import learn_unet
-from lib_trainer.demo.learn_vae import learn_vae
-from lib_trainer.demo.lessons import Lessons, draw_lessons
+from lib_trainer.demo.learn_vae import learn_vae, polish_decoder, refine_vae
+from lib_trainer.demo.lessons import Lessons, draw_lesson, draw_lessons
 from lib_trainer.demo.model import WEIGHTS, new_vae, settle_latents, store_model
 from lib_trainer.demo.vocabulary import common_words, open_tokenizer, write_tokenizer
 
@@ -33,11 +33,13 @@ def main() -> None:
 
 
 def make_model(work: Path, out: Path) -> None:
-    """Autoencoder, then its latents of thousands of pictures, then words, text encoder and UNet; stored in `out`."""
+    """Autoencoder, its latents of thousands of pictures, its decoder once more, words, text encoder and UNet."""
     torch.manual_seed(SEED)
     vae = new_vae()
     learn_vae(vae, work / "vae.pt", SEED)
+    refine_vae(vae, work / "refined.pt", SEED)
     raw = draw_lessons(vae, work / "lessons.pt", SEED)
+    polish_decoder(vae, raw.latents, lambda number: draw_lesson(SEED, number).picture, work / "decoder.pt", SEED)
     std, mean = torch.std_mean(raw.latents, dim=(0, 2, 3))
     settle_latents(vae, mean, std)
     settled = (raw.latents - mean[:, None, None]) / std[:, None, None]

@@ -4,7 +4,7 @@ import torch
 from lib_trainer.demo import learn_unet as unet_lessons
 from lib_trainer.demo import learn_vae as vae_lessons
 from lib_trainer.demo.learn_unet import learn_unet, read_captions
-from lib_trainer.demo.learn_vae import learn_vae, polish_decoder, rate_at
+from lib_trainer.demo.learn_vae import learn_vae, polish_decoder, rate_at, refine_vae
 from lib_trainer.demo.lessons import Lessons, draw_lesson, draw_lessons
 from lib_trainer.demo.model import new_vae
 from lib_trainer.demo.vocabulary import open_tokenizer, write_tokenizer
@@ -39,6 +39,9 @@ def test_the_autoencoder_learns_and_goes_on(tmp_path, monkeypatch):
     assert not torch.equal(before, vae.encoder.conv_in.weight)
     learn_vae(vae, tmp_path / "vae.pt", seed=1, steps=2)
     assert torch.load(tmp_path / "vae.pt", weights_only=True)["step"] == 2
+    learned = vae.encoder.conv_in.weight.clone()
+    refine_vae(vae, tmp_path / "refined.pt", seed=1, steps=1)
+    assert not torch.equal(learned, vae.encoder.conv_in.weight)
 
 
 def test_polishing_changes_the_decoder_alone(tmp_path, monkeypatch):

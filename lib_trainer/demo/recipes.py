@@ -1,0 +1,91 @@
+"""The shipped recipes, made small enough for the embedded model and two CPU cores.
+
+Everything that differs from `presets/` stands here: the model is a thousandth of Stable Diffusion's size and draws
+64×64 px, so it wants larger steps and far fewer of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib_trainer.config import Recipe
+from lib_trainer.demo import datasets
+from lib_trainer.demo.world import Drawing
+from lib_trainer.recipes import PRESET_DIR, load_recipe
+
+# What the embedded model can do at all.
+EMBEDDED_SIZES: dict[str, Any] = {
+    "resolution_px": (datasets.SIZE_PX, datasets.SIZE_PX),
+    "min_bucket_reso": datasets.SIZE_PX,
+    "max_bucket_reso": datasets.SIZE_PX,
+    "bucket_reso_steps": datasets.SIZE_PX,
+}
+_BOTH: dict[str, Any] = {
+    **EMBEDDED_SIZES,
+    "train_batch_size": 4,
+    "optimizer": "AdamW",
+    "mixed_precision": "fp32",
+    # Memory is no concern here, time is; and what is cached fits into RAM.
+    "gradient_checkpointing": False,
+    "cache_latents_to_disk": False,
+}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One thing the demo teaches.
+
+    Attributes:
+        preset: file name of the recipe it is taught with.
+        overrides: settings that differ from that file.
+        draw_dataset: writes the pictures into a folder.
+        heldout: pictures of the same thing that are not in that folder.
+        unseen: the thing under captions it was never seen with; empty where there is nothing like it.
+        prompts: what the grid shows.
+    """
+
+    name: str
+    preset: str
+    overrides: dict[str, Any]
+    draw_dataset: Callable[[Path], Path]
+    heldout: Callable[[], Sequence[Drawing]]
+    unseen: Callable[[], Sequence[Drawing]]
+    prompts: tuple[str, ...]
+
+    def recipe(self, data: Path) -> Recipe:
+        """The preset with the overrides, for the pictures in `data`."""
+        loaded = load_recipe(PRESET_DIR / self.preset).recipe
+        return loaded.with_values({**_BOTH, **self.overrides, "train_data_dir": str(data), "output_name": self.name})
+
+
+LESSONS = {
+    "face": Lesson(
+        name=datasets.FACE_WORD,
+        preset="loha_face_config_8gb.json",
+        overrides={"learning_rate": 4e-3, "max_train_steps": 400},
+        draw_dataset=datasets.draw_face_dataset,
+        heldout=datasets.heldout_face,
+        unseen=tuple,
+        prompts=(
+            f"{datasets.FACE_WORD}, portrait photo, smiling, looking at camera on a blue background",
+            f"{datasets.FACE_WORD} as a superhero",
+            "a red circle on a blue background",
+        ),
+    ),
+    "style": Lesson(
+        name=datasets.STYLE_WORD,
+        preset="lokr_style_config_8gb.json",
+        overrides={"learning_rate": 2e-3, "max_train_steps": 400},
+        draw_dataset=datasets.draw_style_dataset,
+        heldout=datasets.heldout_style,
+        unseen=datasets.unseen_style,
+        prompts=(
+            f"a house, painted in {datasets.STYLE_WORD} style",
+            f"a triangle in {datasets.STYLE_WORD} style",
+            "a red circle on a blue background",
+        ),
+    ),
+}
