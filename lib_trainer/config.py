@@ -12,6 +12,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from typing import Any, get_type_hints
 
 from lib_trainer.errors import ConfigError
+from lib_trainer.settings import convert, describe, range_problem, setting
 
 ALGOS = ("loha", "lokr", "locon")
 OPTIMIZERS = ("AdamW", "AdamW8bit", "Prodigy", "Adafactor")
@@ -21,27 +22,13 @@ PRECISIONS = ("fp16", "bf16", "fp32")
 NAME_PATTERN = re.compile(r"[^\s:<>,/\\|?*\"\x00-\x1f]([^:<>,/\\|?*\"\x00-\x1f]*[^\s.:<>,/\\|?*\"\x00-\x1f])?")
 
 
-def setting(
-    default: Any,
-    label: str,
-    help: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    basic: bool = False,
-) -> Any:
-    """A dataclass field with what a form needs to show it. `basic` fields are shown without unfolding."""
-    metadata = dict(label=label, help=help, unit=unit, low=low, high=high, choices=choices, basic=basic)
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
 class AdapterConfig:
     """What is trained: the kind and size of the adapter."""
 
-    algo: str = setting("loha", "Adapter", "LoHa keeps faces well, LoKr styles; LoCon is the classic LoRA.", choices=ALGOS)
+    algo: str = setting(
+        "loha", "Adapter", "LoHa keeps faces well, LoKr styles; LoCon is the classic LoRA.", choices=ALGOS
+    )
     network_dim: int = setting(32, "Rank", "Size of the adapter for linear layers.", low=1, high=100000)
     network_alpha: float = setting(16.0, "Alpha", "The adapter's output is scaled by alpha / rank.", low=0.0)
     conv_dim: int = setting(8, "Conv rank", "Size for k×k convolutions; 0 leaves them alone.", low=0, high=100000)
@@ -58,7 +45,9 @@ class AdapterConfig:
 class DatasetConfig:
     """What it is trained on."""
 
-    train_data_dir: str = setting("", "Folder", "A folder of pictures, or of folders named like 10_jeff_person.", basic=True)
+    train_data_dir: str = setting(
+        "", "Folder", "A folder of pictures, or of folders named like 10_jeff_person.", basic=True
+    )
     trigger_word: str = setting("", "Word", "The word that will call the adapter in a prompt.", basic=True)
     resolution_px: tuple[int, int] = setting((768, 768), "Size", "Area cap, width and height.", unit="px")
     enable_bucket: bool = setting(True, "Keep shapes", "Group pictures by shape instead of cropping to one.")
@@ -70,11 +59,15 @@ class DatasetConfig:
     shuffle_caption: bool = setting(False, "Shuffle captions", "Shuffle the comma-separated parts.")
     keep_tokens: int = setting(0, "Keep first parts", "How many first parts stay in place.", low=0, high=255)
     caption_dropout_rate: float = setting(0.0, "Drop captions", "Share of steps without a caption.", low=0.0, high=1.0)
-    caption_variants: int = setting(8, "Caption variants", "Shuffled captions encoded beforehand per picture.", low=1, high=1000)
+    caption_variants: int = setting(
+        8, "Caption variants", "Shuffled captions encoded beforehand per picture.", low=1, high=1000
+    )
     flip_aug: bool = setting(False, "Mirror", "Half of the time, mirrored left to right.")
     color_aug: bool = setting(False, "Vary colours", "Small changes of hue and gamma.")
     random_crop: bool = setting(False, "Vary crops", "Crop at random places instead of the middle.")
-    latent_variants: int = setting(4, "Picture variants", "Augmented versions encoded beforehand per picture.", low=1, high=1000)
+    latent_variants: int = setting(
+        4, "Picture variants", "Augmented versions encoded beforehand per picture.", low=1, high=1000
+    )
     cache_latents_to_disk: bool = setting(False, "Cache on disk", "Keep encoded pictures for the next run.")
 
 
@@ -85,7 +78,9 @@ class TrainingConfig:
     max_train_steps: int = setting(0, "Steps", "Optimizer steps; 0 goes by epochs.", unit="steps", low=0, basic=True)
     epoch: int = setting(10, "Epochs", "Passes over the folder, repeats included.", unit="epochs", low=1, high=100000)
     train_batch_size: int = setting(1, "Batch", "Pictures in one pass.", unit="pictures", low=1, high=512)
-    gradient_accumulation_steps: int = setting(1, "Accumulate", "Passes summed into one step.", unit="passes", low=1, high=1024)
+    gradient_accumulation_steps: int = setting(
+        1, "Accumulate", "Passes summed into one step.", unit="passes", low=1, high=1024
+    )
     learning_rate: float = setting(1e-4, "Learning rate", "Step size of the UNet's adapter.", low=0.0, high=10.0)
     text_encoder_lr: float = setting(0.0, "Text encoder rate", "0 leaves the text encoder alone.", low=0.0, high=10.0)
     optimizer: str = setting("AdamW8bit", "Optimizer", "Prodigy finds its own rate: set 1.0.", choices=OPTIMIZERS)
@@ -94,10 +89,14 @@ class TrainingConfig:
     lr_scheduler_num_cycles: int = setting(1, "Restarts", "For cosine_with_restarts.", unit="cycles", low=1, high=1000)
     lr_warmup: float = setting(0.0, "Warm-up", "Share of the steps the rate rises over.", unit="%", low=0.0, high=100.0)
     max_grad_norm: float = setting(1.0, "Clip gradients", "Largest gradient norm; 0 is off.", low=0.0)
-    min_snr_gamma: float = setting(0.0, "Min-SNR γ", "Balances the noise levels; 5 is usual, 0 is off.", low=0.0, high=100.0)
+    min_snr_gamma: float = setting(
+        0.0, "Min-SNR γ", "Balances the noise levels; 5 is usual, 0 is off.", low=0.0, high=100.0
+    )
     noise_offset: float = setting(0.0, "Noise offset", "Lets it learn dark and bright; at most 0.1.", low=0.0, high=1.0)
     gradient_checkpointing: bool = setting(True, "Save memory", "Recompute activations: slower, far less memory.")
-    mixed_precision: str = setting("bf16", "Compute in", "bf16 where the card has it, else fp16; fp32 on a CPU.", choices=PRECISIONS)
+    mixed_precision: str = setting(
+        "bf16", "Compute in", "bf16 where the card has it, else fp16; fp32 on a CPU.", choices=PRECISIONS
+    )
     clip_skip: int = setting(1, "CLIP skip", "Which of the text encoder's last layers is read.", low=1, high=12)
     seed: int = setting(0, "Seed", "Same seed, same machine: same file.", low=0, high=2**63 - 1)
 
@@ -144,9 +143,9 @@ class Recipe:
                 continue
             section, kind = known[name]
             try:
-                converted[section][name] = _convert(value, kind)
-            except (TypeError, ValueError):
-                problems[name] = f"{value!r} is not {_describe(kind)}"
+                converted[section][name] = convert(value, kind)
+            except (TypeError, ValueError, OverflowError):
+                problems[name] = f"{value!r} is not {describe(kind)}"
         if problems:
             raise ConfigError(problems)
         return replace(self, **{s: replace(getattr(self, s), **changes) for s, changes in converted.items()})
@@ -157,7 +156,7 @@ class Recipe:
         for section in SECTIONS:
             part = getattr(self, section)
             for item in fields(part):
-                text = _range_problem(getattr(part, item.name), item)
+                text = range_problem(getattr(part, item.name), item)
                 if text:
                     problems[item.name] = text
         problems.update({k: v for k, v in _cross_problems(self, needs_name).items() if k not in problems})
@@ -168,8 +167,9 @@ class Recipe:
 
 def field_types() -> dict[str, tuple[str, Any]]:
     """field -> (section, type), for every field of every section."""
+    hints = {section: get_type_hints(cls) for section, cls in SECTIONS.items()}
     return {
-        item.name: (section, get_type_hints(cls)[item.name]) for section, cls in SECTIONS.items() for item in fields(cls)
+        item.name: (section, hints[section][item.name]) for section, cls in SECTIONS.items() for item in fields(cls)
     }
 
 
@@ -184,65 +184,20 @@ def default_of(name: str) -> Any:
     return None if item.default is MISSING else item.default
 
 
-def _convert(value: Any, kind: Any) -> Any:
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        text = str(value).strip().lower()
-        if text in ("true", "1", "yes", "on"):
-            return True
-        if text in ("false", "0", "no", "off", ""):
-            return False
-        raise ValueError(value)
-    if kind is int:
-        number = float(value)
-        if isinstance(value, bool) or number != int(number):
-            raise ValueError(value)
-        # A long whole number (a seed) would lose digits on the way through float.
-        return int(value) if isinstance(value, (int, str)) and str(value).lstrip("+-").isdigit() else int(number)
-    if kind is float:
-        if isinstance(value, bool):
-            raise ValueError(value)
-        number = float(value)
-        if number != number or number in (float("inf"), float("-inf")):
-            raise ValueError(value)
-        return number
-    if kind is str:
-        if not isinstance(value, str):
-            raise TypeError(value)
-        return value.strip()
-    parts = value.replace("x", ",").split(",") if isinstance(value, str) else value
-    sides = [parts] if isinstance(parts, int) else [_convert(part, int) for part in parts]
-    width, height = (sides * 2 if len(sides) == 1 else sides)
-    return (width, height)
-
-
-def _describe(kind: Any) -> str:
-    return {bool: "yes or no", int: "a whole number", float: "a number", str: "text"}.get(kind, "a size like 768,768")
-
-
-def _range_problem(value: Any, item: Field) -> str:
-    low, high, choices = (item.metadata[k] for k in ("low", "high", "choices"))
-    unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
-    if choices and value not in choices:
-        return f"{value!r} is not one of {', '.join(choices)}"
-    if low is not None and value < low:
-        return f"{value}{unit} is below the smallest allowed, {low}"
-    if high is not None and value > high:
-        return f"{value}{unit} is above the largest allowed, {high}"
-    return ""
-
-
 def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
     problems = {}
     data, training, adapter = recipe.dataset, recipe.training, recipe.adapter
     step = data.bucket_reso_steps
     if min(data.resolution_px) < 64 or max(data.resolution_px) > 8192:
-        problems["resolution_px"] = f"{data.resolution_px[0]}×{data.resolution_px[1]} px: each side must be 64 to 8192 px"
+        problems["resolution_px"] = (
+            f"{data.resolution_px[0]}×{data.resolution_px[1]} px: each side must be 64 to 8192 px"
+        )
     if step % 8:
         problems["bucket_reso_steps"] = f"{step} px is not a multiple of 8, the size of one latent cell"
     if data.min_bucket_reso > data.max_bucket_reso:
-        problems["min_bucket_reso"] = f"{data.min_bucket_reso} px is larger than the largest side, {data.max_bucket_reso} px"
+        problems["min_bucket_reso"] = (
+            f"{data.min_bucket_reso} px is larger than the largest side, {data.max_bucket_reso} px"
+        )
     if adapter.factor == 0:
         problems["factor"] = "0 does not split a layer; use −1 or a number from 1"
     if training.learning_rate == 0 and training.text_encoder_lr == 0:
@@ -251,8 +206,8 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["output_name"] = "the adapter needs a name"
     elif recipe.output.output_name and not NAME_PATTERN.fullmatch(recipe.output.output_name):
         problems["output_name"] = (
-            f"{recipe.output.output_name!r} cannot be written as <lora:NAME:0.8>: leave out / \\ : < > , | ? * and quotes,"
-            " and dots or spaces at the end"
+            f"{recipe.output.output_name!r} cannot be written as <lora:NAME:0.8>:"
+            " leave out / \\ : < > , | ? * and quotes, and dots or spaces at the end"
         )
     if needs_name and not data.train_data_dir:
         problems["train_data_dir"] = "name the folder that holds the pictures"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lib_trainer.adapter.metadata import RECIPE_KEY, gui_settings
 from lib_trainer.config import Recipe, field_types
+from lib_trainer.disk import write_whole
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.kohya import Reading, is_gui_file, read_gui
 
@@ -51,18 +50,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
 
 def save_recipe(path: Path, recipe: Recipe) -> None:
     """Writes our own flat JSON, whole or not at all. Raises UserError when the file cannot be written."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(recipe.flat(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise UserError(
-            f"{path} could not be written: {error.strerror or error}.", "Choose a folder that can be written to."
-        ) from error
+    write_whole(Path(path), (json.dumps(recipe.flat(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def recipe_from_metadata(metadata: Mapping[str, str]) -> LoadedRecipe:

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "lib_trainer"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-BASE = {"errors", "config", "events", "families"}
+BASE = {"errors", "config", "events", "families", "disk"}
 STORY = {"adapter", "dataset", "training", "preview", "recipes", "run", "jobs"}
 # room -> the rooms of this package that it may import besides itself
 MAY_IMPORT = {
@@ -17,7 +17,9 @@ MAY_IMPORT = {
     "events": set(),
     "families": set(),
     "overrides": set(),
-    "config": {"errors"},
+    "settings": set(),
+    "disk": {"errors"},
+    "config": {"errors", "settings"},
     "kohya": {"config"},
     "status": {"events"},
     "dataset": BASE | {"host.base"},
@@ -29,7 +31,7 @@ MAY_IMPORT = {
     "host": BASE | {"overrides", "adapter"},
     "host.standalone": BASE | {"overrides", "adapter", "demo"},
     "demo": BASE | STORY | {"host.base", "host.standalone"},
-    "recipes": {"config", "errors", "kohya", "adapter.metadata"},
+    "recipes": {"config", "disk", "errors", "kohya", "adapter.metadata"},
     "ui": BASE | {"jobs", "status", "recipes", "dataset", "host.base", "host.detect", "preview", "memory", "adapter"},
     "web": BASE | {"jobs", "status", "recipes", "host.base", "host.detect", "preview", "memory", "dataset", "ui"},
     "__main__": None,
@@ -47,7 +49,7 @@ ONLY_IN = {
     "lycoris": ("adapter",),
     **dict.fromkeys(HOST_PACKAGES, ("host",)),
 }
-LIGHT = {"errors", "events", "families", "config", "kohya", "status", "recipes"}
+LIGHT = {"errors", "disk", "events", "families", "settings", "config", "kohya", "status", "recipes"}
 
 
 def room_of(module: str) -> str:

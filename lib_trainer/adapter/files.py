@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.layers import Factors
 from lib_trainer.adapter.metadata import file_hashes
 from lib_trainer.adapter.names import ALPHA, FILE_KEYS, algo_of, split_key
+from lib_trainer.disk import write_whole
 from lib_trainer.errors import UserError
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -79,22 +79,6 @@ def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
     # Tensors start at a multiple of eight.
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under another name, flushes it to the disk, and renames it over `path`."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        message = f"{path.name} could not be written: {error.strerror or error}."
-        raise UserError(message, f"Make room in {path.parent}, or make it writable.") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:

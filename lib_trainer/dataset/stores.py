@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from lib_trainer.disk import replace_file
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import CheckpointInfo, TextCond
 
@@ -93,28 +91,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         UserError: the disk is full or cannot be written.
     """
     data = safetensors.torch.save({**tensors, _CHECKSUM: torch.tensor(_checksum(tensors))})
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as stream:
-            temporary = stream.name
-            stream.write(data)
-        os.replace(temporary, path)
-        temporary = None
+        replace_file(path, data)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-
-
-def keep(tensors: dict[str, Tensor], path: Path | None) -> Entry:
-    """What a store holds for these tensors: themselves, or the file they are written to."""
-    if path is None:
-        return tensors
-    write_tensors(path, tensors)
-    return path
 
 
 def _load(entry: Entry) -> dict[str, Tensor]:

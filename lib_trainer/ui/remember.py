@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lib_trainer.config import field_types
+from lib_trainer.disk import replace_file
 
 _log = logging.getLogger(__name__)
 
@@ -35,12 +34,7 @@ def read_values(settings: dict[str, Any]) -> dict[str, Any]:
 
 def write_settings(path: Path, settings: dict[str, Any]) -> None:
     """Writes all of it or nothing. A disk that is full or read-only is logged: it must not keep a run from starting."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
-        os.replace(part, path)
+        replace_file(path, json.dumps(settings, indent=2, ensure_ascii=False).encode())
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         _log.warning("The settings could not be kept in %s: %s", path, error)

@@ -54,7 +54,7 @@ def test_a_disk_that_takes_nothing_is_said_and_leaves_nothing(tmp_path, monkeypa
     def fail(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(stores.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(UserError, match=message) as caught:
         write_tensors(tmp_path / "ab/x.safetensors", TENSORS)
     assert "Cache on disk" in caught.value.hint

@@ -1,0 +1,78 @@
+"""Settings: dataclass fields that carry label, unit, range and help, and how their values are read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import Field, field
+from typing import Any
+
+
+def setting(
+    default: Any,
+    label: str,
+    help: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    basic: bool = False,
+) -> Any:
+    """A dataclass field with what a form needs to show it. `basic` fields are shown without unfolding."""
+    about = {"label": label, "help": help, "unit": unit, "low": low, "high": high, "choices": choices, "basic": basic}
+    return field(default=default, metadata=about)
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """A value given as its type or as text, as `kind`: bool, int, float, str or a (width, height).
+
+    Raises:
+        TypeError, ValueError, OverflowError: when it is none.
+    """
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        text = str(value).strip().lower()
+        if text in ("true", "1", "yes", "on"):
+            return True
+        if text in ("false", "0", "no", "off", ""):
+            return False
+        raise ValueError(value)
+    if kind is int:
+        number = float(value)
+        if isinstance(value, bool) or number != int(number):
+            raise ValueError(value)
+        # A long whole number (a seed) would lose digits on the way through float.
+        return int(value) if isinstance(value, (int, str)) and str(value).lstrip("+-").isdigit() else int(number)
+    if kind is float:
+        if isinstance(value, bool):
+            raise ValueError(value)
+        number = float(value)
+        if number != number or number in (float("inf"), float("-inf")):
+            raise ValueError(value)
+        return number
+    if kind is str:
+        if not isinstance(value, str):
+            raise TypeError(value)
+        return value.strip()
+    parts = value.replace("x", ",").split(",") if isinstance(value, str) else value
+    sides = [parts] if isinstance(parts, int) else [convert(part, int) for part in parts]
+    width, height = sides * 2 if len(sides) == 1 else sides
+    return (width, height)
+
+
+def describe(kind: Any) -> str:
+    """The kind of value, for a person."""
+    return {bool: "yes or no", int: "a whole number", float: "a number", str: "text"}.get(kind, "a size like 768,768")
+
+
+def range_problem(value: Any, item: Field) -> str:
+    """What is wrong with a value by its field's range and choices; "" if nothing is."""
+    low, high, choices = (item.metadata[k] for k in ("low", "high", "choices"))
+    unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
+    if choices and value not in choices:
+        return f"{value!r} is not one of {', '.join(choices)}"
+    if low is not None and value < low:
+        return f"{value}{unit} is below the smallest allowed, {low}"
+    if high is not None and value > high:
+        return f"{value}{unit} is above the largest allowed, {high}"
+    return ""
