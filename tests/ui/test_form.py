@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-gr = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
 
-from lib_trainer.config import Recipe, field_types  # noqa: E402
-from lib_trainer.errors import ConfigError  # noqa: E402
-from lib_trainer.ui.form import Form, label_of, recipe_from, to_input  # noqa: E402
+import gradio as gr
+
+from lib_trainer.config import Recipe, field_types
+from lib_trainer.errors import ConfigError
+from lib_trainer.ui.form import Form, label_of, recipe_from, to_input
 
 FULL = {"train_data_dir": "/pictures", "output_name": "jeff"}
 

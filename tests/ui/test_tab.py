@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 
 import pytest
 
-gr = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
 
-from lib_trainer.errors import UserError  # noqa: E402
-from lib_trainer.jobs import Jobs  # noqa: E402
-from lib_trainer.ui import packages, webui  # noqa: E402
-from lib_trainer.ui.actions import Actions, name_from, starting_point  # noqa: E402
-from lib_trainer.ui.form import Form  # noqa: E402
-from lib_trainer.ui.recipe import preset_for, show_plan  # noqa: E402
-from lib_trainer.ui.tab import build  # noqa: E402
-from lib_trainer.ui.tryit import make_picture, propose_prompt  # noqa: E402
-from tests.ui.fakes import FakeHost, SlowRun, draw_pictures  # noqa: E402
+import gradio as gr
+
+from lib_trainer.errors import UserError
+from lib_trainer.jobs import Jobs
+from lib_trainer.ui import packages, webui
+from lib_trainer.ui.actions import Actions, name_from, starting_point
+from lib_trainer.ui.form import Form
+from lib_trainer.ui.page import build_page
+from lib_trainer.ui.recipe import preset_for, show_plan
+from lib_trainer.ui.tab import build
+from lib_trainer.ui.tryit import make_picture, propose_prompt
+from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 
 
 class Page:
@@ -64,6 +68,16 @@ def test_gradio_takes_the_tab_alone_and_inside_a_webui(tmp_path):
     ids = component_ids(outer.get_config_file())
     buttons = ("train", "pause", "stop_save", "stop", "refresh", "look", "make")
     assert {f"train_lora_{name}" for name in (*buttons, "status", "beat", "gallery", "output_name")} <= ids
+
+
+@pytest.mark.skipif("head" not in signature(gr.Blocks).parameters, reason="a page of its own needs gradio 4")
+def test_a_page_of_its_own_brings_style_and_script(tmp_path):
+    host = FakeHost(tmp_path)
+    page = build_page(host, Jobs(host))
+    assert "train_lora_refresh" in page.head
+    assert "train-lora-card" in page.css
+    ids = [component["props"].get("elem_id") for component in page.get_config_file()["components"]]
+    assert ids.count("train_lora_train") == 1
 
 
 def test_looking_shows_the_pictures_and_proposes_word_name_and_prompt(page, pictures):

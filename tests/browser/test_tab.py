@@ -1,0 +1,153 @@
+"""The tab in a real browser: a run is started, watched, found again after a reload, and stopped.
+
+Screenshots are kept in the folder that TRAIN_LORA_SCREENSHOTS names.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio")
+pytest.importorskip("playwright")
+
+import gradio as gr
+from playwright.sync_api import sync_playwright
+
+from lib_trainer.jobs import Jobs
+from lib_trainer.ui.tab import build
+from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+ROOT = Path(__file__).parents[2]
+FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
+SLOW_MS = 60_000
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM")
+
+
+class Site:
+    """The tab inside a page like a WebUI's, served to browsers that load our script as a WebUI would."""
+
+    def __init__(self, folder: Path, browser) -> None:
+        self.host = FakeHost(folder)
+        self.jobs = Jobs(self.host, SlowRun(steps=3000, seconds=0.1))
+        self.pictures = draw_pictures(folder / "pictures")
+        self._browser = browser
+        tab = build(self.host, self.jobs)
+        style = (ROOT / "style.css").read_text(encoding="utf-8")
+        with gr.Blocks(css=style, analytics_enabled=False) as outer, gr.Tabs(elem_id="tabs"):
+            with gr.TabItem("Train LoRA", elem_id="tab_train_lora"):
+                tab.render()
+            with gr.TabItem("Other"):
+                gr.Markdown("Another tab")
+        self._outer = outer.queue()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        outer.launch(server_name="127.0.0.1", server_port=self.port, prevent_thread_lock=True, quiet=True)
+
+    def open(self, width: int = 1280, theme: str = "light"):
+        page = self._browser.new_page(viewport={"width": width, "height": 1000})
+        page.set_default_timeout(SLOW_MS)
+        # What a machine without a network cannot fetch must not hold the page up.
+        page.route("**/*", lambda route: route.continue_() if "127.0.0.1" in route.request.url else route.abort())
+        page.add_init_script(path=ROOT / "javascript" / "train_lora.js")
+        page.goto(f"http://127.0.0.1:{self.port}/?__theme={theme}")
+        page.wait_for_selector(".train-lora-head")
+        return page
+
+    def close(self) -> None:
+        self.jobs.stop(save=False)
+        self.jobs.wait(5)
+        self._outer.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as api:
+        chromium = api.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def site(tmp_path, browser):
+    site = Site(tmp_path, browser)
+    yield site
+    site.close()
+
+
+def keep(page, name: str) -> None:
+    if folder := os.environ.get("TRAIN_LORA_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"gradio{gr.__version__}-{name}.png", full_page=True)
+
+
+def shown_step(page) -> int:
+    return int(page.locator("#train_lora_status [role=progressbar]").get_attribute("aria-valuenow"))
+
+
+def wait_for_step(page, number: int) -> None:
+    page.wait_for_function(
+        "number => +/step (\\d+) of/.exec(document.querySelector('#train_lora_status')?.textContent)?.[1] >= number",
+        arg=number,
+    )
+
+
+def test_a_run_is_watched_found_again_and_saved(site):
+    page = site.open()
+    page.fill(FOLDER, str(site.pictures))
+    page.click("#train_lora_look")
+    page.wait_for_selector("#train_lora_gallery img")
+    assert page.locator("#train_lora_gallery img").count() == 8
+    keep(page, "pictures-light-1280")
+
+    page.click("#train_lora_train")
+    wait_for_step(page, 3)
+    first = shown_step(page)
+    wait_for_step(page, first + 5)
+    assert page.locator(".train-lora-curve polyline").count() == 2
+    keep(page, "training-light-1280")
+
+    page.reload()
+    wait_for_step(page, first + 10)
+    assert page.is_disabled("#train_lora_train")
+    assert page.input_value(FOLDER) == str(site.pictures)
+    page.wait_for_selector("#train_lora_gallery img")
+    other = site.open(width=1920, theme="dark")
+    wait_for_step(other, first + 12)
+    keep(other, "second-browser-dark-1920")
+
+    page.click("#train_lora_pause")
+    other.wait_for_selector("#train_lora_pause:has-text('Resume')")
+    held = site.jobs.status().step
+    page.wait_for_timeout(1000)
+    assert site.jobs.status().step <= held + 1
+    keep(page, "paused-light-1280")
+
+    page.click("#train_lora_stop_save")
+    page.wait_for_selector(".train-lora-copy")
+    assert "<lora:jeff_person:0.8>" in page.inner_text("#train_lora_status")
+    assert (site.host.lora_dir / "jeff_person.safetensors").exists()
+    other.wait_for_selector(".train-lora-copy")
+
+    page.click("#train_lora_make")
+    page.wait_for_selector("#train_lora_picture img")
+    assert site.host.requests[0].prompt == "jeff_person as a superhero <lora:jeff_person:0.8>"
+    keep(page, "done-light-1280")
+
+
+def test_a_mistake_stands_beside_its_field(site):
+    page = site.open(theme="dark")
+    page.fill(FOLDER, "/no/such/folder")
+    page.fill("#train_lora_output_name textarea, #train_lora_output_name input", "a/b")
+    page.click("#train_lora_train")
+    page.wait_for_selector("#train_lora_output_name.train-lora-wrong")
+    assert "does not exist" in page.inner_text("#train_lora_train_data_dir")
+    assert site.jobs.status().state == "idle"
+    keep(page, "mistake-dark-1280")
