@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from lib_trainer.demo.model import WEIGHTS
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import CheckpointInfo, GenerateRequest, HostModel
 from lib_trainer.host.standalone_draw import check_request, draw
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "demo" / "weights"
 _CPU = torch.device("cpu")
 
 
@@ -42,9 +42,13 @@ class StandaloneHost:
         self.lora_dir = out_dir / "models" / "Lora"
         self.cache_dir = out_dir / "cache" / "train_lora"
         self.settings_file = out_dir / "train_lora.json"
-        self.checkpoint = checkpoint or EMBEDDED
+        self.checkpoint = checkpoint or WEIGHTS
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._turn = threading.RLock()
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.checkpoint == WEIGHTS
 
     @property
     def native_size_px(self) -> int:
@@ -53,14 +57,14 @@ class StandaloneHost:
 
     @cached_property
     def _pipeline(self) -> DiffusionPipeline:
-        if self.checkpoint == EMBEDDED and not EMBEDDED.is_dir():
+        if self.is_embedded and not self.checkpoint.is_dir():
             raise UserError("The embedded model is not part of this installation.", "Name a checkpoint.")
         # Checkpoints come in half precision, and a CPU is slow at it.
         return open_pipeline(self.checkpoint, torch.float32 if self.device == _CPU else torch.float16)
 
     @cached_property
     def _checkpoint_info(self) -> CheckpointInfo:
-        name = "embedded" if self.checkpoint == EMBEDDED else self.checkpoint.name
+        name = "embedded" if self.is_embedded else self.checkpoint.name
         return CheckpointInfo(name, sha256_of(self.checkpoint))
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:

@@ -64,7 +64,7 @@ class StandaloneModel:
         vae = self.pipeline.vae.to(self.device)
         with torch.no_grad():
             mean = vae.encode(pixels.to(self.device)).latent_dist.mode()
-        return (mean * vae.config.scaling_factor).float().cpu()
+        return (mean * vae.config.scaling_factor).float().cpu().contiguous()
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
         with torch.set_grad_enabled(grad):

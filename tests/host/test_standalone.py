@@ -154,6 +154,7 @@ def test_pictures_become_the_scaled_mean_of_their_posterior(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(latents, pipeline.vae.encode(pixels).latent_dist.mean * 0.13025)
     assert latents.shape == (2, 4, 8, 6)
+    assert latents.is_contiguous()
 
 
 # --- what is predicted, and what is given back
@@ -263,7 +264,7 @@ def test_a_file_of_another_family_is_refused_and_nothing_changes(tmp_path):
     save_random_adapter(model_of(tiny_pipeline(SDXL, tmp_path)), tmp_path / "sdxl.safetensors", 1)
     before = {name: value.clone() for name, value in model.unet.state_dict().items()}
     files = [(tmp_path / "good.safetensors", 1.0), (tmp_path / "sdxl.safetensors", 1.0)]
-    with pytest.raises(UserError, match="sdxl.safetensors"), merged_loras(model.adaptable_layers(), files):
+    with pytest.raises(UserError, match=r"sdxl\.safetensors"), merged_loras(model.adaptable_layers(), files):
         pass
     assert all(torch.equal(before[name], value) for name, value in model.unet.state_dict().items())
 

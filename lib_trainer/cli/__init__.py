@@ -1,0 +1,1 @@
+"""The command line: `python -m lib_trainer demo | train | grid | inspect | ui`, on the standalone host."""

@@ -1,0 +1,94 @@
+"""`inspect`: what an adapter file holds, and whether a WebUI will find its layers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib_trainer.adapter.files import AdapterFile, read_adapter
+from lib_trainer.adapter.layers import Factors
+from lib_trainer.adapter.metadata import LABELS
+from lib_trainer.cli.output import Answer
+from lib_trainer.families import FAMILIES
+
+_TRANSFORMER = r"(proj_in|proj_out|transformer_blocks_\d+_(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
+_RESNET = r"(conv1|conv2|time_emb_proj|conv_shortcut)"
+_LDM_RESNET = r"(in_layers_2|out_layers_3|emb_layers_1|skip_connection)"
+# The names under which WebUIs look layers up: diffusers', LDM's, and those of CLIP in transformers.
+KNOWN_NAME = re.compile(
+    "lora_unet_("
+    r"conv_in|conv_out|time_embedding_linear_[12]|add_embedding_linear_[12]"
+    rf"|((down|up)_blocks_\d|mid_block)_(resnets_\d_{_RESNET}|attentions_\d_{_TRANSFORMER})"
+    r"|down_blocks_\d_downsamplers_0_conv|up_blocks_\d_upsamplers_0_conv"
+    rf"|((input|output)_blocks_\d+_|middle_block_)([012]_{_LDM_RESNET}|1_{_TRANSFORMER}|0_op|[12]_conv)"
+    r"|input_blocks_0_0|out_2|time_embed_[02]|label_emb_0_[02]"
+    r")|lora_te[12]?_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])"
+)
+_CONTEXT_FAMILIES = {family.context_dim: family for family in FAMILIES.values()}
+_SHOWN = 12
+
+
+def inspect_file(path: Path) -> Answer:
+    """What a LoHa, LoKr or LoCon file holds. Raises UserError for another kind of file."""
+    file = read_adapter(path)
+    names = list(file.factors)
+    unmatched = [*file.unmatched, *(name for name in names if not KNOWN_NAME.fullmatch(name))]
+    values = {
+        "file": path,
+        "bytes": path.stat().st_size,
+        "adapter": sorted({LABELS[factors.algo] for factors in file.factors.values()}),
+        "family": family_of(file),
+        "modules": {
+            "unet": sum(name.startswith("lora_unet_") for name in names),
+            "text_encoder": sum(name.startswith("lora_te") for name in names),
+        },
+        "ranks": _ranks(file.factors),
+        "parameters": sum(p.numel() for factors in file.factors.values() for p in factors.parameters()),
+        "unmatched_keys": unmatched,
+        "metadata": file.metadata,
+    }
+    return Answer(values, tuple(_lines(values)))
+
+
+def family_of(file: AdapterFile) -> str:
+    """The model family by the metadata, else by the width of what cross-attention reads; "unknown" if neither says."""
+    architecture = file.metadata.get("modelspec.architecture", "").removesuffix("/lora")
+    version = file.metadata.get("ss_base_model_version", "")
+    for family in FAMILIES.values():
+        if architecture and family.architecture.removesuffix("/lora") == architecture:
+            return family.label
+        # sd_v1, sd_v2_v, sdxl_base_v0-9: the first five letters name the family.
+        if version[:5] == family.base_model_version[:5]:
+            return family.label
+    for name, factors in file.factors.items():
+        if name.endswith("attn2_to_k"):
+            family = _CONTEXT_FAMILIES.get(factors.delta().shape[1])
+            return family.label if family else "unknown"
+    return "unknown"
+
+
+def _ranks(layers: Mapping[str, Factors]) -> dict[str, int]:
+    """`32, alpha 16` -> how many layers have it."""
+    counts = Counter(
+        f"{f'rank {factors.rank}' if factors.rank else 'full'}, alpha {factors.alpha:g}" for factors in layers.values()
+    )
+    return dict(counts.most_common())
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    modules, unmatched = values["modules"], values["unmatched_keys"]
+    lines = [
+        f"{values['file']}: {values['bytes'] / 1e6:.1f} MB",
+        f"{' and '.join(values['adapter'])} for {values['family']}, {values['parameters'] / 1e6:.2f} M numbers",
+        f"{modules['unet']} layers of the UNet, {modules['text_encoder']} of the text encoder",
+        *(f"  {count} with {rank}" for rank, count in values["ranks"].items()),
+    ]
+    if unmatched:
+        shown = ", ".join(unmatched[:_SHOWN]) + (" …" if len(unmatched) > _SHOWN else "")
+        lines.append(f"{len(unmatched)} keys that no WebUI would match: {shown}")
+    else:
+        lines.append("Every key has a name that WebUIs look for.")
+    return lines + [f"  {key}: {value:.120}" for key, value in sorted(values["metadata"].items())]

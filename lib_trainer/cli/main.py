@@ -1,0 +1,151 @@
+"""Commands and their arguments, and how a command ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import NoReturn
+
+from lib_trainer.cli.output import Answer, answer, say
+from lib_trainer.errors import UserError
+from lib_trainer.events import StopRequested
+
+DONE, MISTAKE, INTERRUPTED = 0, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments the way every other mistake is said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command. Its exit code: 0 done, 2 a person's mistake, 130 interrupted."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    as_json = "--json" in arguments
+    try:
+        given = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], Answer] = given.command
+        # Some libraries print what they have to say; on stdout only the answer may stand.
+        with redirect_stdout(sys.stderr):
+            result = command(given)
+    except UserError as error:
+        say(str(error))
+        if as_json:
+            answer(Answer({"error": error.message, "hint": error.hint}), as_json=True)
+        return MISTAKE
+    except (KeyboardInterrupt, StopRequested):
+        say("Stopped; nothing new is written.")
+        if as_json:
+            answer(Answer({"stopped_early": True, "path": None}), as_json=True)
+        return INTERRUPTED
+    answer(result, as_json=as_json)
+    return INTERRUPTED if result.values.get("stopped_early") else DONE
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="lib_trainer", description="Trains LoHa and LoKr adapters without a WebUI.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_grid(commands)
+    _add_inspect(commands)
+    _add_ui(commands)
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="one JSON object as the last line of the output")
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("demo", help="train on the embedded model, and measure what it learned")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for all results (default: out)")
+    parser.add_argument("--recipe", choices=("face", "style", "both"), default="face")
+    parser.set_defaults(command=_run_demo)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("train", help="train a recipe on a folder of pictures")
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's .json file, or the name of a shipped one")
+    parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
+    parser.add_argument("--name", required=True, help="NAME in <lora:NAME:0.8>")
+    parser.add_argument("--word", default="", help="the word that calls the adapter (default: the folder's)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
+    )
+    _add_host(parser)
+    parser.set_defaults(command=_run_train)
+
+
+def _add_grid(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("grid", help="draw prompts at several strengths, as one labelled picture")
+    parser.add_argument("--lora", required=True, metavar="NAME", help="the adapter whose strength varies")
+    parser.add_argument("--with", dest="other", metavar="NAME:STRENGTH", help="a second adapter, in every picture")
+    parser.add_argument("--prompt", action="append", required=True, help="repeatable: one row each")
+    parser.add_argument("--strengths", default="0,0.5,0.7,0.85,1", help="default: 0,0.5,0.7,0.85,1")
+    parser.add_argument("--negative", default="", help="negative prompt")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--size", metavar="WxH", help="size of one picture (default: the checkpoint's own)")
+    parser.add_argument("--file", type=Path, help="where the picture goes (default: OUT/strength_grid.png)")
+    _add_host(parser)
+    parser.set_defaults(command=_run_grid)
+
+
+def _add_inspect(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("inspect", help="say what an adapter file holds")
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.set_defaults(command=_run_inspect)
+
+
+def _add_ui(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("ui", help="the tab, in a browser")
+    parser.add_argument("--port", type=int, default=7861)
+    _add_host(parser)
+    parser.set_defaults(command=_run_ui)
+
+
+def _add_host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", type=Path, help="an SD 1.x, SD 2.x or SDXL .safetensors file or diffusers folder"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for all results (default: out)")
+
+
+# Commands are imported when they run: a mistake in the arguments should not wait for torch.
+
+
+def _run_demo(given: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.demo import run_demo
+
+    return run_demo(given.out, ("face", "style") if given.recipe == "both" else (given.recipe,))
+
+
+def _run_train(given: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.train import run_train
+
+    return run_train(given)
+
+
+def _run_grid(given: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.grid import run_grid
+
+    return run_grid(given)
+
+
+def _run_inspect(given: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.inspect import inspect_file
+
+    return inspect_file(given.file)
+
+
+def _run_ui(given: argparse.Namespace) -> Answer:
+    from lib_trainer.host.standalone import StandaloneHost
+    from lib_trainer.ui.page import serve
+
+    serve(StandaloneHost(given.out, given.checkpoint), port=given.port)
+    return Answer({"stopped": True})

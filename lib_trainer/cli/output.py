@@ -1,0 +1,37 @@
+"""What a command says: its answer on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out of a command: `values` for programs, `lines` for people."""
+
+    values: Mapping[str, Any]
+    lines: tuple[str, ...] = ()
+
+
+def answer(result: Answer, *, as_json: bool) -> None:
+    """The answer on stdout: one JSON object on one line, or lines to read."""
+    text = json.dumps(result.values, default=_plain, ensure_ascii=False) if as_json else "\n".join(result.lines)
+    if text:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    sys.stderr.write(text + "\n")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")

@@ -1,0 +1,70 @@
+"""`train`: a recipe on a folder of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from lib_trainer.cli.output import Answer, say
+from lib_trainer.cli.progress import train
+from lib_trainer.demo.recipes import EMBEDDED_SIZES
+from lib_trainer.errors import UserError
+from lib_trainer.events import Finished
+from lib_trainer.host.standalone import StandaloneHost
+from lib_trainer.recipes import LoadedRecipe, load_recipe, presets
+
+
+def run_train(given: argparse.Namespace) -> Answer:
+    """Trains, and answers where the adapter is. Raises ConfigError with every setting that cannot be."""
+    host = StandaloneHost(given.out, given.checkpoint)
+    loaded = open_recipe(given.recipe)
+    notices = list(loaded.notices)
+    values: dict[str, Any] = {"train_data_dir": str(given.data), "output_name": given.name}
+    if given.word:
+        values["trigger_word"] = given.word
+    if host.is_embedded:
+        values |= EMBEDDED_SIZES
+        notices.append("The embedded model draws 64×64 px: the recipe's sizes are set to that.")
+    recipe = loaded.recipe.with_values({**values, **parse_settings(given.set)}).check()
+    for notice in notices:
+        say(notice)
+    started = time.monotonic()
+    finished, said = train(host, recipe)
+    seconds = time.monotonic() - started
+    values = {**describe_run(finished, seconds), "notices": [*notices, *said]}
+    return Answer(values, (summarize_run(finished, seconds),))
+
+
+def open_recipe(name: str) -> LoadedRecipe:
+    """A file, or a shipped recipe by the name of its file with or without `.json`."""
+    shipped = {path.stem: path for path in presets().values()}
+    if not Path(name).exists() and Path(name).stem in shipped:
+        return load_recipe(shipped[Path(name).stem])
+    return load_recipe(Path(name))
+
+
+def parse_settings(settings: list[str]) -> dict[str, str]:
+    """`["epoch=3"]` -> `{"epoch": "3"}`. Raises UserError for one without an equals sign."""
+    for setting in settings:
+        if "=" not in setting:
+            raise UserError(f"--set {setting} changes nothing.", "Write --set key=value.")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def describe_run(finished: Finished, seconds: float) -> dict[str, Any]:
+    """What a program wants to know of a run."""
+    return {
+        "path": finished.path,
+        "tag": finished.tag,
+        "steps": finished.steps,
+        "stopped_early": finished.stopped_early,
+        "seconds": round(seconds, 1),
+    }
+
+
+def summarize_run(finished: Finished, seconds: float) -> str:
+    """What a person wants to know of a run."""
+    early = ", stopped early" if finished.stopped_early else ""
+    return f"{finished.path}: {finished.steps} steps in {seconds:.0f} s{early}. Use it as {finished.tag}"

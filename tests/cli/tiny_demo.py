@@ -1,0 +1,30 @@
+"""The command line on a tiny random model instead of the embedded one, also as a program of its own:
+`python -m tests.cli.tiny_demo FOLDER COMMAND …`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lib_trainer.cli.main import main
+from lib_trainer.demo.recipes import LESSONS
+from lib_trainer.families import SD1
+from lib_trainer.host import standalone
+from tests.host.tiny_pipelines import tiny_pipeline
+
+
+def write_weights(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    tiny_pipeline(SD1, folder).save_pretrained(folder)
+    return folder
+
+
+def run(weights: Path, arguments: list[str]) -> int:
+    standalone.WEIGHTS = weights
+    for lesson in LESSONS.values():
+        lesson.overrides["max_train_steps"] = 2
+    return main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run(Path(sys.argv[1]), sys.argv[2:]))
