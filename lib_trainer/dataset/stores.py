@@ -97,6 +97,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         raise _cannot_write(path, error) from error
 
 
+def keep(tensors: dict[str, Tensor], path: Path | None) -> Entry:
+    """What a store holds for these tensors: themselves, or the file they are written to."""
+    if path is None:
+        return tensors
+    write_tensors(path, tensors)
+    return path
+
+
 def _load(entry: Entry) -> dict[str, Tensor]:
     if not isinstance(entry, Path):
         return entry
