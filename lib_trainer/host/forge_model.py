@@ -140,14 +140,14 @@ class ForgeModel:
         return self.unet(x_t, t.float(), context=text.context, y=vector, transformer_options=options).float()
 
     def adaptable_layers(self) -> list[Layer]:
-        return webui.unet_layers(self.unet, self.family, _dense_shape)
+        return webui.unet_layers(self.unet, self.family, dense_shape)
 
     def text_layers(self) -> list[Layer]:
         encoders = self._objects.clip.cond_stage_model
         layers = []
         for name, encoder in encoders.named_children():
             prefix = _TEXT_PREFIXES[name] if self.family is SDXL else "lora_te_"
-            layers += webui.text_encoder_layers(encoder, prefix, _dense_shape)
+            layers += webui.text_encoder_layers(encoder, prefix, dense_shape)
         return layers
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -199,7 +199,7 @@ def _posterior_mean(vae: nn.Module) -> Iterator[None]:
         yield
 
 
-def _dense_shape(module: nn.Module) -> tuple[int, ...]:
+def dense_shape(module: nn.Module) -> tuple[int, ...]:
     """Shape of the weight of a linear layer or 2-d convolution, however it is stored; () for other modules."""
     weight = module._parameters.get("weight")
     weight = getattr(module, "weight", None) if weight is None else weight

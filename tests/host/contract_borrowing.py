@@ -17,6 +17,7 @@ from tests.host.helpers import (
     learned_adapter,
     noisy,
     on_device,
+    parts_of,
     relative_error,
     state_of,
     write_adapter,
@@ -25,11 +26,6 @@ from tests.host.helpers import (
 
 class Failure(Exception):
     pass
-
-
-def _parts(forge: ForgeRoom) -> list[torch.nn.Module]:
-    objects = forge.engine.forge_objects_original
-    return [objects.unet.model, objects.clip.cond_stage_model, objects.vae.first_stage_model]
 
 
 class Borrowing:
@@ -88,7 +84,7 @@ class Borrowing:
         from backend.nn import unet as forge_unet
 
         forge.picture()
-        before = state_of(_parts(forge)), forge_unet.attention_function, stream.stream_activated
+        before = state_of(parts_of(forge)), forge_unet.attention_function, stream.stream_activated
 
         def work() -> None:
             with forge.host.open_model() as model:
@@ -99,13 +95,13 @@ class Borrowing:
                 gradients(model, new_adapter(layers, LOHA, 0), layers, text)
 
         forge.run(work)
-        after = state_of(_parts(forge)), forge_unet.attention_function, stream.stream_activated
+        after = state_of(parts_of(forge)), forge_unet.attention_function, stream.stream_activated
         assert differing(before[0], after[0]) == []
         assert before[1:] == after[1:]
 
     @pytest.mark.parametrize("phase", ["open", "images", "text", "prepare", "predict", "step", "end"])
     def test_the_same_picture_after_a_failure(self, forge: ForgeRoom, phase: str) -> None:
-        before, state = forge.picture(), None
+        before, state = forge.clean_picture(), state_of(parts_of(forge))
 
         def reach(name: str) -> None:
             if name == phase:
@@ -115,14 +111,13 @@ class Borrowing:
             with forge.host.open_model() as model:
                 _use(model, reach)
 
-        state = state_of(_parts(forge))
         with pytest.raises(Failure):
             forge.run(work)
-        assert differing(state, state_of(_parts(forge))) == []
+        assert differing(state, state_of(parts_of(forge))) == []
         assert forge.picture() == before
 
     def test_training_after_a_lora_starts_from_clean_weights(self, forge: ForgeRoom) -> None:
-        clean = forge.picture()
+        clean = forge.clean_picture()
         text, layers = forge.run(lambda: _predict_and_layers(forge))
         write_adapter(forge.host.lora_dir / "other.safetensors", learned_adapter(layers))
         forge.run(lambda: forge.host.lora_changed(forge.host.lora_dir / "other.safetensors"))
@@ -147,7 +142,7 @@ class Borrowing:
                 return loaded()
 
         forge.picture()
-        unet, text, _ = _parts(forge)
+        unet, text, _ = parts_of(forge)
         assert forge.run(lambda: work(False)) == [unet]
         assert set(forge.run(lambda: work(True))) == {unet, text}
         assert forge.run(loaded) == []

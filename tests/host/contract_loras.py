@@ -99,7 +99,7 @@ class Loras:
         assert redrawn == forge.picture("a photo <lora:words2:1:0>")
 
     def test_a_prompt_without_it_is_drawn_without_it(self, forge: ForgeRoom) -> None:
-        clean = forge.picture()
+        clean = forge.clean_picture()
         path = _write(forge, "gone", _adapter(forge))
         assert forge.picture("a photo <lora:gone:1>") != clean
         forge.run(lambda: forge.host.lora_changed(path))
@@ -118,7 +118,7 @@ class Loras:
 
 class DrawingWhileBorrowed:
     def test_a_picture_shows_what_is_learned_so_far_and_training_goes_on(self, forge: ForgeRoom) -> None:
-        clean = forge.picture()
+        clean = forge.clean_picture()
         adapter = _adapter(forge)
         _write(forge, "meanwhile", adapter)
         with_file = forge.picture("a photo <lora:meanwhile:1>")
@@ -146,7 +146,7 @@ class DrawingWhileBorrowed:
         assert forge.picture() == clean
 
     def test_selecting_another_checkpoint_meanwhile_waits_for_the_end(self, forge: ForgeRoom) -> None:
-        clean = forge.picture()
+        clean = forge.clean_picture()
         borrowed = forge.engine
 
         def work() -> bytes:

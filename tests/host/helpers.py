@@ -13,6 +13,7 @@ from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.adapter.files import adapter_tensors, save_adapter
 from lib_trainer.config import AdapterConfig
 from lib_trainer.host.base import HostModel, Layer, SizeCond, TextCond
+from tests.fakes.forge_room import ForgeRoom
 
 LOHA = AdapterConfig(algo="loha", network_dim=4, network_alpha=2.0, conv_dim=2, conv_alpha=1.0)
 LOHA_TUCKER = AdapterConfig(algo="loha", network_dim=4, network_alpha=2.0, conv_dim=2, conv_alpha=1.0, use_tucker=True)
@@ -68,6 +69,14 @@ def gradients(model: HostModel, adapter: Adapter, layers: list[Layer], text: Tex
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def parts_of(forge: ForgeRoom) -> list[nn.Module]:
+    """UNet, text encoders and VAE of the selected checkpoint, which is loaded if need be."""
+    from modules.sd_models import forge_model_reload
+
+    objects = forge.run(forge_model_reload)[0].forge_objects_original
+    return [objects.unet.model, objects.clip.cond_stage_model, objects.vae.first_stage_model]
 
 
 def state_of(modules: Iterable[nn.Module]) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""Starts Forge without its page and runs pytest beside its generation thread: `boot.py FORGE_DIR DATA_DIR CHECKPOINT …`.
+"""Starts Forge without its page and runs pytest beside it: `boot.py FORGE_DIR DATA_DIR CHECKPOINT …`.
 
 Forge generates on the main thread, so pytest gets another. What follows the checkpoint goes to pytest.
 """
@@ -20,7 +20,7 @@ def main() -> None:
     sys.path[0] = forge_dir
     sys.path.append(str(repository))
     checkpoints = str(Path(forge_dir, "models", "Stable-diffusion"))
-    # What install.py and a GPU would be asked for is not there; the weights stay where they are, all else goes to data_dir.
+    # The checkpoints stay where they are; all that Forge writes goes to data_dir.
     sys.argv = ["launch.py", "--nowebui", "--skip-prepare-environment", "--skip-version-check", "--data-dir", data_dir]
     sys.argv += ["--always-cpu", "--skip-torch-cuda-test", "--ckpt-dir", checkpoints]
     import webui  # noqa: F401 - importing it starts Forge up to its page

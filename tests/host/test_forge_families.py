@@ -1,0 +1,110 @@
+"""What ForgeHost says and does for each kind of checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib_trainer.errors import UserError
+from lib_trainer.families import SD1, SD2, SDXL
+from tests.fakes.forge_room import ForgeRoom, fake_forge
+from tests.host.contract_model import Prediction
+from tests.host.helpers import gradients, learned_adapter
+
+
+@pytest.fixture(scope="module", params=["sd1-fp16.safetensors", "sd2-v.safetensors"])
+def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForgeRoom]:
+    with fake_forge(tmp_path_factory.mktemp("forge"), request.param) as room:
+        yield room
+
+
+class TestPrediction(Prediction):
+    pass
+
+
+def _open(room: ForgeRoom):
+    with room.host.open_model() as model:
+        return model
+
+
+def test_families(forge: ForgeRoom) -> None:
+    found = {}
+    for checkpoint in ("sd1.safetensors", "sd2-v.safetensors", "sdxl.safetensors"):
+        forge.select(checkpoint)
+        model = forge.run(lambda: _open(forge))
+        found[checkpoint] = model.family, model.prediction, model.checkpoint.name
+        assert len(model.checkpoint.sha256) == 64
+    assert found == {
+        "sd1.safetensors": (SD1, "epsilon", "sd1.safetensors"),
+        "sd2-v.safetensors": (SD2, "v", "sd2-v.safetensors"),
+        "sdxl.safetensors": (SDXL, "epsilon", "sdxl.safetensors"),
+    }
+    forge.select()
+
+
+def test_a_separate_vae_is_named_in_what_the_cache_is_kept_by(forge: ForgeRoom) -> None:
+    from modules.shared import opts
+
+    opts.forge_additional_modules = ["/models/VAE/vivid.safetensors"]
+    try:
+        assert "vivid" in forge.run(lambda: _open(forge)).checkpoint.vae
+    finally:
+        opts.forge_additional_modules = []
+    assert forge.run(lambda: _open(forge)).checkpoint.vae == ""
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "said"),
+    [("sd3.safetensors", "StableDiffusion3"), ("sd1-inpainting.safetensors", "inpainting")],
+)
+def test_what_cannot_be_trained_is_named(forge: ForgeRoom, checkpoint: str, said: str) -> None:
+    forge.select(checkpoint)
+    with pytest.raises(UserError, match=said) as caught:
+        forge.run(lambda: _open(forge))
+    assert checkpoint in caught.value.message and caught.value.hint
+    if said != "inpainting":
+        assert "cannot be trained" in forge.host.describe()
+    forge.select()
+
+
+def test_no_checkpoint_at_all(tmp_path: Path, forge: ForgeRoom) -> None:
+    from modules import sd_models
+
+    kept = dict(sd_models.checkpoints_list), dict(sd_models.checkpoint_aliases)
+    sd_models.checkpoints_list.clear()
+    sd_models.checkpoint_aliases.clear()
+    try:
+        forge.select("")
+        assert forge.host.describe().startswith("no checkpoint")
+        with pytest.raises(UserError, match="No checkpoint"):
+            forge.run(lambda: _open(forge))
+    finally:
+        sd_models.checkpoints_list.update(kept[0])
+        sd_models.checkpoint_aliases.update(kept[1])
+        forge.select()
+
+
+def test_a_vae_that_makes_no_numbers_is_an_error(forge: ForgeRoom) -> None:
+    def work() -> None:
+        with forge.host.open_model() as model:
+            model.encode_images(torch.full((1, 3, 64, 64), torch.nan))
+
+    with pytest.raises(UserError, match="VAE"):
+        forge.run(work)
+
+
+def test_half_precision_is_trained_in_the_dtype_of_the_input(forge: ForgeRoom) -> None:
+    def work() -> dict[str, torch.Tensor]:
+        with forge.host.open_model() as model:
+            layers = model.adaptable_layers()
+            text = model.encode_text(["a cat"] * 2, 1)
+            model.prepare_training(checkpointing=True, text_encoder=False)
+            return gradients(model, learned_adapter(layers), layers, text)
+
+    before = forge.clean_picture()
+    found = forge.run(work)
+    assert all(torch.isfinite(gradient).all() and gradient.abs().max() > 0 for gradient in found.values())
+    assert forge.picture() == before
