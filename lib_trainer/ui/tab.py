@@ -14,7 +14,7 @@ from lib_trainer.ui.packages import show_missing
 from lib_trainer.ui.pictures import PicturesPanel, place_pictures
 from lib_trainer.ui.recipe import RecipePanel, place_recipe
 from lib_trainer.ui.train import TrainPanel, place_train
-from lib_trainer.ui.tryit import TryPanel, make_picture, place_try
+from lib_trainer.ui.tryit import TryPanel, make_picture, place_try, show_drawing
 
 # Short answers bypass gradio's queue: they must be heard while a picture is being made.
 QUICK = {"queue": False, "show_progress": "hidden", "api_name": False}
@@ -43,7 +43,7 @@ def build(host: Host, jobs: Jobs) -> gr.Blocks:
         proposed, draws = gr.State(("", "")), gr.State(0)
         _wire_settings(actions, form, pictures, recipe, tryit, proposed, draws)
         _wire_run(actions, form, pictures, recipe, train)
-        tryit.make.click(
+        tryit.make.click(show_drawing, None, tryit.message, **QUICK).then(
             partial(make_picture, host, jobs), tryit.inputs, [tryit.picture, tryit.message], **SLOW
         )
         blocks.load(

@@ -62,6 +62,11 @@ def propose_prompt(kind: str, word: str, name: str, strength: float) -> str:
     return f"{PROMPTS[kind].format(word=word or name)} <lora:{name}:{strength:g}>" if name else ""
 
 
+def show_drawing() -> str:
+    """Said at once: the picture itself may take its time, and its place is empty until then."""
+    return "<p>Drawing …</p>"
+
+
 def make_picture(host: Host, jobs: Jobs, *values: Any) -> tuple[dict[str, Any], str]:
     """-> picture, message: one picture, or a sentence where there is none."""
     prompt, width, height, steps, cfg, seed = values
