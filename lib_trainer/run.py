@@ -16,9 +16,10 @@ from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.adapter.files import read_metadata
 from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.config import Recipe
-from lib_trainer.dataset.batches import Schedule, make_batch
+from lib_trainer.dataset.batches import make_batch
 from lib_trainer.dataset.cache import cache_latents, cache_texts
 from lib_trainer.dataset.scan import Scan, scan_folder
+from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.events import Event, Finished, Notice, Progress, Step, StopRequested
 from lib_trainer.host.base import Host, HostModel

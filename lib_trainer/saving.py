@@ -12,7 +12,7 @@ from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.files import adapter_tensors, save_adapter
 from lib_trainer.adapter.metadata import TrainedOn, TrainedPicture, card, file_metadata
 from lib_trainer.config import Recipe
-from lib_trainer.dataset.batches import Schedule
+from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.disk import write_whole
 from lib_trainer.events import Saved, Step
 from lib_trainer.host.base import HostModel

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib_trainer.dataset.batches import Schedule
 from lib_trainer.dataset.buckets import is_enlarged
 from lib_trainer.dataset.images import shown_name
 from lib_trainer.dataset.latents import LatentCaching
+from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.dataset.stores import Entry, LatentStore, TextStore, entry_path, keep, read_tensors
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Notice, Progress

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from lib_trainer.dataset.augment import augmentation_of
-from lib_trainer.dataset.batches import Schedule
 from lib_trainer.dataset.buckets import Bucket, resized_size
 from lib_trainer.dataset.images import Cut, cut, decode_picture, read_bytes, shown_name
+from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.dataset.stores import Entry, entry_path, keep, read_tensors
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Notice, Progress

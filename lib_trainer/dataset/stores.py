@@ -9,19 +9,17 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.disk import replace_file
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import CheckpointInfo, TextCond
-
-if TYPE_CHECKING:
-    from lib_trainer.dataset.batches import Schedule
 
 # Goes into every key: raise it when the same input would be encoded differently.
 _FORMAT_VERSION = 1

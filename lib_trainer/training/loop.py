@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.config import Recipe, TrainingConfig
-from lib_trainer.dataset.batches import Batch, Draw, Schedule
+from lib_trainer.dataset.batches import Batch
+from lib_trainer.dataset.schedule import Draw, Schedule
 from lib_trainer.errors import UserError
 from lib_trainer.events import Notice, Step
 from lib_trainer.host.base import HostModel, SizeCond, TextCond

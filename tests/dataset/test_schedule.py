@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lib_trainer.dataset.batches import Draw, Schedule
 from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.schedule import Draw, Schedule
 from lib_trainer.errors import UserError
 from tests.dataset.tiny import make_recipe
 
