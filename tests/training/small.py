@@ -38,7 +38,8 @@ class SmallModel:
         return self.unet(x_t, t, text.context)
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        return layer.module.weight, layer.module.bias
+        bias = layer.module.bias
+        return layer.module.weight.to(like.dtype), None if bias is None else bias.to(like.dtype)
 
 
 class OneConv(nn.Module):

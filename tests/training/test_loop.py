@@ -88,3 +88,29 @@ def test_an_optimizer_that_stands_in_is_announced() -> None:
     training = Training(model, adapter, recipe, schedule_of(recipe), make_batch)
     training.notice = "AdamW is used instead."
     assert next(fit(training)) == Notice("AdamW is used instead.")
+
+
+def test_half_precision_trains_with_loss_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fp16 way of a graphics card, simulated on the CPU."""
+    _, full, _ = train(recipe_of(max_train_steps=30))
+    monkeypatch.setattr(loop, "compute_dtype", lambda *_: torch.float16)
+    adapter, half, model = train(recipe_of(max_train_steps=30))
+    assert {x.dtype for x in model.seen} == {torch.float16}
+    assert {p.dtype for p in adapter.parameters()} == {torch.float32}
+    for a, b in zip(full, half, strict=True):
+        assert b.loss == pytest.approx(a.loss, rel=5e-3)
+
+
+def test_a_gradient_that_overflows_is_skipped_and_scaled_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "compute_dtype", lambda *_: torch.float16)
+    model, recipe = one_layer_model(), recipe_of(max_train_steps=3, lr_scheduler="linear")
+    adapter = new_adapter(model.layers, recipe.adapter, 0)
+    with attached(adapter, model.layers, model.read_weight):
+        training = Training(model, adapter, recipe, schedule_of(recipe), make_batch)
+        training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+        start = [p.detach().clone() for p in adapter.parameters()]
+        rates = [step.learning_rate for step in fit(training)]
+    assert training.scaler.get_scale() < 2.0**40
+    assert rates[0] == rates[1], "a step that was not taken must not move the schedule"
+    assert all(torch.isfinite(p).all() for p in adapter.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(start, adapter.parameters(), strict=True))
