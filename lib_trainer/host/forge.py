@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ENGINES = {"StableDiffusion": SD1, "StableDiffusion2": SD2, "StableDiffusionXL": SDXL}
-# `current_lora_hash` is compared with the LoRAs a prompt asks for; no prompt asks for this.
-_NO_LORAS_KNOWN = "train-lora: look again"
 
 
 class ForgeHost:
@@ -100,7 +98,6 @@ class ForgeHost:
         engine = model_data.get_sd_model()
         if getattr(engine, "forge_objects", None) is not None:
             _take_out_loras(engine)
-            engine.current_lora_hash = _NO_LORAS_KNOWN
         webui.forget_prompts()
         webui.list_new_network()
 
@@ -160,7 +157,7 @@ def _family_of(engine: Any) -> Family:
 
 
 def _take_out_loras(engine: Any) -> None:
-    """Weights and objects as the checkpoint has them; a prompt with LoRAs puts them in again."""
+    """Weights and objects as the checkpoint has them; a prompt with LoRAs reads their files and puts them in again."""
     original = engine.forge_objects_original
     engine.forge_objects = original.shallow_copy()
     engine.forge_objects_after_applying_lora = original.shallow_copy()

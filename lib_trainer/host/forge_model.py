@@ -103,7 +103,6 @@ class ForgeModel:
         enter = self._changes.enter_context
         for module in [self.unet, *([self._objects.clip.cond_stage_model] if text_encoder else [])]:
             enter(trainable.normal_parameters(module))
-            enter(trainable.frozen(module))
             self._changes.callback(webui.release, [module])
         parts = list(self.unet.modules())
         # Weights are cast to the input's dtype, so that training may compute in another than drawing does.

@@ -25,7 +25,7 @@ def normal_parameters(module: nn.Module) -> Iterator[None]:
 
     Autograd refuses to save inference tensors for backward, and just so the tensors that were inference tensors until
     `.data` was set outside inference mode, as a move to a device does: those call themselves normal. So all are
-    replaced. The module's own tensors come back on exit.
+    replaced, and none of the new ones asks for a gradient. The module's own tensors come back on exit.
     """
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
     with torch.inference_mode(False):

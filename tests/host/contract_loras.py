@@ -127,12 +127,18 @@ class DrawingWhileBorrowed:
             with forge.host.open_model() as model:
                 layers = model.adaptable_layers()
                 text = model.encode_text(["a cat"] * 2, 1)
-                model.prepare_training(checkpointing=True, text_encoder=False)
-                before = gradients(model, adapter, layers, text)
 
                 def draw(prompt: str) -> bytes:
                     return forge.host.generate(forge.request(prompt))[0].tobytes()
 
+                def weight() -> Tensor:
+                    return model.read_weight(layers[3], torch.zeros(1, device=model.device))[0].clone()
+
+                untouched = weight()
+                draw("a photo <lora:meanwhile:1>")
+                assert torch.equal(weight(), untouched)
+                model.prepare_training(checkpointing=True, text_encoder=False)
+                before = gradients(model, adapter, layers, text)
                 with attached(adapter, layers, model.read_weight):
                     attached_picture = draw("a photo")
                 plain, filed = draw("a photo"), draw("a photo <lora:meanwhile:1>")

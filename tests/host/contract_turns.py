@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,16 @@ class Turns:
             return state.job_no, state.job_count, state.sampling_step, state.sampling_steps
 
         assert forge.run(work) == (0, 1, 2, 9)
+
+    def test_our_pictures_do_not_become_the_last_prompt(self, forge: ForgeRoom) -> None:
+        from modules import shared
+        from modules.paths_internal import data_path
+
+        last = Path(data_path, "params.txt")
+        last.write_text("what a person asked for")
+        forge.picture()
+        assert last.read_text() == "what a person asked for"
+        assert shared.cmd_opts.no_prompt_history is False
 
     def test_places(self, forge: ForgeRoom) -> None:
         from modules import shared

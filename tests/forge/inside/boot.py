@@ -24,8 +24,11 @@ def main() -> None:
     sys.argv = ["launch.py", "--nowebui", "--skip-prepare-environment", "--skip-version-check", "--data-dir", data_dir]
     sys.argv += ["--always-cpu", "--skip-torch-cuda-test", "--ckpt-dir", checkpoints]
     import webui  # noqa: F401 - importing it starts Forge up to its page
+    from modules import script_callbacks
     from modules_forge import main_thread
 
+    # The built-in Lora extension makes `<lora:…>` known here.
+    script_callbacks.before_ui_callback()
     threading.Thread(target=_run_pytest, args=(repository, options)).start()
     main_thread.loop()
 
