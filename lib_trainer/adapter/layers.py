@@ -14,8 +14,10 @@ from lib_trainer.adapter.names import ALPHA, FILE_KEYS
 from lib_trainer.config import AdapterConfig
 from lib_trainer.errors import MissingPackage
 
-# Small products do not reach the speed of large ones, so one operation of theirs is counted as this many.
+# Multiply-adds of large products that one multiply-add of a small one takes, and one number that W1 mixes. Measured on
+# one CPU core in float32 over 17 shapes of SD 1.5 and SDXL: on each the faster way is taken, or they differ by under 7 %.
 _SMALL_PRODUCT_COST = 1.5
+_MIX_COST = 18
 
 
 class Factors(nn.Module):
@@ -120,18 +122,17 @@ class Factors(nn.Module):
     def _product_width(self, out: int, inner: int, kernel: int) -> int:
         """Multiply-adds per place of the product without ΔW."""
         if self.algo == "locon":
-            return (
-                self.rank * (inner * kernel + out)
-                if "mid" not in self.names
-                else self.rank * (inner + self.rank * kernel + out)
-            )
+            middle = self.rank * kernel if "mid" in self.names else 0
+            return self.rank * ((inner if middle else inner * kernel) + middle + out)
         rows, columns = self._first_shape()
-        out_k = out // rows
         if "w2" in self.names:
-            return inner * out_k * kernel + columns * rows * out_k
-        if "t2" in self.names:
-            return self.rank * (inner + columns * self.rank * kernel + columns * rows + out)
-        return self.rank * (inner * kernel + columns * rows + out)
+            width = out // rows
+            outside = inner * width * kernel
+        else:
+            width = self.rank
+            core = inner + columns * width * kernel if "t2" in self.names else inner * kernel
+            outside = width * (core + out)
+        return outside + columns * rows * width + _MIX_COST * (columns + rows) * width
 
     def _first_shape(self) -> tuple[int, int]:
         """(out_l, in_m) of LoKr's first factor."""
