@@ -17,7 +17,7 @@ from lib_trainer.demo.vocabulary import CONTEXT_TOKENS
 
 log = logging.getLogger(__name__)
 
-STEPS = 4500
+STEPS = 3400
 BATCH = 32
 # Each picture is seen at several noise levels at once: its caption is read only once.
 LEVELS = 2

@@ -22,7 +22,7 @@ ErrorOf = Callable[[Tensor], Tensor]
 
 STEPS = 5000
 REFINE_STEPS = 2400
-POLISH_STEPS = 6000
+POLISH_STEPS = 2400
 BATCH = 8
 LEARNING_RATE = 1.5e-3
 # Noise on the latents keeps neighbouring latents alike; the penalty keeps them from outgrowing it.

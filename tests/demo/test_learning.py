@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib_trainer.demo.datasets import heldout_face, prior_drawings, unseen_style
-from lib_trainer.demo.learning import STRENGTHS, LearningFigures, measure
+from lib_trainer.demo.learning import STRENGTHS, TIMESTEPS, LearningFigures, measure
 from lib_trainer.families import SD1
 from lib_trainer.host.base import TextCond
 
@@ -19,12 +19,14 @@ class FakeModel:
     def __init__(self):
         self.skill = {"jeff": 0.0, "": 0.5}
         self.prepared = False
+        self.latents = {}
 
     def encode_images(self, pixels):
         assert not self.prepared, "the VAE may have left the device"
-        self.latents = torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 0]]
-        self.by_count = getattr(self, "by_count", {}) | {len(pixels): self.latents}
-        return self.latents
+        latents = torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 0]]
+        # Sets of pictures are told apart by their number.
+        self.latents[len(pixels)] = latents
+        return latents
 
     def encode_text(self, prompts, clip_skip, *, grad=False):
         self.concept = "jeff" if "jeff" in prompts[0] else ""
@@ -36,7 +38,8 @@ class FakeModel:
     def predict(self, x_t, t, text, sizes):
         assert sizes.pixels.shape == (len(x_t), 6)
         alpha = self.alphas_cumprod[t][:, None, None, None]
-        noise = (x_t - alpha.sqrt() * self.by_count[len(x_t)]) / (1 - alpha).sqrt()
+        latents = self.latents[len(x_t) // len(TIMESTEPS)].repeat(len(TIMESTEPS), 1, 1, 1)
+        noise = (x_t - alpha.sqrt() * latents) / (1 - alpha).sqrt()
         return self.skill[self.concept] * noise
 
     @contextmanager
