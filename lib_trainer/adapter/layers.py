@@ -15,7 +15,7 @@ from lib_trainer.config import AdapterConfig
 from lib_trainer.errors import MissingPackage
 
 # Multiply-adds of large products that one multiply-add of a small one takes, and one number that W1 mixes. Measured on
-# one CPU core in float32 over 17 shapes of SD 1.5 and SDXL: on each the faster way is taken, or they differ by under 7 %.
+# a CPU core, float32, 17 shapes of SD 1.5 and SDXL: the faster way is taken on each, or they differ by under 7 %.
 _SMALL_PRODUCT_COST = 1.5
 _MIX_COST = 18
 
