@@ -163,7 +163,8 @@ def _take_out_loras(engine: Any) -> None:
     engine.forge_objects_after_applying_lora = original.shallow_copy()
     engine.current_lora_hash = str([])
     for patcher in (original.unet, original.clip.patcher):
-        patcher.lora_loader.refresh(lora_patches={}, offload_device=patcher.offload_device)
+        # By force: a merge that failed half-way left weights changed, and the loader believing that none are.
+        patcher.lora_loader.refresh(lora_patches={}, offload_device=patcher.offload_device, force_refresh=True)
 
 
 @contextmanager

@@ -63,6 +63,8 @@ class ForgeRoom:
         from modules import shared
         from modules_forge import main_entry
 
+        # "Original" divides by the mean of the hidden states, which is zero in checkpoints of random weights.
+        shared.opts.data["emphasis"] = "No norm"
         shared.opts.data["sd_model_checkpoint"] = checkpoint or self.checkpoint
         shared.opts.data["forge_unet_storage_dtype"] = storage
         main_entry.refresh_model_loading_parameters()
@@ -83,12 +85,13 @@ def fake_forge(folder: Path, checkpoint: str) -> Iterator[ForgeRoom]:
         paths_internal.data_path = str(folder)
         shared.cmd_opts.lora_dir = str(folder / "Lora")
         shared.cmd_opts.ckpt_dir = str(folder / "Stable-diffusion")
-        shared.opts.sd_model_checkpoint = checkpoint
         sd_models.list_models()
         thread = threading.Thread(target=main_thread.loop, name="generation", daemon=True)
         thread.start()
         try:
-            yield ForgeRoom(ForgeHost(), checkpoint, thread.name)
+            room = ForgeRoom(ForgeHost(), checkpoint, thread.name)
+            room.select()
+            yield room
         finally:
             main_thread.stopped.set()
             thread.join()

@@ -72,10 +72,9 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
 
 
 def parts_of(forge: ForgeRoom) -> list[nn.Module]:
-    """UNet, text encoders and VAE of the selected checkpoint, which is loaded if need be."""
-    from modules.sd_models import forge_model_reload
-
-    objects = forge.run(forge_model_reload)[0].forge_objects_original
+    """UNet, text encoders and VAE of the selected checkpoint, as they are after a picture without LoRAs."""
+    forge.picture()
+    objects = forge.engine.forge_objects_original
     return [objects.unet.model, objects.clip.cond_stage_model, objects.vae.first_stage_model]
 
 

@@ -99,8 +99,9 @@ def _delta(kind, parts, alpha):
             a, b = parts[f"lokr_w{n}_a"], parts[f"lokr_w{n}_b"]
             rank, core = b.shape[0], parts.get("lokr_t2") if n == 2 else None
             factor = a @ b if core is None else _tucker(core, a, b)
-        pair.append(factor.contiguous())
+        pair.append(factor)
     first, second = pair
+    # As in the real one, this fails on what `_tucker` returns: no LoKr in tucker form can be used.
     return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - 2)), second), rank
 
 
