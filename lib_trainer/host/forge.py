@@ -58,9 +58,14 @@ class ForgeHost:
 
         with webui.generation_turn():
             main_thread.run_and_wait_result(work)
-        if "error" in outcome:
-            raise outcome["error"]
-        return outcome["result"]
+        if "error" not in outcome:
+            return outcome.pop("result")
+        error = outcome.pop("error")
+        try:
+            raise error
+        finally:
+            # Its traceback leads back to this frame: a circle that would keep all of the failed run's tensors.
+            del error
 
     @contextmanager
     def open_model(self) -> Iterator[HostModel]:

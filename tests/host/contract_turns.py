@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,25 @@ class Turns:
         with pytest.raises(SystemExit):
             forge.run(lambda: exec("raise SystemExit"))
         assert forge.run(lambda: 1) == 1
+
+    def test_what_a_failed_turn_held_is_free_at_once(self, forge: ForgeRoom) -> None:
+        class Tensors:
+            pass
+
+        seen = []
+
+        def fail() -> None:
+            held = Tensors()
+            seen.append(weakref.ref(held))
+            raise UserError("No.")
+
+        gc.disable()
+        try:
+            with suppress(UserError):
+                forge.run(fail)
+            assert seen[0]() is None
+        finally:
+            gc.enable()
 
     def test_a_turn_is_on_the_generation_thread_under_the_lock(self, forge: ForgeRoom) -> None:
         from modules import shared

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +87,17 @@ def test_no_checkpoint_at_all(tmp_path: Path, forge: ForgeRoom) -> None:
         sd_models.checkpoints_list.update(kept[0])
         sd_models.checkpoint_aliases.update(kept[1])
         forge.select()
+
+
+def test_a_file_may_be_announced_before_any_checkpoint_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import pathlib\n"
+        "from tests.fakes.forge_room import fake_forge\n"
+        f"with fake_forge(pathlib.Path({str(tmp_path)!r}, 'forge'), 'sd1.safetensors') as room:\n"
+        "    room.run(lambda: room.host.lora_changed(room.host.lora_dir / 'new.safetensors'))\n"
+        "    assert not hasattr(room.engine, 'forge_objects')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
 
 
 def test_a_vae_that_makes_no_numbers_is_an_error(forge: ForgeRoom) -> None:
