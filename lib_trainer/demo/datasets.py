@@ -6,7 +6,8 @@ Neither the character nor the rendering style exists in the world that the embed
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import count as numbers
+from itertools import islice, product
 from pathlib import Path
 from random import Random
 
@@ -94,8 +95,9 @@ def unseen_style() -> list[Drawing]:
 
 
 def prior_drawings(count: int = 16) -> list[Drawing]:
-    """Pictures of the world that have nothing to do with the character or the style."""
-    return [draw_random(Random(f"prior {number}"), SIZE_PX) for number in range(count)]
+    """Pictures of the world that have nothing to do with the character or the style: things and shapes, no people."""
+    drawings = (draw_random(Random(f"prior {number}"), SIZE_PX) for number in numbers())
+    return list(islice((drawing for drawing in drawings if "person" not in drawing.caption), count))
 
 
 def _draw_jeff(rng: Random, expression: str, gaze: str, background: str) -> Drawing:
