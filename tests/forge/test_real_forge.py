@@ -3,7 +3,8 @@
     FORGE_DIR=… [FORGE_PYTHON=…] [FORGE_CHECKPOINTS=a.safetensors,b.safetensors] pytest tests/forge
 
 `FORGE_DIR` names the installation, `FORGE_PYTHON` its interpreter (by default the one in its `venv`; it needs pytest),
-`FORGE_CHECKPOINTS` files in its `models/Stable-diffusion`. The installation itself is not written to.
+`FORGE_CHECKPOINTS` files in its `models/Stable-diffusion`, where `sd15.safetensors` is looked for as well. The
+installation itself is not written to.
 """
 
 from __future__ import annotations
@@ -32,10 +33,18 @@ def _python() -> str:
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_the_contract_holds(checkpoint: str, tmp_path: Path) -> None:
+    _inside(checkpoint, tmp_path)
+
+
+def test_full_size_sd15(tmp_path: Path) -> None:
+    _inside("sd15.safetensors", tmp_path, "-k", "full_size")
+
+
+def _inside(checkpoint: str, data_dir: Path, *options: str) -> None:
     if not Path(FORGE_DIR, "models", "Stable-diffusion", checkpoint).exists():
         pytest.skip(f"{checkpoint} is not in Forge's models/Stable-diffusion")
-    inside = Path(__file__).with_name("inside")
-    command = [_python(), str(inside / "boot.py"), FORGE_DIR, str(tmp_path), checkpoint]
+    boot = Path(__file__).with_name("inside") / "boot.py"
+    command = [_python(), str(boot), FORGE_DIR, str(data_dir), checkpoint, *options]
     environment = {**os.environ, "TRAIN_LORA_INSIDE_FORGE": checkpoint, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

@@ -114,6 +114,26 @@ class Loras:
         _write(forge, "file_name", _adapter(forge), ss_output_name="alias_of_it")
         assert forge.picture("a photo <lora:file_name:1>") == forge.picture("a photo <lora:alias_of_it:1>")
 
+    def test_those_that_are_merged_in_every_forward_are_taken_out(self, forge: ForgeRoom) -> None:
+        forge.select(storage="float8-e4m3fn (fp16 LoRA)")
+
+        def work() -> None:
+            with forge.host.open_model() as model:
+                assert not any(hasattr(module, "forge_online_loras") for module in model.unet.modules())
+                for layer in model.adaptable_layers()[:8]:
+                    weight, _ = model.read_weight(layer, torch.zeros(1, device=model.device))
+                    assert torch.equal(weight, layer.module.weight.float())
+
+        try:
+            plain = forge.picture()
+            _write(forge, "online", _adapter(forge))
+            assert forge.picture("a photo <lora:online:1>") != plain
+            assert any(hasattr(m, "forge_online_loras") for m in forge.engine.forge_objects.unet.model.modules())
+            forge.run(work)
+            assert forge.picture() == plain
+        finally:
+            forge.select()
+
     def test_one_that_broke_while_it_was_merged_is_taken_out_whole(self, forge: ForgeRoom) -> None:
         clean = forge.clean_picture()
         _write(forge, "broken", _adapter(forge, LOKR_TUCKER))
