@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lib_trainer import run as runs
+from lib_trainer.adapter.attach import Adapter
 from lib_trainer.config import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Finished, Progress, Saved, Step, StopRequested
@@ -166,6 +170,24 @@ class Runs:
         assert drawn[0] != clean
         assert all(torch.equal(disturbed[key], plain[key]) for key in plain)
         assert forge.picture() == clean
+
+    def test_nothing_of_a_run_stays_in_memory(
+        self, forge: ForgeRoom, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Imported here: what a first import logs during the run, pytest keeps with the run's frames.
+        pytest.importorskip("lycoris.modules.loha")
+        made: list[weakref.ref[Adapter]] = []
+        make = runs.new_adapter
+
+        def noting(*args: Any) -> Adapter:
+            adapter = make(*args)
+            made.append(weakref.ref(adapter))
+            return adapter
+
+        monkeypatch.setattr(runs, "new_adapter", noting)
+        drive(forge, recipe(pictures, "forgotten", max_train_steps=1))
+        gc.collect()
+        assert made[0]() is None
 
     def test_copies_on_the_way_can_be_used(self, forge: ForgeRoom, pictures: Path) -> None:
         events = drive(forge, recipe(pictures, "staged", save_every_n_steps=1))
