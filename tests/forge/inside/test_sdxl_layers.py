@@ -26,11 +26,12 @@ def test_sdxl_has_788_layers_and_forge_knows_each(forge: ForgeRoom) -> None:
         "adm_in_channels": 2816,
     }  # fmt: skip
     with torch.device("meta"), using_forge_operations(device="meta", dtype=torch.float16):
-        unet = IntegratedUNet2DConditionModel(**{k: list(v) if isinstance(v, list) else v for k, v in measures.items()})
+        unet = IntegratedUNet2DConditionModel(**measures)
         for module in unet.modules():
             if hasattr(module, "dummy"):
                 module.weight = torch.nn.Parameter(torch.empty(module.out_features, module.in_features))
-    unet.config = measures
+    # As Forge's loader notes them.
+    unet._internal_dict = measures
     root = torch.nn.Module()
     root.diffusion_model, root.config = unet, SimpleNamespace(huggingface_repo="stable-diffusion-xl")
     layers = webui.unet_layers(unet, SDXL, dense_shape)
