@@ -1,10 +1,23 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 
 import pytest
 
 from tests.fakes.forge_room import ForgeRoom, fake_forge
+
+
+@pytest.fixture(scope="package", autouse=True)
+def collected_quickly() -> Iterator[None]:
+    """Every give-back collects garbage: that need not look through what the imports have made."""
+    with suppress(ImportError):
+        import_module("lycoris.modules.loha")
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module", params=["sd1.safetensors", "sdxl.safetensors"])
