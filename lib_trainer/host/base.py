@@ -142,7 +142,11 @@ class Host(Protocol):
         """The checkpoint that is selected in the host, loaded if need be. On exit the host is as it was."""
 
     def generate(self, request: GenerateRequest) -> list[Image]:
-        """Pictures through the host's own text-to-image, LoRA syntax included. Call it inside `run_exclusive`."""
+        """Pictures through the host's own text-to-image, LoRA syntax included. Call it inside `run_exclusive`.
+
+        While a model is open it draws with that one, an attached adapter included, and training may go on afterwards.
+        Interrupted, it returns fewer pictures than were asked for, or none.
+        """
 
     def lora_changed(self, path: Path) -> None:
         """`path` was written: forget every cache that would show the old file, and list the new one."""
