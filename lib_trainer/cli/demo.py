@@ -22,7 +22,7 @@ from lib_trainer.preview.grid import Column, strength_columns
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.85, 1.0)
 COMBINED_FILE = "combined_grid.png"
-REQUEST = GenerateRequest("", width_px=SIZE_PX, height_px=SIZE_PX, steps=25, cfg_scale=4.0, seed=3)
+REQUEST = GenerateRequest("", width_px=SIZE_PX, height_px=SIZE_PX, steps=25, cfg_scale=1.5, seed=5)
 COMBINED_PROMPTS = (
     f"portrait of {FACE_WORD} in {STYLE_WORD} style",
     f"{FACE_WORD}, portrait photo, smiling, looking at camera",
@@ -54,7 +54,7 @@ def run_demo(out: Path, kinds: Sequence[str]) -> Answer:
 
 def _teach(host: StandaloneHost, lesson: Lesson, out: Path, prefix: str) -> tuple[dict[str, Any], list[str]]:
     started = time.monotonic()
-    recipe = lesson.recipe(lesson.draw_dataset(out / "data" / lesson.name)).check()
+    recipe = lesson.recipe(lesson.draw(out / "data" / lesson.name)).check()
     say(f"Teaching {lesson.name} with {lesson.preset}, {recipe.training.max_train_steps} steps.")
     finished, notices = train(host, recipe)
     seconds = time.monotonic() - started

@@ -1,19 +1,21 @@
 """The shipped recipes, made small enough for the embedded model and two CPU cores.
 
-Everything that differs from `presets/` stands here: the model is a thousandth of Stable Diffusion's size and draws
-64×64 px, so it wants larger steps and far fewer of them.
+Everything that differs from `presets/` stands here: the model is a three-hundredth of Stable Diffusion's size and
+draws 64×64 px, so it wants far fewer steps, and forgets sooner what it knew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from lib_trainer.config import Recipe
 from lib_trainer.demo import datasets
-from lib_trainer.demo.world import Drawing
+from lib_trainer.demo.world import Drawing, draw_random
 from lib_trainer.recipes import PRESET_DIR, load_recipe
 
 # What the embedded model can do at all.
@@ -25,13 +27,14 @@ EMBEDDED_SIZES: dict[str, Any] = {
 }
 _BOTH: dict[str, Any] = {
     **EMBEDDED_SIZES,
-    "train_batch_size": 4,
+    "train_batch_size": 8,
     "optimizer": "AdamW",
     "mixed_precision": "fp32",
     # Memory is no concern here, time is; and what is cached fits into RAM.
     "gradient_checkpointing": False,
     "cache_latents_to_disk": False,
 }
+REMINDERS = 60
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Lesson:
         preset: file name of the recipe it is taught with.
         overrides: settings that differ from that file.
         draw_dataset: writes the pictures into a folder.
+        reminder_repeats: how often an epoch shows each of REMINDERS pictures of what the model knows already, which
+            kohya calls regularisation pictures: they keep it from forgetting.
         heldout: pictures of the same thing that are not in that folder.
         unseen: the thing under captions it was never seen with; empty where there is nothing like it.
         prompts: what the grid shows.
@@ -51,22 +56,41 @@ class Lesson:
     preset: str
     overrides: dict[str, Any]
     draw_dataset: Callable[[Path], Path]
+    reminder_repeats: int
     heldout: Callable[[], Sequence[Drawing]]
     unseen: Callable[[], Sequence[Drawing]]
     prompts: tuple[str, ...]
 
+    def draw(self, folder: Path) -> Path:
+        """Writes the dataset and the reminders below `folder`, and returns it."""
+        self.draw_dataset(folder)
+        reminders = folder / f"{self.reminder_repeats}_reminders"
+        reminders.mkdir(exist_ok=True)
+        for number, drawing in enumerate(_reminders()):
+            drawing.picture.save(reminders / f"{number:02}.png")
+            (reminders / f"{number:02}.txt").write_text(drawing.caption + "\n", encoding="utf-8")
+        return folder
+
     def recipe(self, data: Path) -> Recipe:
         """The preset with the overrides, for the pictures in `data`."""
         loaded = load_recipe(PRESET_DIR / self.preset).recipe
-        return loaded.with_values({**_BOTH, **self.overrides, "train_data_dir": str(data), "output_name": self.name})
+        names = {"train_data_dir": str(data), "output_name": self.name, "trigger_word": self.name}
+        return loaded.with_values({**_BOTH, **self.overrides, **names})
+
+
+def _reminders() -> Iterator[Drawing]:
+    """Pictures of the model's world in its plain style: what is to be learned may be a style."""
+    drawings = (draw_random(Random(f"reminder {number}"), datasets.SIZE_PX) for number in count())
+    return islice((drawing for drawing in drawings if "style" not in drawing.caption), REMINDERS)
 
 
 LESSONS = {
     "face": Lesson(
         name=datasets.FACE_WORD,
         preset="loha_face_config_8gb.json",
-        overrides={"learning_rate": 4e-3, "max_train_steps": 400},
+        overrides={"learning_rate": 3e-4, "max_train_steps": 350},
         draw_dataset=datasets.draw_face_dataset,
+        reminder_repeats=2,
         heldout=datasets.heldout_face,
         unseen=tuple,
         prompts=(
@@ -78,8 +102,9 @@ LESSONS = {
     "style": Lesson(
         name=datasets.STYLE_WORD,
         preset="lokr_style_config_8gb.json",
-        overrides={"learning_rate": 2e-3, "max_train_steps": 400},
+        overrides={"learning_rate": 4e-3, "max_train_steps": 500},
         draw_dataset=datasets.draw_style_dataset,
+        reminder_repeats=4,
         heldout=datasets.heldout_style,
         unseen=datasets.unseen_style,
         prompts=(

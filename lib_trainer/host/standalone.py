@@ -57,7 +57,7 @@ class StandaloneHost:
 
     @cached_property
     def _pipeline(self) -> DiffusionPipeline:
-        if self.is_embedded and not self.checkpoint.is_dir():
+        if self.is_embedded and not (self.checkpoint / "model_index.json").is_file():
             raise UserError("The embedded model is not part of this installation.", "Name a checkpoint.")
         # Checkpoints come in half precision, and a CPU is slow at it.
         return open_pipeline(self.checkpoint, torch.float32 if self.device == _CPU else torch.float16)

@@ -50,7 +50,7 @@ def test_a_second_run_writes_the_same_bytes(embedded, quick, tmp_path):
     files = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         lesson = LESSONS["face"]
-        finished, _ = train(StandaloneHost(folder), lesson.recipe(lesson.draw_dataset(folder / "data")))
+        finished, _ = train(StandaloneHost(folder), lesson.recipe(lesson.draw(folder / "data")))
         files.append(finished.path.read_bytes())
     assert files[0] == files[1]
     metadata = read_metadata(finished.path)
