@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -107,8 +108,16 @@ def store_model(vae: AutoencoderKL, text_encoder: nn.Module, unet: nn.Module, fo
     )
     kept = {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
     pipeline.to(memory_format=torch.contiguous_format).save_pretrained(folder, safe_serialization=True)
+    _name_as_ever(folder / "text_encoder" / "model.safetensors")
     # Newer releases save a tokenizer in one file of their own; older ones open only ours. Both open ours.
     for path in (folder / "tokenizer").iterdir():
         path.unlink()
     for path, content in kept.items():
         path.write_bytes(content)
+
+
+def _name_as_ever(path: Path) -> None:
+    """transformers from release 5 on leaves `text_model.` out of a CLIP text encoder's names; older ones want it."""
+    tensors = load_file(path)
+    named = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in tensors.items()}
+    save_file(named, path, {"format": "pt"})

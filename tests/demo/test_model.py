@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 
 from lib_trainer.demo.learn_vae import to_pixels
 from lib_trainer.demo.model import WEIGHTS, new_vae, settle_latents
@@ -20,6 +21,11 @@ def pipeline():
 
 def test_weights_are_small():
     assert 1_000_000 < sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= MAX_BYTES
+
+
+def test_every_release_of_transformers_finds_the_text_encoder_by_name():
+    with safe_open(WEIGHTS / "text_encoder" / "model.safetensors", "pt") as file:
+        assert all(name.startswith("text_model.") for name in file.keys())  # noqa: SIM118 - safe_open is no mapping
 
 
 def test_it_draws_a_red_circle_on_a_blue_background(pipeline):
