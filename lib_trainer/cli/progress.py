@@ -78,6 +78,7 @@ class _Bar:
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+        self._phase = ""
 
     def __enter__(self) -> _Bar:
         return self
@@ -99,8 +100,9 @@ class _Bar:
         tqdm.write(text, file=sys.stderr)
 
     def _move(self, phase: str, done: int, total: int) -> None:
-        if self._bar is None or self._bar.desc != f"{phase}: ":
+        if self._bar is None or self._phase != phase:
             self.__exit__()
+            self._phase = phase
             self._bar = tqdm(total=total, desc=phase, file=sys.stderr)
         self._bar.total = total
         self._bar.update(done - self._bar.n)

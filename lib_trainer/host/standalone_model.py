@@ -32,7 +32,8 @@ _CPU = torch.device("cpu")
 class StandaloneModel:
     """A pipeline's parts; implements `host.base.HostModel`.
 
-    At rest all parts lie on the CPU; each goes to `device` when it is needed and stays until it is in the way.
+    At rest all parts lie on the CPU; each goes to `device` when it is needed and stays until it is in the way. In the
+    end every part is back where it was, which is the device for pictures that are drawn while training.
 
     Args:
         undo: takes the context managers of every change made to the parts; whoever borrows closes it.
@@ -49,15 +50,20 @@ class StandaloneModel:
         self.unet: nn.Module = pipeline.unet
         self.pipeline = pipeline
         self._undo = undo
-        undo.callback(self.place)
+        for part in self._parts:
+            undo.callback(part.to, part.device)
 
     @property
     def text_encoders(self) -> list[nn.Module]:
         return [self.pipeline.text_encoder, *([self.pipeline.text_encoder_2] if self.family is SDXL else [])]
 
+    @property
+    def _parts(self) -> list[nn.Module]:
+        return [self.unet, self.pipeline.vae, *self.text_encoders]
+
     def place(self, *on_device: nn.Module) -> None:
         """These parts on the device, all others on the CPU."""
-        for part in (self.unet, self.pipeline.vae, *self.text_encoders):
+        for part in self._parts:
             part.to(self.device if part in on_device else _CPU)
 
     def encode_images(self, pixels: Tensor) -> Tensor:

@@ -309,6 +309,27 @@ def test_guidance_and_negative_prompt_have_a_say(host):
     assert not any(np.array_equal(a, b) for a, b in zip(pictures, pictures[1:] + pictures[:1], strict=True))
 
 
+def test_pictures_can_be_drawn_while_training(host):
+    with host.open_model() as model:
+        layers = model.adaptable_layers()
+        adapter = save_random_adapter(model, host.lora_dir / "one.safetensors", 1)
+        given = inputs(model)
+        plain = drawn(host, "a cat")[0]
+        model.prepare_training(checkpointing=True, text_encoder=False)
+        with attached(adapter, layers, model.read_weight):
+            before = model.predict(*given)
+            assert np.abs(drawn(host, "a cat")[0] - drawn(host, "a cat <lora:one:0.5>")[0]).max() > 1
+            assert not np.array_equal(drawn(host, "a cat")[0], plain)
+            after = model.predict(*given)
+            assert torch.equal(after, before)
+            after.square().mean().backward()
+            assert all(parameter.grad is not None for parameter in adapter.parameters())
+    merged = drawn(host, "a cat <lora:one:1>")[0]
+    with host.open_model() as model, attached(adapter, layers, model.read_weight):
+        assert np.abs(drawn(host, "a cat")[0] - merged).max() <= 1
+    assert np.array_equal(drawn(host, "a cat")[0], plain)
+
+
 def test_sdxl_draws(tmp_path):
     tiny_pipeline(SDXL, tmp_path).save_pretrained(tmp_path / "xl")
     host = StandaloneHost(tmp_path, tmp_path / "xl")
