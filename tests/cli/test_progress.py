@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lib_trainer.cli.main import main
-from lib_trainer.cli.progress import follow
+from lib_trainer.cli.progress import _Bar, follow
 from lib_trainer.events import Finished, Notice, Progress, Saved, Step, StopRequested
 from tests.cli.test_main import train
 
@@ -139,3 +139,15 @@ def test_ctrl_c_on_the_program_saves_a_whole_file(weights, pictures, tmp_path):
         "jeff.json",
         "jeff.safetensors",
     ]
+
+
+def test_each_phase_has_one_bar(capsys):
+    with _Bar() as bar:
+        for number in range(1, 6):
+            bar.show(Progress("caching", number, 5))
+        for number in range(1, 6):
+            bar.show(Step(number, 5, 1, 0.5, 1e-4, 0.1))
+    said = capsys.readouterr().err
+    # A bar that is closed leaves its line behind.
+    assert said.count("\n") == 2
+    assert "caching: 100%" in said and "training: 100%" in said
