@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
+from lib_trainer.adapter.functional import lokr_second
 from lib_trainer.adapter.layers import Factors
 from lib_trainer.adapter.metadata import file_hashes
 from lib_trainer.adapter.names import ALPHA, FILE_KEYS, algo_of, split_key
@@ -47,10 +48,20 @@ def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
     tensors = {}
     for layer, factors in adapter.layers.items():
         tensors[f"{layer}.{ALPHA}"] = torch.tensor(factors.alpha)
-        for name, value in factors.tensors.items():
+        for name, value in _readable(factors).items():
             key = f"{layer}.{FILE_KEYS[factors.algo][name]}"
             tensors[key] = value.detach().to("cpu", DTYPES[precision]).contiguous()
     return tensors
+
+
+def _readable(factors: Factors) -> dict[str, Tensor]:
+    """The factors as every reader understands them: Forge fails on LoKr's tucker core, so W2 is written out in full."""
+    tensors = factors.tensors
+    if factors.algo != "lokr" or "t2" not in tensors:
+        return tensors
+    whole = {name: value for name, value in tensors.items() if name in ("w1", "w1_a", "w1_b")}
+    # With two full factors readers scale by 1; with a low-rank W1 by alpha / rank as before.
+    return {**whole, "w2": lokr_second(tensors) * (factors.scale if "w1" in whole else 1.0)}
 
 
 def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
