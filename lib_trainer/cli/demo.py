@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_trainer.cli.grid import GRID_FILE, draw_grid, save_picture
+from lib_trainer.cli.hosts import open_host
 from lib_trainer.cli.output import Answer, say
 from lib_trainer.cli.progress import train
 from lib_trainer.cli.train import describe_run, summarize_run
@@ -35,7 +36,7 @@ COMBINED_PROMPTS = (
 def run_demo(out: Path, kinds: Sequence[str]) -> Answer:
     """Trains each lesson, measures it and draws its grid; with two, also the two together."""
     started = time.monotonic()
-    host = StandaloneHost(out)
+    host = open_host(out)
     trained: dict[str, Any] = {}
     values: dict[str, Any] = {"trained": trained, "stopped_early": False}
     lines: list[str] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL.Image import Image
 from tqdm import tqdm
 
+from lib_trainer.cli.hosts import open_host
 from lib_trainer.cli.output import Answer
 from lib_trainer.disk import write_whole
 from lib_trainer.errors import UserError
@@ -23,7 +24,7 @@ GRID_FILE = "strength_grid.png"
 
 def run_grid(given: argparse.Namespace) -> Answer:
     """Draws, and answers where the grid is."""
-    host = StandaloneHost(given.out, given.checkpoint)
+    host = open_host(given.out, given.checkpoint)
     strengths = [_number(part, "--strengths") for part in given.strengths.split(",")]
     other = None
     if given.other:

@@ -144,8 +144,8 @@ def _run_inspect(given: argparse.Namespace) -> Answer:
 
 
 def _run_ui(given: argparse.Namespace) -> Answer:
-    from lib_trainer.host.standalone import StandaloneHost
+    from lib_trainer.cli.hosts import open_host
     from lib_trainer.ui.page import serve
 
-    serve(StandaloneHost(given.out, given.checkpoint), port=given.port)
+    serve(open_host(given.out, given.checkpoint), port=given.port)
     return Answer({"stopped": True})

@@ -7,18 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lib_trainer.cli.hosts import open_host
 from lib_trainer.cli.output import Answer, say
 from lib_trainer.cli.progress import train
 from lib_trainer.demo.recipes import EMBEDDED_SIZES
 from lib_trainer.errors import UserError
 from lib_trainer.events import Finished
-from lib_trainer.host.standalone import StandaloneHost
 from lib_trainer.recipes import LoadedRecipe, load_recipe, presets
 
 
 def run_train(given: argparse.Namespace) -> Answer:
     """Trains, and answers where the adapter is. Raises ConfigError with every setting that cannot be."""
-    host = StandaloneHost(given.out, given.checkpoint)
+    host = open_host(given.out, given.checkpoint)
     loaded = open_recipe(given.recipe)
     notices = list(loaded.notices)
     values: dict[str, Any] = {"train_data_dir": str(given.data), "output_name": given.name}
