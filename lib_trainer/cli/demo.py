@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,7 @@ from lib_trainer.preview.grid import Column, strength_columns
 STRENGTHS = (0.0, 0.5, 0.7, 0.85, 1.0)
 COMBINED_FILE = "combined_grid.png"
 # The embedded model follows its captions with little guidance, and more of it would draw over the adapters.
-REQUEST = GenerateRequest("", width_px=SIZE_PX, height_px=SIZE_PX, steps=25, cfg_scale=1.5, seed=1)
-COMBINED_SEED = 5
+REQUEST = GenerateRequest("", width_px=SIZE_PX, height_px=SIZE_PX, steps=25, cfg_scale=1.5, seed=5)
 COMBINED_PROMPTS = (
     f"portrait of {FACE_WORD} in {STYLE_WORD} style",
     f"{FACE_WORD}, portrait photo, looking at camera",
@@ -128,5 +127,5 @@ def _draw_together(host: StandaloneHost, path: Path) -> Path:
         Column(f"{STYLE_WORD} 0.6", style),
         Column("both", f"{face} {style}"),
     ]
-    save_picture(path, draw_grid(host, replace(REQUEST, seed=COMBINED_SEED), COMBINED_PROMPTS, columns))
+    save_picture(path, draw_grid(host, REQUEST, COMBINED_PROMPTS, columns))
     return path

@@ -1,0 +1,125 @@
+"""The embedded model learns: shorter lessons than the demo's, the same figures, and readers that are not ours.
+
+`python -m lib_trainer demo --recipe both --json` gives the figures of the whole lessons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lib_trainer.cli.demo import measure_file
+from lib_trainer.cli.hosts import open_host
+from lib_trainer.cli.progress import train
+from lib_trainer.demo.learning import LearningFigures
+from lib_trainer.demo.recipes import LESSONS
+from lib_trainer.host.base import SizeCond
+from lib_trainer.host.standalone import StandaloneHost
+from lib_trainer.host.standalone_lora import merged_loras
+
+STEPS = {"face": 100, "style": 120}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory) -> dict[str, tuple[StandaloneHost, Path, LearningFigures]]:
+    """Kind -> host, adapter file and figures after a short lesson."""
+    learned = {}
+    for kind, lesson in LESSONS.items():
+        with one_thread():
+            out = tmp_path_factory.mktemp(kind)
+            host = open_host(out)
+            assert torch.get_num_threads() == 1
+            recipe = lesson.recipe(lesson.draw(out / "data"))
+            recipe = recipe.with_values({"max_train_steps": STEPS[kind], "latent_variants": 2})
+            finished, _ = train(host, recipe)
+            learned[kind] = (host, finished.path, measure_file(host, finished.path, lesson))
+    return learned
+
+
+def test_a_face_is_learned_and_the_rest_is_kept(lessons):
+    figures = lessons["face"][2]
+    assert figures.gain > 0.25
+    assert figures.grows_with_strength
+    assert figures.prior_rise < 0.15
+
+
+def test_a_style_is_learned_for_subjects_never_seen_in_it(lessons):
+    figures = lessons["style"][2]
+    assert figures.gain > 0.35
+    assert figures.grows_with_strength
+    assert 1 - figures.unseen[1.0] / figures.unseen[0.0] > 0.35
+    assert figures.prior_rise < 0.15
+
+
+@contextmanager
+def drawing_model(host: StandaloneHost, path: Path) -> Iterator[tuple[nn.Module, tuple, Tensor]]:
+    """The UNet, something to say to it, and what it answers with the file at strength 1."""
+    with host.open_model() as model, torch.no_grad():
+        x_t = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+        given = (x_t, torch.tensor([500]), model.encode_text(["jeff_person, portrait photo"], 1))
+        nothing = SizeCond(torch.zeros(1, 6))
+        plain = model.predict(*given, nothing)
+        with merged_loras(model.adaptable_layers(), [(path, 1.0)]):
+            ours = model.predict(*given, nothing)
+        assert (ours - plain).abs().max() > 0.05
+        yield model.unet, (given[0], given[1], given[2].context), ours
+
+
+@pytest.mark.parametrize("kind", list(LESSONS))
+def test_lycoris_draws_the_same_with_the_file(kind, lessons, monkeypatch):
+    import lycoris
+    from lycoris.wrapper import LycorisNetwork
+
+    monkeypatch.setattr(LycorisNetwork, "LORA_PREFIX", "lora_unet")
+    host, path, _ = lessons[kind]
+    with drawing_model(host, path) as (unet, given, ours):
+        network, _ = lycoris.create_lycoris_from_weights(1.0, str(path), unet)
+        network.apply_to()
+        theirs = unet(*given).sample
+        network.restore()
+    assert len(network.loras) == len({key.split(".")[0] for key in load_file(path)})
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(LESSONS))
+def test_peft_draws_the_same_with_the_file(kind, lessons):
+    """PEFT knows both kinds under these very names; diffusers itself reads neither."""
+    peft = pytest.importorskip("peft")
+    host, path, _ = lessons[kind]
+    tensors = load_file(path)
+    with drawing_model(host, path) as (unet, given, ours):
+        modules = {f"lora_unet_{name.replace('.', '_')}": name for name, _ in unet.named_modules()}
+        ranks, alphas, renamed = {}, {}, {}
+        for key, value in tensors.items():
+            layer, _, part = key.partition(".")
+            if part == "alpha":
+                alphas[modules[layer]] = float(value)
+                continue
+            renamed[f"base_model.model.{modules[layer]}.{part}"] = value.float()
+            if part in ("hada_w1_b", "lokr_w2_b"):
+                ranks[modules[layer]] = value.shape[0]
+        shared = {"r": 64, "alpha": 64, "rank_pattern": ranks, "alpha_pattern": alphas, "target_modules": list(alphas)}
+        if kind == "face":
+            config = peft.LoHaConfig(**shared, use_effective_conv2d=True)
+        else:
+            config = peft.LoKrConfig(**shared, decompose_factor=8)
+        adapted = peft.get_peft_model(unet, config).eval()
+        assert not peft.set_peft_model_state_dict(adapted, renamed).unexpected_keys
+        theirs = adapted(*given).sample
+        adapted.unload()
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
