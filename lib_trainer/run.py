@@ -45,9 +45,14 @@ def run(host: Host, recipe: Recipe) -> Events:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
     recipe = replace(recipe, dataset=replace(recipe.dataset, trigger_word=scan.trigger_word))
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
-    with explained_shortage(recipe), host.open_model() as model:
-        outcome = yield from _train(model, recipe, scan, host.cache_dir, target)
-    host.lora_changed(target)
+    saved: list[Path] = []
+    try:
+        with explained_shortage(recipe), host.open_model() as model:
+            outcome = yield from _train(model, recipe, scan, host.cache_dir, target, saved)
+    finally:
+        # Copies on the way stay, however the run ends, and must not show as the older ones of that name.
+        for path in saved:
+            host.lora_changed(path)
     if outcome.failure:
         with explained_shortage(recipe):
             raise outcome.failure
@@ -66,9 +71,9 @@ class _Outcome:
 
 
 def _train(
-    model: HostModel, recipe: Recipe, scan: Scan, cache_dir: Path, target: Path
+    model: HostModel, recipe: Recipe, scan: Scan, cache_dir: Path, target: Path, saved: list[Path]
 ) -> Generator[Event, None, _Outcome]:
-    """Everything that happens while the model is borrowed."""
+    """Everything that happens while the model is borrowed. The files it writes are added to `saved`."""
     _require_trainable_schedule(model)
     trains_text = recipe.training.text_encoder_lr > 0
     folder = cache_dir if recipe.dataset.cache_latents_to_disk else None
@@ -83,7 +88,7 @@ def _train(
     yield Notice(
         f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M numbers."
     )
-    outcome, saving = _Outcome(), Saving(target, recipe, model, adapter, latents.schedule)
+    outcome, saving = _Outcome(), Saving(target, recipe, model, adapter, latents.schedule, saved)
     with attached(adapter, layers, model.read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
         try:

@@ -23,13 +23,18 @@ _OURS = ("activation text", "sd version")
 
 @dataclass
 class Saving:
-    """Writes the adapter: at the end, and as often on the way as the recipe asks for."""
+    """Writes the adapter: at the end, and as often on the way as the recipe asks for.
+
+    Attributes:
+        saved: every adapter file that was written.
+    """
 
     target: Path
     recipe: Recipe
     model: HostModel
     adapter: Adapter
     schedule: Schedule
+    saved: list[Path]
 
     def is_due(self, step: Step) -> bool:
         """Whether a copy is kept after this step. The last step is the final file's."""
@@ -60,6 +65,7 @@ class Saving:
             recipe, family, checkpoint, trained_on, prediction=self.model.prediction, steps=step, epoch=epoch
         )
         save_adapter(path, tensors, metadata)
+        self.saved.append(path)
         _write_card(path.with_name(f"{name}.json"), card(recipe, family, checkpoint, trained_on, steps=step))
         return Saved(path, step)
 

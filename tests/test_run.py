@@ -123,6 +123,19 @@ def test_a_stop_while_caching_ends_the_run_without_a_file(forge: ForgeRoom, pict
     assert not list(forge.host.lora_dir.glob("never*"))
 
 
+def test_a_copy_of_a_run_that_was_given_up_is_what_the_next_picture_shows(forge: ForgeRoom, pictures: Path) -> None:
+    def give_up(event: Event) -> StopRequested | None:
+        return StopRequested(save=False) if isinstance(event, Step) and event.number == 5 else None
+
+    shown = []
+    for seed in (0, 1):
+        with pytest.raises(StopRequested):
+            drive(forge, recipe_of(pictures, "given-up", save_every_n_steps=4, seed=seed), give_up)
+        shown.append(forge.picture("a photo <lora:given-up-step00000004:1>"))
+    assert shown[0] != shown[1]
+    assert not (forge.host.lora_dir / "given-up.safetensors").exists()
+
+
 def test_a_loss_that_is_no_number_keeps_the_last_good_weights(forge: ForgeRoom, pictures: Path, monkeypatch) -> None:
     good = drive(forge, recipe_of(pictures, "good", max_train_steps=3, lr_scheduler="constant"))[-1].path
     whole, losses = loop.weighted_loss, []
