@@ -107,9 +107,18 @@ def _train(
                 raise
             outcome.failure = error
             yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
-    yield Progress("saving", 0, 1, f"Writing {target.name}")
-    yield saving.save(target, outcome.step, outcome.epoch)
+    yield from _said(Progress("saving", 0, 1, f"Writing {target.name}"))
+    yield from _said(saving.save(target, outcome.step, outcome.epoch))
     return outcome
+
+
+def _said(event: Event) -> Events:
+    """Says `event`; a wish to stop and save that comes at this moment is being fulfilled already."""
+    try:
+        yield event
+    except StopRequested as stop:
+        if not stop.save:
+            raise
 
 
 def _free_target(host: Host, recipe: Recipe) -> Path:

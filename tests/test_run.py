@@ -18,7 +18,7 @@ from PIL import Image
 from lib_trainer.adapter.files import read_adapter, read_metadata
 from lib_trainer.config import Recipe
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Event, Finished, Notice, Progress, Step, StopRequested
+from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
 from lib_trainer.run import run
 from lib_trainer.training import loop
 from tests.fakes.forge_room import ForgeRoom, fake_forge
@@ -121,6 +121,16 @@ def test_a_stop_while_caching_ends_the_run_without_a_file(forge: ForgeRoom, pict
     with pytest.raises(StopRequested):
         drive(forge, recipe_of(pictures, "never"), stop)
     assert not list(forge.host.lora_dir.glob("never*"))
+
+
+@pytest.mark.parametrize("moment", [Progress, Saved])
+def test_a_stop_that_comes_while_saving_loses_nothing(forge: ForgeRoom, pictures: Path, moment: type) -> None:
+    def stop(event: Event) -> StopRequested | None:
+        saving = isinstance(event, Saved) or (isinstance(event, Progress) and event.phase == "saving")
+        return StopRequested(save=True) if saving and isinstance(event, moment) else None
+
+    finished = drive(forge, recipe_of(pictures, f"late-{moment.__name__}"), stop)[-1]
+    assert isinstance(finished, Finished) and finished.steps == 6 and finished.path.exists()
 
 
 def test_a_copy_of_a_run_that_was_given_up_is_what_the_next_picture_shows(forge: ForgeRoom, pictures: Path) -> None:
