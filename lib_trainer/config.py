@@ -94,6 +94,9 @@ class TrainingConfig:
     )
     noise_offset: float = setting(0.0, "Noise offset", "Lets it learn dark and bright; at most 0.1.", low=0.0, high=1.0)
     gradient_checkpointing: bool = setting(True, "Save memory", "Recompute activations: slower, far less memory.")
+    fused_backward_pass: bool = setting(
+        False, "Step within backward", "Each layer learns as soon as it can: no gradient is kept, clipping is by layer."
+    )
     mixed_precision: str = setting(
         "bf16", "Compute in", "bf16 where the card has it, else fp16; fp32 on a CPU.", choices=PRECISIONS
     )
@@ -109,6 +112,24 @@ class OutputConfig:
     save_precision: str = setting("fp16", "Save as", "Number format of the file.", choices=PRECISIONS)
     save_every_n_epochs: int = setting(0, "Save every", "Also keep NAME-000003 …; 0 is off.", unit="epochs", low=0)
     save_every_n_steps: int = setting(0, "Save every", "Also keep NAME-step00000200 …; 0 is off.", unit="steps", low=0)
+    save_last_n_epochs: int = setting(
+        0, "Keep the last", "Of the copies by epochs, older ones are removed; 0 keeps all.", unit="copies", low=0
+    )
+    save_last_n_steps: int = setting(
+        0, "Keep the last", "Copies by steps from before are removed; 0 keeps all.", unit="steps", low=0
+    )
+    sample_every_n_steps: int = setting(0, "Draw every", "Test pictures on the way; 0 is off.", unit="steps", low=0)
+    sample_every_n_epochs: int = setting(0, "Draw every", "Test pictures on the way; 0 is off.", unit="epochs", low=0)
+    sample_prompts: str = setting(
+        "",
+        "Prompts",
+        "One a line, kohya's options may follow: --n negative --w width --h height --d seed --s steps --l CFG. "
+        "Empty draws the word.",
+        lines=3,
+    )
+    resume_every_minutes: float = setting(
+        5.0, "Resumable every", "What can be lost when the power fails; 0 keeps nothing.", unit="min", low=0.0
+    )
     preferred_weight: float = setting(0.8, "Card strength", "Strength the card proposes.", low=-2.0, high=2.0)
     comment: str = setting("", "Comment", "Kept in the file's metadata.")
 
@@ -200,8 +221,14 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         )
     if adapter.factor == 0:
         problems["factor"] = "0 does not split a layer; use −1 or a number from 1"
+    if "/" in data.caption_extension or "\\" in data.caption_extension:
+        problems["caption_extension"] = f"{data.caption_extension!r} is no file ending; it looks like .txt"
     if training.learning_rate == 0 and training.text_encoder_lr == 0:
         problems["learning_rate"] = "0 would train nothing"
+    if training.fused_backward_pass and training.optimizer == "Prodigy":
+        problems["fused_backward_pass"] = "Prodigy finds its rate from all gradients at once; use another optimizer"
+    if training.fused_backward_pass and training.gradient_accumulation_steps > 1:
+        problems["fused_backward_pass"] = "accumulated passes need their gradients kept; accumulate 1 pass"
     if needs_name and not recipe.output.output_name:
         problems["output_name"] = "the adapter needs a name"
     elif recipe.output.output_name and not NAME_PATTERN.fullmatch(recipe.output.output_name):

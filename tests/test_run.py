@@ -21,6 +21,7 @@ from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
 from lib_trainer.run import run
 from lib_trainer.training import loop
+from lib_trainer.training.updates import WholeUpdate
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 
 VALUES = {
@@ -167,7 +168,7 @@ def test_out_of_memory_says_what_to_lower(forge: ForgeRoom, pictures: Path, monk
     def short(*_args: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(loop, "_take_step", short)
+    monkeypatch.setattr(WholeUpdate, "finish", short)
     with pytest.raises(UserError, match="not enough") as caught:
         drive(forge, recipe_of(pictures, "large", train_batch_size=2))
     assert "batch from 2 to 1" in caught.value.hint

@@ -29,9 +29,9 @@ class Adapter(nn.Module):
         super().__init__()
         self.layers = nn.ModuleDict(factors)
 
-    def parameters_of(self, prefix: str) -> list[nn.Parameter]:
-        """Parameters of the layers whose name starts with `prefix`: `lora_unet_` or `lora_te`."""
-        return [p for name, factors in self.layers.items() if name.startswith(prefix) for p in factors.parameters()]
+    def layers_of(self, prefix: str) -> list[list[nn.Parameter]]:
+        """Parameters of each layer whose name starts with `prefix`: `lora_unet_` or `lora_te`."""
+        return [list(factors.parameters()) for name, factors in self.layers.items() if name.startswith(prefix)]
 
     def draw_dropout(self, config: AdapterConfig, generator: torch.Generator) -> None:
         """Draws which rows of ΔW (rank dropout) and which layers (module dropout) sit out the next step.

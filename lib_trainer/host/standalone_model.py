@@ -51,7 +51,7 @@ class StandaloneModel:
         self.pipeline = pipeline
         self._undo = undo
         for part in self._parts:
-            undo.callback(part.to, part.device)
+            undo.callback(_move, part, part.device)
 
     @property
     def text_encoders(self) -> list[nn.Module]:
@@ -64,7 +64,7 @@ class StandaloneModel:
     def place(self, *on_device: nn.Module) -> None:
         """These parts on the device, all others on the CPU."""
         for part in self._parts:
-            part.to(self.device if part in on_device else _CPU)
+            _move(part, self.device if part in on_device else _CPU)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         vae = self.pipeline.vae.to(self.device)
@@ -168,6 +168,11 @@ def token_chunks(tokenizer: Any, prompts: Sequence[str], length: int) -> list[Te
 
 def _layer(name: str, module: nn.Module) -> Layer:
     return webui.describe_layer(name, module, tuple(module.weight.shape))
+
+
+def _move(part: nn.Module, device: torch.device) -> None:
+    if part.device != device:
+        part.to(device)
 
 
 def _casting_forward(module: nn.Module, forward: Forward) -> Forward:

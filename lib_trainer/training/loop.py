@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.config import Recipe, TrainingConfig
 from lib_trainer.dataset.batches import Batch
 from lib_trainer.dataset.schedule import Draw, Schedule
-from lib_trainer.errors import UserError
 from lib_trainer.events import Notice, Step
 from lib_trainer.host.base import HostModel, SizeCond, TextCond
 from lib_trainer.training.diffusion import add_noise, draw_noise, draw_timesteps, min_snr_weights, target, weighted_loss
 from lib_trainer.training.optimizer import compute_dtype, make_optimizer, make_schedule, parameter_groups
+from lib_trainer.training.updates import FusedUpdate, Update, WholeUpdate
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
 
 MakeBatch = Callable[[tuple[Draw, ...]], Batch]
 _MAX_SEED = 2**63
-
-
-class Diverged(UserError):
-    """The loss or a gradient is no number any more; the adapter still holds the weights of the step before."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(
-            f"Training broke down at step {step}: the loss is not a number any more.",
-            "Lower the learning rate, or compute in bf16 or fp32.",
-        )
 
 
 @dataclass
@@ -52,13 +42,14 @@ class Training:
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.model.device
         self.dtype = compute_dtype(config.mixed_precision, device)
-        self.adapter.to(device)
-        groups = parameter_groups(
-            config, self.adapter.parameters_of("lora_unet_"), self.adapter.parameters_of("lora_te")
-        )
+        if any(parameter.device != device for parameter in self.adapter.parameters()):
+            self.adapter.to(device)
+        groups = parameter_groups(config, self.adapter.layers_of("lora_unet_"), self.adapter.layers_of("lora_te"))
         self.optimizer, self.notice = make_optimizer(config, groups, device)
         self.rate = make_schedule(config, self.optimizer, self.schedule.steps)
         self.scaler: GradScaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        kind = FusedUpdate if config.fused_backward_pass else WholeUpdate
+        self.update: Update = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
 
 
 def fit(training: Training) -> Iterator[Step | Notice]:
@@ -73,18 +64,16 @@ def fit(training: Training) -> Iterator[Step | Notice]:
     index = 0
     started = time.perf_counter()
     for number, (epoch, passes) in enumerate(islice(_steps(schedule), schedule.steps), start=1):
-        loss = 0.0
-        for draws in passes:
-            loss += _backward(training, draws, index, len(passes))
-            index += 1
         learning_rate = training.optimizer.param_groups[0]["lr"]
-        if not math.isfinite(loss):
-            raise Diverged(number)
-        _take_step(training, number)
+        with training.update.armed():
+            loss = step_loss(training, passes, index)
+            moved = training.update.finish(loss, number)
+        index += len(passes)
+        if moved:
+            training.rate.step()
         now = time.perf_counter()
-        yield Step(
-            number, schedule.steps, epoch, loss, learning_rate, now - started, _peak_bytes(training.model.device)
-        )
+        peak = _peak_bytes(training.model.device)
+        yield Step(number, schedule.steps, epoch, float(loss), learning_rate, now - started, peak)
         started = time.perf_counter()
 
 
@@ -97,8 +86,24 @@ def _steps(schedule: Schedule) -> Iterator[tuple[int, list[tuple[Draw, ...]]]]:
             yield epoch, batches[start : start + size]
 
 
-def _backward(training: Training, draws: tuple[Draw, ...], index: int, passes: int) -> float:
-    """Adds the gradients of one of the step's `passes`; returns its share of the step's loss."""
+def step_loss(training: Training, passes: Sequence[tuple[Draw, ...]], index: int) -> Tensor:
+    """Forward and backward of one optimizer step's passes, of which the first is the run's pass `index`.
+
+    Returns:
+        The step's loss, a scalar on the device.
+    """
+    shares = []
+    for place, draws in enumerate(passes):
+        share = _pass_loss(training, draws, index + place) / len(passes)
+        training.update.backward(share)
+        shares.append(share.detach())
+        # Its graph goes before the next pass builds its own.
+        del share
+    return torch.stack(shares).sum()
+
+
+def _pass_loss(training: Training, draws: tuple[Draw, ...], index: int) -> Tensor:
+    """The loss of one pass, a scalar with its graph."""
     model, config = training.model, training.recipe.training
     # Every pass has a seed of its own, so that a run can go on from any of them.
     generator = torch.Generator().manual_seed((config.seed * 1_000_003 + index) % _MAX_SEED)
@@ -114,10 +119,7 @@ def _backward(training: Training, draws: tuple[Draw, ...], index: int, passes: i
     text = _text(model, batch, config, dtype)
     sizes = SizeCond(batch.sizes.pixels.to(device))
     predicted = model.predict(x_t.to(device, dtype), timesteps.to(device), text, sizes)
-    loss = weighted_loss(predicted, wanted.to(device), weights.to(device))
-    share = loss / passes
-    training.scaler.scale(share).backward()
-    return float(share.detach())
+    return weighted_loss(predicted, wanted.to(device), weights.to(device))
 
 
 def _text(model: HostModel, batch: Batch, config: TrainingConfig, dtype: torch.dtype) -> TextCond:
@@ -128,22 +130,6 @@ def _text(model: HostModel, batch: Batch, config: TrainingConfig, dtype: torch.d
         return tensor.to(model.device, dtype)
 
     return TextCond(ready(text.context), None if text.pooled is None else ready(text.pooled))
-
-
-def _take_step(training: Training, number: int) -> None:
-    optimizer, scaler, config = training.optimizer, training.scaler, training.recipe.training
-    scaler.unscale_(optimizer)
-    limit = config.max_grad_norm or math.inf
-    norm = nn.utils.clip_grad_norm_(list(training.adapter.parameters()), limit)
-    # Loss scaling meets infinite gradients by design: it skips the step and scales less.
-    if not scaler.is_enabled() and not math.isfinite(float(norm)):
-        raise Diverged(number)
-    scale: Any = scaler.get_scale()
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    if scaler.get_scale() >= scale:
-        training.rate.step()
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -13,15 +13,18 @@ from lib_trainer.config import TrainingConfig
 from lib_trainer.errors import MissingPackage
 
 ParameterGroups = list[dict[str, Any]]
+# Layers, each with its parameters.
+LayerParameters = Sequence[Sequence[nn.Parameter]]
 
 
-def parameter_groups(
-    config: TrainingConfig, unet: Sequence[nn.Parameter], text_encoder: Sequence[nn.Parameter]
-) -> ParameterGroups:
-    """One group a learning rate: the UNet's adapter, and the text encoder's where it is trained."""
-    groups = [{"params": list(unet), "lr": config.learning_rate}]
-    if text_encoder:
-        groups.append({"params": list(text_encoder), "lr": config.text_encoder_lr})
+def parameter_groups(config: TrainingConfig, unet: LayerParameters, text_encoder: LayerParameters) -> ParameterGroups:
+    """One group a learning rate, for the UNet's adapter and the text encoder's; one a layer for fused steps."""
+    groups: ParameterGroups = []
+    for layers, rate in ((unet, config.learning_rate), (text_encoder, config.text_encoder_lr)):
+        if config.fused_backward_pass:
+            groups += [{"params": list(layer), "lr": rate} for layer in layers]
+        elif layers:
+            groups.append({"params": [parameter for layer in layers for parameter in layer], "lr": rate})
     return groups
 
 
@@ -60,7 +63,9 @@ def _no_8bit(device: torch.device) -> str:
 
 
 def _adamw(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    # On a graphics card the default way makes temporary copies of all parameters at once; the fused one makes none.
+    on_card = groups[0]["params"][0].is_cuda
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True if on_card else None)
 
 
 def _adamw_8bit(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ def descend(config: TrainingConfig, steps: int = 200) -> float:
     torch.manual_seed(0)
     weight = nn.Parameter(torch.zeros(64, 64))
     goal = torch.randn(64, 64)
-    made, _ = make_optimizer(config, parameter_groups(config, [weight], []), CPU)
+    made, _ = make_optimizer(config, parameter_groups(config, [[weight]], []), CPU)
     rate = make_schedule(config, made, steps)
     for _ in range(steps):
         loss = (weight - goal).square().mean()
@@ -40,7 +40,7 @@ def test_every_optimizer_descends(name: str, rate: float) -> None:
 def test_8bit_adamw_says_why_it_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "find_spec", lambda name: None)
     config = TrainingConfig(optimizer="AdamW8bit")
-    made, notice = make_optimizer(config, parameter_groups(config, [nn.Parameter(torch.zeros(2))], []), CPU)
+    made, notice = make_optimizer(config, parameter_groups(config, [[nn.Parameter(torch.zeros(2))]], []), CPU)
     assert isinstance(made, torch.optim.AdamW)
     assert "bitsandbytes" in notice
     with pytest.raises(MissingPackage, match="prodigyopt"):
@@ -70,7 +70,7 @@ def test_rates_rise_over_the_warm_up_and_follow_their_shape(name: str) -> None:
 
 def test_the_text_encoder_has_its_own_rate() -> None:
     config = TrainingConfig(learning_rate=1e-4, text_encoder_lr=2e-5)
-    groups = parameter_groups(config, [nn.Parameter(torch.zeros(1))], [nn.Parameter(torch.zeros(1))])
+    groups = parameter_groups(config, [[nn.Parameter(torch.zeros(1))]], [[nn.Parameter(torch.zeros(1))]])
     assert [group["lr"] for group in groups] == [1e-4, 2e-5]
 
 

@@ -1,0 +1,94 @@
+"""How many bytes tensors hold while something runs, on any device, with or without contents.
+
+`StoragePeak` follows the birth and the death of every storage, so it measures a step on fake tensors, which have
+shapes but no contents, as well as a real one. It sees what the allocator of a graphics card would be asked for; not
+the workspaces of libraries, the context of the driver and fragmentation.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# The allocator of a graphics card hands out memory in pieces of this size.
+_GRAIN_BYTES = 512
+
+
+class StoragePeak(TorchDispatchMode):
+    """While entered, counts the bytes of the storages that are alive, in the allocator's pieces.
+
+    Attributes:
+        current: bytes alive now. Storages from before count only where `count` was told of them.
+        peak: the most that was alive at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current = 0
+        self.peak = 0
+        self._alive: dict[int, int] = {}
+
+    def count(self, tensors: Iterable[Tensor]) -> None:
+        """Counts tensors that were there before, such as weights."""
+        for tensor in tensors:
+            self._add(tensor, rounded=True)
+
+    def ignore(self, tensors: Iterable[Tensor]) -> None:
+        """Leaves tensors out that lie elsewhere, such as weights that are streamed from the CPU."""
+        for tensor in tensors:
+            self._add(tensor, rounded=False)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf, rounded=True)
+        return result
+
+    def _add(self, tensor: Tensor, *, rounded: bool) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+        size = -(-storage.nbytes() // _GRAIN_BYTES) * _GRAIN_BYTES if rounded else 0
+        self._alive[key] = size
+        self.current += size
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.current -= self._alive.pop(key)
+
+
+class SavedBytes:
+    """Bytes that autograd keeps for backward; a storage that is saved several times counts once.
+
+    Attributes:
+        total: the sum, without parameters and what `ignored` holds.
+    """
+
+    def __init__(self, ignored: Iterable[Tensor] = ()) -> None:
+        self._seen = {tensor.untyped_storage()._cdata for tensor in ignored}
+        self.total = 0
+
+    def see(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen and not isinstance(tensor, torch.nn.Parameter):
+            self._seen.add(storage._cdata)
+            self.total += storage.nbytes()
+        return tensor
+
+
+@contextmanager
+def saved_bytes(ignored: Iterable[Tensor] = ()) -> Iterator[SavedBytes]:
+    """Measures what a forward pass inside keeps for backward."""
+    saved = SavedBytes(ignored)
+    with torch.autograd.graph.saved_tensors_hooks(saved.see, lambda tensor: tensor):
+        yield saved
