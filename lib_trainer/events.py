@@ -1,12 +1,13 @@
-"""What a run says of itself while it goes on, and the one thing that is said to it.
+"""What a run says of itself while it goes on, and what is said to it.
 
-`run.run` is a generator of these. Whoever drives it pauses by not asking for the next one, and stops it by
-throwing `StopRequested` into it; either way the host gets everything back.
+`run.run` is a generator of these. Whoever drives it pauses by not asking for the next one, sends a `Wish` in answer to
+a `Step`, and stops it by throwing `StopRequested` into it; however it ends, the host gets everything back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 
@@ -50,6 +51,39 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """Everything is ready: the steps follow.
+
+    Attributes:
+        step: steps that were taken in an earlier life of this run; 0 for a new one.
+        steps: of the whole run.
+        checkpoint: name of what is trained on.
+        pictures: fingerprint of the pictures and captions, hex.
+    """
+
+    step: int
+    steps: int
+    checkpoint: str
+    pictures: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Whatever happens now, the run can go on from this step."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A picture was drawn with what is learned so far."""
+
+    path: Path
+    step: int
+    prompt: str
+
+
+@dataclass(frozen=True)
 class Saved:
     """A complete adapter file stands at `path`."""
 
@@ -67,7 +101,15 @@ class Finished:
     stopped_early: bool = False
 
 
-Event = Progress | Step | Notice | Saved | Finished
+Event = Progress | Begun | Step | Notice | Kept | Sampled | Saved | Finished
+
+
+class Wish(Enum):
+    """What may be sent into a run in answer to a `Step`, and to every `Saved`, `Kept` and `Sampled` after it."""
+
+    SAVE = "save"
+    SAMPLE = "sample"
+    KEEP = "keep"
 
 
 class StopRequested(Exception):

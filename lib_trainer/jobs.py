@@ -1,182 +1,161 @@
-"""One run at a time: drives the events of `run.run`, hears pause and stop between them, and says how it stands.
+"""One run at a time and a queue behind it: who is next, what is wished for, and how it all stands.
 
-A run lives on a worker thread that hands `drive` to the host's generation thread. Everybody else, the tab and
-the routes, only reads immutable `Status` snapshots and leaves wishes; nothing here calls back.
+Everybody else, the tab and the routes, only reads immutable `Status` snapshots and leaves wishes; nothing here calls
+back. How one run is driven is told in `lib_trainer.job`.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from dataclasses import replace
 
 from lib_trainer.config import Recipe
-from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Event, StopRequested
+from lib_trainer.errors import UserError
+from lib_trainer.events import StopRequested, Wish
+from lib_trainer.history import History, PastRun
 from lib_trainer.host.base import Host
-from lib_trainer.status import Record, Status
+from lib_trainer.job import Job, Run, default_run
+from lib_trainer.status import Queued, Status
 
-# How soon a paused run hears its next command when nobody wakes it: the host's own Interrupt button.
-HEAR_SECONDS = 0.25
-
-Run = Callable[[Host, Recipe], Iterator[Event]]
-_log = logging.getLogger(__name__)
-
-
-def default_run(host: Host, recipe: Recipe) -> Iterator[Event]:
-    """`run.run`, imported when the first run starts: it pulls in torch and LyCORIS."""
-    from lib_trainer.run import run
-
-    return run(host, recipe)
+MOST_WAITING = 50
 
 
 class Jobs:
-    """At most one run on this host. Every method may be called from any thread."""
+    """The runs of one host. Every method may be called from any thread.
+
+    Where a method takes the id of a run, "" means the one under way.
+    """
 
     def __init__(self, host: Host, run: Run = default_run) -> None:
-        self._host = host
-        self._run = run
-        self._lock = threading.Lock()
-        self._job: _Job | None = None
+        self.history = History(host.cache_dir / "runs")
+        self._host, self._run = host, run
+        self._changed = threading.Condition()
+        self._current: Job | None = None
+        self._waiting: deque[Job] = deque()
+        self._working = False
 
-    def start(self, recipe: Recipe) -> None:
-        """Starts a run and returns at once.
+    def start(self, recipe: Recipe) -> str:
+        """Starts a run, or puts it behind the one under way; returns its id at once.
 
         Raises:
             ConfigError: with every problem of the recipe.
-            UserError: while another run is under way.
+            UserError: while a run of that name is under way or waits, or too many wait.
         """
         recipe.check()
-        with self._lock:
-            if self._job and self._job.status().live:
-                name = self._job.status().name
-                raise UserError(f"{name} is still being trained.", "Wait for it, or stop it, before the next one.")
-            self._job = _Job(self._host, recipe, self._run)
-            self._job.start()
+        with self._changed:
+            self._refuse(recipe)
+            return self._enqueue(Job(self._host, recipe, self._run, self.history.begin(recipe)))
 
-    def pause(self) -> None:
+    def resume_run(self, run_id: str) -> str:
+        """Goes on with a run that ended before it was done, from the last step that was kept.
+
+        Raises:
+            UserError: when there is no such run, it is done or it is under way.
+            ConfigError: when its recipe cannot be any more.
+        """
+        with self._changed:
+            log = self.history.reopen(run_id)
+            recipe = log.past.as_recipe().check()
+            self._refuse(recipe)
+            return self._enqueue(Job(self._host, recipe, self._run, log))
+
+    def pause(self, run_id: str = "") -> None:
         """Holds the run after the step under way. The host stays busy: its model is still ours."""
-        if self._job:
-            self._job.wish(paused=True)
+        if job := self._find(run_id):
+            job.wish(paused=True)
 
-    def resume(self) -> None:
-        if self._job:
-            self._job.wish(paused=False)
+    def resume(self, run_id: str = "") -> None:
+        if job := self._find(run_id):
+            job.wish(paused=False)
 
-    def stop(self, save: bool) -> None:
-        """Ends the run after the step under way, paused or not; with `save`, what was learned is written first."""
-        if self._job:
-            self._job.wish(stop=StopRequested(save=save))
+    def stop(self, save: bool, run_id: str = "") -> None:
+        """Ends the run after the step under way, paused or not; with `save`, what was learned is written first.
 
-    def status(self) -> Status:
-        """How the run stands, or how the last one ended."""
-        job = self._job
-        return job.status() if job else Status()
+        A run that waits leaves the queue.
+        """
+        if job := self._find(run_id):
+            job.wish(stop=StopRequested(save=save))
+            with self._changed:
+                self._waiting = deque(job for job in self._waiting if job.status().live)
+                self._changed.notify_all()
+
+    def ask(self, wish: Wish, run_id: str = "") -> None:
+        """Saves a copy or draws the samples after the step under way, and the run goes on."""
+        if job := self._find(run_id):
+            job.ask(wish)
+
+    def status(self, run_id: str = "") -> Status:
+        """How the run stands, or how the last one ended; with the runs that wait.
+
+        Raises:
+            UserError: for an id that is neither under way nor waits.
+        """
+        with self._changed:
+            job = self._find(run_id)
+            waiting = tuple(Queued(other.id, other.name) for other in self._waiting if other is not job)
+        return replace(job.status() if job else Status(), queue=waiting)
+
+    def past(self) -> list[PastRun]:
+        """The history, newest first. What was cut off by a crash is called interrupted."""
+        with self._changed:
+            live = {job.id: job.status().state for job in (self._current, *self._waiting) if job and job.status().live}
+        return [_as_it_is(past, live) for past in self.history.runs()]
+
+    def forget(self, run_id: str) -> None:
+        """Removes a run from the history. Raises UserError while it is under way, or where there is none."""
+        with self._changed:
+            if any(job and job.id == run_id and job.status().live for job in (self._current, *self._waiting)):
+                raise UserError("This run is under way.", "Stop it before you remove it.")
+            self.history.forget(run_id)
 
     def wait(self, timeout: float | None = None) -> Status:
-        """Waits until no run is under way, or for `timeout` seconds."""
-        if self._job:
-            self._job.wait(timeout)
+        """Waits until no run is under way and none waits, or for `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working, timeout)
         return self.status()
 
+    def _find(self, run_id: str) -> Job | None:
+        with self._changed:
+            if not run_id:
+                over = self._current is None or not self._current.status().live
+                return self._waiting[0] if over and self._waiting else self._current
+            for job in (self._current, *self._waiting):
+                if job and job.id == run_id:
+                    return job
+        raise UserError(f"No run {run_id!r} is under way or waits.", "Look at the status again.")
 
-class _Job:
-    """One run, its wishes and its record. `_heard` is notified whenever one of them changes."""
+    def _refuse(self, recipe: Recipe) -> None:
+        name = recipe.output.output_name
+        if len(self._waiting) >= MOST_WAITING:
+            raise UserError(f"{MOST_WAITING} runs wait already.", "Wait until some are done.")
+        if self._current and self._current.name == name and self._current.status().live:
+            raise UserError(f"{name} is still being trained.", "Wait for it, stop it, or choose another name.")
+        if any(job.name == name for job in self._waiting):
+            raise UserError(f"{name} waits for its turn already.", "Take it out of the queue, or choose another name.")
 
-    def __init__(self, host: Host, recipe: Recipe, run: Run) -> None:
-        self._host, self._recipe, self._run = host, recipe, run
-        self._heard = threading.Condition()
-        self._record = Record(recipe.output.output_name, time.time())
-        self._stop: StopRequested | None = None
-        self._paused = False
-
-    def start(self) -> None:
-        # A daemon: closing the WebUI must not wait for a training run.
-        threading.Thread(target=self._work, name="train-lora", daemon=True).start()
-
-    def wish(self, *, paused: bool | None = None, stop: StopRequested | None = None) -> None:
-        with self._heard:
-            status = self._record.brief
-            if not status.live:
-                return
-            if status.state == "queued" and stop:
-                # Nothing has begun; the turn that is still waited for will find nothing to do.
-                self._record.close(state="stopped")
-            elif stop and not self._stop:
-                self._stop, self._paused = stop, False
-                self._record.set(stopping=True)
-            elif paused is not None and not self._stop and status.state != "queued":
-                self._paused = paused
-                self._record.pause(paused)
-            self._heard.notify_all()
-
-    def status(self) -> Status:
-        with self._heard:
-            return self._record.status()
-
-    def wait(self, timeout: float | None) -> None:
-        with self._heard:
-            self._heard.wait_for(lambda: not self._record.brief.live, timeout)
+    def _enqueue(self, job: Job) -> str:
+        self._waiting.append(job)
+        if not self._working:
+            self._working = True
+            self._current = self._waiting.popleft()
+            # A daemon: closing the WebUI must not wait for a training run.
+            threading.Thread(target=self._work, name="train-lora", daemon=True).start()
+        return job.id
 
     def _work(self) -> None:
-        try:
-            self._host.run_exclusive(self._drive)
-            self._end()
-        except UserError as error:
-            problems = error.problems if isinstance(error, ConfigError) else {}
-            self._end(state="failed", error=error.message, hint=error.hint, problems=problems)
-        except Exception as error:  # noqa: BLE001 - whatever it was, its traceback is kept and the person is told
-            _log.exception("Training %s failed", self._recipe.output.output_name)
-            text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            self._end(state="failed", error=text, hint="The console holds the whole traceback.")
+        """Runs one job after the other until none waits."""
+        job: Job | None = self._current
+        while job:
+            job.work()
+            with self._changed:
+                job = self._waiting.popleft() if self._waiting else None
+                self._current = job or self._current
+                self._working = job is not None
+                self._changed.notify_all()
 
-    def _end(self, **changes: object) -> None:
-        with self._heard:
-            self._record.close(**changes)
-            self._heard.notify_all()
 
-    def _drive(self) -> None:
-        """The turn on the host's generation thread. Leaves with the run's generator closed, whatever happened."""
-        with self._heard:
-            if not self._record.brief.live:
-                return
-            self._record.set(state="preparing", phase="Preparing")
-        events = self._run(self._host, self._recipe)
-        try:
-            stopped = False
-            while True:
-                stop = None if stopped else self._listen()
-                stopped = stopped or stop is not None
-                try:
-                    event = next(events) if stop is None else events.throw(stop)
-                except (StopIteration, StopRequested):
-                    return
-                self._take(event)
-        finally:
-            events.close()
-
-    def _listen(self) -> StopRequested | None:
-        """The stop that is wished for, if any. Does not return while the run is paused."""
-        while True:
-            if self._host.interrupted():
-                self._interrupt()
-            with self._heard:
-                if self._stop or not self._paused:
-                    return self._stop
-                self._heard.wait(HEAR_SECONDS)
-
-    def _interrupt(self) -> None:
-        with self._heard:
-            if not self._stop:
-                self._stop, self._paused = StopRequested(save=True), False
-                self._record.note("Interrupted from the WebUI: what was learned is being saved.")
-                self._record.set(stopping=True)
-
-    def _take(self, event: Event) -> None:
-        with self._heard:
-            self._record.take(event)
-            status = self._record.brief
-        done, total = (status.step, status.steps) if status.state == "training" else (status.done, status.total)
-        self._host.show_progress(done, total, status.phase)
-
+def _as_it_is(past: PastRun, live: dict[str, str]) -> PastRun:
+    if past.id in live:
+        return replace(past, state=live[past.id])
+    return past if past.ended else replace(past, state="interrupted")

@@ -53,8 +53,8 @@ _NOT_DONE = (
     " lora_network_weights loraplus_lr_ratio loraplus_text_encoder_lr_ratio loraplus_unet_lr_ratio lr_scheduler_args"
     " lr_scheduler_type masked_loss mid_lr_weight min_timestep multires_noise_discount multires_noise_iterations"
     " network_dropout network_weights noise_offset_random_strength rank_dropout_scale reg_data_dir rescaled resume"
-    " save_last_n_epochs save_last_n_epochs_state save_last_n_steps save_last_n_steps_state"
-    " scale_v_pred_loss_like_noise_pred scale_weight_norms stop_text_encoder_training stop_text_encoder_training_pct"
+    " save_last_n_epochs_state save_last_n_steps_state scale_v_pred_loss_like_noise_pred scale_weight_norms"
+    " stop_text_encoder_training stop_text_encoder_training_pct"
     " train_inpainting train_lora_ggpo train_norm up_lr_weight use_scalar v_pred_like_loss weighted_captions"
 )
 NOT_DONE = dict.fromkeys(_NOT_DONE.split(), "")

@@ -30,7 +30,7 @@ from lib_trainer.training.loop import Training, fit
 Events = Generator[Event, None, None]
 
 
-def run(host: Host, recipe: Recipe) -> Events:
+def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     """Trains `recipe` on the checkpoint that `host` has selected, and writes the adapter into its LoRA folder.
 
     Raises:

@@ -16,10 +16,11 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     basic: bool = False,
+    lines: int = 1,
 ) -> Any:
     """A dataclass field with what a form needs to show it. `basic` fields are shown without unfolding."""
-    about = {"label": label, "help": help, "unit": unit, "low": low, "high": high, "choices": choices, "basic": basic}
-    return field(default=default, metadata=about)
+    about = {"label": label, "help": help, "unit": unit, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata={**about, "basic": basic, "lines": lines})
 
 
 def convert(value: Any, kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Registers the tab "Train LoRA" with the WebUI."""
+"""Registers the tab "Train LoRA" and the routes under /train-lora/v1 with the WebUI."""
 
 from modules import script_callbacks
 
@@ -10,4 +10,11 @@ def on_ui_tabs():
     return [make_tab()]
 
 
+def on_app_started(_demo, app):
+    from lib_trainer.web.webui import add_routes
+
+    add_routes(app)
+
+
 script_callbacks.on_ui_tabs(on_ui_tabs)
+script_callbacks.on_app_started(on_app_started)

@@ -11,8 +11,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lib_trainer"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "config", "events", "families", "disk"}
 STORY = {"adapter", "dataset", "training", "preview", "recipes", "run", "jobs"}
+WATCHING = {"access", "history", "jobs", "status"}
 # room -> the rooms of this package that it may import besides itself
 MAY_IMPORT = {
+    "access": set(),
     "errors": set(),
     "events": set(),
     "families": set(),
@@ -22,18 +24,19 @@ MAY_IMPORT = {
     "config": {"errors", "settings"},
     "kohya": {"config"},
     "status": {"events"},
+    "history": {"config", "disk", "errors", "events"},
     "dataset": BASE | {"host.base"},
     "adapter": BASE | {"host.base", "overrides"},
     "training": BASE | {"host.base", "adapter", "dataset", "overrides"},
     "memory": BASE | {"host.base", "adapter"},
     "preview": BASE | {"host.base"},
     "host.base": {"families"},
-    "host": BASE | {"overrides", "adapter"},
+    "host": BASE | {"access", "overrides", "adapter"},
     "host.standalone": BASE | {"overrides", "adapter", "demo"},
     "demo": BASE | STORY | {"host.base", "host.standalone"},
     "recipes": {"config", "disk", "errors", "kohya", "adapter.metadata"},
-    "ui": BASE | {"jobs", "status", "recipes", "dataset", "host.base", "host.detect", "preview", "memory", "adapter"},
-    "web": BASE | {"jobs", "status", "recipes", "host.base", "host.detect", "preview", "memory", "dataset", "ui"},
+    "ui": BASE | WATCHING | {"recipes", "dataset", "host.base", "host.detect", "preview", "memory", "adapter"},
+    "web": BASE | WATCHING | {"recipes", "host.base", "host.detect", "preview", "memory", "dataset", "ui"},
     "__main__": None,
     "cli": None,
 }
@@ -50,6 +53,7 @@ ONLY_IN = {
     **dict.fromkeys(HOST_PACKAGES, ("host",)),
 }
 LIGHT = {"errors", "disk", "events", "families", "settings", "config", "kohya", "status", "recipes"}
+LIGHT |= {"access", "history"}
 
 
 def room_of(module: str) -> str:

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from lib_trainer.config import Recipe
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
+from lib_trainer.events import Event, Finished, Kept, Notice, Progress, Saved, Step, StopRequested, Wish
 from lib_trainer.jobs import Jobs
 from lib_trainer.status import KEPT_LOSSES
 from tests.ui.fakes import FakeHost, SlowRun
@@ -30,13 +31,17 @@ class LedRun:
         self.number = 0
         self.stop: StopRequested | None = None
         self.closed = False
+        self.wishes: list[tuple[int, Wish]] = []
 
-    def __call__(self, host: FakeHost, recipe: Recipe) -> Iterator[Event]:
+    def __call__(self, host: FakeHost, recipe: Recipe, folder: Path) -> Iterator[Event]:
         try:
             for number in range(1, self.steps + 1):
                 self.number = number
                 self.go.acquire()
-                yield Step(self.number, self.steps, 1, 0.1, 1e-4, 0.5)
+                wish = yield Step(self.number, self.steps, 1, 0.1, 1e-4, 0.5)
+                while wish:
+                    self.wishes.append((number, wish))
+                    wish = yield Kept(number)
         except StopRequested as stop:
             self.stop = stop
             if not stop.save:
@@ -63,7 +68,7 @@ def until(condition, seconds: float = SOON) -> None:
 
 
 def events_run(*events: Event | Exception):
-    def run(host, recipe):
+    def run(host, recipe, folder):
         for event in events:
             if isinstance(event, Exception):
                 raise event

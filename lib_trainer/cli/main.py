@@ -105,6 +105,10 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
 def _add_ui(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("ui", help="the tab, in a browser")
     parser.add_argument("--port", type=int, default=7861)
+    parser.add_argument("--api", action="store_true", help="let programs start and stop runs under /train-lora/v1")
+    parser.add_argument(
+        "--allow", type=Path, action="append", default=[], metavar="FOLDER", help="programs may train on pictures there"
+    )
     _add_host(parser)
     parser.set_defaults(command=_run_ui)
 
@@ -144,8 +148,10 @@ def _run_inspect(given: argparse.Namespace) -> Answer:
 
 
 def _run_ui(given: argparse.Namespace) -> Answer:
+    from lib_trainer.access import Access
     from lib_trainer.cli.hosts import open_host
-    from lib_trainer.ui.page import serve
+    from lib_trainer.web.webui import serve
 
-    serve(open_host(given.out, given.checkpoint), port=given.port)
+    access = Access(changes=given.api, folders=(given.out, *given.allow))
+    serve(open_host(given.out, given.checkpoint), access, port=given.port)
     return Answer({"stopped": True})

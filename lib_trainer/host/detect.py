@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from lib_trainer.access import Access
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import Host
 
@@ -20,3 +21,10 @@ def current_host() -> Host:
         return ForgeHost()
     where = "this WebUI" if find_spec("modules") else "a program that is no WebUI"
     raise UserError(f"Training does not work in {where} yet.", "Use stable-diffusion-webui-forge.")
+
+
+def current_access() -> Access:
+    """Who may call us over the network, in the WebUI this process belongs to."""
+    from lib_trainer.host.webui_access import access
+
+    return access()

@@ -31,9 +31,9 @@ Proposed = tuple[str, str]
 class Actions:
     """The tab's behaviour. It keeps no state of its own: a page's state lives in the page, a run's in the jobs."""
 
-    def __init__(self, host: Host, jobs: Jobs, form: Form) -> None:
+    def __init__(self, host: Host, jobs: Jobs, form: Form, page_key: str = "") -> None:
         self._host, self._jobs, self._form = host, jobs, form
-        self.live = LiveView(jobs)
+        self.live = LiveView(jobs, page_key)
 
     def open_page(self) -> list[Any]:
         """-> head, kind, preset, prompt, proposed, *form: as the last run was started with."""

@@ -89,7 +89,8 @@ def make_input(name: str, value: Any, **look: Any) -> gr.components.Component:
         # No limits here: gradio would answer with a toast, and we answer beside the field.
         component = gr.Number(**common)
     else:
-        component = gr.Textbox(max_lines=1, **common)
+        lines = item.metadata["lines"]
+        component = gr.Textbox(lines=lines, max_lines=lines, **common)
     # WebUIs keep their own copy of every default; ours are remembered by us.
     component.do_not_save_to_config = True
     return component

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from lib_trainer.access import Access
 from lib_trainer.host.base import Host
 from lib_trainer.jobs import Jobs
 from lib_trainer.ui.tab import build
@@ -13,12 +14,12 @@ from lib_trainer.ui.tab import build
 ROOT = Path(__file__).parents[2]
 
 
-def build_page(host: Host, jobs: Jobs) -> gr.Blocks:
+def build_page(host: Host, jobs: Jobs, access: Access) -> gr.Blocks:
     """The tab with the style and the script that a WebUI would load by itself. Needs gradio 4."""
     style = (ROOT / "style.css").read_text(encoding="utf-8")
     script = (ROOT / "javascript" / "train_lora.js").read_text(encoding="utf-8")
     # Built first: what is built inside another page is shown there at once.
-    tab = build(host, jobs)
+    tab = build(host, jobs, access.page_key)
     with gr.Blocks(
         title="Train LoRA", css=style, head=f"<script>{script}</script>", analytics_enabled=False
     ) as page, gr.Column(elem_id="tab_train_lora"):
@@ -26,6 +27,11 @@ def build_page(host: Host, jobs: Jobs) -> gr.Blocks:
     return page
 
 
-def serve(host: Host, address: str = "127.0.0.1", port: int = 7861) -> None:
-    """Shows the page until the program is interrupted."""
-    build_page(host, Jobs(host)).queue().launch(server_name=address, server_port=port, show_api=False)
+def open_page(host: Host, jobs: Jobs, access: Access, address: str, port: int) -> gr.Blocks:
+    """The page, served from now on by a thread of its own; `app` is its FastAPI application."""
+    page = build_page(host, jobs, access).queue()
+    documented = {"docs_url": "/docs", "redoc_url": "/redoc"}
+    page.launch(
+        server_name=address, server_port=port, show_api=False, prevent_thread_lock=True, app_kwargs=documented
+    )
+    return page

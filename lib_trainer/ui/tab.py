@@ -21,8 +21,11 @@ QUICK = {"queue": False, "show_progress": "hidden", "api_name": False}
 SLOW = {"show_progress": "minimal", "api_name": False}
 
 
-def build(host: Host, jobs: Jobs) -> gr.Blocks:
-    """The whole tab for one host. It looks for no model and no picture until the page is opened."""
+def build(host: Host, jobs: Jobs, page_key: str = "") -> gr.Blocks:
+    """The whole tab for one host; `page_key` lets it ask the routes.
+
+    It looks for no model and no picture until the page is opened.
+    """
     kind, preset, values = starting_point(host)
     form = Form(values)
     with gr.Blocks(analytics_enabled=False, title="Train LoRA") as blocks:
@@ -39,7 +42,7 @@ def build(host: Host, jobs: Jobs) -> gr.Blocks:
                     train = place_train()
                 with gr.Column(elem_classes="train-lora-card"):
                     tryit = place_try(recipe_size(values))
-        actions = Actions(host, jobs, form)
+        actions = Actions(host, jobs, form, page_key)
         proposed, draws = gr.State(("", "")), gr.State(0)
         _wire_settings(actions, form, pictures, recipe, tryit, proposed, draws)
         _wire_run(actions, form, pictures, recipe, train)

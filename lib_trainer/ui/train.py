@@ -51,8 +51,8 @@ def place_train() -> TrainPanel:
 class LiveView:
     """Turns the status of the jobs into updates of `TrainPanel.live`."""
 
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: Jobs, page_key: str = "") -> None:
+        self._jobs, self._page_key = jobs, page_key
         self._beats = count(1)
 
     def show(self) -> list[Any]:
@@ -64,7 +64,7 @@ class LiveView:
             gr.update(interactive=begun, value="Resume" if status.state == "paused" else "Pause"),
             gr.update(interactive=begun),
             gr.update(interactive=status.live and not status.stopping),
-            f'<i data-beat="{next(self._beats)}"></i>',
+            f'<i data-beat="{next(self._beats)}" data-key="{self._page_key}"></i>',
         ]
 
     def pause(self) -> list[Any]:

@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import gradio as gr
 
+from lib_trainer.access import Access
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import Host
-from lib_trainer.host.detect import current_host
+from lib_trainer.host.detect import current_access, current_host
 from lib_trainer.jobs import Jobs
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.tab import build
@@ -17,7 +18,14 @@ LABEL, TAB_ID = "Train LoRA", "train_lora"
 
 
 @lru_cache(maxsize=1)
-def _host_and_jobs() -> tuple[Host, Jobs]:
+def page_access() -> Access:
+    """Kept as well: a page that was opened before "Reload UI" goes on asking with the key it has."""
+    return current_access()
+
+
+@lru_cache(maxsize=1)
+def host_and_jobs() -> tuple[Host, Jobs]:
+    """The WebUI, and its runs."""
     # "Reload UI" builds every tab anew; the run that is under way must be found again.
     host = current_host()
     return host, Jobs(host)
@@ -26,7 +34,7 @@ def _host_and_jobs() -> tuple[Host, Jobs]:
 def make_tab() -> tuple[gr.Blocks, str, str]:
     """(page, label, id), as the WebUI's `on_ui_tabs` wants it."""
     try:
-        return build(*_host_and_jobs()), LABEL, TAB_ID
+        return build(*host_and_jobs(), page_access().page_key), LABEL, TAB_ID
     except UserError as error:
         return explain(error), LABEL, TAB_ID
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,7 @@ def train(pictures, out, *more: str) -> list[str]:
         ),
         (["train", "lokr_style_config_8gb", "--data", "x"], "--name"),
         (["grid", "--lora", "nobody", "--prompt", "p"], "no LoRA named nobody"),
-        (["grid", "--lora", "x", "--prompt", "p", "--strengths", "0,strong"], "'strong' in --strengths"),
+        (["grid", "--lora", "x", "--prompt", "p", "--strengths", "0,strong"], "'strong' is no strength"),
         (["grid", "--lora", "x", "--prompt", "p", "--with", "y"], "--with"),
         (["grid", "--lora", "x", "--prompt", "p", "--size", "large"], "'large' in --size"),
         (["grid", "--lora", "x", "--prompt", "p", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -114,10 +115,11 @@ def test_a_foreign_checkpoint_trains_at_the_size_of_the_recipe(weights, pictures
 
 def test_ui_serves_the_tab_on_this_host(monkeypatch, embedded, tmp_path):
     pytest.importorskip("gradio")
-    from lib_trainer.ui import page
+    from lib_trainer.web import webui
 
     served = {}
-    monkeypatch.setattr(page, "serve", lambda host, port: served.update(host=host, port=port))
-    assert main(["ui", "--out", str(tmp_path), "--port", "7900"]) == 0
+    monkeypatch.setattr(webui, "serve", lambda host, access, port: served.update(host=host, access=access, port=port))
+    assert main(["ui", "--out", str(tmp_path), "--port", "7900", "--api", "--allow", "pictures"]) == 0
     assert served["port"] == 7900
+    assert served["access"].changes and Path("pictures") in served["access"].folders
     assert served["host"].lora_dir == tmp_path / "models" / "Lora"

@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from lib_trainer.config import Recipe
-from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
+from lib_trainer.events import Begun, Event, Finished, Kept, Notice, Progress, Sampled, Saved, Step, StopRequested, Wish
+from lib_trainer.history import SAMPLE_DIR
 from lib_trainer.host.base import GenerateRequest
 
 
@@ -60,17 +61,20 @@ class SlowRun:
     def __init__(self, steps: int = 300, seconds: float = 0.1) -> None:
         self.steps, self.seconds = steps, seconds
 
-    def __call__(self, host: FakeHost, recipe: Recipe) -> Iterator[Event]:
+    def __call__(self, host: FakeHost, recipe: Recipe, folder: Path | None = None) -> Iterator[Event]:
         yield Notice("AdamW8bit does not run on a CPU; AdamW is used instead.")
         for done in range(1, 7):
             time.sleep(self.seconds)
             yield Progress("caching", done, 6, "Encoding the pictures")
+        yield Begun(0, self.steps, "Realistic.safetensors", "")
         number, early = 0, False
         try:
             for number in range(1, self.steps + 1):
                 time.sleep(self.seconds)
                 rate = recipe.training.learning_rate * (1 + math.cos(math.pi * number / self.steps)) / 2
-                yield Step(number, self.steps, 1 + number // 60, fake_loss(number), rate, self.seconds, 5 * 2**30)
+                wish = yield Step(number, self.steps, 1 + number // 60, fake_loss(number), rate, self.seconds, 2**30)
+                while wish:
+                    wish = yield self._fulfil(wish, number, recipe, folder)
         except StopRequested as stop:
             if not stop.save:
                 return
@@ -81,6 +85,15 @@ class SlowRun:
         yield Saved(path, number)
         tag = f"<lora:{recipe.output.output_name}:{recipe.output.preferred_weight:g}>"
         yield Finished(path, tag, number, stopped_early=early)
+
+
+    def _fulfil(self, wish: Wish, number: int, recipe: Recipe, folder: Path) -> Event:
+        if wish is Wish.KEEP:
+            return Kept(number)
+        path = folder / SAMPLE_DIR / f"step{number:08d}-1.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").resize((64, 64)).rotate(number).save(path)
+        return Sampled(path, number, f"{recipe.dataset.trigger_word} as a <superhero>")
 
 
 def fake_loss(number: int) -> float:

@@ -11,6 +11,7 @@ pytest.importorskip("gradio")
 
 import gradio as gr
 
+from lib_trainer.access import Access
 from lib_trainer.errors import UserError
 from lib_trainer.jobs import Jobs
 from lib_trainer.ui import packages, webui
@@ -73,7 +74,7 @@ def test_gradio_takes_the_tab_alone_and_inside_a_webui(tmp_path):
 @pytest.mark.skipif("head" not in signature(gr.Blocks).parameters, reason="a page of its own needs gradio 4")
 def test_a_page_of_its_own_brings_style_and_script(tmp_path):
     host = FakeHost(tmp_path)
-    page = build_page(host, Jobs(host))
+    page = build_page(host, Jobs(host), Access())
     assert "train_lora_refresh" in page.head
     assert "train-lora-card" in page.css
     ids = [component["props"].get("elem_id") for component in page.get_config_file()["components"]]
@@ -252,7 +253,7 @@ def test_a_webui_that_is_not_supported_gets_a_tab_that_says_so(monkeypatch):
     def no_host():
         raise UserError("Training does not work in this WebUI yet.", "Use another.")
 
-    monkeypatch.setattr(webui, "_host_and_jobs", no_host)
+    monkeypatch.setattr(webui, "host_and_jobs", no_host)
     blocks, label, tab_id = webui.make_tab()
     assert (label, tab_id) == ("Train LoRA", "train_lora")
     shown = [str(getattr(block, "value", "")) for block in blocks.blocks.values()]
@@ -261,8 +262,8 @@ def test_a_webui_that_is_not_supported_gets_a_tab_that_says_so(monkeypatch):
 
 def test_reloading_the_ui_finds_the_same_jobs(monkeypatch, tmp_path):
     monkeypatch.setattr(webui, "current_host", lambda: FakeHost(tmp_path))
-    webui._host_and_jobs.cache_clear()
+    webui.host_and_jobs.cache_clear()
     try:
-        assert webui._host_and_jobs()[1] is webui._host_and_jobs()[1]
+        assert webui.host_and_jobs()[1] is webui.host_and_jobs()[1]
     finally:
-        webui._host_and_jobs.cache_clear()
+        webui.host_and_jobs.cache_clear()

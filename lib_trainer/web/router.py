@@ -1,0 +1,21 @@
+"""The routes under `/train-lora/v1`, for any FastAPI application."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from lib_trainer.access import Access
+from lib_trainer.host.base import Host
+from lib_trainer.jobs import Jobs
+from lib_trainer.web.desk import Desk
+from lib_trainer.web.guard import Guard
+from lib_trainer.web.runs import add_run_routes
+
+PREFIX = "/train-lora/v1"
+
+
+def make_router(host: Host, jobs: Jobs, access: Access) -> APIRouter:
+    """Every route of ours. Add it with `app.include_router`."""
+    desk = Desk(host, jobs, Guard(access), APIRouter(prefix=PREFIX, tags=["Train LoRA"]))
+    add_run_routes(desk)
+    return desk.router
