@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,18 +16,27 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: when that cannot be done; what stood at `path` still does, and nothing else is left behind.
     """
-    part = path.with_name(f".{path.name}.part")
+    replace_with(path, lambda part: part.write_bytes(content))
+
+
+def replace_with(path: Path, write: Callable[[Path], object]) -> None:
+    """As `replace_file`, for content that `write` puts into a file that does not exist yet."""
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
+        write(part)
+        with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def part_of(path: Path) -> Path:
+    """Where the content of `path` stands until it is whole; left behind only by a crash."""
+    return path.with_name(f".{path.name}.part")
 
 
 def write_whole(path: Path, content: bytes) -> None:

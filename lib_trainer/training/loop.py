@@ -52,8 +52,8 @@ class Training:
         self.update: Update = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
 
 
-def fit(training: Training) -> Iterator[Step | Notice]:
-    """Takes every optimizer step of the schedule, and says so after each.
+def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
+    """Takes every optimizer step of the schedule after the first `taken`, and says so after each.
 
     Raises:
         Diverged: before a step that would spoil the weights.
@@ -61,9 +61,11 @@ def fit(training: Training) -> Iterator[Step | Notice]:
     if training.notice:
         yield Notice(training.notice)
     schedule = training.schedule
-    index = 0
+    epochs, steps = divmod(taken, schedule.steps_per_epoch)
+    index = epochs * schedule.batches_per_epoch + steps * schedule.recipe.training.gradient_accumulation_steps
     started = time.perf_counter()
-    for number, (epoch, passes) in enumerate(islice(_steps(schedule), schedule.steps), start=1):
+    left = islice(_steps(schedule, epochs, steps), schedule.steps - taken)
+    for number, (epoch, passes) in enumerate(left, start=taken + 1):
         learning_rate = training.optimizer.param_groups[0]["lr"]
         with training.update.armed():
             loss = step_loss(training, passes, index)
@@ -77,13 +79,17 @@ def fit(training: Training) -> Iterator[Step | Notice]:
         started = time.perf_counter()
 
 
-def _steps(schedule: Schedule) -> Iterator[tuple[int, list[tuple[Draw, ...]]]]:
-    """(epoch, the passes of one optimizer step) for ever; the last step of an epoch may have fewer."""
+def _steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tuple[int, list[tuple[Draw, ...]]]]:
+    """(epoch, the passes of one optimizer step) for ever; the last step of an epoch may have fewer.
+
+    Begins after so many whole `epochs`, and `steps` of the next.
+    """
     size = schedule.recipe.training.gradient_accumulation_steps
-    for epoch in count(1):
+    for epoch in count(epochs + 1):
         batches = schedule.epoch(epoch)
-        for start in range(0, len(batches), size):
+        for start in range(steps * size, len(batches), size):
             yield epoch, batches[start : start + size]
+        steps = 0
 
 
 def step_loss(training: Training, passes: Sequence[tuple[Draw, ...]], index: int) -> Tensor:

@@ -33,6 +33,9 @@ class Diverged(UserError):
 class Update(Protocol):
     """One way to take optimizer steps. `backward` is called once a pass, `finish` once a step."""
 
+    good_steps: int
+    """Steps in a row that loss scaling found no fault with, where that is counted here. A resume sets it."""
+
     def armed(self) -> Any:
         """A context manager that must be entered while steps are taken."""
 
@@ -57,6 +60,8 @@ class WholeUpdate:
     def __init__(self, optimizer: Optimizer, scaler: GradScaler, max_norm: float) -> None:
         self._optimizer, self._scaler, self._max_norm = optimizer, scaler, max_norm
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        # The scaler counts for itself.
+        self.good_steps = 0
 
     @contextmanager
     def armed(self) -> Iterator[None]:
@@ -94,7 +99,7 @@ class FusedUpdate:
         self._optimizer, self._scaler, self._max_norm = optimizer, scaler, max_norm
         self._groups: list[dict[str, Any]] = list(optimizer.param_groups)
         self._scale = 1.0
-        self._good_steps = 0
+        self.good_steps = 0
         self._broken: list[Tensor] = []
 
     @contextmanager
@@ -143,10 +148,10 @@ class FusedUpdate:
 
     def _rescale(self, broken: bool) -> None:
         scale = self._scaler.get_scale()
-        self._good_steps = 0 if broken else self._good_steps + 1
+        self.good_steps = 0 if broken else self.good_steps + 1
         if broken:
             scale *= _BACKOFF
-        elif self._good_steps % _GROWTH_STEPS == 0:
+        elif self.good_steps % _GROWTH_STEPS == 0:
             scale *= _GROWTH
         self._scaler.update(scale)
 

@@ -1,0 +1,20 @@
+"""What tells one dataset from another."""
+
+from __future__ import annotations
+
+import hashlib
+
+from lib_trainer.dataset.scan import Scan
+
+
+def fingerprint(scan: Scan) -> str:
+    """SHA-256 (hex) over the content, caption and repeats of every picture; where the folder lies does not matter.
+
+    Raises:
+        OSError: a picture cannot be read.
+    """
+    whole = hashlib.sha256()
+    for sample in scan.samples:
+        content = hashlib.sha256(sample.image.read_bytes()).hexdigest()
+        whole.update(f"{content}\0{sample.image.parent.name}\0{sample.caption}\0{sample.repeats}\n".encode())
+    return whole.hexdigest()
