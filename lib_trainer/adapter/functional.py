@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 Tensors = Mapping[str, Tensor]
 # Frozen weight and bias in the dtype and on the device of the tensor given.
 ReadWeight = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+# Of a layer's input, where it is asked for, and of its factors in their order.
+Gradients = tuple[Tensor | None, Sequence[Tensor | None]]
 
 
 def tucker(core: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -81,6 +83,12 @@ class Operation:
     def is_conv(self) -> bool:
         return len(self.shape) == 4
 
+    @property
+    def is_pointwise(self) -> bool:
+        """A matrix product at every place: a linear layer, or a plain 1×1 convolution."""
+        plain = (self.stride, self.padding, self.groups) == ((1, 1), (0, 0), 1)
+        return not self.is_conv or (self.shape[2:] == (1, 1) and plain)
+
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """x (…, in) -> (…, out), or (B, in, H, W) -> (B, out, H', W')."""
         return F.conv2d(x, weight, bias, *self._settings) if self.is_conv else F.linear(x, weight, bias)
@@ -98,107 +106,49 @@ class Operation:
         return self.stride, self.padding, self.dilation, self.groups
 
 
-def frozen(operation: Operation, read: ReadWeight, x: Tensor) -> Tensor:
-    """The host's own layer. Its weight is read again in backward, so no cast or dequantised copy is kept."""
-    return _Layer.apply(operation, read, None, x)
+class Form(Protocol):
+    """A way to compute one layer's output and gradients. `read` reads W and the bias; x comes in the compute dtype."""
+
+    def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+        """x (…, in) -> (…, out), or (B, in, H, W) -> (B, out, H', W')."""
+
+    def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
+        """Gradients of x, None where it is not asked for, and of the factors in their order."""
 
 
-def merged(
-    operation: Operation,
-    read: ReadWeight | None,
-    delta: Callable[[Sequence[Tensor]], Tensor],
-    x: Tensor,
-    factors: Sequence[Tensor],
-) -> Tensor:
-    """operation(x, W + delta(factors)) in one product; backward keeps x and the factors, and builds ΔW again.
-
-    Args:
-        read: reads W and the bias; without it only x·ΔW is computed.
-        delta: factors -> ΔW at its strength, float32, with as many elements as the weight.
-    """
-    return _Layer.apply(operation, read, delta, x, *factors)
+def applied(form: Form, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+    """The layer's output, with a graph that keeps x and the factors and nothing else."""
+    return _Layer.apply(form, read, tuple(factors), x, *factors.values())
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, operation: Operation, read: Any, delta: Any, x: Tensor, *factors: Tensor) -> Tensor:
-        ctx.operation, ctx.read, ctx.delta = operation, read, delta
+    def forward(ctx: Any, form: Form, read: ReadWeight, names: tuple[str, ...], x: Tensor, *factors: Tensor) -> Tensor:
+        ctx.form, ctx.read, ctx.names = form, read, names
         ctx.save_for_backward(x, *factors)
-        change = delta(factors).reshape(operation.shape) if delta else None
-        weight, bias = _total(read, change, x)
-        return operation(x, weight, bias)
+        return form.forward(read, x, dict(zip(names, factors, strict=True)))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        operation, (x, *factors) = ctx.operation, ctx.saved_tensors
-        grad = grad.contiguous() if operation.is_conv else grad
-        change, leaves = None, []
-        if ctx.delta:
-            with torch.enable_grad():
-                leaves = [factor.detach().requires_grad_() for factor in factors]
-                change = ctx.delta(leaves)
-        grad_x = None
-        if ctx.needs_input_grad[3]:
-            shaped = None if change is None else change.detach().reshape(operation.shape)
-            weight, _ = _total(ctx.read, shaped, x)
-            grad_x = operation.grad_input(x, weight, grad)
-            del weight, shaped
-        grads: Sequence[Tensor | None] = ()
-        if change is not None:
-            grad_change = operation.grad_weight(x, grad).to(change.dtype).reshape(change.shape)
-            grads = torch.autograd.grad(change, leaves, grad_change)
+        x, *factors = ctx.saved_tensors
+        named = dict(zip(ctx.names, factors, strict=True))
+        grad_x, grads = ctx.form.backward(ctx.read, x, named, grad.contiguous(), ctx.needs_input_grad[3])
         return (None, None, None, grad_x, *grads)
 
 
-def _total(read: ReadWeight | None, change: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """W + ΔW in the dtype of x, and the bias. `change` may be in float32."""
-    if read is None:
-        return change.to(x.dtype), None
-    weight, bias = read(x)
-    return (weight if change is None else weight + change), bias
+@dataclass(frozen=True)
+class Frozen:
+    """The host's own layer. Its weight is read again in backward, so no cast or dequantised copy is kept."""
+
+    operation: Operation
+
+    def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+        return self.operation(x, *read(x))
+
+    def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
+        return (self.operation.grad_input(x, read(x)[0], grad) if needs_x else None), ()
 
 
-def lokr_product(operation: Operation, f: Tensors, x: Tensor) -> Tensor:
-    """(W1 ⊗ W2)·x without ΔW: a product with W2's inner half, W1 mixed in at the rank's width, then the outer half.
-
-    For layers without groups. x (…, in) -> (…, out), or (B, in, H, W) -> (B, out, H', W').
-    """
-    first = lokr_first(f)
-    if operation.is_conv:
-        return _lokr_conv(operation, first, f, x)
-    x = x.reshape(*x.shape[:-1], first.shape[1], -1)
-    inner = F.linear(x, f["w2"] if "w2" in f else f["w2_b"])
-    mixed = torch.matmul(first, inner)
-    return (mixed if "w2" in f else F.linear(mixed, f["w2_a"])).flatten(-2)
-
-
-def _lokr_conv(operation: Operation, first: Tensor, f: Tensors, x: Tensor) -> Tensor:
-    kernel = operation.shape[2:]
-    parts = x.reshape(x.shape[0] * first.shape[1], -1, *x.shape[2:])
-    settings = {"stride": operation.stride, "padding": operation.padding, "dilation": operation.dilation}
-    if "w2" in f:
-        inner, outer = F.conv2d(parts, f["w2"], **settings), None
-    elif "t2" in f:
-        down = F.conv2d(parts, f["w2_b"][:, :, None, None])
-        inner, outer = F.conv2d(down, f["t2"], **settings), f["w2_a"].T
-    else:
-        inner, outer = F.conv2d(parts, f["w2_b"].reshape(f["w2_b"].shape[0], -1, *kernel), **settings), f["w2_a"]
-    size = inner.shape[2:]
-    mixed = torch.matmul(first, inner.reshape(x.shape[0], first.shape[1], -1))
-    if outer is None:
-        return mixed.reshape(x.shape[0], -1, *size)
-    mixed = mixed.reshape(x.shape[0] * first.shape[0], -1, *size)
-    return F.conv2d(mixed, outer[:, :, None, None]).reshape(x.shape[0], -1, *size)
-
-
-def locon_product(operation: Operation, f: Tensors, x: Tensor) -> Tensor:
-    """up·(mid·)(down·x), the classic LoRA. For layers without groups."""
-    if not operation.is_conv:
-        return F.linear(F.linear(x, f["down"]), f["up"])
-    settings = (None, operation.stride, operation.padding, operation.dilation)
-    if "mid" in f:
-        return F.conv2d(F.conv2d(F.conv2d(x, f["down"]), f["mid"], *settings), f["up"])
-    return F.conv2d(F.conv2d(x, f["down"], *settings), f["up"])
-
-
-PRODUCTS: dict[str, Callable[[Operation, Tensors, Tensor], Tensor]] = {"lokr": lokr_product, "locon": locon_product}
+def frozen(operation: Operation, read: ReadWeight, x: Tensor) -> Tensor:
+    """The host's own layer, as `Frozen` computes it."""
+    return applied(Frozen(operation), read, x, {})

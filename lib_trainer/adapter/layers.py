@@ -6,18 +6,14 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.functional import DELTAS, PRODUCTS, Operation, ReadWeight, frozen, merged
+from lib_trainer.adapter.forms import Whole
+from lib_trainer.adapter.functional import DELTAS, Form, Operation, ReadWeight, Tensors, applied, frozen
 from lib_trainer.adapter.names import ALPHA, FILE_KEYS
+from lib_trainer.adapter.ways import form_of, way_for
 from lib_trainer.config import AdapterConfig
 from lib_trainer.errors import MissingPackage
-
-# Multiply-adds of large products that one multiply-add of a small one takes, and one number that W1 mixes. Measured on
-# a CPU core, float32, 17 shapes of SD 1.5 and SDXL: the faster way is taken on each, or they differ by under 7 %.
-_SMALL_PRODUCT_COST = 1.5
-_MIX_COST = 18
 
 
 class Factors(nn.Module):
@@ -84,55 +80,20 @@ class Factors(nn.Module):
         """
         if self.silenced:
             return frozen(operation, read, x)
-        if self._product_is_cheaper(operation, x):
-            own = {name: tensor.to(x.dtype) for name, tensor in self.tensors.items()}
-            return frozen(operation, read, x) + self._masked(operation, PRODUCTS[self.algo](operation, own, x))
-        factors = list(self.tensors.values())
-        if x.dtype in (torch.float32, torch.float64):
-            return merged(operation, read, self._scaled_delta, x, factors)
-        # Added to a half-precision weight, a young ΔW would be rounded away; its own product keeps it.
-        return frozen(operation, read, x) + merged(operation, None, self._scaled_delta, x, factors)
+        return applied(self.form(operation, x), read, x, self.tensors)
 
-    def _scaled_delta(self, values: Sequence[Tensor]) -> Tensor:
-        change = DELTAS[self.algo](dict(zip(self.names, values, strict=True))) * (self.strength * self.scale)
-        if self.row_mask is None:
-            return change
+    def form(self, operation: Operation, x: Tensor) -> Form:
+        """How `apply_to` computes for such an input: by the way that is the fastest for its shape."""
+        factors, scale = self.tensors, self.strength * self.scale
+        precise = x.dtype == next(iter(factors.values())).dtype
+        if self.row_mask is not None:
+            return Whole(operation, self._masked_delta, apart=not precise)
+        way = way_for(self.algo, factors, operation, tuple(x.shape), x.device.type, precise=precise)
+        return form_of(way, self.algo, factors, operation, scale, precise=precise)
+
+    def _masked_delta(self, factors: Tensors) -> Tensor:
+        change = DELTAS[self.algo](factors) * (self.strength * self.scale)
         return change * self.row_mask.to(change).reshape(-1, *[1] * (change.ndim - 1))
-
-    def _masked(self, operation: Operation, product: Tensor) -> Tensor:
-        product = product * (self.strength * self.scale)
-        if self.row_mask is None:
-            return product
-        mask = self.row_mask.to(product)
-        return product * (mask[:, None, None] if operation.is_conv else mask)
-
-    def _product_is_cheaper(self, operation: Operation, x: Tensor) -> bool:
-        """Compares multiply-adds of forward and backward without ΔW against those that merging ΔW adds."""
-        if self.algo not in PRODUCTS or operation.groups != 1:
-            return False
-        out, inner = operation.shape[:2]
-        kernel = operation.shape[2] * operation.shape[3] if operation.is_conv else 1
-        places = x.numel() // inner // (operation.stride[0] * operation.stride[1])
-        # Backward of the merged product needs the whole weight gradient; ΔW itself is built twice.
-        merging = places * out * inner * kernel + 6 * out * inner * kernel
-        if x.dtype not in (torch.float32, torch.float64):
-            merging *= 3
-        return 3 * places * self._product_width(out, inner, kernel) * _SMALL_PRODUCT_COST < merging
-
-    def _product_width(self, out: int, inner: int, kernel: int) -> int:
-        """Multiply-adds per place of the product without ΔW."""
-        if self.algo == "locon":
-            middle = self.rank * kernel if "mid" in self.names else 0
-            return self.rank * ((inner if middle else inner * kernel) + middle + out)
-        rows, columns = self._first_shape()
-        if "w2" in self.names:
-            width = out // rows
-            outside = inner * width * kernel
-        else:
-            width = self.rank
-            core = inner + columns * width * kernel if "t2" in self.names else inner * kernel
-            outside = width * (core + out)
-        return outside + columns * rows * width + _MIX_COST * (columns + rows) * width
 
     def _first_shape(self) -> tuple[int, int]:
         """(out_l, in_m) of LoKr's first factor."""

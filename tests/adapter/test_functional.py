@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib_trainer.adapter.functional import PRODUCTS, Operation, merged
+from lib_trainer.adapter.forms import Whole
+from lib_trainer.adapter.functional import DELTAS, Form, Operation, applied
 from lib_trainer.adapter.layers import Factors
-from tests.adapter.layers import CASES, OPERATIONS, a_weight, an_input, lively_factors
+from lib_trainer.adapter.ways import WAYS, form_of
+from tests.adapter.layers import CASES, OPERATIONS, RECIPES, a_weight, an_input, lively_factors
 
 
 def written_out_delta(factors: Factors) -> Tensor:
@@ -48,37 +50,63 @@ def gradients(y: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     return list(torch.autograd.grad((y * weights).sum(), inputs))
 
 
+def form_in(way: str, factors: Factors, operation: Operation, *, precise: bool = True) -> Form:
+    """The layer by a given way; `plain` builds ΔW as autograd does it."""
+    scale = factors.strength * factors.scale
+    if way == "plain":
+        return Whole(operation, lambda values: DELTAS[factors.algo](values) * scale)
+    return form_of(way, factors.algo, factors.tensors, operation, scale, precise=precise)
+
+
 @pytest.mark.parametrize(("recipe", "name"), CASES)
-@pytest.mark.parametrize("way", ["chosen", "merged", "product"])
+@pytest.mark.parametrize("way", ["chosen", "plain", *WAYS])
 def test_outputs_and_gradients_equal_plain_autograd(recipe: str, name: str, way: str) -> None:
     operation = OPERATIONS[name]
     factors = lively_factors(recipe, operation)
-    if way == "product" and (factors.algo not in PRODUCTS or operation.groups != 1):
-        pytest.skip("this kind of layer always builds ΔW")
     factors.strength = 0.7
-    factors.row_mask = (torch.arange(operation.shape[0]) % 3 != 0).double()
     x, (weight, bias) = an_input(operation).requires_grad_(), a_weight(operation)
     inputs = [x, *factors.parameters()]
+    expected = plain(operation, x, weight + 0.7 * written_out_delta(factors).reshape(weight.shape), bias)
 
-    mask = factors.row_mask.reshape(-1, *[1] * (weight.ndim - 1))
-    expected = plain(operation, x, weight + 0.7 * mask * written_out_delta(factors).reshape(weight.shape), bias)
-    if way == "chosen":
-        actual = factors.apply_to(operation, lambda like: (weight, bias), x)
-    elif way == "merged":
-        read = lambda like: (weight, bias)  # noqa: E731
-        actual = merged(operation, read, factors._scaled_delta, x, list(factors.parameters()))
-    else:
-        product = factors._masked(operation, PRODUCTS[factors.algo](operation, factors.tensors, x))
-        actual = plain(operation, x, weight, bias) + product
+    def read(like: Tensor) -> tuple[Tensor, Tensor]:
+        return weight, bias
 
+    form = factors.form(operation, x) if way == "chosen" else form_in(way, factors, operation)
+    actual = applied(form, read, x, factors.tensors)
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
     for mine, theirs in zip(gradients(actual, inputs), gradients(expected, inputs), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("name", ["linear", "3x3"])
+def test_rows_that_sit_out_take_no_part(recipe: str, name: str) -> None:
+    operation = OPERATIONS[name]
+    factors = lively_factors(recipe, operation)
+    factors.row_mask = (torch.arange(operation.shape[0]) % 3 != 0).double()
+    x, (weight, bias) = an_input(operation).requires_grad_(), a_weight(operation)
+    inputs = [x, *factors.parameters()]
+    mask = factors.row_mask.reshape(-1, *[1] * (weight.ndim - 1))
+    expected = plain(operation, x, weight + mask * written_out_delta(factors).reshape(weight.shape), bias)
+    actual = factors.apply_to(operation, lambda like: (weight, bias), x)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+    for mine, theirs in zip(gradients(actual, inputs), gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("recipe", ["loha", "lokr", "locon"])
+def test_large_weights_are_built_some_rows_at_a_time(recipe: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows in blocks, the last one smaller, give what all rows at once give."""
+    operation = OPERATIONS["wide linear"]
+    monkeypatch.setattr("lib_trainer.adapter.forms._NUMBERS_AT_ONCE", 40 * operation.shape[1])
+    test_outputs_and_gradients_equal_plain_autograd(recipe, "wide linear", way)
+
+
+@pytest.mark.parametrize("way", ["plain", *WAYS])
 @pytest.mark.parametrize("recipe", ["loha", "loha tucker", "lokr", "locon"])
 @pytest.mark.parametrize("name", ["linear", "3x3"])
-def test_backward_keeps_only_the_input_and_the_factors(recipe: str, name: str) -> None:
+def test_backward_keeps_only_the_input_and_the_factors(recipe: str, name: str, way: str) -> None:
     operation = OPERATIONS[name]
     factors = lively_factors(recipe, operation, dtype=torch.float32)
     x = an_input(operation, dtype=torch.float32).requires_grad_()
@@ -92,12 +120,25 @@ def test_backward_keeps_only_the_input_and_the_factors(recipe: str, name: str) -
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        merged(operation, lambda like: (weight, bias), factors._scaled_delta, x, list(factors.parameters()))
+        applied(form_in(way, factors, operation), lambda like: (weight, bias), x, factors.tensors)
     assert kept == []
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("recipe", ["loha", "lokr", "locon"])
+def test_a_frozen_first_layer_asks_for_no_gradient_of_its_input(recipe: str, way: str) -> None:
+    operation = OPERATIONS["linear"]
+    factors = lively_factors(recipe, operation)
+    weight, bias = a_weight(operation)
+    wanted, mine = [], []
+    for x, found in ((an_input(operation).requires_grad_(), wanted), (an_input(operation), mine)):
+        y = applied(form_in(way, factors, operation), lambda like: (weight, bias), x, factors.tensors)
+        found += gradients(y, list(factors.parameters()))
+    torch.testing.assert_close(mine, wanted)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("recipe", ["loha", "lokr full", "locon"])
+@pytest.mark.parametrize("recipe", ["loha", "lokr", "lokr full", "locon"])
 def test_a_young_delta_survives_half_precision(recipe: str, dtype: torch.dtype) -> None:
     """ΔW of std 1e-5 on weights of std 0.03: merging would round most of it away."""
     operation = Operation((64, 64))
@@ -109,8 +150,9 @@ def test_a_young_delta_survives_half_precision(recipe: str, dtype: torch.dtype) 
     with_delta = factors.apply_to(operation, lambda like: (weight, None), x)
     without = F.linear(x, weight)
     assert with_delta.dtype == dtype
-    # The change itself, compared before the sum is rounded to the activations' format.
-    change = merged(operation, None, factors._scaled_delta, x, list(factors.parameters())).float()
+    # The change itself, without a base that it would be rounded with.
+    empty = torch.zeros(64, 64, dtype=dtype)
+    change = factors.apply_to(operation, lambda like: (empty, None), x).float()
     wanted = F.linear(x.float(), factors.delta([64, 64]) * factors.strength)
     assert (change - wanted).norm() / wanted.norm() < 0.03
     torch.testing.assert_close(with_delta, (without.float() + wanted).to(dtype), rtol=2e-2, atol=2e-3)

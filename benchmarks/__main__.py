@@ -1,0 +1,55 @@
+"""The command line: `python -m benchmarks layers`, and so on."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.cases import ADAPTERS, BASELINES, IMPLEMENTATIONS
+from benchmarks.report import say, where_and_when
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one benchmark and prints its tables."""
+    options = _parser().parse_args(arguments)
+    say(where_and_when(options.threads))
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours beside other trainers, in pairs.")
+    parser.add_argument("--threads", type=int, default=1, help="of each side; they never run at once")
+    folder = Path(tempfile.gettempdir()) / "train_lora_benchmarks"
+    parser.add_argument("--folder", type=Path, default=folder, help="where the baselines' packages are installed")
+    kinds = parser.add_subparsers(required=True)
+    layers = kinds.add_parser("layers", help="(a) adapted layers alone")
+    layers.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
+    layers.add_argument("--size", type=int, default=0, help="side of the pictures in px; the family's own if 0")
+    _add_common(layers)
+    layers.set_defaults(run=_layers)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--adapters", nargs="+", choices=tuple(ADAPTERS), default=list(ADAPTERS))
+    names = [item.name for item in BASELINES]
+    parser.add_argument("--baselines", nargs="+", choices=tuple(IMPLEMENTATIONS), default=names)
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of each comparison")
+
+
+def _layers(options: argparse.Namespace) -> None:
+    from benchmarks.layers import compare_layers, report_layers
+    from lib_trainer.families import FAMILIES
+
+    size = options.size or FAMILIES[options.family].native_size_px
+    for adapter in options.adapters:
+        baselines = [IMPLEMENTATIONS[name] for name in options.baselines]
+        found = compare_layers(
+            options.family, size, adapter, baselines, options.rounds, options.folder, options.threads
+        )
+        report_layers(adapter, options.family, size, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What is compared: adapters as the two recipes of the project have them, and who computes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib_trainer.config import AdapterConfig
+
+# The recipes of presets/: a face with LoHa, a style with LoKr; and LoHa without the Tucker form, as kohya_ss runs it.
+ADAPTERS: dict[str, AdapterConfig] = {
+    "loha": AdapterConfig(algo="loha", network_dim=32, network_alpha=16, conv_dim=8, conv_alpha=4),
+    "loha-tucker": AdapterConfig(
+        algo="loha", network_dim=32, network_alpha=16, conv_dim=8, conv_alpha=4, use_tucker=True
+    ),
+    "lokr": AdapterConfig(algo="lokr", network_dim=64, network_alpha=64, conv_dim=64, conv_alpha=64, factor=8),
+}
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """Someone who computes adapted layers.
+
+    Attributes:
+        name: shown in tables, and names the folder of its packages.
+        maker: which function of `makers` builds its layers.
+        requirement: what it needs besides the packages that ours has; "" for nothing.
+    """
+
+    name: str
+    maker: str
+    requirement: str = ""
+
+
+OURS = Implementation("ours", "ours")
+FROZEN = Implementation("frozen", "frozen")
+BASELINES: tuple[Implementation, ...] = (
+    Implementation("lycoris-3.2.0.post2", "lycoris", "lycoris-lora==3.2.0.post2"),
+    Implementation("lycoris-3.4.0", "lycoris", "lycoris-lora==3.4.0"),
+    Implementation("lycoris-4.1.3", "lycoris", "lycoris-lora==4.1.3"),
+    Implementation("peft", "peft", "peft==0.17.1"),
+)
+IMPLEMENTATIONS = {item.name: item for item in (OURS, FROZEN, *BASELINES)}

@@ -1,0 +1,78 @@
+"""(a) The adapted layers alone, forward and backward, over the shapes of a UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.cases import ADAPTERS, OURS, Implementation
+from benchmarks.pairs import Ratios, paired, weighted
+from benchmarks.processes import Worker, workers
+from benchmarks.report import say, table
+from benchmarks.shapes import Shape, shapes_of
+from lib_trainer.families import FAMILIES
+
+_LEAST_S = 0.03
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One baseline on one shape, which occurs `count` times."""
+
+    shape: Shape
+    count: int
+    baseline: Implementation
+    ratios: Ratios
+
+
+def compare_layers(
+    family: str,
+    size_px: int,
+    adapter: str,
+    baselines: Sequence[Implementation],
+    rounds: int,
+    folder: Path,
+    threads: int,
+) -> list[Comparison]:
+    """Every shape of the family's UNet against every baseline, in pairs."""
+    shapes, found = shapes_of(FAMILIES[family], size_px), []
+    with workers([OURS, *baselines], folder, threads) as (ours, *others):
+        for number, (shape, count) in enumerate(sorted(shapes.items(), key=lambda item: -_weight(*item)), start=1):
+            _load(ours, shape, adapter)
+            for other in others:
+                found.append(
+                    Comparison(shape, count, other.implementation, _ratios(ours, other, shape, adapter, rounds))
+                )
+            newest = " · ".join(f"{item.baseline.name} {item.ratios}" for item in found[-len(others) :])
+            say(f"{number}/{len(shapes)} {adapter} {shape} ×{count}: {newest}", progress=True)
+    return found
+
+
+def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Comparison]) -> None:
+    """A line a baseline: the whole, weighted by occurrence, and the least of the single shapes."""
+    say(f"\n{adapter}, the adapted layers of {FAMILIES[family].label} at {size_px} px, forward and backward\n")
+    rows = []
+    for baseline in dict.fromkeys(item.baseline for item in found):
+        mine = [item for item in found if item.baseline == baseline]
+        whole = weighted([(item.count, item.ratios) for item in mine])
+        worst = min(mine, key=lambda item: item.ratios.median)
+        least = f"{worst.ratios} at {worst.shape}"
+        rows.append([baseline.name, str(whole), f"{whole.ours_s:.2f}", f"{whole.theirs_s:.2f}", least])
+    say(table(["beside ours", "times as long", "ours, s", "theirs, s", "least of any shape"], rows))
+
+
+def _weight(shape: Shape, count: int) -> int:
+    return shape.multiply_adds * count
+
+
+def _load(worker: Worker, shape: Shape, adapter: str) -> None:
+    operation = asdict(shape.operation)
+    worker.ask(load="layer", operation=operation, x_shape=shape.x_shape, adapter=asdict(ADAPTERS[adapter]))
+
+
+def _ratios(ours: Worker, other: Worker, shape: Shape, adapter: str, rounds: int) -> Ratios:
+    _load(other, shape, adapter)
+    return paired(
+        lambda repeats: ours.ask(time=repeats), lambda repeats: other.ask(time=repeats), rounds=rounds, least_s=_LEAST_S
+    )

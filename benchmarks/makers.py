@@ -1,0 +1,93 @@
+"""Adapted layers as each implementation makes them. Runs in that implementation's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_trainer.adapter.functional import Operation, frozen
+from lib_trainer.adapter.layers import new_factors
+from lib_trainer.config import AdapterConfig
+
+# A layer's input -> its output; and what is trained.
+Made = tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]
+
+
+def plain_layer(operation: Operation) -> nn.Module:
+    """The torch layer that computes `operation`, frozen, with weights of the usual size."""
+    out, inner, *kernel = operation.shape
+    if kernel:
+        settings = (operation.stride, operation.padding, operation.dilation, operation.groups)
+        layer: nn.Module = nn.Conv2d(inner * operation.groups, out, tuple(kernel), *settings)
+    else:
+        layer = nn.Linear(inner, out)
+    return layer.requires_grad_(False)
+
+
+def make_frozen(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
+    """The limit: no adapter."""
+    return layer, []
+
+
+def make_ours(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
+    factors = new_factors("layer", operation, config)
+
+    def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
+        return layer.weight, layer.bias
+
+    if factors is None:
+        return lambda x: frozen(operation, read, x), []
+    return lambda x: factors.apply_to(operation, read, x), list(factors.parameters())
+
+
+def make_lycoris(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
+    """The module of the LyCORIS release that is installed, as its network wrapper makes it."""
+    from lycoris.modules.loha import LohaModule
+    from lycoris.modules.lokr import LokrModule
+
+    rank, alpha = _rank(operation, config)
+    options: dict[str, Any] = {"use_tucker": config.use_tucker}
+    if config.algo == "lokr":
+        options |= {"factor": config.factor, "decompose_both": config.decompose_both}
+    kind = {"loha": LohaModule, "lokr": LokrModule}[config.algo]
+    module = kind("layer", layer, 1.0, rank, alpha, **options).train()
+    module.apply_to()
+    # The layer belongs to the module's list of originals, and what is trained are the factors alone.
+    return layer, [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def make_peft(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
+    from peft import LoHaConfig, LoKrConfig, get_peft_model
+
+    rank, alpha = _rank(operation, config)
+    options: dict[str, Any] = {"r": rank, "alpha": alpha, "target_modules": ["0"]}
+    if config.algo == "loha":
+        peft_config: Any = LoHaConfig(**options, use_effective_conv2d=config.use_tucker)
+    else:
+        peft_config = LoKrConfig(**options, decompose_factor=config.factor, decompose_both=config.decompose_both)
+    model = get_peft_model(nn.Sequential(layer), peft_config).train()
+    return model, [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+MAKERS: dict[str, Callable[[nn.Module, Operation, AdapterConfig], Made]] = {
+    "frozen": make_frozen,
+    "ours": make_ours,
+    "lycoris": make_lycoris,
+    "peft": make_peft,
+}
+
+
+def make_lively(parameters: list[nn.Parameter]) -> None:
+    """No factor zero, so that no product is spared."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+
+
+def _rank(operation: Operation, config: AdapterConfig) -> tuple[int, float]:
+    wide = operation.is_conv and operation.shape[2:] != (1, 1)
+    return (config.conv_dim, config.conv_alpha) if wide else (config.network_dim, config.network_alpha)

@@ -1,0 +1,59 @@
+"""Pairs of timings, and what they say."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+# Seconds, of so many repeats.
+Timer = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """How many times longer one took than the other, pair by pair.
+
+    Attributes:
+        values: theirs / ours of each pair.
+        ours_s, theirs_s: the shortest single run of each, in seconds.
+    """
+
+    values: tuple[float, ...]
+    ours_s: float
+    theirs_s: float
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        if len(self.values) < 2:
+            return self.values[0], self.values[0]
+        low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
+        return low, high
+
+    def __str__(self) -> str:
+        low, high = self.quartiles
+        return f"{self.median:.2f} ({low:.2f}–{high:.2f})"
+
+
+def paired(ours: Timer, theirs: Timer, *, rounds: int, least_s: float) -> Ratios:
+    """A B A B …: each of `rounds` pairs times ours and then theirs, each long enough to be told from noise.
+
+    Args:
+        least_s: a short run is repeated until one timing takes about this long.
+    """
+    ours(1), theirs(1)
+    repeats = max(1, round(least_s / max(ours(1), 1e-6)))
+    pairs = [(ours(repeats) / repeats, theirs(repeats) / repeats) for _ in range(rounds)]
+    return Ratios(tuple(b / a for a, b in pairs), min(a for a, _ in pairs), min(b for _, b in pairs))
+
+
+def weighted(parts: Sequence[tuple[int, Ratios]]) -> Ratios:
+    """Ratios of a whole in which each part occurs so often: its pair i takes every part's pair i."""
+    rounds = min(len(part.values) for _, part in parts)
+    ours_s = sum(count * part.ours_s for count, part in parts)
+    values = [sum(count * part.ours_s * part.values[i] for count, part in parts) / ours_s for i in range(rounds)]
+    return Ratios(tuple(values), ours_s, sum(count * part.theirs_s for count, part in parts))

@@ -1,0 +1,59 @@
+"""Worker processes that take turns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import Implementation
+from benchmarks.environments import ROOT, prepare, variables
+
+
+class WorkerDied(RuntimeError):
+    """A worker ended instead of answering; what it said stands on the console."""
+
+
+class Worker:
+    """One implementation in its own process."""
+
+    def __init__(self, implementation: Implementation, environment: dict[str, str]) -> None:
+        self.implementation = implementation
+        command = [sys.executable, "-m", "benchmarks.worker", implementation.name]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        )
+
+    def ask(self, **task: Any) -> Any:
+        """The answer to one task. Raises WorkerDied."""
+        try:
+            self._process.stdin.write(json.dumps(task) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerDied(f"{self.implementation.name} ended at {task}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@contextmanager
+def workers(names: Sequence[Implementation], folder: Path, threads: int) -> Iterator[list[Worker]]:
+    """A process for each, with its packages installed below `folder`."""
+    with ExitStack() as stack:
+        started = []
+        for implementation in names:
+            prepare(implementation, folder)
+            worker = Worker(implementation, variables(implementation, folder, threads))
+            stack.callback(worker.close)
+            started.append(worker)
+        yield started

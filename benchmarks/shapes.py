@@ -1,0 +1,108 @@
+"""The adapted layers of SD 1.5 and SDXL with the inputs they see, counted by running the UNets without contents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from lib_trainer.adapter.attach import operation_of
+from lib_trainer.adapter.functional import Operation
+from lib_trainer.families import SD1, SDXL, Family
+from lib_trainer.host.standalone_model import unet_layers
+
+_TOKENS = 77
+# What sets SDXL's UNet apart from diffusers' defaults, which are SD 1.5's.
+_CONFIGS: dict[Family, dict[str, Any]] = {
+    SD1: {"cross_attention_dim": 768},
+    SDXL: {
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layer and its input.
+
+    Attributes:
+        operation: what it computes.
+        x_shape: (B, tokens, in), (B, in) or (B, in, H, W).
+    """
+
+    operation: Operation
+    x_shape: tuple[int, ...]
+
+    @property
+    def multiply_adds(self) -> int:
+        out, inner = self.operation.shape[:2]
+        kernel = self.operation.shape[2:]
+        places = 1
+        for side in (*self.x_shape, *kernel):
+            places *= side
+        strides = self.operation.stride
+        return out * places // (strides[0] * strides[1]) * inner // self.x_shape[1 if kernel else -1]
+
+    def __str__(self) -> str:
+        """`1280×5120 · 1024`, `640×320 3×3/2 · 64×64`: sides, kernel, stride, places."""
+        out, inner, *kernel = self.operation.shape
+        shown = f"{out}×{inner}"
+        if kernel:
+            shown += f" {kernel[0]}×{kernel[1]}" + (
+                f"/{self.operation.stride[0]}" if self.operation.stride[0] > 1 else ""
+            )
+        places = self.x_shape[2:] if kernel else self.x_shape[1:-1] or (1,)
+        return f"{shown} · {'×'.join(map(str, places))}"
+
+
+def build_unet(family: Family, device: str) -> UNet2DConditionModel:
+    """The family's UNet at full size; on `meta` without contents."""
+    with torch.device(device):
+        return UNet2DConditionModel(**_CONFIGS[family]).requires_grad_(False)
+
+
+def unet_inputs(family: Family, size_px: int, batch: int, device: str) -> dict[str, Any]:
+    """Random arguments of the UNet for square pictures."""
+    made = torch.Generator(device).manual_seed(0) if device != "meta" else None
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=made, device=device)
+
+    inputs: dict[str, Any] = {
+        "sample": random(batch, 4, size_px // 8, size_px // 8),
+        "timestep": torch.full((batch,), 500, device=device),
+        "encoder_hidden_states": random(batch, _TOKENS, family.context_dim),
+    }
+    if family is SDXL:
+        inputs["added_cond_kwargs"] = {"text_embeds": random(batch, 1280), "time_ids": random(batch, 6)}
+    return inputs
+
+
+def shapes_of(family: Family, size_px: int, batch: int = 1) -> Counter[Shape]:
+    """How often each adapted layer occurs in one pass of the UNet over square pictures."""
+    unet, seen = build_unet(family, "meta"), Counter()
+
+    def counting(operation: Operation) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, inputs: Any, _output: Any) -> None:
+            seen[Shape(operation, tuple(inputs[0].shape))] += 1
+
+        return hook
+
+    for layer in unet_layers(unet, family):
+        layer.module.register_forward_hook(counting(operation_of(layer)))
+    unet(**unet_inputs(family, size_px, batch, "meta"))
+    return seen

@@ -1,0 +1,223 @@
+"""ΔW as a chain of small steps that act one after the other, so that ΔW itself is never built.
+
+A step is an operation and its weight. Between steps travel columns (N, channels, places), or pictures (N, channels,
+H, W) where a step is a convolution; N counts pictures and, for LoKr, the parts of them that W1 mixes. Sources:
+(W1 ⊗ W2)·x by Yeh et al. (LyCORIS, ICLR 2024); (A·B) ∘ (C·D) = (A • C)·(B • D) with all r² products of the columns of A
+and C, and of the rows of B and D (Khatri and Rao, 1968).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lib_trainer.adapter.functional import Operation, Tensors, lokr_first, lokr_second
+
+# A chain's factors -> the weights of its steps, scaled; differentiable, and small.
+MakeWeights = Callable[[Tensors], list[Tensor]]
+
+
+class Step(Protocol):
+    """One operation of a chain, with its gradients."""
+
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor: ...
+
+    def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor: ...
+
+    def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """A matrix (c', c) on the channels of every place: (N, c, …) -> (N, c', …)."""
+
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
+        return torch.bmm(weight.expand(len(x), -1, -1), _columns(x)).unflatten(2, x.shape[2:])
+
+    def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+        return self(grad, weight.T)
+
+    def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
+        return torch.bmm(_columns(grad), _columns(x).transpose(1, 2)).sum(0)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """W1 (l, m) mixes the parts of each picture: (B·m, c, …) -> (B·l, c, …)."""
+
+    parts_in: int
+    parts_out: int
+
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
+        mixed = torch.bmm(weight.expand(len(x) // weight.shape[1], -1, -1), _parts(x, weight.shape[1]))
+        return mixed.reshape(-1, *x.shape[1:])
+
+    def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+        return self(grad, weight.T)
+
+    def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
+        return torch.bmm(_parts(grad, self.parts_out), _parts(x, self.parts_in).transpose(1, 2)).sum(0)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """ΔW·x of one layer without ΔW.
+
+    Attributes:
+        operation: of the layer.
+        steps: in order; a convolution that is not 1×1 stands among them.
+        weights: makes their weights from the factors.
+        parts_in, parts_out: into how many parts LoKr cuts the channels of the input and of the output.
+    """
+
+    operation: Operation
+    steps: tuple[Step, ...]
+    weights: MakeWeights
+    parts_in: int = 1
+    parts_out: int = 1
+
+    def add_to(self, y: Tensor, x: Tensor, weights: Sequence[Tensor]) -> None:
+        """y += ΔW·x, for contiguous y (…, out) or (B, out, H', W')."""
+        value = self._split(x, self.parts_in)
+        for step, weight in zip(self.steps[:-1], weights, strict=False):
+            value = step(value, weight)
+        self._add(self._split(y, self.parts_out), self.steps[-1], value, weights[-1])
+
+    def backward(
+        self, x: Tensor, grad: Tensor, weights: Sequence[Tensor], grad_x: Tensor | None = None
+    ) -> list[Tensor]:
+        """Gradients of the steps' weights; that of x is added to `grad_x`, contiguous, where it is given."""
+        values = [self._split(x, self.parts_in)]
+        for step, weight in zip(self.steps[:-1], weights, strict=False):
+            values.append(step(values[-1], weight))
+        grad, grads = self._split(grad, self.parts_out), []
+        for number in reversed(range(len(self.steps))):
+            step, weight = self.steps[number], weights[number]
+            grads.append(step.grad_weight(values[number], grad))
+            if number:
+                grad = step.grad_input(values[number], weight, grad)
+            elif grad_x is not None:
+                self._add_input(self._split(grad_x, self.parts_in), step, values[0], weight, grad)
+        return grads[::-1]
+
+    def multiply_adds(self, weights: Sequence[Tensor]) -> int:
+        """How many one product takes for each place."""
+        total, parts, channels = 0, self.parts_in, self.operation.shape[1] // self.parts_in
+        for step, weight in zip(self.steps, weights, strict=True):
+            if isinstance(step, Mix):
+                total, parts = total + weight.numel() * channels, self.parts_out
+            else:
+                total, channels = total + parts * weight.numel(), len(weight)
+        return total
+
+    def _split(self, x: Tensor, parts: int) -> Tensor:
+        """(…, c) -> (parts, c / parts, places); (B, c, H, W) -> (B·parts, c / parts, H, W)."""
+        if self.operation.is_conv:
+            return x.reshape(len(x) * parts, -1, *x.shape[2:])
+        return x.reshape(-1, parts, x.shape[-1] // parts).permute(1, 2, 0)
+
+    @staticmethod
+    def _add(out: Tensor, step: Step, x: Tensor, weight: Tensor) -> None:
+        if isinstance(step, Pointwise):
+            _columns(out).baddbmm_(weight.expand(len(x), -1, -1), _columns(x))
+        else:
+            out.add_(step(x, weight))
+
+    def _add_input(self, out: Tensor, step: Step, x: Tensor, weight: Tensor, grad: Tensor) -> None:
+        if isinstance(step, Pointwise):
+            self._add(out, step, grad, weight.T)
+        else:
+            out.add_(step.grad_input(x, weight, grad))
+
+
+def chain_of(algo: str, factors: Tensors, operation: Operation, scale: float) -> Chain | None:
+    """The chain for factors of these shapes, times `scale`; None for convolutions in groups.
+
+    `factors` tells shapes and names only: the chain's weights are made anew for each product.
+    """
+    if operation.groups != 1:
+        return None
+    return {"loha": _loha, "lokr": _lokr, "locon": _locon}[algo](factors, operation, scale)
+
+
+def _loha(f: Tensors, operation: Operation, scale: float) -> Chain:
+    pairs = f["w1_b"].shape[0] ** 2
+
+    def outer(f: Tensors) -> Tensor:
+        one, other = (f["w1_a"].T, f["w2_a"].T) if "t1" in f else (f["w1_a"], f["w2_a"])
+        return (one[:, :, None] * other[:, None, :]).flatten(1) * scale
+
+    def inner(f: Tensors) -> Tensor:
+        return (f["w1_b"][:, None, :] * f["w2_b"][None, :, :]).flatten(0, 1)
+
+    def core(f: Tensors) -> Tensor:
+        return (f["t1"][:, None, :, None] * f["t2"][None, :, None, :]).flatten(2, 3).flatten(0, 1)
+
+    if "t1" in f:
+        middle = _spatial(operation, pairs, pairs)
+        steps = (Pointwise(), middle, Pointwise())
+        return Chain(operation, steps, lambda f: [inner(f), core(f), outer(f)])
+    first, shape = _first_step(operation, pairs, operation.shape[1])
+    return Chain(operation, (first, Pointwise()), lambda f: [inner(f).reshape(shape), outer(f)])
+
+
+def _locon(f: Tensors, operation: Operation, scale: float) -> Chain:
+    rank = f["down"].shape[0]
+    if "mid" in f:
+        steps = (Pointwise(), _spatial(operation, rank, rank), Pointwise())
+        return Chain(operation, steps, lambda f: [f["down"].flatten(1), f["mid"], f["up"].flatten(1) * scale])
+    first, shape = _first_step(operation, rank, operation.shape[1])
+    return Chain(operation, (first, Pointwise()), lambda f: [f["down"].reshape(shape), f["up"].flatten(1) * scale])
+
+
+def _lokr(f: Tensors, operation: Operation, scale: float) -> Chain:
+    rows, columns = (len(f["w1"]), f["w1"].shape[1]) if "w1" in f else (len(f["w1_a"]), f["w1_b"].shape[1])
+    out, inner = operation.shape[0] // rows, operation.shape[1] // columns
+    mix = Mix(columns, rows)
+
+    def first(f: Tensors) -> Tensor:
+        return lokr_first(f) * scale
+
+    if "t2" in f:
+        rank = len(f["t2"])
+        steps = (Pointwise(), _spatial(operation, rank, rank), mix, Pointwise())
+        return Chain(operation, steps, lambda f: [f["w2_b"], f["t2"], first(f), f["w2_a"].T], columns, rows)
+    rank = 0 if "w2" in f else len(f["w2_b"])
+    step, shape = _first_step(operation, rank or out, inner)
+    places = operation.shape[2] * operation.shape[3] if operation.is_conv else 1
+    if rank and rank * (inner * places + out) < inner * places * out:
+        steps = (step, mix, Pointwise())
+        return Chain(operation, steps, lambda f: [f["w2_b"].reshape(shape), first(f), f["w2_a"]], columns, rows)
+    step, shape = _first_step(operation, out, inner)
+
+    def second(f: Tensors) -> Tensor:
+        return lokr_second(f).reshape(shape)
+
+    # W1 is mixed in where there are fewer channels.
+    if inner < out:
+        return Chain(operation, (mix, step), lambda f: [first(f), second(f)], columns, rows)
+    return Chain(operation, (step, mix), lambda f: [second(f), first(f)], columns, rows)
+
+
+def _first_step(operation: Operation, out: int, inner: int) -> tuple[Step, tuple[int, ...]]:
+    """The step that sees the layer's kernel, and the shape of its weight."""
+    if operation.is_pointwise:
+        return Pointwise(), (out, inner)
+    step = _spatial(operation, out, inner)
+    return step, step.shape
+
+
+def _spatial(operation: Operation, out: int, inner: int) -> Operation:
+    return replace(operation, shape=(out, inner, *operation.shape[2:]))
+
+
+def _columns(x: Tensor) -> Tensor:
+    return x.flatten(2)
+
+
+def _parts(x: Tensor, count: int) -> Tensor:
+    return x.reshape(len(x) // count, count, -1)

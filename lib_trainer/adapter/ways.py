@@ -1,0 +1,155 @@
+"""Which way an adapted layer computes: read from a table of measurements, or counted where there is none.
+
+`python -m benchmarks table` measures every way on the shapes of SD 1.5 and SDXL and writes `ways.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib.resources import files
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lib_trainer.adapter.chains import chain_of
+from lib_trainer.adapter.forms import AddRows, Chained, Factored, Hadamard, Whole
+from lib_trainer.adapter.functional import DELTAS, Form, Operation, Tensors, lokr_first, lokr_second
+
+# `whole`: one product with W + ΔW, gradients through that of ΔW. `factored`: the same product, gradients through the
+# chain. `chained`: ΔW is never built. In half precision there is no `factored`, and `whole` keeps ΔW's product apart.
+Way = Literal["whole", "factored", "chained"]
+WAYS: tuple[Way, ...] = ("whole", "factored", "chained")
+# Factor name -> shape, as something that can be looked up by.
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+# Where nothing is measured: multiply-adds of a large product that one of a small product takes, and one number that is
+# built or added.
+_SMALL_PRODUCT_COST = 1.5
+_NUMBER_COST = 6
+
+
+@dataclass(frozen=True)
+class Spot:
+    """What the fastest way depends on, and how it is found in the table.
+
+    Attributes:
+        kind: only like layers are compared: `loha linear`, `lokr conv`.
+        out, inner: sides of the weight, the kernel counted to the inner one.
+        share: multiply-adds of the chain for one of the layer itself.
+        places: tokens, or pixels that come out, of the whole batch.
+    """
+
+    kind: str
+    out: int
+    inner: int
+    share: float
+    places: int
+
+    def distance(self, other: Spot) -> float:
+        """How many doublings apart two spots of a kind lie."""
+        mine = (self.out, self.inner, self.share, self.places)
+        theirs = (other.out, other.inner, other.share, other.places)
+        return sum(abs(math.log2(a / b)) for a, b in zip(mine, theirs, strict=True))
+
+
+def way_for(
+    algo: str, factors: Tensors, operation: Operation, x_shape: tuple[int, ...], device: str, *, precise: bool
+) -> Way:
+    """The fastest way for a layer and an input of this shape.
+
+    Args:
+        factors: only their names and shapes are looked at.
+        device: the kind of device it runs on; `meta` answers as `cuda` would.
+        precise: the compute dtype is that of the factors.
+    """
+    shapes = tuple((name, tuple(factor.shape)) for name, factor in factors.items())
+    return _way_for(algo, shapes, operation, x_shape, "cuda" if device == "meta" else device, precise)
+
+
+@lru_cache(maxsize=4096)
+def _way_for(
+    algo: str, shapes: Shapes, operation: Operation, x_shape: tuple[int, ...], device: str, precise: bool
+) -> Way:
+    spot = spot_of(algo, shapes, operation, x_shape)
+    if spot is None:
+        return "whole"
+    rows = [(row.distance(spot), way) for row, way in _rows(device) if row.kind == spot.kind] if precise else []
+    return min(rows)[1] if rows else _counted(algo, shapes, spot, precise=precise)
+
+
+def spot_of(algo: str, shapes: Shapes, operation: Operation, x_shape: tuple[int, ...]) -> Spot | None:
+    """Where a layer stands; None where the chain is no way for it, being as large as ΔW."""
+    factors = {name: torch.empty(shape, device="meta") for name, shape in shapes}
+    chain = chain_of(algo, factors, operation, 1.0)
+    if chain is None:
+        return None
+    weights = chain.weights(factors)
+    out, inner = operation.shape[0], math.prod(operation.shape[1:])
+    if sum(weight.numel() for weight in weights) >= out * inner:
+        return None
+    places = math.prod(x_shape) // operation.shape[1] // math.prod(operation.stride)
+    kind = f"{algo} {'linear' if operation.is_pointwise else 'conv'}"
+    return Spot(kind, out, inner, chain.multiply_adds(weights) / (out * inner), max(1, places))
+
+
+def _counted(algo: str, shapes: Shapes, spot: Spot, *, precise: bool) -> Way:
+    """The way with the fewest multiply-adds, for a device on which nothing was measured."""
+    rank = dict(shapes)["w1_b"][0] if algo == "loha" else 0
+    building = 2 * rank + _NUMBER_COST
+    step = spot.share * spot.places * _SMALL_PRODUCT_COST
+    costs: dict[Way, float] = {
+        # The gradient of ΔW, and in half precision ΔW's own product; LoHa's gradients take six small products more.
+        "whole": spot.places * (1 if precise else 2) + 2 * building + 4 * rank,
+        "chained": 4 * step,
+    }
+    if precise:
+        costs["factored"] = 3 * step + 2 * building
+    return min(costs, key=costs.__getitem__)
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, list[tuple[Spot, Way]]]:
+    """Device kind -> its measured rows."""
+    stored = json.loads(files("lib_trainer.adapter").joinpath("ways.json").read_text("utf-8"))
+    return {device: [(Spot(*row[:-1]), row[-1]) for row in measured["rows"]] for device, measured in stored.items()}
+
+
+def _rows(device: str) -> list[tuple[Spot, Way]]:
+    return _table().get(device, [])
+
+
+def form_of(way: Way, algo: str, factors: Tensors, operation: Operation, scale: float, *, precise: bool) -> Form:
+    """The way, made ready for one layer.
+
+    Args:
+        scale: ΔW is multiplied by it.
+    """
+    chain = None if way == "whole" else chain_of(algo, factors, operation, scale)
+    if chain is not None and (way == "chained" or not precise):
+        return Chained(chain)
+    if chain is not None:
+        return Factored(chain, *_add_rows(algo, factors, operation, scale))
+    if precise and algo == "loha" and "t1" not in factors:
+        return Hadamard(operation, scale)
+    return Whole(operation, lambda values: DELTAS[algo](values) * scale, apart=not precise)
+
+
+def _add_rows(algo: str, factors: Tensors, operation: Operation, scale: float) -> tuple[AddRows, int]:
+    """How rows of W + ΔW are built, and what they come in multiples of."""
+    if algo == "lokr":
+        rows = len(factors["w1"] if "w1" in factors else factors["w1_a"])
+        return partial(_add_lokr, scale), operation.shape[0] // rows
+    if algo == "loha" and "t1" not in factors:
+        return Hadamard(operation, scale).rows, 1
+    return lambda weight, f, _rows: weight.add(DELTAS[algo](f).flatten(1), alpha=scale), operation.shape[0]
+
+
+def _add_lokr(scale: float, weight: Tensor, f: Tensors, rows: slice) -> Tensor:
+    second = lokr_second(f).flatten(1)
+    out, inner = second.shape
+    first = lokr_first(f)[rows.start // out : rows.stop // out]
+    parts = weight.reshape(len(first), out, first.shape[1], inner)
+    return torch.addcmul(parts, first[:, None, :, None], second[:, None, :], value=scale).flatten(2).flatten(0, 1)
