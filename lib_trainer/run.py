@@ -13,18 +13,20 @@ from functools import partial
 from pathlib import Path
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.adapter.files import read_metadata
-from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.config import Recipe
 from lib_trainer.dataset.batches import make_batch
 from lib_trainer.dataset.cache import cache_latents, cache_texts
+from lib_trainer.dataset.fingerprint import fingerprint
 from lib_trainer.dataset.scan import Scan, scan_folder
 from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Event, Finished, Notice, Progress, Step, StopRequested
+from lib_trainer.events import Begun, Event, Finished, Notice, Progress, Step, StopRequested, Wish
+from lib_trainer.history import SAMPLE_DIR, STATE_FILE
 from lib_trainer.host.base import Host, HostModel
 from lib_trainer.memory.shortage import explained_shortage
-from lib_trainer.saving import Saving
+from lib_trainer.sampling import Sampling, sample_requests
+from lib_trainer.saving import Saving, clear_parts, is_ours
+from lib_trainer.stages import Keeping, Stages
 from lib_trainer.training.loop import Training, fit
 
 Events = Generator[Event, None, None]
@@ -33,6 +35,10 @@ Events = Generator[Event, None, None]
 def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     """Trains `recipe` on the checkpoint that `host` has selected, and writes the adapter into its LoRA folder.
 
+    Args:
+        folder: of this run alone. What a resume needs is kept there, and the run goes on from what it finds there;
+            without a folder nothing is kept, and no test pictures are drawn.
+
     Raises:
         ConfigError: every problem of the recipe, before the model is touched.
         UserError: what a person can mend, at any point.
@@ -40,6 +46,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     """
     recipe.check()
     target = _free_target(host, recipe)
+    sample_requests(recipe)
     scan = scan_folder(recipe.dataset)
     for skipped in scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
@@ -48,7 +55,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     saved: list[Path] = []
     try:
         with explained_shortage(recipe), host.open_model() as model:
-            outcome = yield from _train(model, recipe, scan, host.cache_dir, target, saved)
+            outcome = yield from _train(host, model, recipe, scan, Places(target, folder, saved))
     finally:
         # Copies on the way stay, however the run ends, and must not show as the older ones of that name.
         for path in saved:
@@ -68,15 +75,31 @@ class _Outcome:
     epoch: int = 0
     stopped_early: bool = False
     failure: Exception | None = None
+    last: Step | None = None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are written.
+
+    Attributes:
+        target: the adapter file.
+        folder: of the run; see `run`.
+        saved: the adapter files that were written so far, filled as they come.
+    """
+
+    target: Path
+    folder: Path | None
+    saved: list[Path]
 
 
 def _train(
-    model: HostModel, recipe: Recipe, scan: Scan, cache_dir: Path, target: Path, saved: list[Path]
-) -> Generator[Event, None, _Outcome]:
-    """Everything that happens while the model is borrowed. The files it writes are added to `saved`."""
+    host: Host, model: HostModel, recipe: Recipe, scan: Scan, places: Places
+) -> Generator[Event, Wish | None, _Outcome]:
+    """Everything that happens while the model is borrowed."""
     _require_trainable_schedule(model)
     trains_text = recipe.training.text_encoder_lr > 0
-    folder = cache_dir if recipe.dataset.cache_latents_to_disk else None
+    folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
     latents = yield from cache_latents(Schedule(scan, recipe), model, folder)
     texts = (
         None if trains_text else (yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder))
@@ -88,28 +111,51 @@ def _train(
     yield Notice(
         f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M numbers."
     )
-    outcome, saving = _Outcome(), Saving(target, recipe, model, adapter, latents.schedule, saved)
+    outcome, saving = _Outcome(), Saving(places.target, recipe, model, adapter, latents.schedule, places.saved)
     with attached(adapter, layers, model.read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
-        try:
-            for event in fit(training):
-                if isinstance(event, Step):
-                    outcome.step, outcome.epoch = event.number, event.epoch
-                yield event
-                if isinstance(event, Step) and saving.is_due(event):
-                    yield saving.save(saving.stage_path(event), event.number, event.epoch)
-        except StopRequested as stop:
-            if not stop.save or not outcome.step:
-                raise
-            outcome.stopped_early = True
-        except Exception as error:
-            if not outcome.step:
-                raise
-            outcome.failure = error
+        stages = _stages(host, training, saving, scan, places.folder)
+        yield from _steps(stages, outcome)
+        target = places.target
+        if outcome.failure:
             yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
-    yield from _said(Progress("saving", 0, 1, f"Writing {target.name}"))
-    yield from _said(saving.save(target, outcome.step, outcome.epoch))
+        yield from _said(Progress("saving", 0, 1, f"Writing {target.name}"))
+        yield from _said(saving.save(target, outcome.step, outcome.epoch))
+        if outcome.last and not (outcome.stopped_early or outcome.failure):
+            for event in stages.at_the_end(outcome.last):
+                yield from _said(event)
     return outcome
+
+
+def _steps(stages: Stages, outcome: _Outcome) -> Generator[Event, Wish | None, None]:
+    """Every step from where an earlier life of the run was kept; how it went is noted in `outcome`."""
+    training = stages.keeping.training
+    taken = stages.keeping.go_on()
+    outcome.step, outcome.epoch = taken, -(-taken // training.schedule.steps_per_epoch)
+    yield Begun(taken, training.schedule.steps, training.model.checkpoint.name, stages.keeping.pictures)
+    try:
+        for event in fit(training, taken):
+            if isinstance(event, Step):
+                outcome.last, outcome.step, outcome.epoch = event, event.number, event.epoch
+                yield from stages.after(event, (yield event))
+            else:
+                yield event
+    except StopRequested as stop:
+        if not stop.save or not outcome.step:
+            raise
+        outcome.stopped_early = True
+        for event in stages.keeping.keep(outcome.step):
+            yield from _said(event)
+    except Exception as error:
+        if not outcome.step:
+            raise
+        outcome.failure = error
+
+
+def _stages(host: Host, training: Training, saving: Saving, scan: Scan, folder: Path | None) -> Stages:
+    pictures = fingerprint(scan) if folder else ""
+    sampling = Sampling(host, training.recipe, training.adapter, folder / SAMPLE_DIR if folder else None)
+    return Stages(saving, Keeping(folder / STATE_FILE if folder else None, training, pictures), sampling)
 
 
 def _said(event: Event) -> Events:
@@ -124,7 +170,8 @@ def _said(event: Event) -> Events:
 def _free_target(host: Host, recipe: Recipe) -> Path:
     """Where the adapter goes. A file of that name that we did not write is never replaced."""
     target = host.lora_dir / f"{recipe.output.output_name}.safetensors"
-    if target.exists() and RECIPE_KEY not in read_metadata(target):
+    clear_parts(target)
+    if target.exists() and not is_ours(target):
         raise ConfigError({"output_name": f"{target.name} exists and was made by another program; choose another name"})
     return target
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lib_trainer.adapter.attach import Adapter
-from lib_trainer.adapter.files import adapter_tensors, save_adapter
-from lib_trainer.adapter.metadata import TrainedOn, TrainedPicture, card, file_metadata
+from lib_trainer.adapter.files import adapter_tensors, read_metadata, save_adapter
+from lib_trainer.adapter.metadata import RECIPE_KEY, TrainedOn, TrainedPicture, card, file_metadata
 from lib_trainer.config import Recipe
 from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.disk import write_whole
-from lib_trainer.events import Saved, Step
+from lib_trainer.events import Event, Notice, Saved, Step
 from lib_trainer.host.base import HostModel
 
 # What the run knows better than whoever edited the card; everything else on it is theirs.
@@ -27,6 +29,7 @@ class Saving:
 
     Attributes:
         saved: every adapter file that was written.
+        cards: the cards as they were written: one that a person has changed since is theirs.
     """
 
     target: Path
@@ -35,6 +38,7 @@ class Saving:
     adapter: Adapter
     schedule: Schedule
     saved: list[Path]
+    cards: dict[Path, bytes] = field(default_factory=dict)
 
     def is_due(self, step: Step) -> bool:
         """Whether a copy is kept after this step. The last step is the final file's."""
@@ -45,11 +49,49 @@ class Saving:
         due_by_epoch = bool(by_epochs) and ends_epoch and step.epoch % by_epochs == 0
         return due_by_epoch or (bool(by_steps) and step.number % by_steps == 0)
 
+    def save_stage(self, step: Step) -> Iterator[Event]:
+        """A copy after this step; then those that the recipe wants no longer are removed."""
+        planned = self.stage_path(step)
+        path = free_path(planned)
+        if path != planned:
+            yield Notice(f"{planned.name} was made by another program; the copy is called {path.name}.")
+        yield self.save(path, step.number, step.epoch)
+        for old in self._outdated(step):
+            if old != path and is_ours(old):
+                self._remove(old)
+
     def stage_path(self, step: Step) -> Path:
-        """kohya's names: NAME-000003 after an epoch, NAME-step00000200 after a number of steps."""
-        by_steps = self.recipe.output.save_every_n_steps
-        stage = f"step{step.number:08d}" if by_steps and step.number % by_steps == 0 else f"{step.epoch:06d}"
+        """kohya's names: NAME-000003 after an epoch that is due, NAME-step00000200 after any other step."""
+        output = self.recipe.output
+        by_steps = output.save_every_n_steps and step.number % output.save_every_n_steps == 0
+        ends_epoch = step.number % self.schedule.steps_per_epoch == 0
+        by_epochs = output.save_every_n_epochs and ends_epoch and step.epoch % output.save_every_n_epochs == 0
+        return self._stage(f"{step.epoch:06d}" if by_epochs and not by_steps else f"step{step.number:08d}")
+
+    def _stage(self, stage: str) -> Path:
         return self.target.with_name(f"{self.recipe.output.output_name}-{stage}{self.target.suffix}")
+
+    def _outdated(self, step: Step) -> list[Path]:
+        """What kohya's save_last_n_steps and save_last_n_epochs leave no room for; copies on demand are not counted."""
+        output = self.recipe.output
+        paths = []
+        if output.save_every_n_steps and output.save_last_n_steps:
+            first_kept = step.number - output.save_last_n_steps
+            numbers = range(output.save_every_n_steps, first_kept, output.save_every_n_steps)
+            paths += [self._stage(f"step{number:08d}") for number in numbers]
+        if output.save_every_n_epochs and output.save_last_n_epochs:
+            last = step.epoch - output.save_every_n_epochs * output.save_last_n_epochs
+            numbers = range(output.save_every_n_epochs, last + 1, output.save_every_n_epochs)
+            paths += [self._stage(f"{number:06d}") for number in numbers]
+        return [path for path in paths if path.exists()]
+
+    def _remove(self, path: Path) -> None:
+        card_path = path.with_suffix(".json")
+        with suppress(OSError):
+            path.unlink()
+            if card_path in self.cards and card_path.read_bytes() == self.cards[card_path]:
+                card_path.unlink()
+        self.saved[:] = [saved for saved in self.saved if saved != path]
 
     def save(self, path: Path, step: int, epoch: int) -> Saved:
         """The adapter file, and beside it what the WebUI shows on its card.
@@ -66,7 +108,8 @@ class Saving:
         )
         save_adapter(path, tensors, metadata)
         self.saved.append(path)
-        _write_card(path.with_name(f"{name}.json"), card(recipe, family, checkpoint, trained_on, steps=step))
+        card_path = path.with_name(f"{name}.json")
+        self.cards[card_path] = _write_card(card_path, card(recipe, family, checkpoint, trained_on, steps=step))
         return Saved(path, step)
 
     def _trained_on(self) -> TrainedOn:
@@ -81,11 +124,36 @@ class Saving:
         return TrainedOn(pictures, self.schedule.batches_per_epoch, scan.trigger_word)
 
 
-def _write_card(path: Path, made: dict[str, Any]) -> None:
-    """Writes the card; what a person has written on an older one stays."""
+def is_ours(path: Path) -> bool:
+    """Whether an adapter file was trained here. Raises UserError for what is no safetensors file."""
+    return RECIPE_KEY in read_metadata(path)
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or where another program's file stands there, NAME-2, NAME-3 …"""
+    free, number = path, 1
+    while free.exists() and not is_ours(free):
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
+def clear_parts(target: Path) -> None:
+    """Removes what a crash left half-written under the names of this run."""
+    own = re.compile(rf"\.{re.escape(target.stem)}(-(\d{{6}}|step\d{{8}})(-\d+)?)?\.(safetensors|json)\.part")
+    for path in target.parent.glob(".*.part"):
+        if own.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _write_card(path: Path, made: dict[str, Any]) -> bytes:
+    """Writes the card and returns its content; what a person has written on an older one stays."""
     theirs: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         read = json.loads(path.read_text("utf-8"))
         theirs = read if isinstance(read, dict) else {}
     content = {**made, **theirs, **{key: made[key] for key in _OURS if key in made}}
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False).encode())
+    written = json.dumps(content, indent=2, ensure_ascii=False).encode()
+    write_whole(path, written)
+    return written

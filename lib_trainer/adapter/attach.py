@@ -45,6 +45,11 @@ class Adapter(nn.Module):
                 rows = torch.rand(factors.out_features, generator=generator)
                 factors.row_mask = (rows >= config.rank_dropout).float()
 
+    def rest(self) -> None:
+        """Nothing sits out any more, until dropout is drawn for the next step."""
+        for factors in self.layers.values():
+            factors.row_mask, factors.silenced = None, False
+
 
 def operation_of(layer: Layer) -> Operation:
     if layer.kind == "linear":
