@@ -93,7 +93,10 @@ class TrainingConfig:
         0.0, "Min-SNR γ", "Balances the noise levels; 5 is usual, 0 is off.", low=0.0, high=100.0
     )
     noise_offset: float = setting(0.0, "Noise offset", "Lets it learn dark and bright; at most 0.1.", low=0.0, high=1.0)
-    gradient_checkpointing: bool = setting(True, "Save memory", "Recompute activations: slower, far less memory.")
+    gradient_checkpointing: bool = setting(True, "Save memory", "Recompute activations as far as needed: slower.")
+    vram_budget_gb: float = setting(
+        0.0, "Memory", "Plan for a card of this size; 0 plans for what is free.", unit="GB", low=0.0, high=1024.0
+    )
     fused_backward_pass: bool = setting(
         False, "Step within backward", "Each layer learns as soon as it can: no gradient is kept, clipping is by layer."
     )
@@ -225,6 +228,8 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["caption_extension"] = f"{data.caption_extension!r} is no file ending; it looks like .txt"
     if training.learning_rate == 0 and training.text_encoder_lr == 0:
         problems["learning_rate"] = "0 would train nothing"
+    if 0 < training.vram_budget_gb < 1:
+        problems["vram_budget_gb"] = f"{training.vram_budget_gb:g} GB is no graphics card; give its size, like 8"
     if training.fused_backward_pass and training.optimizer == "Prodigy":
         problems["fused_backward_pass"] = "Prodigy finds its rate from all gradients at once; use another optimizer"
     if training.fused_backward_pass and training.gradient_accumulation_steps > 1:

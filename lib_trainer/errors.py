@@ -1,4 +1,4 @@
-"""The two errors a person can mend. Everything else keeps its traceback."""
+"""The errors a person can mend. Everything else keeps its traceback."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ class ConfigError(UserError):
     def __init__(self, problems: dict[str, str]) -> None:
         self.problems = dict(problems)
         super().__init__("; ".join(f"{name}: {text}" for name, text in self.problems.items()))
+
+
+class Shortage(UserError):
+    """The device has not enough memory.
+
+    Args:
+        settings: recipe fields -> values with which the same run takes less; empty if there are none.
+    """
+
+    def __init__(self, message: str, hint: str, settings: dict[str, float]) -> None:
+        super().__init__(message, hint)
+        self.settings = dict(settings)
 
 
 class MissingPackage(UserError):

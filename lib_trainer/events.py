@@ -51,6 +51,23 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What the run will take of the device's memory.
+
+    Attributes:
+        parts: what it goes to, in words -> bytes.
+        total_bytes: their sum, the predicted peak.
+        room_bytes: what can be had; 0 where nobody knows.
+        text: all that in a sentence or two.
+    """
+
+    parts: dict[str, int]
+    total_bytes: int
+    room_bytes: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Begun:
     """Everything is ready: the steps follow.
 
@@ -101,7 +118,7 @@ class Finished:
     stopped_early: bool = False
 
 
-Event = Progress | Begun | Step | Notice | Kept | Sampled | Saved | Finished
+Event = Progress | Planned | Begun | Step | Notice | Kept | Sampled | Saved | Finished
 
 
 class Wish(Enum):

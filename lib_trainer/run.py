@@ -23,8 +23,10 @@ from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.events import Begun, Event, Finished, Notice, Progress, Step, StopRequested, Wish
 from lib_trainer.history import SAMPLE_DIR, STATE_FILE
 from lib_trainer.host.base import Host, HostModel
+from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.shortage import explained_shortage
 from lib_trainer.sampling import Sampling, sample_requests
+from lib_trainer.planning import planned
 from lib_trainer.saving import Saving, clear_parts, is_ours
 from lib_trainer.stages import Keeping, Stages
 from lib_trainer.training.loop import Training, fit
@@ -54,14 +56,14 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
     saved: list[Path] = []
     try:
-        with explained_shortage(recipe), host.open_model() as model:
+        with explained_shortage(None), host.open_model() as model:
             outcome = yield from _train(host, model, recipe, scan, Places(target, folder, saved))
     finally:
         # Copies on the way stay, however the run ends, and must not show as the older ones of that name.
         for path in saved:
             host.lora_changed(path)
     if outcome.failure:
-        with explained_shortage(recipe):
+        with explained_shortage(outcome.plan):
             raise outcome.failure
     strength = f"{recipe.output.preferred_weight:g}"
     yield Finished(target, f"<lora:{recipe.output.output_name}:{strength}>", outcome.step, outcome.stopped_early)
@@ -71,6 +73,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
 class _Outcome:
     """How training ended. `failure` is raised once the host has its model back."""
 
+    plan: Plan
     step: int = 0
     epoch: int = 0
     stopped_early: bool = False
@@ -98,6 +101,8 @@ def _train(
 ) -> Generator[Event, Wish | None, _Outcome]:
     """Everything that happens while the model is borrowed."""
     _require_trainable_schedule(model)
+    plan = yield from planned(model, recipe, scan)
+    recipe = plan.recipe
     trains_text = recipe.training.text_encoder_lr > 0
     folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
     latents = yield from cache_latents(Schedule(scan, recipe), model, folder)
@@ -105,14 +110,14 @@ def _train(
         None if trains_text else (yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder))
     )
     yield Progress("preparing", 0, 1, "Making room for training")
-    model.prepare_training(checkpointing=recipe.training.gradient_checkpointing, text_encoder=trains_text)
+    model.prepare_training(plan.placement, text_encoder=trains_text)
     layers = [*model.adaptable_layers(), *(model.text_layers() if trains_text else [])]
     adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
     yield Notice(
         f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M numbers."
     )
-    outcome, saving = _Outcome(), Saving(places.target, recipe, model, adapter, latents.schedule, places.saved)
-    with attached(adapter, layers, model.read_weight):
+    outcome, saving = _Outcome(plan), Saving(places.target, recipe, model, adapter, latents.schedule, places.saved)
+    with explained_shortage(plan), attached(adapter, layers, model.read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
         stages = _stages(host, training, saving, scan, places.folder)
         yield from _steps(stages, outcome)

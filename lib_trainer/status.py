@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from lib_trainer.events import Begun, Event, Finished, Kept, Notice, Progress, Sampled, Saved, Step
+from lib_trainer.events import Begun, Event, Finished, Kept, Notice, Planned, Progress, Sampled, Saved, Step
 
 LIVE = frozenset(("queued", "preparing", "caching", "training", "saving", "paused"))
 KEPT_LOSSES = 2000
@@ -41,6 +41,7 @@ class Status:
         step, steps, epoch, loss, learning_rate: of the last optimizer step.
         seconds_per_step: median of the last steps; eta_seconds: what is left at that pace. 0 before the first step.
         peak_bytes: the device's peak of allocated memory; 0 where unknown.
+        planned_bytes: what was predicted for it; room_bytes: what could be had. 0 where unknown.
         losses: (step, loss), evenly thinned to 2000 points at most; rates: (step, learning rate) of the same steps.
         notices: what the run had to say, oldest first.
         samples: the pictures that were drawn on the way, oldest first.
@@ -67,6 +68,8 @@ class Status:
     seconds_per_step: float = 0.0
     eta_seconds: float = 0.0
     peak_bytes: int = 0
+    planned_bytes: int = 0
+    room_bytes: int = 0
     losses: tuple[tuple[int, float], ...] = ()
     rates: tuple[tuple[int, float], ...] = ()
     notices: tuple[str, ...] = ()
@@ -144,6 +147,9 @@ class Record:
                 self._step(event)
             case Notice():
                 self.note(event.text)
+            case Planned():
+                self.note(event.text)
+                self.set(planned_bytes=event.total_bytes, room_bytes=event.room_bytes)
             case Kept():
                 self.set(kept_step=event.step)
             case Sampled():

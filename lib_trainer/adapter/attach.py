@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.functional import Operation
+from lib_trainer.adapter.functional import Operation, frozen
 from lib_trainer.adapter.layers import Factors, new_factors
 from lib_trainer.config import AdapterConfig
 from lib_trainer.errors import UserError
@@ -86,20 +86,28 @@ def attached(
     """While entered, each adapted layer computes with W + strength·ΔW; then all is as it was.
 
     Args:
-        layers: the model's layers; those without factors in the adapter are left alone.
+        layers: the model's layers. Those without factors in the adapter compute as ever, but keep no copy of a weight
+            that is stored in another form than it is computed with.
         read_weight: `HostModel.read_weight`.
     """
-    adapted = {layer.module: layer for layer in layers if layer.name in adapter.layers}
+    layer_of = {layer.module: layer for layer in layers}
 
     def wrap(module: nn.Module, _forward: Forward) -> Forward:
-        layer = adapted[module]
-        factors, operation = adapter.layers[layer.name], operation_of(layer)
-        return lambda x: factors.apply_to(operation, lambda like: read_weight(layer, like), x)
+        layer = layer_of[module]
+        operation = operation_of(layer)
+
+        def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
+            return read_weight(layer, like)
+
+        if layer.name not in adapter.layers:
+            return lambda x: frozen(operation, read, x)
+        factors = adapter.layers[layer.name]
+        return lambda x: factors.apply_to(operation, read, x)
 
     try:
         for factors in adapter.layers.values():
             factors.strength = strength
-        with overridden_forward(adapted, wrap):
+        with overridden_forward(layer_of, wrap):
             yield
     finally:
         for factors in adapter.layers.values():

@@ -13,7 +13,7 @@ from torch import Tensor
 from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.demo.learn_vae import to_pixels
 from lib_trainer.demo.world import Drawing
-from lib_trainer.host.base import HostModel, Layer, SizeCond, TextCond
+from lib_trainer.host.base import RESIDENT, HostModel, Layer, SizeCond, TextCond
 from lib_trainer.training.diffusion import add_noise, target
 
 # Strength -> a context in which the model draws with the adapter at that strength.
@@ -99,7 +99,7 @@ def measure(
         concept, prior, unseen: see LearningFigures; all pictures of one set have one size.
     """
     exams = [_prepare(model, drawings) if drawings else None for drawings in (concept, prior, unseen)]
-    model.prepare_training(checkpointing=False, text_encoder=True)
+    model.prepare_training(RESIDENT, text_encoder=True)
     marks: list[dict[float, float]] = [{}, {}, {}]
     for strength in sorted({*STRENGTHS, *PRIOR_STRENGTHS}):
         with attach(strength), torch.no_grad():

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from lib_trainer.families import Family
+from lib_trainer.families import Family, UNetShape
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 T = TypeVar("T")
+
+INFOTEXT_KEY = "parameters"
+"""Under this key of `Image.info`, and of a PNG file, stands a picture's infotext."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,12 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """A picture to draw. `prompt` may hold `<lora:name:strength>`."""
+    """A picture to draw.
+
+    Attributes:
+        prompt: may hold `<lora:name:strength>`.
+        sampler, scheduler: names of the host's own; "" leaves the choice to the host.
+    """
 
     prompt: str
     negative_prompt: str = ""
@@ -84,8 +92,81 @@ class GenerateRequest:
     steps: int = 20
     cfg_scale: float = 7.0
     sampler: str = ""
+    scheduler: str = ""
     seed: int = 1
     batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class LoraInfo:
+    """A LoRA file that the host knows.
+
+    Attributes:
+        name: NAME in `<lora:NAME:0.8>`.
+        aliases: other names that the host takes for this file.
+        family: the models it was made for; None where the file does not say.
+        words: what calls it in a prompt, by its card or by what it says of itself.
+        strength: what its card proposes; 0 where it proposes none.
+        steps: optimizer steps it was trained for; 0 where the file does not say.
+        problem: why no prompt can call it; "" when one can.
+    """
+
+    name: str
+    path: Path
+    aliases: tuple[str, ...] = ()
+    family: Family | None = None
+    words: str = ""
+    strength: float = 0.0
+    steps: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the UNet's weights lie while it is trained on, and which of its work is done twice.
+
+    Attributes:
+        recomputed: the blocks whose activations are recomputed in backward, as places in the order of forward among
+            all residual and transformer blocks; None for all of them.
+        int8: the layers' weights are stored in 8 bits.
+        streamed: share of the layers' weights that stays on the CPU and is fetched for each use.
+    """
+
+    recomputed: frozenset[int] | None = frozenset()
+    int8: bool = False
+    streamed: float = 0.0
+
+    @property
+    def is_lean(self) -> bool:
+        return self.int8 or self.streamed > 0
+
+    def recomputes(self, place: int) -> bool:
+        return self.recomputed is None or place in self.recomputed
+
+
+RESIDENT = Placement()
+"""All of it on the device, nothing recomputed."""
+RECOMPUTED = Placement(recomputed=None)
+"""All of it on the device, every block recomputed."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What there is to train, and room for it. Known before a model is borrowed.
+
+    Attributes:
+        weight_bytes: of one number of the UNet as the host stores it; 0.5 for 4-bit forms.
+        is_dense: the weights are plain numbers, of which other forms can be made.
+        available_bytes: of the device, everything of the host's moved off it; None for a CPU.
+        total_bytes: of the device.
+    """
+
+    family: Family
+    shape: UNetShape
+    weight_bytes: float
+    is_dense: bool = True
+    available_bytes: int | None = None
+    total_bytes: int = 0
 
 
 class HostModel(Protocol):
@@ -107,8 +188,14 @@ class HostModel(Protocol):
         Without `grad` the result is float32 on the CPU; with it, it lies on the device and carries the graph.
         """
 
-    def prepare_training(self, *, checkpointing: bool, text_encoder: bool) -> None:
-        """UNet to the device and differentiable; VAE, and text encoders unless trained, off the device."""
+    def outlook(self) -> Outlook:
+        """What there is to train, and room for it."""
+
+    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
+        """UNet to the device and differentiable; VAE, and text encoders unless trained, off the device.
+
+        Under a lean placement its layers must be computed with what `read_weight` gives.
+        """
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         """x_t (B, 4, h, w), t (B,) whole timesteps -> the UNet's output (B, 4, h, w), float32, with its graph.
@@ -145,7 +232,48 @@ class Host(Protocol):
         """Pictures through the host's own text-to-image, LoRA syntax included. Call it inside `run_exclusive`.
 
         While a model is open it draws with that one, an attached adapter included, and training may go on afterwards.
-        Interrupted, it returns fewer pictures than were asked for, or none.
+        `info[INFOTEXT_KEY]` of each picture holds its infotext. Interrupted, it returns fewer pictures than were asked
+        for, or none: no half-drawn ones.
+
+        Raises:
+            UserError: for a LoRA, sampler or scheduler that the host does not have.
+        """
+
+    def drawing(self, pictures: int) -> AbstractContextManager[None]:
+        """So many pictures follow: one checkpoint draws them all, whatever is selected meanwhile.
+
+        Call it inside `run_exclusive`.
+        """
+
+    def samplers(self) -> list[str]:
+        """The host's samplers; the first is its default."""
+
+    def schedulers(self) -> list[str]:
+        """The host's noise schedules to choose from; the first is its default. [] where samplers bring their own."""
+
+    def drawing_family(self) -> Family | None:
+        """Of the checkpoint that is loaded; None where it is not known without loading one."""
+
+    def drawing_size_px(self) -> int | None:
+        """Side of the square pictures that the loaded checkpoint draws best; None where it is not known."""
+
+    def loras(self, *, refresh: bool = False) -> list[LoraInfo]:
+        """Every LoRA file, sub-folders included, by name. `refresh` looks into the folder anew."""
+
+    def save_grid(self, picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
+        """Keeps a grid where the host keeps its own, under its own naming; None if it is set to keep none.
+
+        Args:
+            request: of the grid's first picture, for names that are made of prompt and seed.
+        """
+
+    def label_font(self) -> Path | None:
+        """The font that the host labels its own grids with; None without one."""
+
+    def bind_sending(self, button: Any, infotext: Any) -> bool:
+        """Lets a button of the page send the infotext in a text field to the host's text-to-image, with its own means.
+
+        Call it while the page is built. False where the host has none.
         """
 
     def lora_changed(self, path: Path) -> None:
@@ -156,6 +284,9 @@ class Host(Protocol):
 
     def show_progress(self, step: int, steps: int, text: str) -> None:
         """Moves the host's own progress bar: `step` of `steps`, and a line of text. Call it inside `run_exclusive`."""
+
+    def outlook(self) -> Outlook | None:
+        """What training would find now, without borrowing the model; None where it is not known before it is loaded."""
 
     def describe(self) -> str:
         """One line for the tab's head: checkpoint · family · precision · memory."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
-from lib_trainer.families import SDXL, Family
+from lib_trainer.families import SDXL, Family, UNetShape
 from lib_trainer.host import trainable, webui
-from lib_trainer.host.base import CheckpointInfo, Layer, SizeCond, TextCond
+from lib_trainer.host.base import CheckpointInfo, Layer, Outlook, Placement, SizeCond, TextCond
+from lib_trainer.host.lean import LeanWeights, lean_weights
 
 _TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
+# Weights in these formats can be stored in another and given back.
+_PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class ForgeModel:
@@ -39,7 +44,8 @@ class ForgeModel:
         self.unet: nn.Module = objects.unet.model.diffusion_model
         self.engine = engine
         self._objects = objects
-        self._trained: dict[str, bool] = {}
+        self._trained: tuple[Placement, bool] | None = None
+        self._lean: LeanWeights | None = None
         self._changes = undo.enter_context(ExitStack())
 
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -86,16 +92,21 @@ class ForgeModel:
                 stack.enter_context(trainable.attributes([engine], clip_skip=clip_skip, emphasis=engine.emphasis))
             yield
 
-    def prepare_training(self, *, checkpointing: bool, text_encoder: bool) -> None:
-        self._changes.close()
-        self._trained = {"checkpointing": checkpointing, "text_encoder": text_encoder}
-        self._prepare(**self._trained)
+    def outlook(self) -> Outlook:
+        return forge_outlook(self.engine, self.family)
 
-    def _prepare(self, *, checkpointing: bool, text_encoder: bool) -> None:
+    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
+        self._changes.close()
+        self._trained = (placement, text_encoder)
+        self._prepare(placement, text_encoder)
+
+    def _prepare(self, placement: Placement, text_encoder: bool) -> None:
         from backend import attention, memory_management, stream
         from backend.nn import unet as forge_unet
 
-        patchers = [self._objects.unet, *([self._objects.clip.patcher] if text_encoder else [])]
+        patchers = [] if placement.is_lean else [self._objects.unet]
+        if text_encoder:
+            patchers.append(self._objects.clip.patcher)
         # Moved as Forge itself moves them, so that they are given back as Forge made them.
         with torch.inference_mode():
             memory_management.unload_all_models()
@@ -105,6 +116,9 @@ class ForgeModel:
             enter(trainable.normal_parameters(module))
             self._changes.callback(webui.release, [module])
         parts = list(self.unet.modules())
+        if placement.is_lean:
+            self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
+            self._changes.callback(setattr, self, "_lean", None)
         # Weights are cast to the input's dtype, so that training may compute in another than drawing does.
         enter(trainable.attributes(parts, parameters_manual_cast=True))
         # Forge frees weights cast on its second stream by the forward pass; backward still reads them.
@@ -112,9 +126,8 @@ class ForgeModel:
         enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
         enter(trainable.owned_outputs(_added_to(parts)))
         enter(trainable.attributes([forge_unet], attention_function=attention.attention_pytorch))
-        if checkpointing:
-            blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
-            enter(trainable.checkpointed(blocks))
+        blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
+        enter(trainable.checkpointed(blocks, placement))
 
     @contextmanager
     def resting(self) -> Iterator[None]:
@@ -127,7 +140,7 @@ class ForgeModel:
             yield
         finally:
             if self._trained:
-                self._prepare(**self._trained)
+                self._prepare(*self._trained)
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         vector = None
@@ -150,10 +163,52 @@ class ForgeModel:
         return layers
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._lean is not None and self._lean.holds(layer):
+            return self._lean.read(layer, like)
         from backend.operations import get_weight_and_bias
 
         target = {"device": like.device, "dtype": like.dtype}
         return get_weight_and_bias(layer.module, target, target, weight_fn=_dequantizer(layer.module.weight))
+
+
+def forge_outlook(engine: Any, family: Family) -> Outlook:
+    """What Forge holds, and the room there would be with all of its models off the device."""
+    from backend import memory_management
+
+    unet = engine.forge_objects_original.unet.model.diffusion_model
+    weights = [part.weight for part in unet.modules() if len(dense_shape(part)) in (2, 4)]
+    numbers = sum(math.prod(dense_shape(part)) for part in unet.modules() if len(dense_shape(part)) in (2, 4))
+    plain = all(type(weight) in (Tensor, nn.Parameter) and weight.dtype in _PLAIN for weight in weights)
+    scaled = any(getattr(part, "scale_weight", None) is not None for part in unet.modules())
+    device = memory_management.get_torch_device()
+    outlook = Outlook(
+        family, _unet_shape(unet.config), sum(w.nbytes for w in weights) / numbers, is_dense=plain and not scaled
+    )
+    if device.type == "cpu":
+        return outlook
+    models = [loaded.model.model for loaded in memory_management.current_loaded_models]
+    held = sum(p.nbytes for model in models for p in model.parameters() if p.device == device)
+    free, total = memory_management.get_free_memory(device), memory_management.get_total_memory(device)
+    return replace(outlook, available_bytes=free + held, total_bytes=total)
+
+
+def _unet_shape(config: Mapping[str, Any]) -> UNetShape:
+    """The measures of a UNet, from the configuration that Forge guessed for it."""
+    channels = tuple(config["model_channels"] * mult for mult in config["channel_mult"])
+    blocks = config["num_res_blocks"]
+    count = blocks if isinstance(blocks, int) else blocks[0]
+    head_width = config.get("num_head_channels", -1)
+    heads = tuple(config["num_heads"] if head_width == -1 else width // head_width for width in channels)
+    return UNetShape(
+        channels,
+        count,
+        tuple(config["transformer_depth"][::count]),
+        config["transformer_depth_middle"],
+        config["context_dim"],
+        heads,
+        linear_projection=bool(config.get("use_linear_in_transformer")),
+        pooled_dim=config.get("adm_in_channels") or 0,
+    )
 
 
 def _own(tensor: Tensor) -> Tensor:

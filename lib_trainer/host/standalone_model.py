@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from lib_trainer.families import SDXL, Family
+from lib_trainer.families import SDXL, Family, UNetShape
 from lib_trainer.host import trainable, webui
-from lib_trainer.host.base import CheckpointInfo, Layer, SizeCond, TextCond
+from lib_trainer.host.base import CheckpointInfo, Layer, Outlook, Placement, SizeCond, TextCond
+from lib_trainer.host.lean import LeanWeights, lean_weights
 from lib_trainer.host.names import kohya_name, ldm_names
 from lib_trainer.host.standalone_files import alphas_cumprod, family_of
 from lib_trainer.overrides import Forward, overridden_forward
@@ -50,6 +52,7 @@ class StandaloneModel:
         self.unet: nn.Module = pipeline.unet
         self.pipeline = pipeline
         self._undo = undo
+        self._lean: LeanWeights | None = None
         for part in self._parts:
             undo.callback(_move, part, part.device)
 
@@ -98,21 +101,28 @@ class StandaloneModel:
                 hidden.append(normalize(output.hidden_states[-clip_skip]))
         return torch.cat(hidden, dim=1), pooled[0] if pooled else None
 
-    def prepare_training(self, *, checkpointing: bool, text_encoder: bool) -> None:
-        parts = [self.unet, *(self.text_encoders if text_encoder else [])]
-        self.place(*parts)
-        for part in parts:
-            self._undo.enter_context(trainable.normal_parameters(part))
-            self._undo.enter_context(trainable.frozen(part))
-        self._undo.callback(webui.release, parts)
+    def outlook(self) -> Outlook:
+        weight = self.unet.conv_in.weight
+        outlook = Outlook(self.family, unet_shape(self.unet, self.family), weight.element_size())
+        if self.device == _CPU:
+            return outlook
+        free, total = torch.cuda.mem_get_info(self.device)
+        held = sum(p.nbytes for part in self._parts for p in part.parameters() if p.device == self.device)
+        return replace(outlook, available_bytes=free + held, total_bytes=total)
+
+    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
+        texts = self.text_encoders if text_encoder else []
+        self.place(*([] if placement.is_lean else [self.unet]), *texts)
+        enter = self._undo.enter_context
+        for part in [self.unet, *texts]:
+            enter(trainable.normal_parameters(part))
+            enter(trainable.frozen(part))
+        self._undo.callback(webui.release, [self.unet, *texts])
+        if placement.is_lean:
+            self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
         weighted = [part for part in self.unet.modules() if part._parameters]
-        self._undo.enter_context(overridden_forward(weighted, _casting_forward))
-        if checkpointing:
-            # diffusers recomputes in training mode only; there is no dropout in these UNets.
-            self.unet.train()
-            self.unet.enable_gradient_checkpointing()
-            self._undo.callback(self.unet.eval)
-            self._undo.callback(self.unet.disable_gradient_checkpointing)
+        enter(overridden_forward(weighted, _casting_forward))
+        enter(trainable.checkpointed(blocks_in_order(self.unet), placement))
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         extra: dict[str, Any] = {}
@@ -133,8 +143,49 @@ class StandaloneModel:
         ]
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._lean is not None and self._lean.holds(layer):
+            return self._lean.read(layer, like)
         weight, bias = layer.module.weight.detach(), layer.module.bias
         return weight.to(like), None if bias is None else bias.detach().to(like)
+
+
+def unet_shape(unet: nn.Module, family: Family) -> UNetShape:
+    """The measures of a diffusers UNet, from its configuration."""
+    config = unet.config
+    levels = len(config.block_out_channels)
+
+    def by_level(value: int | Sequence[int]) -> tuple[int, ...]:
+        return (value,) * levels if isinstance(value, int) else tuple(value)
+
+    depths = by_level(config.transformer_layers_per_block)
+    attends = ["CrossAttn" in name for name in config.down_block_types]
+    return UNetShape(
+        tuple(config.block_out_channels),
+        by_level(config.layers_per_block)[0],
+        tuple(depth if has else 0 for depth, has in zip(depths, attends, strict=True)),
+        depths[-1],
+        config.cross_attention_dim,
+        # diffusers names the number of heads `attention_head_dim`.
+        by_level(config.num_attention_heads or config.attention_head_dim),
+        linear_projection=bool(config.use_linear_projection),
+        pooled_dim=config.projection_class_embeddings_input_dim or 0 if family is SDXL else 0,
+        latent_channels=config.in_channels,
+    )
+
+
+def blocks_in_order(unet: nn.Module) -> list[nn.Module]:
+    """The residual and transformer blocks of a diffusers UNet, in the order of forward."""
+    ordered: list[nn.Module] = []
+    for stage in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
+        transformers = list(getattr(stage, "attentions", []))
+        # The middle begins with a residual block of its own.
+        lead = 1 if stage is unet.mid_block else 0
+        ordered += stage.resnets[:lead]
+        for place, residual in enumerate(stage.resnets[lead:]):
+            pair = [residual, *transformers[place : place + 1]]
+            for part in reversed(pair) if lead else pair:
+                ordered += part.transformer_blocks if isinstance(part, Transformer2DModel) else [part]
+    return ordered
 
 
 def unet_layers(unet: nn.Module, family: Family) -> list[Layer]:

@@ -6,7 +6,7 @@ here is a context manager that changes one of these for as long as it is entered
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lib_trainer.host.base import Placement
 from lib_trainer.overrides import overridden_forward
 
 _ABSENT = object()
@@ -114,9 +115,15 @@ def _own_output(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) ->
 
 
 @contextmanager
-def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Recomputes each block's activations in backward instead of keeping them."""
-    with overridden_forward(blocks, _checkpointed_forward):
+def checkpointed(blocks: Sequence[nn.Module], placement: Placement) -> Iterator[None]:
+    """Recomputes activations in backward instead of keeping them.
+
+    Args:
+        blocks: all that could be recomputed, in the order of forward.
+        placement: says which of them are.
+    """
+    chosen = [block for place, block in enumerate(blocks) if placement.recomputes(place)]
+    with overridden_forward(chosen, _checkpointed_forward):
         yield
 
 

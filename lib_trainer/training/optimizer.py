@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -36,17 +36,15 @@ def make_optimizer(
     Raises:
         MissingPackage: when the optimizer's library is not installed and nothing computes the same.
     """
-    make, notice = _factory(config.optimizer, device)
-    return make(groups, config), notice
+    name, notice = available_optimizer(config.optimizer, device)
+    made = {"AdamW": _adamw, "AdamW8bit": _adamw_8bit, "Prodigy": _prodigy, "Adafactor": _adafactor}[name]
+    return made(groups, config), notice
 
 
-def _factory(
-    name: str, device: torch.device
-) -> tuple[Callable[[ParameterGroups, TrainingConfig], torch.optim.Optimizer], str]:
-    if name == "AdamW8bit":
-        reason = _no_8bit(device)
-        return (_adamw, f"AdamW8bit {reason}; AdamW is used instead.") if reason else (_adamw_8bit, "")
-    return {"AdamW": _adamw, "Prodigy": _prodigy, "Adafactor": _adafactor}[name], ""
+def available_optimizer(name: str, device: torch.device) -> tuple[str, str]:
+    """The optimizer that stands in for `name` on this device, mostly itself, and why another does ("" if none)."""
+    reason = _no_8bit(device) if name == "AdamW8bit" else ""
+    return ("AdamW", f"AdamW8bit {reason}; AdamW is used instead.") if reason else (name, "")
 
 
 def _no_8bit(device: torch.device) -> str:

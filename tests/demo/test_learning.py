@@ -32,7 +32,7 @@ class FakeModel:
         self.concept = "jeff" if "jeff" in prompts[0] else ""
         return TextCond(torch.zeros(len(prompts), 77, 4))
 
-    def prepare_training(self, *, checkpointing, text_encoder):
+    def prepare_training(self, placement, *, text_encoder):
         self.prepared = True
 
     def predict(self, x_t, t, text, sizes):

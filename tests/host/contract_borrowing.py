@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.host.base import HostModel, Layer
+from lib_trainer.host.base import RECOMPUTED, RESIDENT, HostModel, Layer
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.helpers import (
     LOHA,
@@ -33,7 +33,7 @@ class Borrowing:
     def test_every_weight_can_be_saved_for_backward_and_none_asks_for_a_gradient(self, forge: ForgeRoom) -> None:
         def work() -> list[str]:
             with forge.host.open_model() as model:
-                model.prepare_training(checkpointing=False, text_encoder=False)
+                model.prepare_training(RESIDENT, text_encoder=False)
                 parameters = dict(model.unet.named_parameters())
                 assert not any(parameter.requires_grad for parameter in parameters.values())
                 # Reading `_version` is what autograd does with what it saves; it fails on inference tensors.
@@ -44,12 +44,12 @@ class Borrowing:
     def test_gradients_reach_every_factor_with_and_without_checkpointing(self, forge: ForgeRoom) -> None:
         def work() -> list[dict[str, torch.Tensor]]:
             found = []
-            for checkpointing in (False, True):
+            for placement in (RESIDENT, RECOMPUTED):
                 with forge.host.open_model() as model:
                     layers = model.adaptable_layers()
                     adapter = learned_adapter(layers)
                     text = model.encode_text(["a cat", ""], 1)
-                    model.prepare_training(checkpointing=checkpointing, text_encoder=False)
+                    model.prepare_training(placement, text_encoder=False)
                     found.append(gradients(model, adapter, layers, text))
             return found
 
@@ -64,7 +64,7 @@ class Borrowing:
             with forge.host.open_model() as model:
                 layers = model.text_layers()
                 adapter = learned_adapter(layers)
-                model.prepare_training(checkpointing=True, text_encoder=True)
+                model.prepare_training(RECOMPUTED, text_encoder=True)
                 x_t, t, sizes = noisy(model)
                 with attached(adapter, layers, model.read_weight):
                     text = model.encode_text(["a cat", "a dog"], 1, grad=True)
@@ -91,7 +91,7 @@ class Borrowing:
             with forge.host.open_model() as model:
                 model.encode_images(torch.zeros(1, 3, 64, 64))
                 text = model.encode_text(["a cat"] * 2, 2)
-                model.prepare_training(checkpointing=True, text_encoder=text_encoder)
+                model.prepare_training(RECOMPUTED, text_encoder=text_encoder)
                 layers = model.adaptable_layers()
                 gradients(model, new_adapter(layers, LOHA, 0), layers, text)
 
@@ -139,7 +139,7 @@ class Borrowing:
             with forge.host.open_model() as model:
                 model.encode_images(torch.zeros(1, 3, 64, 64))
                 model.encode_text(["a cat"], 1)
-                model.prepare_training(checkpointing=False, text_encoder=text_encoder)
+                model.prepare_training(RESIDENT, text_encoder=text_encoder)
                 return loaded()
 
         forge.picture()
@@ -152,7 +152,7 @@ class Borrowing:
         def work() -> tuple[bool, ...]:
             with torch.inference_mode():
                 with forge.host.open_model() as model:
-                    model.prepare_training(checkpointing=False, text_encoder=False)
+                    model.prepare_training(RESIDENT, text_encoder=False)
                     inside = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
                 return (*inside, torch.is_inference_mode_enabled(), torch.is_grad_enabled())
 
@@ -165,7 +165,7 @@ def _seen(forge: ForgeRoom) -> tuple[list[Layer], Tensor, Tensor, Tensor]:
         layers = model.adaptable_layers()
         weight = model.read_weight(layers[3], torch.zeros(1, device=model.device))[0].clone()
         text = model.encode_text(["a cat"] * 2, 1)
-        model.prepare_training(checkpointing=False, text_encoder=False)
+        model.prepare_training(RESIDENT, text_encoder=False)
         x_t, t, sizes = noisy(model)
         return layers, weight, text.context, model.predict(x_t, t, on_device(model, text), sizes)
 
@@ -177,7 +177,7 @@ def _use(model: HostModel, reach: Callable[[str], None]) -> None:
     reach("images")
     text = on_device(model, model.encode_text(["(a cat)"] * 2, 2))
     reach("text")
-    model.prepare_training(checkpointing=True, text_encoder=False)
+    model.prepare_training(RECOMPUTED, text_encoder=False)
     reach("prepare")
     layers = model.adaptable_layers()
     adapter = learned_adapter(layers)

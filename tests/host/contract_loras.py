@@ -13,6 +13,7 @@ from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.adapter.names import FILE_KEYS
 from lib_trainer.config import AdapterConfig
 from lib_trainer.errors import UserError
+from lib_trainer.host.base import RECOMPUTED, RESIDENT
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.helpers import (
     LOCON,
@@ -185,7 +186,7 @@ class DrawingWhileBorrowed:
                 untouched = weight()
                 draw("a photo <lora:meanwhile:1>")
                 assert torch.equal(weight(), untouched)
-                model.prepare_training(checkpointing=True, text_encoder=False)
+                model.prepare_training(RECOMPUTED, text_encoder=False)
                 before = gradients(model, adapter, layers, text)
                 with attached(adapter, layers, model.read_weight):
                     attached_picture = draw("a photo")
@@ -205,7 +206,7 @@ class DrawingWhileBorrowed:
 
         def work() -> bytes:
             with forge.host.open_model() as model:
-                model.prepare_training(checkpointing=False, text_encoder=False)
+                model.prepare_training(RESIDENT, text_encoder=False)
                 forge.select(storage="float8-e4m3fn")
                 picture = forge.host.generate(forge.request())[0].tobytes()
                 assert forge.engine is borrowed
@@ -223,7 +224,7 @@ def _with_adapter(forge: ForgeRoom, adapter: Adapter, strength: float) -> tuple[
     """The UNet's output: without the adapter, with it attached, and with its file applied by Forge."""
     with forge.host.open_model() as model, torch.no_grad():
         text = on_device(model, model.encode_text(["a cat"] * 2, 1))
-        model.prepare_training(checkpointing=False, text_encoder=False)
+        model.prepare_training(RESIDENT, text_encoder=False)
         layers = model.adaptable_layers()
         plain = model.predict(*noisy(model)[:2], text, noisy(model)[2])
         with attached(adapter, layers, model.read_weight, strength):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lib_trainer.families import SDXL
-from lib_trainer.host.base import HostModel, SizeCond, TextCond
+from lib_trainer.host.base import RECOMPUTED, RESIDENT, HostModel, SizeCond, TextCond
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.helpers import LOHA, gradients, new_adapter, noisy, on_device, relative_error
 
@@ -133,7 +133,7 @@ class Prediction:
         def work() -> tuple[Tensor, Tensor]:
             with forge.host.open_model() as model:
                 text = on_device(model, model.encode_text(prompts, 1))
-                model.prepare_training(checkpointing=True, text_encoder=False)
+                model.prepare_training(RECOMPUTED, text_encoder=False)
                 x_t, t, _ = noisy(model)
                 sizes = SizeCond(torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2, device=model.device))
                 with torch.no_grad():
@@ -164,7 +164,7 @@ class Prediction:
         def work() -> tuple[bool, bool]:
             with forge.host.open_model() as model, torch.no_grad():
                 text = on_device(model, model.encode_text(["a cat"] * 2, 1))
-                model.prepare_training(checkpointing=False, text_encoder=False)
+                model.prepare_training(RESIDENT, text_encoder=False)
                 x_t, t, sizes = noisy(model)
                 other = SizeCond(sizes.pixels.flip(1) + 512)
                 same = torch.equal(model.predict(x_t, t, text, sizes), model.predict(x_t, t, text, other))
@@ -273,7 +273,7 @@ class Weights:
             with forge.host.open_model() as model:
                 layers = model.adaptable_layers()
                 text = model.encode_text(["a cat"] * 2, 1)
-                model.prepare_training(checkpointing=True, text_encoder=False)
+                model.prepare_training(RECOMPUTED, text_encoder=False)
                 return gradients(model, new_adapter(layers, LOHA, 0), layers, text)
 
         try:

@@ -12,6 +12,7 @@ import torch
 
 from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL
+from lib_trainer.host.base import RECOMPUTED
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 from tests.host.contract_model import Prediction
 from tests.host.helpers import gradients, learned_adapter
@@ -114,7 +115,7 @@ def test_half_precision_is_trained_in_the_dtype_of_the_input(forge: ForgeRoom) -
         with forge.host.open_model() as model:
             layers = model.adaptable_layers()
             text = model.encode_text(["a cat"] * 2, 1)
-            model.prepare_training(checkpointing=True, text_encoder=False)
+            model.prepare_training(RECOMPUTED, text_encoder=False)
             return gradients(model, learned_adapter(layers), layers, text)
 
     before = forge.clean_picture()

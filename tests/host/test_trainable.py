@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lib_trainer.host import trainable
+from lib_trainer.host.base import Placement
 
 
 def loaded(moved: bool) -> nn.Linear:
@@ -116,10 +117,11 @@ def test_checkpointing_recomputes_from_the_input_as_it_was() -> None:
             x *= scale
             return x.exp()
 
-    block, x = Block(), torch.randn(5, requires_grad=True)
-    with trainable.checkpointed([block]):
+    block, other, x = Block(), Block(), torch.randn(5, requires_grad=True)
+    with trainable.checkpointed([other, block], Placement(recomputed=frozenset([1]))):
         block(x * 1, scale=2.0).sum().backward()
-        assert block.calls == 2
+        other(x * 1, scale=2.0).sum()
+        assert (block.calls, other.calls) == (2, 1)
         with torch.no_grad():
             block(torch.ones(5))
         assert block.calls == 3

@@ -5,40 +5,54 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib_trainer.config import Recipe
-from lib_trainer.errors import UserError
-from lib_trainer.memory.shortage import explained_shortage
-
-
-def recipe_of(**training: object) -> Recipe:
-    return replace(Recipe(), training=replace(Recipe().training, **training))
+from lib_trainer.errors import Shortage
+from lib_trainer.memory.plan import Plan, Room
+from lib_trainer.memory.shortage import explained_shortage, lower_budget_gb
+from tests.memory.plans import plan_of
 
 
 @pytest.mark.parametrize(
     "error",
     [torch.cuda.OutOfMemoryError("CUDA out of memory."), MemoryError(), RuntimeError("can't allocate memory: 9")],
 )
-def test_every_kind_of_shortage_is_explained(error: Exception) -> None:
-    with pytest.raises(UserError, match="not enough") as caught, explained_shortage(Recipe()):
+@pytest.mark.parametrize("plan", [None, plan_of()])
+def test_every_kind_of_shortage_is_explained(error: Exception, plan: Plan | None) -> None:
+    with pytest.raises(Shortage, match="not enough") as caught, explained_shortage(plan):
         raise error
     assert caught.value.__cause__ is error
+    assert caught.value.hint
 
 
-@pytest.mark.parametrize(
-    ("training", "advice"),
-    [
-        ({"gradient_checkpointing": False}, "Save memory"),
-        ({"train_batch_size": 4}, "batch from 4 to 1"),
-        ({"optimizer": "AdamW"}, "AdamW8bit"),
-        ({"text_encoder_lr": 1e-5}, "text encoder"),
-        ({}, "768×768"),
-    ],
-)
-def test_the_advice_is_what_this_recipe_can_still_save(training: dict, advice: str) -> None:
-    with pytest.raises(UserError, match=advice), explained_shortage(recipe_of(**training)):
+def test_the_next_plan_is_offered_as_settings_and_takes_less() -> None:
+    plan = plan_of(room=Room.of_card(12), train_batch_size=2)
+    takes = []
+    for _ in range(50):
+        takes.append(plan.parts.total)
+        with pytest.raises(Shortage) as caught, explained_shortage(plan):
+            raise MemoryError
+        if not caught.value.settings:
+            break
+        assert "Train with a plan for less memory: " in caught.value.hint
+        budget = caught.value.settings["vram_budget_gb"]
+        assert budget == lower_budget_gb(plan)
+        plan = plan.in_room(Room.of_card(budget))
+        assert plan.fits
+    assert len(takes) > 3 and takes == sorted(takes, reverse=True)
+    assert "lower the size from 512×512 px" in caught.value.hint
+
+
+def test_what_the_next_plan_does_is_named() -> None:
+    full = plan_of(room=Room.of_card(24))
+    with pytest.raises(Shortage, match="more blocks are computed twice"), explained_shortage(full):
         raise MemoryError
+    # With every block recomputed and steps within backward, the weights are what is left.
+    low = replace(full, savings=replace(full.savings, recomputed=full.blocks, fused=True))
+    low = low.in_room(Room(low.in_room(Room.of_card(4)).total_bytes, 0))
+    with pytest.raises(Shortage) as caught, explained_shortage(low):
+        raise MemoryError
+    assert caught.value.hint
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="shape"), explained_shortage(Recipe()):
+    with pytest.raises(RuntimeError, match="shape"), explained_shortage(None):
         raise RuntimeError("shape mismatch")

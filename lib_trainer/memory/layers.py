@@ -1,0 +1,81 @@
+"""What one adapted layer takes, found by running it on tensors without contents."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from lib_trainer.adapter.functional import Operation, frozen
+from lib_trainer.adapter.layers import Factors, new_factors
+from lib_trainer.config import AdapterConfig
+from lib_trainer.memory.measure import StoragePeak
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Bytes of one layer.
+
+    Attributes:
+        factors: shape of each trained parameter of its adapter; empty for a layer that is left alone.
+        backward: the most that its backward takes besides what was kept, the gradient of the input included.
+    """
+
+    factors: tuple[tuple[int, ...], ...]
+    backward: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) for shape in self.factors)
+
+
+@lru_cache(maxsize=4096)
+def layer_cost(
+    operation: Operation,
+    x_shape: tuple[int, ...],
+    config: AdapterConfig | None,
+    dtype: torch.dtype,
+    *,
+    reads_copy: bool,
+) -> LayerCost:
+    """The cost of a layer for an input of `x_shape`, batch included.
+
+    Args:
+        config: of its adapter; None for a layer that is left alone.
+        dtype: the compute dtype.
+        reads_copy: the weight is stored otherwise than it is computed with, so that each use makes a copy.
+    """
+    factors = _factors(operation, config) if config else None
+    weight = torch.empty(operation.shape, dtype=dtype, device="meta")
+
+    def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
+        return (torch.empty_like(weight) if reads_copy else weight), None
+
+    peak = StoragePeak()
+    x = torch.empty(x_shape, dtype=dtype, device="meta", requires_grad=True)
+    y = factors.apply_to(operation, read, x) if factors else frozen(operation, read, x)
+    grad = torch.empty_like(y)
+    parameters = list(factors.parameters()) if factors else []
+    peak.ignore([weight, x, y, grad, *parameters])
+    with peak:
+        made = torch.autograd.grad(y, [x, *parameters], grad)
+    own = sum(gradient.untyped_storage().nbytes() for gradient in made[1:])
+    return LayerCost(tuple(tuple(parameter.shape) for parameter in parameters), max(0, peak.peak - own))
+
+
+@lru_cache(maxsize=1024)
+def _factors(operation: Operation, config: AdapterConfig) -> Factors | None:
+    """The layer's own factors, without contents."""
+    with torch.random.fork_rng(devices=[]):
+        made = new_factors("layer", operation, config)
+    return None if made is None else _without_contents(made)
+
+
+def _without_contents(factors: Factors) -> Factors:
+    for name in factors.names:
+        empty = torch.empty_like(getattr(factors, name), device="meta")
+        factors.register_parameter(name, nn.Parameter(empty))
+    return factors

@@ -1,0 +1,143 @@
+"""The memory plan of a run: what the recipe, its pictures and the device ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+
+import torch
+
+from lib_trainer.config import Recipe
+from lib_trainer.dataset.buckets import Bucket
+from lib_trainer.dataset.scan import Scan
+from lib_trainer.dataset.schedule import Schedule
+from lib_trainer.errors import UserError
+from lib_trainer.events import Event, Planned
+from lib_trainer.host.base import HostModel, Outlook
+from lib_trainer.memory.plan import GIB, Plan, Room, make_plan
+from lib_trainer.memory.predict import Work
+from lib_trainer.training.optimizer import available_optimizer, compute_dtype
+
+# Smaller adapters and pictures that are tried out to say what would help.
+_SMALLER_SIZES_PX = (1024, 896, 768, 640, 512)
+
+
+def planned(model: HostModel, recipe: Recipe, scan: Scan) -> Generator[Event, None, Plan]:
+    """The plan of a run on a borrowed model, told as an event.
+
+    Raises:
+        UserError: for a budget of the recipe that cannot be met. Where the room was measured it is tried.
+    """
+    plan = plan_run(model.outlook(), recipe, Schedule(scan, recipe).buckets, model.device)
+    if recipe.training.vram_budget_gb:
+        require_fit(plan)
+    room_bytes = plan.room.total_bytes if plan.room else 0
+    yield Planned(plan.named_parts, plan.total_bytes, room_bytes, describe_plan(plan))
+    return plan
+
+
+def plan_run(
+    outlook: Outlook, recipe: Recipe, sizes: Iterable[Bucket | tuple[int, int]], device: torch.device
+) -> Plan:
+    """The plan for pictures of these sizes, of which the largest decides.
+
+    Args:
+        device: where it is trained.
+    """
+    pairs = [(size.width_px, size.height_px) if isinstance(size, Bucket) else size for size in sizes]
+    width_px, height_px = max(pairs, key=lambda pair: pair[0] * pair[1])
+    training = recipe.training
+    optimizer, _ = available_optimizer(training.optimizer, device)
+    work = Work(
+        family=outlook.family,
+        shape=outlook.shape,
+        recipe=recipe,
+        optimizer=optimizer,
+        width_px=width_px,
+        height_px=height_px,
+        weight_bytes=outlook.weight_bytes,
+        compute=compute_dtype(training.mixed_precision, device),
+    )
+    eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"
+    return make_plan(work, room_of(outlook, recipe), dense=outlook.is_dense, eight_bit=eight_bit)
+
+
+def room_of(outlook: Outlook, recipe: Recipe) -> Room | None:
+    """What the recipe allows, or what the device has; None where nobody knows."""
+    if recipe.training.vram_budget_gb:
+        return Room.of_card(recipe.training.vram_budget_gb)
+    if outlook.available_bytes is None:
+        return None
+    return Room.measured(outlook.available_bytes)
+
+
+def describe_plan(plan: Plan) -> str:
+    """`Memory: 6.1 of 7.2 GB. 42 of 87 blocks are computed twice; the weights are stored in 8 bits.`"""
+    total = f"Memory: about {plan.total_bytes / GIB:.1f}"
+    room = f" of {plan.room.total_bytes / GIB:.1f} GB." if plan.room else " GB."
+    savings = "; ".join(describe_savings(plan))
+    return f"{total}{room} {savings[:1].upper()}{savings[1:]}." if savings else f"{total}{room}"
+
+
+def describe_savings(plan: Plan) -> list[str]:
+    """What is done to make it fit, a phrase each."""
+    savings, wished = plan.savings, plan.work.recipe.training
+    told = []
+    if savings.recomputed:
+        told.append(f"{savings.recomputed} of {plan.blocks} blocks are computed twice")
+    if savings.optimizer != plan.work.optimizer:
+        told.append(f"the optimizer is {savings.optimizer}")
+    if savings.fused:
+        told.append("each layer takes its step within backward")
+    if savings.int8_base:
+        told.append("the checkpoint's weights are held in 8 bits")
+    if savings.streamed:
+        told.append(f"{savings.streamed:.0%} of the weights stay on the CPU and are fetched when needed")
+    if savings.batch < wished.train_batch_size:
+        passes = plan.recipe.training.gradient_accumulation_steps
+        told.append(f"{savings.batch} pictures at a time, {passes} passes a step")
+    return told
+
+
+def require_fit(plan: Plan) -> None:
+    """Refuses a budget that a person gave and that no plan can meet.
+
+    Raises:
+        UserError: says what is the least it takes, and what would help most.
+    """
+    if plan.fits:
+        return
+    room = plan.room.total_bytes / GIB
+    largest = max(plan.named_parts.items(), key=lambda part: part[1])
+    raise UserError(
+        f"This takes at least {plan.total_bytes / GIB:.1f} GB, and {room:.1f} GB can be had; the largest part is"
+        f" {largest[0]} with {largest[1] / GIB:.1f} GB.",
+        what_would_help(plan),
+    )
+
+
+def what_would_help(plan: Plan) -> str:
+    """Which smaller size or rank would fit; the one that changes less comes first."""
+    found = [text for text, smaller in _smaller(plan) if smaller.fits]
+    if not found:
+        return "Neither a smaller size nor a smaller rank would be enough: free memory, or take a larger card."
+    return f"What would fit: {' or '.join(found[:2])}."
+
+
+def _smaller(plan: Plan) -> Iterator[tuple[str, Plan]]:
+    """The nearest size, then the nearest rank that might do."""
+    work = plan.work
+    side = (work.width_px * work.height_px) ** 0.5
+    for size_px in (size for size in _SMALLER_SIZES_PX if size < side):
+        smaller = plan.again(replace(work, width_px=size_px, height_px=size_px))
+        if smaller.fits:
+            yield f"{size_px}×{size_px} px", smaller
+            break
+    rank = work.recipe.adapter.network_dim // 2
+    while rank >= 4:
+        adapter = replace(work.recipe.adapter, network_dim=rank, conv_dim=min(rank, work.recipe.adapter.conv_dim))
+        smaller = plan.again(replace(work, recipe=replace(work.recipe, adapter=adapter)))
+        if smaller.fits:
+            yield f"rank {rank}", smaller
+            break
+        rank //= 2

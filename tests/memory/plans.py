@@ -1,0 +1,34 @@
+"""Plans for full-sized models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lib_trainer.config import AdapterConfig, Recipe
+from lib_trainer.families import SD1, Family
+from lib_trainer.memory.plan import Plan, Room, make_plan
+from lib_trainer.memory.predict import Work
+
+FACE = AdapterConfig("loha", 32, 16, 8, 4, use_tucker=True)
+STYLE = AdapterConfig("lokr", 64, 64, 64, 64, factor=8)
+
+
+def work_of(
+    family: Family = SD1,
+    size_px: int = 512,
+    adapter: AdapterConfig = FACE,
+    compute: torch.dtype = torch.bfloat16,
+    weight_bytes: float = 2,
+    **training: Any,
+) -> Work:
+    recipe = Recipe(adapter=adapter)
+    recipe = replace(recipe, training=replace(recipe.training, **training))
+    optimizer = recipe.training.optimizer
+    return Work(family, family.unet, recipe, optimizer, size_px, size_px, weight_bytes, compute)
+
+
+def plan_of(family: Family = SD1, size_px: int = 512, room: Room | None = Room.of_card(8), **settings: Any) -> Plan:
+    return make_plan(work_of(family, size_px, **settings), room)
