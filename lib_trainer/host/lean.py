@@ -103,6 +103,10 @@ class LeanWeights:
         bias = layer.module.bias
         return weight.dense(like), None if bias is None else bias.detach().to(like)
 
+    def streamed_tensors(self) -> list[Tensor]:
+        """What is kept on the CPU."""
+        return self._streamed.kept_tensors()
+
     def close(self) -> None:
         self._resident.clear()
         self._streamed.close()
@@ -186,6 +190,9 @@ class _Fetcher:
 
     def holds(self, name: str) -> bool:
         return name in self._kept
+
+    def kept_tensors(self) -> list[Tensor]:
+        return [tensor for weight in self._kept.values() for tensor in weight.tensors]
 
     def fetch(self, name: str) -> Weight:
         weight = self._arrived(name)

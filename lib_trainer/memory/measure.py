@@ -45,6 +45,17 @@ class StoragePeak(TorchDispatchMode):
         for tensor in tensors:
             self._add(tensor, rounded=False)
 
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Stops counting tensors that were counted so far."""
+        for tensor in tensors:
+            key = tensor.untyped_storage()._cdata
+            self.current -= self._alive.get(key, 0)
+            self._alive[key] = 0
+
+    def restart(self) -> None:
+        """The peak begins anew with what is alive now."""
+        self.peak = self.current
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
