@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lib_trainer.cli.grid import GRID_FILE, draw_grid, save_picture
+from lib_trainer.cli.grid import GRID_FILE, draw_plan, save_drawn
 from lib_trainer.cli.hosts import open_host
 from lib_trainer.cli.output import Answer, say
 from lib_trainer.cli.progress import train
@@ -19,7 +19,8 @@ from lib_trainer.demo.recipes import LESSONS, Lesson
 from lib_trainer.host.base import GenerateRequest
 from lib_trainer.host.standalone import StandaloneHost
 from lib_trainer.host.standalone_lora import merged_loras
-from lib_trainer.preview.grid import Column, strength_columns
+from lib_trainer.preview.plan import GridPlan, Varied, strength_plan, use_plan
+from lib_trainer.preview.tags import Use
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.85, 1.0)
 COMBINED_FILE = "combined_grid.png"
@@ -69,8 +70,8 @@ def _teach(host: StandaloneHost, lesson: Lesson, out: Path, prefix: str) -> tupl
     values["learning"] = describe_figures(figures)
     lines += summarize_figures(figures)
     values["grid"] = out / f"{prefix}{GRID_FILE}"
-    columns = strength_columns(lesson.name, STRENGTHS)
-    save_picture(values["grid"], draw_grid(host, REQUEST, lesson.prompts, columns))
+    plan = strength_plan(REQUEST, lesson.prompts, (REQUEST.seed,), Varied(lesson.name), STRENGTHS)
+    _draw(host, values["grid"], plan)
     return values, [*lines, f"What it draws: {values['grid']}"]
 
 
@@ -120,12 +121,11 @@ def summarize_figures(figures: LearningFigures) -> list[str]:
 
 
 def _draw_together(host: StandaloneHost, path: Path) -> Path:
-    face, style = f"<lora:{FACE_WORD}:0.8>", f"<lora:{STYLE_WORD}:0.6>"
-    columns = [
-        Column("without"),
-        Column(f"{FACE_WORD} 0.8", face),
-        Column(f"{STYLE_WORD} 0.6", style),
-        Column("both", f"{face} {style}"),
-    ]
-    save_picture(path, draw_grid(host, REQUEST, COMBINED_PROMPTS, columns))
+    face, style = Use(FACE_WORD, 0.8), Use(STYLE_WORD, 0.6)
+    columns = [("without", ()), (face.label, (face,)), (style.label, (style,)), ("both", (face, style))]
+    _draw(host, path, use_plan(REQUEST, COMBINED_PROMPTS, columns))
     return path
+
+
+def _draw(host: StandaloneHost, path: Path, plan: GridPlan) -> None:
+    save_drawn(path, plan, draw_plan(host, plan, []))

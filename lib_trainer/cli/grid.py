@@ -1,69 +1,114 @@
-"""`grid`: prompts × strengths, as one picture."""
+"""`grid`: prompts × strengths, saved steps × strengths, or two adapters against each other, as one picture."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
-from PIL.Image import Image
 from tqdm import tqdm
 
+from lib_trainer.cards import saved_prompts
 from lib_trainer.cli.hosts import open_host
 from lib_trainer.cli.output import Answer
-from lib_trainer.disk import write_whole
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import GenerateRequest
-from lib_trainer.host.standalone import StandaloneHost
-from lib_trainer.preview.grid import Column, prompt_grid, strength_columns
+from lib_trainer.finals import stages_of
+from lib_trainer.host.base import GenerateRequest, Host, LoraInfo
+from lib_trainer.host.standalone_pictures import save_picture
+from lib_trainer.preview.drawing import Drawn, check_names, draw_cells
+from lib_trainer.preview.grid import compose_grid, grid_infotext
+from lib_trainer.preview.names import find_lora, require_loras
+from lib_trainer.preview.numbers import read_seeds, read_strengths
+from lib_trainer.preview.plan import GridPlan, Varied, combined_plan, epoch_plan, strength_plan
+from lib_trainer.preview.prompts import kind_of, propose_prompts
+from lib_trainer.preview.tags import Use
 
 GRID_FILE = "strength_grid.png"
 
 
 def run_grid(given: argparse.Namespace) -> Answer:
-    """Draws, and answers where the grid is."""
+    """Draws, and answers where the grid is. Ctrl-C keeps what is drawn by then."""
     host = open_host(given.out, given.checkpoint)
-    strengths = [_number(part, "--strengths") for part in given.strengths.split(",")]
-    other = None
-    if given.other:
-        name, _, strength = given.other.rpartition(":")
-        other = (name, _number(strength, "--with"))
-    width_px, height_px = _size(given.size) if given.size else (host.native_size_px,) * 2
+    plan = make_plan(host, given)
     path = given.file or given.out / GRID_FILE
-    request = GenerateRequest("", given.negative, width_px, height_px, given.steps, seed=given.seed)
-    columns = strength_columns(given.lora, strengths, other)
-    save_picture(path, draw_grid(host, request, given.prompt, columns))
-    return Answer({"path": path}, (str(path),))
-
-
-def draw_grid(
-    host: StandaloneHost, request: GenerateRequest, prompts: Sequence[str], columns: Sequence[Column]
-) -> Image:
-    """The grid of `prompts` × `columns`, every picture as `request` says but for its prompt."""
-    with tqdm(total=len(prompts) * len(columns), desc="drawing") as bar:
-
-        def draw(prompt: str) -> Image:
-            picture = host.run_exclusive(lambda: host.generate(replace(request, prompt=prompt)))[0]
-            bar.update()
-            return picture
-
-        return prompt_grid(draw, prompts, columns)
-
-
-def save_picture(path: Path, picture: Image) -> None:
-    """Writes a PNG whole or not at all."""
-    content = BytesIO()
-    picture.save(content, "PNG")
-    write_whole(path, content.getvalue())
-
-
-def _number(text: str, option: str) -> float:
+    drawn: list[Drawn] = []
+    stopped = False
     try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"{text!r} in {option} is no strength.", "Write numbers like 0.8.") from error
+        draw_plan(host, plan, drawn)
+    except KeyboardInterrupt:
+        if not drawn:
+            raise
+        stopped = True
+    save_drawn(path, plan, drawn)
+    values = {"path": path, "cells": [_describe(item, plan) for item in drawn]}
+    return Answer({**values, "stopped_early": True} if stopped else values, (str(path),))
+
+
+def draw_plan(host: Host, plan: GridPlan, drawn: list[Drawn]) -> list[Drawn]:
+    """Draws a grid under a progress bar. What is done is in `drawn` even if it is interrupted."""
+
+    def work() -> None:
+        with tqdm(total=len(plan.cells), desc="drawing") as bar:
+            for item in draw_cells(host, plan):
+                drawn.append(item)
+                bar.update()
+
+    host.run_exclusive(work)
+    return drawn
+
+
+def save_drawn(path: Path, plan: GridPlan, drawn: Sequence[Drawn]) -> None:
+    """Writes the grid as a PNG with its infotext, whole or not at all."""
+    save_picture(path, compose_grid(plan, drawn), grid_infotext(plan, drawn))
+
+
+def make_plan(host: Host, given: argparse.Namespace) -> GridPlan:
+    """What the arguments ask for. Raises UserError for names, numbers and sizes that cannot be."""
+    strengths = read_strengths(given.strengths)
+    width_px, height_px = _size(given.size) if given.size else (host.drawing_size_px(),) * 2
+    seeds = read_seeds(given.seed)
+    base = GenerateRequest(
+        "", given.negative, width_px, height_px, given.steps, given.cfg, given.sampler, seed=seeds[0]
+    )
+    other, other_strengths = _other(given.other)
+    loras = host.loras()
+    require_loras([f"<lora:{name}:1>" for name in (given.lora, other) if name], loras, None)
+    lora = find_lora(given.lora, loras)
+    prompts = given.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.words or lora.name)
+    if given.epochs:
+        stages = [(stage.name, label) for stage, label in stages_of(lora.name, loras)]
+        plan = epoch_plan(base, prompts, seeds, stages, strengths)
+    elif len(other_strengths) > 1:
+        plan = combined_plan(base, prompts, seeds, (_varied(lora), strengths), (Varied(other), other_strengths))
+    else:
+        beside = [Use(other, other_strengths[0])] if other else []
+        plan = strength_plan(base, prompts, seeds, _varied(lora), strengths, beside)
+    check_names(host, plan)
+    return plan
+
+
+def _varied(lora: LoraInfo) -> Varied:
+    return Varied(lora.name, lora.aliases)
+
+
+def _other(text: str | None) -> tuple[str, tuple[float, ...]]:
+    """`NAME:0.6` or `NAME:0,0.5,1` -> (name, strengths)."""
+    if not text:
+        return "", ()
+    name, colon, strengths = text.partition(":")
+    if not colon:
+        raise UserError(f"{text!r} in --with has no strength.", "Write it like NAME:0.6, or NAME:0,0.3,0.6.")
+    return name, read_strengths(strengths)
+
+
+def _describe(item: Drawn, plan: GridPlan) -> dict[str, object]:
+    return {
+        "row": plan.row_labels[item.cell.row],
+        "column": plan.column_labels[item.cell.column],
+        "prompt": item.cell.request.prompt,
+        "seed": item.cell.request.seed,
+        "change_percent": None if item.change is None else round(item.change, 2),
+    }
 
 
 def _size(text: str) -> tuple[int, int]:

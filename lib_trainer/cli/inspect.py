@@ -13,6 +13,7 @@ from lib_trainer.adapter.layers import Factors
 from lib_trainer.adapter.metadata import LABELS
 from lib_trainer.cli.output import Answer
 from lib_trainer.families import FAMILIES
+from lib_trainer.host.lora_files import family_by_metadata
 
 _TRANSFORMER = r"(proj_in|proj_out|transformer_blocks_\d+_(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
 _RESNET = r"(conv1|conv2|time_emb_proj|conv_shortcut)"
@@ -55,14 +56,8 @@ def inspect_file(path: Path) -> Answer:
 
 def family_of(file: AdapterFile) -> str:
     """The model family by the metadata, else by the width of what cross-attention reads; "unknown" if neither says."""
-    architecture = file.metadata.get("modelspec.architecture", "").removesuffix("/lora")
-    version = file.metadata.get("ss_base_model_version", "")
-    for family in FAMILIES.values():
-        if architecture and family.architecture.removesuffix("/lora") == architecture:
-            return family.label
-        # sd_v1, sd_v2_v, sdxl_base_v0-9: the first five letters name the family.
-        if version[:5] == family.base_model_version[:5]:
-            return family.label
+    if family := family_by_metadata(file.metadata):
+        return family.label
     for name, factors in file.factors.items():
         if name.endswith("attn2_to_k"):
             family = _CONTEXT_FAMILIES.get(factors.delta().shape[1])

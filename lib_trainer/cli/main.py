@@ -84,12 +84,17 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _add_grid(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("grid", help="draw prompts at several strengths, as one labelled picture")
     parser.add_argument("--lora", required=True, metavar="NAME", help="the adapter whose strength varies")
-    parser.add_argument("--with", dest="other", metavar="NAME:STRENGTH", help="a second adapter, in every picture")
-    parser.add_argument("--prompt", action="append", required=True, help="repeatable: one row each")
-    parser.add_argument("--strengths", default="0,0.5,0.7,0.85,1", help="default: 0,0.5,0.7,0.85,1")
+    parser.add_argument(
+        "--with", dest="other", metavar="NAME:STRENGTHS", help="a second adapter; with several strengths, across"
+    )
+    parser.add_argument("--epochs", action="store_true", help="a row for each saved step of the run")
+    parser.add_argument("--prompt", action="append", help="repeatable: one row each (default: kept with the run)")
+    parser.add_argument("--strengths", default="0,0.5,0.7,0.85,1", help="a list or 0:1:0.25 (default: %(default)s)")
     parser.add_argument("--negative", default="", help="negative prompt")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", default="1", help="one, or several like 1,2,3: a row each (default: 1)")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--cfg", type=float, default=7.0, help="CFG scale (default: 7)")
+    parser.add_argument("--sampler", default="", help="name of a sampler (default: Euler)")
     parser.add_argument("--size", metavar="WxH", help="size of one picture (default: the checkpoint's own)")
     parser.add_argument("--file", type=Path, help="where the picture goes (default: OUT/strength_grid.png)")
     _add_host(parser)

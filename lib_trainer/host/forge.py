@@ -11,8 +11,8 @@ import torch
 
 from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL, Family
-from lib_trainer.host import webui
-from lib_trainer.host.base import GenerateRequest, HostModel
+from lib_trainer.host import webui, webui_loras, webui_pictures
+from lib_trainer.host.base import GenerateRequest, HostModel, LoraInfo
 from lib_trainer.host.forge_model import ForgeModel
 from lib_trainer.host.trainable import attributes
 
@@ -87,13 +87,45 @@ class ForgeHost:
     def generate(self, request: GenerateRequest) -> list[Image]:
         if self._borrowed is None:
             _selected_engine()
-            return webui.draw(request)
+            return webui_pictures.draw(request)
         engine = self._borrowed.engine
         with self._borrowed.resting(), _held(engine):
             try:
-                return webui.draw(request)
+                return webui_pictures.draw(request)
             finally:
                 _take_out_loras(engine)
+
+    @contextmanager
+    def drawing(self, pictures: int) -> Iterator[None]:
+        engine = self._borrowed.engine if self._borrowed else _selected_engine()
+        with _held(engine), webui_pictures.expected(pictures):
+            yield
+
+    def samplers(self) -> list[str]:
+        return webui_pictures.samplers()
+
+    def schedulers(self) -> list[str]:
+        return webui_pictures.schedulers()
+
+    def drawing_family(self) -> Family | None:
+        engine = _loaded_engine()
+        return _ENGINES.get(type(engine).__name__) if engine else None
+
+    def drawing_size_px(self) -> int | None:
+        family = self.drawing_family()
+        return family.native_size_px if family else None
+
+    def loras(self, *, refresh: bool = False) -> list[LoraInfo]:
+        return webui_loras.loras(refresh=refresh)
+
+    def save_grid(self, picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
+        return webui_pictures.save_grid(picture, infotext, request)
+
+    def label_font(self) -> Path | None:
+        return webui_pictures.label_font()
+
+    def bind_sending(self, button: Any, infotext: Any) -> bool:
+        return webui_pictures.bind_sending(button, infotext)
 
     def lora_changed(self, path: Path) -> None:
         import networks
@@ -104,7 +136,7 @@ class ForgeHost:
         if getattr(engine, "forge_objects", None) is not None:
             _take_out_loras(engine)
         webui.forget_prompts()
-        webui.list_new_network()
+        webui_loras.list_new_network()
 
     def interrupted(self) -> bool:
         return webui.interrupted()
@@ -117,15 +149,13 @@ class ForgeHost:
         from backend import memory_management
         from modules import sd_models
 
-        data = sd_models.model_data
-        engine = data.get_sd_model()
-        objects = getattr(engine, "forge_objects", None)
-        if objects is None or data.forge_hash != str(data.forge_loading_parameters):
+        engine = _loaded_engine()
+        if engine is None:
             selected = sd_models.select_checkpoint()
             parts = [selected.name if selected else "no checkpoint", "loaded when training starts"]
         else:
             family = _ENGINES.get(type(engine).__name__)
-            storage = str(objects.unet.model.storage_dtype).removeprefix("torch.")
+            storage = str(engine.forge_objects.unet.model.storage_dtype).removeprefix("torch.")
             label = family.label if family else f"{type(engine).__name__}, cannot be trained here"
             parts = [engine.sd_checkpoint_info.name, label, storage]
         device = memory_management.get_torch_device()
@@ -133,6 +163,15 @@ class ForgeHost:
             return " · ".join([*parts, "on the CPU"])
         free, total = memory_management.get_free_memory(device), memory_management.get_total_memory(device)
         return " · ".join([*parts, f"{free / 2**30:.1f} of {total / 2**30:.1f} GB free"])
+
+
+def _loaded_engine() -> Any:
+    """The engine of the selected checkpoint if it is loaded already; else None."""
+    from modules.sd_models import model_data
+
+    engine = model_data.get_sd_model()
+    loaded = getattr(engine, "forge_objects", None) is not None
+    return engine if loaded and model_data.forge_hash == str(model_data.forge_loading_parameters) else None
 
 
 def _selected_engine() -> Any:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from lib_trainer.demo.model import WEIGHTS
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import CheckpointInfo, GenerateRequest, HostModel
-from lib_trainer.host.standalone_draw import check_request, draw
+from lib_trainer.families import Family
+from lib_trainer.host.base import INFOTEXT_KEY, CheckpointInfo, GenerateRequest, HostModel, LoraInfo
+from lib_trainer.host.standalone_draw import SAMPLERS, check_request, draw
 from lib_trainer.host.standalone_files import family_of, open_pipeline, sha256_of
-from lib_trainer.host.standalone_lora import find_loras, merged_loras, parse_prompt
+from lib_trainer.host.standalone_lora import find_loras, list_loras, merged_loras, parse_prompt
 from lib_trainer.host.standalone_model import StandaloneModel
+from lib_trainer.host.standalone_pictures import infotext_of, next_path, save_picture
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -42,6 +44,7 @@ class StandaloneHost:
         self.lora_dir = out_dir / "models" / "Lora"
         self.cache_dir = out_dir / "cache" / "train_lora"
         self.settings_file = out_dir / "train_lora.json"
+        self.grid_dir = out_dir / "outputs" / "txt2img-grids"
         self.checkpoint = checkpoint or WEIGHTS
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._turn = threading.RLock()
@@ -87,7 +90,45 @@ class StandaloneHost:
         prompt, wanted = parse_prompt(request.prompt)
         files = find_loras(self.lora_dir, wanted)
         with self._model() as model, merged_loras([*model.adaptable_layers(), *model.text_layers()], files):
-            return draw(model, prompt, request)
+            pictures = draw(model, prompt, request)
+        sampler, checkpoint = request.sampler or next(iter(SAMPLERS)), self._checkpoint_info
+        for place, picture in enumerate(pictures):
+            picture.info[INFOTEXT_KEY] = infotext_of(request, sampler, checkpoint.name, checkpoint.sha256, place)
+        return pictures
+
+    def drawing(self, pictures: int) -> AbstractContextManager[None]:
+        """There is one checkpoint only."""
+        return nullcontext()
+
+    def samplers(self) -> list[str]:
+        return list(SAMPLERS)
+
+    def schedulers(self) -> list[str]:
+        return []
+
+    def drawing_family(self) -> Family | None:
+        """Opens the checkpoint, which its pictures need anyway."""
+        return family_of(self._pipeline)
+
+    def drawing_size_px(self) -> int | None:
+        return self.native_size_px
+
+    def loras(self, *, refresh: bool = False) -> list[LoraInfo]:
+        """The folder is always looked into anew."""
+        return list_loras(self.lora_dir)
+
+    def save_grid(self, picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
+        path = next_path(self.grid_dir, request.seed)
+        save_picture(path, picture, infotext)
+        return path
+
+    def label_font(self) -> Path | None:
+        """Pillow brings one."""
+        return None
+
+    def bind_sending(self, button: Any, infotext: Any) -> bool:
+        """There is no other page to send anything to."""
+        return False
 
     def lora_changed(self, path: Path) -> None:
         """Adapters are read anew for every picture."""

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib_trainer.adapter.files import read_adapter
+from lib_trainer.adapter.files import read_adapter, read_metadata
 from lib_trainer.adapter.layers import Factors
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import Layer
+from lib_trainer.host.base import Layer, LoraInfo
+from lib_trainer.host.lora_files import describe_lora
 
 _TAG = re.compile(r"<lora:([^:>]+)(?::([^>]*))?>")
 _log = logging.getLogger(__name__)
@@ -52,12 +53,40 @@ def find_loras(folder: Path, wanted: Sequence[Wanted]) -> list[tuple[Path, float
     Raises:
         UserError: with every name that has no file.
     """
-    files = {path.stem: path for path in sorted(folder.rglob("*.safetensors"), reverse=True)}
+    files = _by_name(folder)
     missing = [item.name for item in wanted if item.name not in files]
     if missing:
         known = ", ".join(sorted(files)) or "none"
         raise UserError(f"There is no LoRA named {', '.join(missing)}.", f"In {folder} there are: {known}.")
     return [(files[item.name], item.strength) for item in wanted]
+
+
+def list_loras(folder: Path) -> list[LoraInfo]:
+    """Every .safetensors file below the folder, by name."""
+    by_name = _by_name(folder)
+    found = []
+    for path in _files(folder):
+        twin, problem, metadata = by_name[path.stem], "", {}
+        if twin != path:
+            problem = f"{twin.relative_to(folder)} has the same name and hides it"
+        elif reserved := set(path.stem) & set("<:>"):
+            problem = f"“{min(reserved)}” in its name is part of a tag"
+        else:
+            try:
+                metadata = read_metadata(path)
+            except UserError as error:
+                problem = error.message.removesuffix(".")
+        found.append(describe_lora(path, path.stem, metadata, problem=problem))
+    return sorted(found, key=lambda lora: (lora.name.lower(), str(lora.path)))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The file that each name means: of several the first in the order of their paths."""
+    return {path.stem: path for path in reversed(_files(folder))}
 
 
 @contextmanager

@@ -1,26 +1,18 @@
-"""What the WebUIs share: their locks, their text-to-image, their captions, and the layers of an LDM UNet."""
+"""What the WebUIs share: their locks, their captions, their places, and the layers of an LDM UNet."""
 
 from __future__ import annotations
 
 import gc
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
-from lib_trainer.errors import UserError
 from lib_trainer.families import SDXL, Family
-from lib_trainer.host.base import GenerateRequest, Layer
+from lib_trainer.host.base import Layer
 from lib_trainer.host.names import diffusers_names, kohya_name
-from lib_trainer.host.trainable import attributes
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-T = TypeVar("T")
 
 JOB_NAME = "Train LoRA"
 _BLOCKS = ("SpatialTransformer", "ResBlock", "Downsample", "Upsample")
@@ -102,62 +94,6 @@ def show_progress(step: int, steps: int, text: str) -> None:
     state.job_count, state.job_no = 1, 0
     state.sampling_step, state.sampling_steps = step, steps
     state.textinfo = text
-
-
-def draw(request: GenerateRequest) -> list[Image]:
-    """Pictures through the WebUI's text-to-image, `<lora:…>` included; nothing is saved to its output folders.
-
-    Raises:
-        UserError: for a `<lora:…>` that the WebUI cannot find; it would drop all of them without a word.
-    """
-    from modules import processing, shared
-
-    require_networks(request.prompt)
-    job = processing.StableDiffusionProcessingTxt2Img(
-        sd_model=shared.sd_model,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        seed=request.seed,
-        width=request.width_px,
-        height=request.height_px,
-        steps=request.steps,
-        cfg_scale=request.cfg_scale,
-        sampler_name=request.sampler or default_sampler(),
-        scheduler="Automatic",
-        batch_size=request.batch_size,
-        do_not_save_samples=True,
-        do_not_save_grid=True,
-    )
-    # The last prompt that a person used stays the one that the WebUI's button brings back.
-    with closing(job), attributes([shared.cmd_opts], no_prompt_history=True):
-        return list(processing.process_images(job).images)
-
-
-def default_sampler() -> str:
-    from modules import sd_samplers
-
-    return sd_samplers.visible_sampler_names()[0]
-
-
-def require_networks(prompt: str) -> None:
-    """Raises UserError for the `<lora:NAME…>` of a prompt that are not in the WebUI's list."""
-    import networks
-
-    names = re.findall(r"<lora:([^:>]+)", prompt)
-    known = {**networks.available_networks, **networks.available_network_aliases}
-    missing = [name for name in names if name not in known]
-    if missing:
-        networks.list_available_networks()
-        missing = [name for name in missing if name not in networks.available_network_aliases]
-    if missing:
-        raise UserError(f"There is no LoRA named {', '.join(missing)}.", "Look at the names in the Lora tab.")
-
-
-def list_new_network() -> None:
-    """Makes a new file known: to the prompt syntax, and to the cards at their next refresh."""
-    import networks
-
-    networks.list_available_networks()
 
 
 def forget_prompts() -> None:

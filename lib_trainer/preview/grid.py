@@ -1,70 +1,57 @@
-"""Pictures of the same prompts at several strengths, side by side and labelled."""
+"""Pictures of the same prompts side by side, as one labelled picture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-# A prompt with its `<lora:…>` tags -> a picture. The seed is the caller's: all pictures of a row should share it.
-Generate = Callable[[str], Image.Image]
+from lib_trainer.preview.drawing import Drawn
+from lib_trainer.preview.plan import GridPlan
 
 CELL_PX = 192
 GAP_PX = 8
 TEXT_PX = 16
-PAPER, INK = (255, 255, 255), (30, 30, 30)
+# Labels grow with the pictures, or nobody reads them beside large ones.
+TEXT_SHARE = 1 / 24
+PAPER, INK, MISSING = (255, 255, 255), (30, 30, 30), (225, 225, 225)
+SCRIPT = "Train LoRA grid"
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
-@dataclass(frozen=True)
-class Column:
-    """One way to draw every prompt: the tags that are added to it, and what stands above."""
-
-    label: str
-    tags: str = ""
-
-
-def strength_grid(
-    generate: Generate,
-    prompts: Sequence[str],
-    name: str,
-    strengths: Sequence[float],
-    other: tuple[str, float] | None = None,
-) -> Image.Image:
-    """A row a prompt, a column a strength of the LoRA `name`; 0 draws without it.
-
-    Args:
-        other: a second LoRA and its strength, the same in every picture.
-    """
-    return prompt_grid(generate, prompts, strength_columns(name, strengths, other))
+def compose_grid(plan: GridPlan, drawn: Sequence[Drawn], font_file: Path | None = None) -> Image.Image:
+    """The grid of what is drawn so far; the other cells stay grey. At least one must be drawn."""
+    pictures = {(item.cell.row, item.cell.column): item.picture for item in drawn}
+    rows = [
+        [pictures.get((row, column)) for column in range(len(plan.column_labels))]
+        for row in range(len(plan.row_labels))
+    ]
+    return label_grid(rows, plan.row_labels, plan.column_labels, font_file)
 
 
-def strength_columns(name: str, strengths: Sequence[float], other: tuple[str, float] | None = None) -> list[Column]:
-    columns = []
-    for strength in strengths:
-        parts = [(name, strength), *([other] if other else [])]
-        tags = [f"<lora:{lora}:{value:g}>" for lora, value in parts if value]
-        columns.append(Column(" + ".join(f"{lora} {value:g}" for lora, value in parts), " ".join(tags)))
-    return columns
-
-
-def prompt_grid(generate: Generate, prompts: Sequence[str], columns: Sequence[Column]) -> Image.Image:
-    """A row a prompt, a column a way to draw it."""
-    rows = [[generate(f"{prompt} {column.tags}".strip()) for column in columns] for prompt in prompts]
-    return label_grid(rows, prompts, [column.label for column in columns])
+def grid_infotext(plan: GridPlan, drawn: Sequence[Drawn]) -> str:
+    """The infotext of the first picture, and what the grid varies: "PNG Info" reads it, and so does "Send to"."""
+    about = {"Script": SCRIPT, "Grid": plan.title, "Grid columns": ", ".join(plan.column_labels)}
+    return ", ".join([drawn[0].infotext, *(f"{key}: {_quoted(text)}" for key, text in about.items())])
 
 
 def label_grid(
-    rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str], column_labels: Sequence[str]
+    rows: Sequence[Sequence[Image.Image | None]],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    font_file: Path | None = None,
 ) -> Image.Image:
     """Pictures of one size in a grid: a line of text above each row, one above each column.
 
     Small pictures are enlarged by a whole number, so that their pixels stay what they are.
     """
-    width, height = rows[0][0].size
+    width, height = next(picture.size for pictures in rows for picture in pictures if picture)
     factor = max(1, CELL_PX // max(width, height))
     cell_width, cell_height = width * factor, height * factor
-    font, across = _font(), cell_width + GAP_PX
+    font, across = _font(max(TEXT_PX, round(cell_width * TEXT_SHARE)), font_file), cell_width + GAP_PX
     heads = [_wrap(label, cell_width, font) for label in column_labels]
     titles = [_wrap(label, len(column_labels) * across - GAP_PX, font) for label in row_labels]
     row_heights = [_text_height(title, font) + cell_height + 2 * GAP_PX for title in titles]
@@ -77,24 +64,36 @@ def label_grid(
         brush.multiline_text((GAP_PX, top), "\n".join(title), INK, font)
         top += row_height
         for place, picture in enumerate(pictures):
-            enlarged = picture.convert("RGB").resize((cell_width, cell_height), Image.Resampling.NEAREST)
-            canvas.paste(enlarged, (GAP_PX + place * across, top - cell_height - GAP_PX))
+            cell = _cell(picture, (cell_width, cell_height))
+            canvas.paste(cell, (GAP_PX + place * across, top - cell_height - GAP_PX))
     return canvas
 
 
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def _cell(picture: Image.Image | None, size_px: tuple[int, int]) -> Image.Image:
+    if picture is None:
+        return Image.new("RGB", size_px, MISSING)
+    return picture.convert("RGB").resize(size_px, Image.Resampling.NEAREST)
+
+
+def _font(size_px: int, font_file: Path | None) -> Font:
+    if font_file is not None:
+        try:
+            return ImageFont.truetype(str(font_file), size_px)
+        except OSError:  # a font that is named in somebody's settings and is not there
+            return _font(size_px, None)
     try:
-        return ImageFont.load_default(TEXT_PX)
+        return ImageFont.load_default(size_px)
     except TypeError:  # Pillow before 10.1 has one size only
         return ImageFont.load_default()
 
 
-def _wrap(text: str, width_px: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
+def _wrap(text: str, width_px: int, font: Font) -> list[str]:
     """Lines of whole words that fit; a word that does not fit alone keeps its line."""
-    # The old bitmap font has Latin letters only, and refuses all others.
-    words = text.encode("latin-1", "replace").decode("latin-1").split()
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        # The old bitmap font has Latin letters only, and refuses all others.
+        text = text.encode("latin-1", "replace").decode("latin-1")
     lines = [""]
-    for word in words:
+    for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getbbox(longer)[2] > width_px:
             lines.append(word)
@@ -103,6 +102,11 @@ def _wrap(text: str, width_px: int, font: ImageFont.ImageFont | ImageFont.FreeTy
     return lines
 
 
-def _text_height(lines: Sequence[str], font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> int:
+def _text_height(lines: Sequence[str], font: Font) -> int:
     brush = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     return int(brush.multiline_textbbox((0, 0), "\n".join(["Ag"] * len(lines)), font)[3])
+
+
+def _quoted(text: str) -> str:
+    """As the WebUIs write values into an infotext."""
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ',\n:"') else text

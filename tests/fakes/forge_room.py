@@ -85,6 +85,7 @@ def fake_forge(folder: Path, checkpoint: str) -> Iterator[ForgeRoom]:
         paths_internal.data_path = str(folder)
         shared.cmd_opts.lora_dir = str(folder / "Lora")
         shared.cmd_opts.ckpt_dir = str(folder / "Stable-diffusion")
+        shared.opts.outdir_txt2img_grids = str(folder / "txt2img-grids")
         sd_models.list_models()
         thread = threading.Thread(target=main_thread.loop, name="generation", daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""The grid: which prompts are drawn, and where each picture lands."""
+"""The grid as one picture: where each lands, what stands beside it, and what the file says of it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from lib_trainer.host.base import GenerateRequest
 from lib_trainer.preview import grid
-from lib_trainer.preview.grid import GAP_PX, Column, label_grid, prompt_grid, strength_grid
+from lib_trainer.preview.drawing import Drawn, draw_cells
+from lib_trainer.preview.grid import GAP_PX, MISSING, compose_grid, grid_infotext, label_grid
+from lib_trainer.preview.plan import Varied, strength_plan
+from tests.fakes.easel import Easel, colour_of
+
+BASE = GenerateRequest("", width_px=64, height_px=48)
 
 
-class Painter:
-    """Draws every prompt in a colour of its own."""
-
-    def __init__(self, size: tuple[int, int] = (64, 48)) -> None:
-        self.size, self.colours = size, {}
-
-    def __call__(self, prompt: str) -> Image.Image:
-        colour = self.colours.setdefault(prompt, (20 * len(self.colours) + 10, 200, 100))
-        return Image.new("RGB", self.size, colour)
+@pytest.fixture
+def easel(tmp_path) -> Easel:
+    easel = Easel(tmp_path)
+    easel.put("x")
+    return easel
 
 
 def patches(picture: Image.Image, colours) -> list[tuple[int, int, int, int]]:
@@ -32,35 +34,15 @@ def patches(picture: Image.Image, colours) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-def test_every_prompt_is_drawn_at_every_strength():
-    painter = Painter()
-    strength_grid(painter, ["jeff on a beach", "a cat"], "jeff", [0, 0.5, 1.0])
-    assert list(painter.colours) == [
-        "jeff on a beach",
-        "jeff on a beach <lora:jeff:0.5>",
-        "jeff on a beach <lora:jeff:1>",
-        "a cat",
-        "a cat <lora:jeff:0.5>",
-        "a cat <lora:jeff:1>",
-    ]
+def drawn_grid(easel, prompts, strengths) -> tuple[Image.Image, list[Drawn]]:
+    plan = strength_plan(BASE, prompts, [1], Varied("x"), strengths)
+    drawn = list(draw_cells(easel, plan))
+    return compose_grid(plan, drawn), drawn
 
 
-def test_a_second_lora_takes_part_in_every_picture():
-    painter = Painter()
-    strength_grid(painter, ["p"], "jeff", [0, 0.8], other=("style", 0.6))
-    assert list(painter.colours) == ["p <lora:style:0.6>", "p <lora:jeff:0.8> <lora:style:0.6>"]
-
-
-def test_columns_may_be_anything():
-    painter = Painter()
-    prompt_grid(painter, ["p"], [Column("plain"), Column("both", "<lora:a:1> <lora:b:1>")])
-    assert list(painter.colours) == ["p", "p <lora:a:1> <lora:b:1>"]
-
-
-def test_pictures_stand_in_rows_and_columns_whole_and_enlarged():
-    painter = Painter()
-    picture = strength_grid(painter, ["one", "two " * 60], "x", [0, 1])
-    boxes = patches(picture, painter.colours.values())
+def test_pictures_stand_in_rows_and_columns_whole_and_enlarged(easel):
+    picture, drawn = drawn_grid(easel, ["one", "two " * 60], [0, 1])
+    boxes = patches(picture, [colour_of(item.cell.request) for item in drawn])
     assert {(right - left, bottom - top) for left, top, right, bottom in boxes} == {(192, 144)}
     (a, b, c, d) = boxes
     assert a[1] == b[1] < c[1] == d[1]
@@ -72,18 +54,44 @@ def test_pictures_stand_in_rows_and_columns_whole_and_enlarged():
     assert picture.size[1] == d[3] + GAP_PX
 
 
-def test_large_pictures_keep_their_size():
-    pictures = [[Image.new("RGB", (200, 300), (9, 9, 9))]]
-    left, top, right, bottom = patches(label_grid(pictures, ["p"], ["c"]), [(9, 9, 9)])[0]
-    assert (right - left, bottom - top) == (200, 300)
+def test_what_is_not_drawn_stays_grey(easel):
+    plan = strength_plan(BASE, ["p"], [1], Varied("x"), [0, 1])
+    picture = compose_grid(plan, list(draw_cells(easel, plan))[1:])
+    bottom = picture.height - 2 * GAP_PX
+    assert picture.getpixel((2 * GAP_PX, bottom)) == MISSING
+    assert picture.getpixel((3 * GAP_PX + 192, bottom)) == colour_of(plan.cells[1].request)
+
+
+def test_large_pictures_keep_their_size_and_get_large_labels():
+    def top_of(side: int) -> int:
+        left, top, right, bottom = patches(
+            label_grid([[Image.new("RGB", (side, side), (9, 9, 9))]], ["p"], ["c"]), [(9, 9, 9)]
+        )[0]
+        assert (right - left, bottom - top) == (side, side)
+        return top
+
+    assert top_of(1200) > 2 * top_of(200)
+
+
+def test_the_infotext_is_the_first_pictures_and_says_what_is_compared(easel):
+    _, drawn = drawn_grid(easel, ["p"], [0, 1])
+    plan = strength_plan(BASE, ["p"], [1], Varied("x"), [0, 1])
+    assert grid_infotext(plan, drawn) == (
+        'p\nSteps: 20, Seed: 1, Script: Train LoRA grid, Grid: Strengths of x, Grid columns: "x 0, x 1"'
+    )
+
+
+def test_the_hosts_own_font_is_used_and_a_missing_one_is_no_trouble(tmp_path):
+    pictures = [[Image.new("RGB", (64, 64), "white")]]
+    own = label_grid(pictures, ["Text"], ["c"], tmp_path / "no such font.ttf")
+    assert own.tobytes() == label_grid(pictures, ["Text"], ["c"]).tobytes()
 
 
 @pytest.mark.parametrize("old_pillow", [False, True])
 def test_labels_are_written_in_any_alphabet(old_pillow, monkeypatch):
     if old_pillow:
-        monkeypatch.setattr(grid, "_font", lambda: ImageFont.load_default_imagefont())
-        if not hasattr(ImageFont, "load_default_imagefont"):
-            monkeypatch.setattr(grid, "_font", ImageFont.load_default)
+        load = getattr(ImageFont, "load_default_imagefont", ImageFont.load_default)
+        monkeypatch.setattr(grid, "_font", lambda *_: load())
     white = label_grid([[Image.new("RGB", (64, 64), "white")]], [""], [""])
     written = label_grid([[Image.new("RGB", (64, 64), "white")]], ["日本 café"], ["ж 1"])
     assert white.getcolors() == [(white.width * white.height, (255, 255, 255))]

@@ -4,7 +4,7 @@ import functools
 import os
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from backend.args import dynamic_args
@@ -13,13 +13,17 @@ from modules import sd_models, shared
 
 available_networks = {}
 available_network_aliases = {}
+forbidden_network_aliases = {}
 
 
 class NetworkOnDisk:
     def __init__(self, name, filename):
-        self.name, self.filename = name, filename
-        with safe_open(filename, framework="pt") as file:
-            self.metadata = file.metadata() or {}
+        self.name, self.filename, self.metadata = name, filename, {}
+        try:
+            with safe_open(filename, framework="pt") as file:
+                self.metadata = file.metadata() or {}
+        except SafetensorError as error:
+            print(f"reading lora {filename}: {error}")
         self.alias = self.metadata.get("ss_output_name", name)
 
 
@@ -46,9 +50,9 @@ def load_lora_for_models(model, clip, lora, strength_model, strength_clip, filen
 
 def load_networks(names, te_multipliers=None, unet_multipliers=None, dyn_dims=None):
     engine = sd_models.model_data.get_sd_model()
-    if any(name not in available_network_aliases for name in names):
+    if any(_find(name) is None for name in names):
         list_available_networks()
-    files = [available_network_aliases.get(name) for name in names]
+    files = [_find(name) for name in names]
     online = dynamic_args["online_lora"]
     if engine.forge_objects.unet.model.storage_dtype in (torch.float32, torch.float16, torch.bfloat16):
         online = False
@@ -66,12 +70,27 @@ def load_networks(names, te_multipliers=None, unet_multipliers=None, dyn_dims=No
     engine.forge_objects_after_applying_lora = objects.shallow_copy()
 
 
+def _find(name):
+    if name.lower() in forbidden_network_aliases:
+        return available_networks.get(name)
+    return available_network_aliases.get(name)
+
+
 def list_available_networks():
     available_networks.clear()
     available_network_aliases.clear()
-    for file in sorted(os.listdir(shared.cmd_opts.lora_dir)):
-        name, ending = os.path.splitext(file)
-        if ending == ".safetensors":
-            entry = NetworkOnDisk(name, os.path.join(shared.cmd_opts.lora_dir, file))
-            available_networks[name] = available_network_aliases[name] = entry
-            available_network_aliases[entry.alias] = entry
+    forbidden_network_aliases.clear()
+    forbidden_network_aliases.update({"none": 1, "Addams": 1})
+    for folder, _, files in sorted(os.walk(shared.cmd_opts.lora_dir, followlinks=True)):
+        for file in sorted(files):
+            name, ending = os.path.splitext(file)
+            if ending in (".safetensors", ".ckpt", ".pt"):
+                _list(NetworkOnDisk(name, os.path.join(folder, file)))
+
+
+def _list(entry):
+    available_networks[entry.name] = entry
+    # Two files of one alias: it means neither of them any more.
+    if entry.alias in available_network_aliases:
+        forbidden_network_aliases[entry.alias.lower()] = 1
+    available_network_aliases[entry.name] = available_network_aliases[entry.alias] = entry

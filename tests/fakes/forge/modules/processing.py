@@ -17,6 +17,7 @@ from modules.sd_models import forge_model_reload, model_data
 
 need_global_unload = False
 _NETWORK = re.compile(r"<lora:([^:>]+):?([^>]*)>")
+_COMMENT = re.compile(r"#[^\n]*(\n|$)")
 
 
 class SdConditioning(list):
@@ -41,6 +42,7 @@ class StableDiffusionProcessing:
     height: int = 512
     do_not_save_samples: bool = False
     do_not_save_grid: bool = False
+    scripts: object = None
 
     cached_uc = [None, None, None]
     cached_c = [None, None, None]
@@ -84,23 +86,44 @@ def process_images(p):
         state.job_count = p.n_iter
     images = []
     with torch.inference_mode():
+        state.skipped = False
         if not (state.interrupted or state.stopping_generation):
             images = _draw(p, engine)
             state.nextjob()
-    return SimpleNamespace(images=images)
+    infotexts = [infotext(p, place) for place in range(max(1, len(images)))]
+    for image, text in zip(images, infotexts, strict=False):
+        if shared.opts.enable_pnginfo:
+            image.info["parameters"] = text
+    return SimpleNamespace(images=images, infotexts=infotexts)
+
+
+def infotext(p, place):
+    # Without a runner of scripts the parsed prompt stays, which has no tags.
+    prompt = p.prompt if p.scripts is not None else _NETWORK.sub("", p.prompt)
+    lines = [prompt, *([f"Negative prompt: {p.negative_prompt}"] if p.negative_prompt else [])]
+    facts = {
+        "Steps": p.steps, "Sampler": p.sampler_name, "Schedule type": p.scheduler, "CFG scale": p.cfg_scale,
+        "Seed": p.seed + place, "Size": f"{p.width}x{p.height}", "Model": engine_name(),
+    }  # fmt: skip
+    return "\n".join([*lines, ", ".join(f"{key}: {value}" for key, value in facts.items())])
+
+
+def engine_name():
+    return model_data.get_sd_model().sd_checkpoint_info.name
 
 
 def _draw(p, engine):
     engine.forge_objects = engine.forge_objects_original.shallow_copy()
-    found = _NETWORK.findall(p.prompt)
+    prompt = _COMMENT.sub("\n", p.prompt) if shared.opts.enable_prompt_comments else p.prompt
+    found = _NETWORK.findall(prompt)
     names, strengths = [name for name, _ in found], [list(map(float, (given or "1").split(":"))) for _, given in found]
     try:
         networks.load_networks(names, [each[0] for each in strengths], [each[-1] for each in strengths])
-    except AttributeError:
+    except (AttributeError, ValueError):
         # One name that is not there: as if none had been asked for.
         networks.load_networks([], [], [])
     engine.forge_objects = engine.forge_objects_after_applying_lora.shallow_copy()
-    c = _conditioning(p, engine, _NETWORK.sub("", p.prompt), p.cached_c)
+    c = _conditioning(p, engine, _NETWORK.sub("", prompt), p.cached_c)
     uc = _conditioning(p, engine, p.negative_prompt, p.cached_uc)
     unet = engine.forge_objects.unet
     memory_management.load_models_gpu([unet])
@@ -110,6 +133,9 @@ def _draw(p, engine):
     x = torch.stack(noise) * sigmas[0]
     for number, (sigma, after) in enumerate(pairwise(sigmas)):
         shared.state.sampling_step, shared.state.sampling_steps = number, p.steps
+        if shared.state.interrupted or shared.state.skipped:
+            # What there is by now is handed over as it is.
+            break
         here = sigma.expand(len(x))
         good, bad = (unet.model.apply_model(x, here, transformer_options={}, **_expand(k, len(x))) for k in (c, uc))
         denoised = bad + p.cfg_scale * (good - bad)

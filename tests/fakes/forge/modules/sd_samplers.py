@@ -1,2 +1,2 @@
 def visible_sampler_names():
-    return ["Euler"]
+    return ["Euler", "Euler a"]

@@ -45,6 +45,9 @@ cmd_opts = SimpleNamespace(lora_dir="", ckpt_dir="", no_prompt_history=False)
 opts = Options(
     {
         "sd_model_checkpoint": None, "forge_additional_modules": [], "forge_unet_storage_dtype": "Automatic",
+        "enable_pnginfo": True, "enable_prompt_comments": True, "font": "", "grid_save": True, "grid_format": "png",
+        "grid_save_to_dirs": False, "grid_extended_filename": False, "outdir_grids": "",
+        "outdir_txt2img_grids": "output/txt2img-grids",
         "emphasis": "Original", "CLIP_stop_at_last_layers": 1, "sdxl_crop_top": 0, "sdxl_crop_left": 0,
     }
 )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Draws a grid's pictures through the host, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from PIL import ImageChops, ImageStat
+from PIL.Image import Image
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import INFOTEXT_KEY, GenerateRequest, Host
+from lib_trainer.preview.names import require_loras
+from lib_trainer.preview.plan import Cell, GridPlan
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A cell with its picture.
+
+    Attributes:
+        infotext: what the host notes of the picture, as "PNG Info" shows it.
+        change: mean difference of its pixels from strength 0 in the same row, in per cent of the range from black to
+            white; None where there is nothing to compare with. It says how much changed, not whether for the better.
+    """
+
+    cell: Cell
+    picture: Image
+    infotext: str
+    change: float | None = None
+
+
+def check_names(host: Host, plan: GridPlan) -> None:
+    """Raises UserError for a LoRA that is not there, that no prompt can call, or that does not fit the checkpoint."""
+    prompts = [cell.request.prompt for cell in plan.cells]
+    try:
+        require_loras(prompts, host.loras(), host.drawing_family())
+    except UserError:
+        # It may have been put there, or renamed, since the host looked.
+        require_loras(prompts, host.loras(refresh=True), host.drawing_family())
+
+
+def draw_cells(host: Host, plan: GridPlan, stopped: Callable[[], bool] = lambda: False) -> Iterator[Drawn]:
+    """Draws until all is drawn, `stopped()` says so, or the host is interrupted. Call it inside `run_exclusive`.
+
+    A picture that was interrupted half-way is not among them, and one that is the same as another is drawn once.
+
+    Raises:
+        UserError: as `check_names`, before the first is drawn.
+    """
+    drawn: dict[GenerateRequest, Image] = {}
+    with host.drawing(len({cell.request for cell in plan.cells})):
+        # The checkpoint is loaded now, so that its family is known.
+        check_names(host, plan)
+        baselines: dict[int, Image] = {}
+        for cell in _in_order(plan):
+            if stopped() or host.interrupted():
+                return
+            picture = drawn.get(cell.request)
+            if picture is None:
+                made = host.generate(cell.request)
+                if not made:
+                    continue
+                picture = drawn[cell.request] = made[0]
+            if cell.column == plan.baseline:
+                baselines[cell.row] = picture
+            change = None
+            if cell.row in baselines and cell.column != plan.baseline:
+                change = difference(baselines[cell.row], picture)
+            yield Drawn(cell, picture, str(picture.info.get(INFOTEXT_KEY, "")), change)
+
+
+def difference(one: Image, other: Image) -> float:
+    """Mean absolute difference of two pictures of one size: 0 for the same, 100 for black against white."""
+    means = ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean
+    return 100 * sum(means) / len(means) / 255
+
+
+def _in_order(plan: GridPlan) -> list[Cell]:
+    """Row by row; the picture that the others of a row are compared with comes first."""
+    return sorted(plan.cells, key=lambda cell: (cell.row, cell.column != plan.baseline))

@@ -1,0 +1,2 @@
+class ScriptRunner:
+    """Runs no script: there is none."""

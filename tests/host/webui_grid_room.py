@@ -1,0 +1,60 @@
+"""A WebUI for the contract of grids: text-to-image by its own means, past everything of ours."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from lib_trainer.host.base import GenerateRequest
+from lib_trainer.host.forge import ForgeHost
+from tests.fakes.forge_room import ForgeRoom
+from tests.host.contract_grids import parse_infotext
+
+
+@dataclass(frozen=True)
+class WebUIGridRoom:
+    forge: ForgeRoom
+
+    @property
+    def host(self) -> ForgeHost:
+        return self.forge.host
+
+    @property
+    def engine(self) -> Any:
+        return self.forge.engine
+
+    def run(self, fn: Any) -> Any:
+        return self.forge.run(fn)
+
+    def request(self, prompt: str = "", **changes: Any) -> GenerateRequest:
+        return self.forge.request(prompt, **changes)
+
+    def select(self, storage: str = "Automatic") -> None:
+        self.forge.select(storage=storage)
+
+    def txt2img(self, infotext: str) -> bytes:
+        return self.run(lambda: draw(infotext))
+
+
+def draw(infotext: str) -> bytes:
+    from modules import processing, shared
+
+    facts = parse_infotext(infotext)
+    width, height = map(int, facts["Size"].split("x"))
+    job = processing.StableDiffusionProcessingTxt2Img(
+        sd_model=shared.sd_model,
+        prompt=facts["Prompt"],
+        negative_prompt=facts["Negative prompt"],
+        seed=int(facts["Seed"]),
+        width=width,
+        height=height,
+        steps=int(facts["Steps"]),
+        cfg_scale=float(facts["CFG scale"]),
+        sampler_name=facts["Sampler"],
+        scheduler=facts["Schedule type"],
+        do_not_save_samples=True,
+        do_not_save_grid=True,
+    )
+    with closing(job):
+        return processing.process_images(job).images[0].tobytes()

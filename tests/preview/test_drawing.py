@@ -1,0 +1,99 @@
+"""Pictures one after another: each once, compared with strength 0, and never half-drawn."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from lib_trainer.errors import UserError
+from lib_trainer.families import SDXL
+from lib_trainer.host.base import GenerateRequest
+from lib_trainer.preview.drawing import difference, draw_cells
+from lib_trainer.preview.plan import Varied, epoch_plan, strength_plan
+from tests.fakes.easel import Easel
+
+BASE = GenerateRequest("", width_px=16, height_px=16)
+
+
+@pytest.fixture
+def easel(tmp_path) -> Easel:
+    easel = Easel(tmp_path)
+    easel.put("jeff", "jeff-000001")
+    return easel
+
+
+def plan_of(strengths=(0, 0.5, 1), prompts=("p", "q")):
+    return strength_plan(BASE, prompts, [1], Varied("jeff"), strengths)
+
+
+def test_every_cell_is_drawn_with_its_infotext(easel):
+    drawn = list(draw_cells(easel, plan_of()))
+    assert [item.cell for item in drawn] == list(plan_of().cells)
+    assert [item.infotext.splitlines()[0] for item in drawn] == [cell.request.prompt for cell in plan_of().cells]
+    assert easel.expected == [6]
+
+
+def test_the_change_is_from_strength_0_in_the_same_row(easel):
+    drawn = list(draw_cells(easel, plan_of()))
+    for item in drawn:
+        row = [other for other in drawn if other.cell.row == item.cell.row]
+        wanted = None if item.cell.column == 0 else difference(row[0].picture, item.picture)
+        assert item.change == wanted
+
+
+def test_strength_0_is_drawn_first_wherever_it_stands(easel):
+    drawn = list(draw_cells(easel, plan_of(strengths=(0.5, 0, 1))))
+    assert [item.cell.column for item in drawn] == [1, 0, 2] * 2
+    assert all(item.change is not None for item in drawn if item.cell.column != 1)
+
+
+def test_without_strength_0_nothing_is_compared(easel):
+    assert all(item.change is None for item in draw_cells(easel, plan_of(strengths=(0.5, 1))))
+
+
+def test_the_same_picture_is_drawn_once(easel):
+    plan = epoch_plan(BASE, ["p"], [1], [("jeff-000001", "epoch 1"), ("jeff", "final")], [0, 1])
+    drawn = list(draw_cells(easel, plan))
+    assert len(drawn) == 4
+    assert [request.prompt for request in easel.requests] == ["p", "p <lora:jeff-000001:1>", "p <lora:jeff:1>"]
+
+
+def test_it_stops_between_pictures(easel):
+    drawn = []
+    for item in draw_cells(easel, plan_of(), lambda: len(drawn) == 2):
+        drawn.append(item)
+    assert len(drawn) == 2
+
+
+def test_an_interrupted_picture_is_left_out_and_none_follows(easel):
+    drawn = []
+    for item in draw_cells(easel, plan_of()):
+        drawn.append(item)
+        easel.interrupt = len(drawn) == 3
+    assert len(drawn) == 3
+    assert len(easel.requests) == 3
+
+
+def test_missing_misspelt_and_misfitting_names_are_said_before_anything_is_drawn(easel):
+    plan = strength_plan(BASE, ["p <lora:Jef:1> <lora:style:0.6>"], [1], Varied("jeff"), [1])
+    with pytest.raises(UserError, match=r"Jef, style.*Did you mean jeff\?"):
+        list(draw_cells(easel, plan))
+    easel.put("strange")
+    (easel.lora_dir / "strange.json").write_text('{"sd version": "SDXL"}', encoding="utf-8")
+    plan = strength_plan(BASE, ["p"], [1], Varied("strange"), [1])
+    with pytest.raises(UserError, match=r"made for SDXL.*SD 1\.x"):
+        list(draw_cells(easel, plan))
+    assert not easel.requests
+    easel.family = SDXL
+    assert len(list(draw_cells(easel, plan))) == 1
+    easel.family = None
+    assert len(list(draw_cells(easel, plan))) == 1
+
+
+def test_the_difference_is_a_share_of_black_to_white():
+    black, white = (Image.new("RGB", (4, 4), colour) for colour in ("black", "white"))
+    half = black.copy()
+    half.paste((255, 255, 255), (0, 0, 2, 4))
+    assert difference(black, black) == 0
+    assert difference(black, white) == pytest.approx(100)
+    assert difference(black, half) == pytest.approx(50)
