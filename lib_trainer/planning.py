@@ -13,11 +13,13 @@ from lib_trainer.dataset.scan import Scan
 from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Planned
+from lib_trainer.families import Family
 from lib_trainer.host.base import HostModel, Outlook
-from lib_trainer.memory.plan import GIB, Plan, Room, make_plan
+from lib_trainer.memory.plan import GIB, RESERVE, Plan, Room, make_plan
 from lib_trainer.memory.predict import Work
 from lib_trainer.training.optimizer import available_optimizer, compute_dtype
 
+_HALF_BYTES = 2
 # Smaller adapters and pictures that are tried out to say what would help.
 _SMALLER_SIZES_PX = (1024, 896, 768, 640, 512)
 
@@ -60,6 +62,16 @@ def plan_run(
     )
     eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"
     return make_plan(work, room_of(outlook, recipe), dense=outlook.is_dense, eight_bit=eight_bit)
+
+
+def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int, room: Room) -> Plan:
+    """The plan for an ordinary checkpoint of the family, in half precision, on a card that computes as the recipe asks.
+
+    Nothing is asked of this machine.
+    """
+    compute = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[recipe.training.mixed_precision]
+    optimizer = recipe.training.optimizer
+    return make_plan(Work(family, family.unet, recipe, optimizer, width_px, height_px, _HALF_BYTES, compute), room)
 
 
 def room_of(outlook: Outlook, recipe: Recipe) -> Room | None:
@@ -108,7 +120,7 @@ def require_fit(plan: Plan) -> None:
     if plan.fits:
         return
     room = plan.room.total_bytes / GIB
-    largest = max(plan.named_parts.items(), key=lambda part: part[1])
+    largest = max((part for part in plan.named_parts.items() if part[0] != RESERVE), key=lambda part: part[1])
     raise UserError(
         f"This takes at least {plan.total_bytes / GIB:.1f} GB, and {room:.1f} GB can be had; the largest part is"
         f" {largest[0]} with {largest[1] / GIB:.1f} GB.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -26,6 +26,19 @@ from lib_trainer.training.loop import Training, step_loss
 _TEXT_TOKENS, _LATENT_PX = 77, 8
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a step took.
+
+    Attributes:
+        peak_bytes: the most that was alive at once, weights and optimizer included.
+        kept_bytes: what the forward pass left alive for backward.
+    """
+
+    peak_bytes: int
+    kept_bytes: int
+
+
 class SimulatedModel(HostModel, Protocol):
     """A model without contents."""
 
@@ -36,8 +49,8 @@ class SimulatedModel(HostModel, Protocol):
         """Weights that would not lie on a graphics card now."""
 
 
-def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> int:
-    """Peak bytes of one optimizer step under the plan, without a reserve.
+def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
+    """What one optimizer step takes under the plan, without a reserve.
 
     Args:
         pooled_width: of SDXL's pooled text; 0 for other families.
@@ -59,10 +72,17 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> int:
         with attached(adapter, layers, model.read_weight):
             training = _training(model, adapter, recipe, plan, batch)
             peak.restart()
-            passes = recipe.training.gradient_accumulation_steps
+            before, after_forward = peak.current, []
+            whole_backward = training.update.backward
+
+            def backward(share: Tensor) -> None:
+                after_forward.append(peak.current)
+                whole_backward(share)
+
+            training.update.backward = backward
             with training.update.armed():
-                step_loss(training, [()] * passes, 0)
-    return peak.peak
+                step_loss(training, [()] * recipe.training.gradient_accumulation_steps, 0)
+    return Measured(peak.peak, after_forward[0] - before)
 
 
 def _training(model: HostModel, adapter: Adapter, recipe: Recipe, plan: Plan, batch: Batch) -> Training:

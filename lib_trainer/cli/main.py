@@ -53,7 +53,9 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_train(commands)
+    _add_resume(commands)
     _add_grid(commands)
+    _add_plan(commands)
     _add_inspect(commands)
     _add_ui(commands)
     for command in commands.choices.values():
@@ -81,6 +83,14 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_run_train)
 
 
+def _add_resume(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("resume", help="go on with a run that was cut off or stopped")
+    parser.add_argument("run", metavar="RUN", nargs="?", default="", help="its id (default: the last one)")
+    parser.add_argument("--list", action="store_true", help="only list all runs of this folder")
+    _add_host(parser)
+    parser.set_defaults(command=_run_resume)
+
+
 def _add_grid(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("grid", help="draw prompts at several strengths, as one labelled picture")
     parser.add_argument("--lora", required=True, metavar="NAME", help="the adapter whose strength varies")
@@ -99,6 +109,20 @@ def _add_grid(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--file", type=Path, help="where the picture goes (default: OUT/strength_grid.png)")
     _add_host(parser)
     parser.set_defaults(command=_run_grid)
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("plan", help="say what a recipe will take of a graphics card")
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe's .json file, or a shipped one's name")
+    parser.add_argument("--family", choices=("sd1", "sd2", "sdxl"), default="sd1", help="of the checkpoint")
+    parser.add_argument("--size", metavar="PX", help="1024, or 896x768 (default: the recipe's)")
+    parser.add_argument("--budget", default="8GB", metavar="8GB", help="the card's memory (default: 8GB)")
+    parser.add_argument("--simulate", action="store_true", help="follow a whole step on tensors without contents, too")
+    parser.add_argument("--table", action="store_true", help="the shipped recipes at usual sizes, simulated as well")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
+    )
+    parser.set_defaults(command=_run_plan)
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
@@ -140,10 +164,22 @@ def _run_train(given: argparse.Namespace) -> Answer:
     return run_train(given)
 
 
+def _run_resume(given: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.resume import list_runs, run_resume
+
+    return list_runs(given) if given.list else run_resume(given)
+
+
 def _run_grid(given: argparse.Namespace) -> Answer:
     from lib_trainer.cli.grid import run_grid
 
     return run_grid(given)
+
+
+def _run_plan(given: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.plan import run_plan
+
+    return run_plan(given)
 
 
 def _run_inspect(given: argparse.Namespace) -> Answer:

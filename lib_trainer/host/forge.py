@@ -12,8 +12,8 @@ import torch
 from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL, Family
 from lib_trainer.host import webui, webui_loras, webui_pictures
-from lib_trainer.host.base import GenerateRequest, HostModel, LoraInfo
-from lib_trainer.host.forge_model import ForgeModel
+from lib_trainer.host.base import GenerateRequest, HostModel, LoraInfo, Outlook
+from lib_trainer.host.forge_model import ForgeModel, forge_outlook
 from lib_trainer.host.trainable import attributes
 
 if TYPE_CHECKING:
@@ -143,6 +143,16 @@ class ForgeHost:
 
     def show_progress(self, step: int, steps: int, text: str) -> None:
         webui.show_progress(step, steps, text)
+
+    def outlook(self) -> Outlook | None:
+        from modules import sd_models
+
+        data = sd_models.model_data
+        engine = data.get_sd_model()
+        family = _ENGINES.get(type(engine).__name__)
+        if family is None or data.forge_hash != str(data.forge_loading_parameters):
+            return None
+        return forge_outlook(engine, family)
 
     def describe(self) -> str:
         """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""

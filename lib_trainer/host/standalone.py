@@ -14,7 +14,7 @@ import torch
 from lib_trainer.demo.model import WEIGHTS
 from lib_trainer.errors import UserError
 from lib_trainer.families import Family
-from lib_trainer.host.base import INFOTEXT_KEY, CheckpointInfo, GenerateRequest, HostModel, LoraInfo
+from lib_trainer.host.base import INFOTEXT_KEY, CheckpointInfo, GenerateRequest, HostModel, LoraInfo, Outlook
 from lib_trainer.host.standalone_draw import SAMPLERS, check_request, draw
 from lib_trainer.host.standalone_files import family_of, open_pipeline, sha256_of
 from lib_trainer.host.standalone_lora import find_loras, list_loras, merged_loras, parse_prompt
@@ -139,6 +139,10 @@ class StandaloneHost:
 
     def show_progress(self, step: int, steps: int, text: str) -> None:
         """There is no other progress bar than the caller's own."""
+
+    def outlook(self) -> Outlook | None:
+        with self._model() as model:
+            return model.outlook()
 
     def describe(self) -> str:
         """`embedded · SD 1.x · float32 · on the CPU`."""

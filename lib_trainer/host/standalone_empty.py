@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -26,7 +27,11 @@ class EmptyModel(StandaloneModel):
         no_contents: while this is entered, new tensors have no contents either. The model must be used inside it.
     """
 
-    no_contents: FakeTensorMode
+    def __init__(self, unet: UNet2DConditionModel, no_contents: AbstractContextManager[Any], undo: ExitStack) -> None:
+        parts = dict.fromkeys(("vae", "text_encoder", "text_encoder_2"), _Absent())
+        pipeline: Any = SimpleNamespace(unet=unet, scheduler=DDIMScheduler(), **parts)
+        super().__init__(pipeline, CheckpointInfo("empty", ""), _CPU, undo)
+        self.no_contents = no_contents
 
     def weights_elsewhere(self) -> list[Tensor]:
         """Weights that would not lie on a graphics card now: the host's own ones, and what is streamed."""
@@ -41,17 +46,12 @@ def empty_model(shape: UNetShape, dtype: torch.dtype) -> Iterator[EmptyModel]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with ExitStack() as undo:
         with mode:
-            unet = _unet(shape, dtype)
-        absent = _Absent()
-        pipeline = SimpleNamespace(
-            unet=unet, vae=absent, text_encoder=absent, text_encoder_2=absent, scheduler=DDIMScheduler()
-        )
-        model = EmptyModel(pipeline, CheckpointInfo("empty", ""), _CPU, undo)
-        model.no_contents = mode
-        yield model
+            unet = build_unet(shape, dtype)
+        yield EmptyModel(unet, mode, undo)
 
 
-def _unet(shape: UNetShape, dtype: torch.dtype) -> UNet2DConditionModel:
+def build_unet(shape: UNetShape, dtype: torch.dtype) -> UNet2DConditionModel:
+    """diffusers' UNet of that shape, with weights of `dtype`."""
     kinds = ["CrossAttn" if depth else "" for depth in shape.depths]
     depths = [max(depth, 1) for depth in shape.depths]
     extra = {}

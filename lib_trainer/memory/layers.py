@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,9 +72,20 @@ def layer_cost(
 @lru_cache(maxsize=1024)
 def _factors(operation: Operation, config: AdapterConfig) -> Factors | None:
     """The layer's own factors, without contents."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _quiet(logging.getLogger("LyCORIS")):
         made = new_factors("layer", operation, config)
     return None if made is None else _without_contents(made)
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """LyCORIS says for every layer when a rank is too large for it; it will say so when the run begins."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _without_contents(factors: Factors) -> Factors:
