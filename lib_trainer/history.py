@@ -25,13 +25,12 @@ from lib_trainer.disk import replace_file
 from lib_trainer.errors import UserError
 from lib_trainer.events import Begun, Event, Finished, Kept, Sampled, Saved, Step
 
+RUNS_DIR = "runs"
 RUN_FILE, LOSS_FILE, SAMPLE_DIR, STATE_FILE = "run.json", "losses.csv", "samples", "state.safetensors"
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "seconds")
 KEPT_RUNS = 200
 # A resume needs up to some gigabytes: only so many runs that were not finished keep theirs.
 KEPT_STATES = 5
-# How often lines reach the disk; what a crash takes is written again when the run goes on.
-FLUSH_SECONDS = 2.0
 ENDED = frozenset(("done", "stopped", "failed"))
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _log = logging.getLogger(__name__)
@@ -141,7 +140,6 @@ class RunLog:
     def __init__(self, folder: Path, past: PastRun) -> None:
         self.folder, self.past = folder, past
         self._lines: TextIO | None = None
-        self._flushed = 0.0
 
     def take(self, event: Event) -> None:
         """Notes what the run says."""
@@ -156,7 +154,6 @@ class RunLog:
                 self.past = replace(self.past, step=event.number, steps=event.total, loss=event.loss)
                 self._line(event)
             case Kept():
-                self._flush()
                 self.change(kept_step=event.step)
             case Saved():
                 self.change(files=(*(file for file in self.past.files if file != event.path.name), event.path.name))
@@ -197,7 +194,8 @@ class RunLog:
         text = "".join(",".join(row) + "\n" for row in (COLUMNS, *rows))
         try:
             replace_file(path, text.encode())
-            self._lines = path.open("a", encoding="utf-8", newline="")
+            # A line at a time: what is kept for a resume must never know of a step that is not written here.
+            self._lines = path.open("a", encoding="utf-8", newline="", buffering=1)
         except OSError as error:
             _log.warning("The losses of %s cannot be written: %s", self.past.name, error)
 
@@ -207,17 +205,9 @@ class RunLog:
         numbers = (step.number, step.epoch, repr(step.loss), repr(step.learning_rate), f"{step.seconds:.4f}")
         try:
             self._lines.write(",".join(map(str, numbers)) + "\n")
-            if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self._flush()
         except OSError as error:
             _log.warning("The losses of %s cannot be written any more: %s", self.past.name, error)
             self._lines = None
-
-    def _flush(self) -> None:
-        if self._lines is not None:
-            with suppress(OSError):
-                self._lines.flush()
-            self._flushed = time.monotonic()
 
 
 def read_rows(path: Path) -> list[list[str]]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from lib_trainer.config import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.events import StopRequested, Wish
-from lib_trainer.history import History, PastRun
+from lib_trainer.history import RUNS_DIR, History, PastRun
 from lib_trainer.host.base import Host
 from lib_trainer.job import Job, Run, default_run
 from lib_trainer.status import Queued, Status
@@ -28,7 +28,7 @@ class Jobs:
     """
 
     def __init__(self, host: Host, run: Run = default_run) -> None:
-        self.history = History(host.cache_dir / "runs")
+        self.history = History(host.cache_dir / RUNS_DIR)
         self._host, self._run = host, run
         self._changed = threading.Condition()
         self._current: Job | None = None

@@ -30,6 +30,7 @@ from lib_trainer.planning import planned
 from lib_trainer.saving import Saving, clear_parts, is_ours
 from lib_trainer.stages import Keeping, Stages
 from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.state import kept_settings
 
 Events = Generator[Event, None, None]
 
@@ -49,6 +50,8 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     recipe.check()
     target = _free_target(host, recipe)
     sample_requests(recipe)
+    if folder:
+        recipe = recipe.with_values(kept_settings(folder / STATE_FILE))
     scan = scan_folder(recipe.dataset)
     for skipped in scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")

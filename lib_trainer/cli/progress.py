@@ -12,23 +12,37 @@ from tqdm import tqdm
 
 from lib_trainer.config import Recipe
 from lib_trainer.events import Event, Finished, Notice, Progress, Step, StopRequested
+from lib_trainer.history import RUNS_DIR, History, RunLog
 from lib_trainer.host.base import Host
 from lib_trainer.run import run
 
 
-def train(host: Host, recipe: Recipe) -> tuple[Finished, tuple[str, ...]]:
+def train(host: Host, recipe: Recipe, log: RunLog | None = None) -> tuple[Finished, tuple[str, ...]]:
     """One run to its end -> how it ended, and what should be known of it.
 
-    Ctrl-C saves what is learned; a second one breaks off.
+    Ctrl-C saves what is learned; a second one breaks off. Whatever happens, `resume` can go on with it.
+
+    Args:
+        log: of a run that goes on; a new run gets its own.
 
     Raises:
         StopRequested: when it was stopped before anything was learned.
         UserError: whatever a person can mend.
     """
-    return host.run_exclusive(lambda: follow(run(host, recipe)))
+    log = log or History(host.cache_dir / RUNS_DIR).begin(recipe)
+    try:
+        finished, notices = host.run_exclusive(lambda: follow(run(host, recipe, log.folder), log))
+    except (KeyboardInterrupt, StopRequested):
+        log.end("stopped")
+        raise
+    except Exception as error:
+        log.end("failed", str(error))
+        raise
+    log.end("stopped" if finished.stopped_early else "done")
+    return finished, notices
 
 
-def follow(events: Generator[Event, None, None]) -> tuple[Finished, tuple[str, ...]]:
+def follow(events: Generator[Event, None, None], log: RunLog | None = None) -> tuple[Finished, tuple[str, ...]]:
     """Drives the events of a run to the last one. Raises StopRequested when nothing was learned yet."""
     notices: list[str] = []
     event: Event | None = None
@@ -41,6 +55,8 @@ def follow(events: Generator[Event, None, None]) -> tuple[Finished, tuple[str, .
                 event = events.throw(StopRequested(save=True))
             else:
                 event = next(events)
+            if log:
+                log.take(event)
             if isinstance(event, Notice):
                 notices.append(event.text)
             # Whoever stops a run that is being saved wants it saved.

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lib_trainer.config import Recipe
+from lib_trainer.config import Recipe, field_types
 from lib_trainer.disk import replace_with
 from lib_trainer.errors import UserError
 from lib_trainer.training.loop import Training
@@ -93,6 +93,19 @@ _CHANGED = {
     "recipe": "its settings have",
     "steps": "its number of steps has",
 }
+
+
+def kept_settings(path: Path) -> dict[str, Any]:
+    """The settings that a kept run computes with: the recipe's, but for what the memory plan has changed in them.
+
+    {} where nothing that can be read is kept; `load_state` says why.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            settings = json.loads((file.metadata() or {})[HEADER])["facts"]["recipe"]
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError):
+        return {}
+    return {name: value for name, value in settings.items() if name in field_types()}
 
 
 class _Packing:

@@ -102,7 +102,7 @@ def test_notices_are_shown_and_handed_back(capsys):
 def test_exit_code_when_nothing_was_learned(embedded, pictures, tmp_path, monkeypatch, capsys):
     from lib_trainer.cli import progress
 
-    monkeypatch.setattr(progress, "run", lambda host, recipe: a_run([], press_at="caching"))
+    monkeypatch.setattr(progress, "run", lambda host, recipe, folder: a_run([], press_at="caching"))
     assert main(train(pictures, tmp_path)) == 130
     assert "nothing new is written" in capsys.readouterr().err
 

@@ -1,0 +1,44 @@
+"""`resume`: goes on with a run of this folder, or lists them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+
+from lib_trainer.cli.hosts import open_host
+from lib_trainer.cli.output import Answer
+from lib_trainer.cli.progress import train
+from lib_trainer.cli.train import describe_run, summarize_run
+from lib_trainer.errors import UserError
+from lib_trainer.history import RUNS_DIR, History, PastRun
+
+
+def run_resume(given: argparse.Namespace) -> Answer:
+    """Goes on with a run from the last step that was kept. Raises UserError where there is none."""
+    host = open_host(given.out, given.checkpoint)
+    history = History(host.cache_dir / RUNS_DIR)
+    log = history.reopen(given.run or _last(history).id)
+    recipe = log.past.as_recipe().check()
+    started = time.monotonic()
+    finished, said = train(host, recipe, log)
+    seconds = time.monotonic() - started
+    return Answer({**describe_run(finished, seconds), "notices": list(said)}, (summarize_run(finished, seconds),))
+
+
+def list_runs(given: argparse.Namespace) -> Answer:
+    """Every run of the folder, newest first."""
+    runs = History(open_host(given.out, given.checkpoint).cache_dir / RUNS_DIR).runs()
+    return Answer({"runs": [asdict(past) for past in runs]}, tuple(map(_line, runs)))
+
+
+def _last(history: History) -> PastRun:
+    found = next((past for past in history.runs() if past.resumable), None)
+    if found is None:
+        raise UserError("There is no run to go on with.", "Start one with the command train.")
+    return found
+
+
+def _line(past: PastRun) -> str:
+    state = past.state if past.ended else "cut off"
+    return f"{past.id}  {past.name}  {state}, step {past.step} of {past.steps}"

@@ -1,0 +1,81 @@
+"""Runs in processes of their own that are killed as a power cut would: SIGKILL at a chosen moment."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+# One moment: an event of the run, or a file that is written and not yet in its place.
+_MARK = b"."
+PATIENCE_S = 60
+
+
+def live(work: Callable[[Callable[[], None]], object], *, killed_at: int = 0) -> int:
+    """Runs `work` in a process; kills it at moment number `killed_at`, never where that is 0.
+
+    Args:
+        work: gets a function that it calls at every event.
+
+    Returns:
+        How many moments there were.
+
+    Raises:
+        ChildProcessError: the process failed by itself.
+        TimeoutError: nothing happened in it for a long time.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        _live(work, writing)
+    os.close(writing)
+    moments = 0
+    while os.read(reading, 1) if select.select([reading], [], [], PATIENCE_S)[0] else _give_up(child):
+        moments += 1
+        if moments == killed_at:
+            os.kill(child, signal.SIGKILL)
+            break
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    if status and not os.WIFSIGNALED(status):
+        raise ChildProcessError(f"the run ended with {status}")
+    return moments
+
+
+def _give_up(child: int) -> bytes:
+    os.kill(child, signal.SIGKILL)
+    raise TimeoutError("the run hangs")
+
+
+def _live(work: Callable[[Callable[[], None]], object], writing: int) -> None:
+    """The child's whole life."""
+    code = 1
+    try:
+        flush = os.fsync
+
+        def mark() -> None:
+            os.write(writing, _MARK)
+
+        def fsync(file: int) -> None:
+            mark()
+            flush(file)
+
+        os.fsync = fsync
+        work(mark)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def whole_files(folder: Path) -> list[Path]:
+    """The adapter files that a WebUI would show. Raises SafetensorError for one that is not whole."""
+    from safetensors import safe_open
+
+    paths = sorted(folder.glob("*.safetensors"))
+    for path in paths:
+        with safe_open(path, framework="pt") as file:
+            assert file.keys()
+    return paths

@@ -1,0 +1,107 @@
+"""Killed at any moment, a run goes on and ends with the very file of a run that was never broken."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from lib_trainer.config import Recipe
+from lib_trainer.history import RUNS_DIR, History
+from lib_trainer.host.standalone import StandaloneHost
+from lib_trainer.run import run
+from tests.cli.tiny_demo import write_weights
+from tests.killing import live, whole_files
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+KILLS, STEPS = 20, 7
+VALUES = {
+    "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "resolution_px": (64, 64), "min_bucket_reso": 64,
+    "max_train_steps": STEPS, "learning_rate": 1e-2, "optimizer": "AdamW", "noise_offset": 0.1, "flip_aug": True,
+    "shuffle_caption": True, "gradient_accumulation_steps": 2, "gradient_checkpointing": False, "output_name": "jeff",
+    "save_every_n_steps": 2, "save_last_n_steps": 1, "resume_every_minutes": 1e-6, "cache_latents_to_disk": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[StandaloneHost, Path]:
+    """A host with a tiny model, opened once for all processes, and a folder of pictures of two shapes."""
+    root = tmp_path_factory.mktemp("resume")
+    folder = root / "pictures" / "2_jeff_person"
+    folder.mkdir(parents=True)
+    for i, size in enumerate([(64, 64), (96, 64), (64, 64), (64, 64), (64, 64)]):
+        Image.effect_noise(size, 40 + i).convert("RGB").save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"jeff_person, photo {i}, smiling, outside")
+    host = StandaloneHost(root, write_weights(root / "weights"))
+    host.describe()
+    return host, folder.parent
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def life(setting: tuple[StandaloneHost, Path], out: Path, **changes: Any) -> Callable[[Callable[[], None]], object]:
+    """A life of the run in `out`: begins it, or goes on with it where it was begun."""
+    host, pictures = setting
+
+    def work(mark: Callable[[], None]) -> None:
+        host.lora_dir, host.cache_dir = out / "models" / "Lora", out / "cache"
+        history = History(host.cache_dir / RUNS_DIR)
+        recipe = Recipe().with_values({**VALUES, "train_data_dir": str(pictures), **changes})
+        log = next((history.reopen(past.id) for past in history.runs()), None) or history.begin(recipe)
+        for event in run(host, log.past.as_recipe(), log.folder):
+            mark()
+            log.take(event)
+        log.end("done")
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def unbroken(setting, tmp_path_factory) -> tuple[Path, int]:
+    """The LoRA folder of a run that was never broken, and how many moments it had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # What is imported late is there for all processes that are forked from here.
+    life(setting, tmp_path_factory.mktemp("warm"))(lambda: None)
+    out = tmp_path_factory.mktemp("unbroken")
+    moments = live(life(setting, out))
+    torch.set_num_threads(before)
+    return out / "models" / "Lora", moments
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in whole_files(folder)}
+
+
+def test_the_unbroken_run_keeps_the_last_copies(unbroken) -> None:
+    assert list(contents(unbroken[0])) == ["jeff-step00000006.safetensors", "jeff.safetensors"]
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
+def test_a_run_that_is_killed_goes_on(setting, unbroken, tmp_path: Path, one_thread, kill: int) -> None:
+    """Random moments, spread over the whole run: caching, steps, copies, what a resume needs, the final file."""
+    folder, moments = unbroken
+    span = moments / KILLS
+    at = 1 + int(span * kill + random.Random(kill).random() * span)
+    live(life(setting, tmp_path), killed_at=min(at, moments - 1))
+    whole_files(tmp_path / "models" / "Lora")
+    live(life(setting, tmp_path))
+    assert contents(tmp_path / "models" / "Lora") == contents(folder)
+    past = History(tmp_path / "cache" / RUNS_DIR).runs()
+    assert [(run.state, run.step) for run in past] == [("done", STEPS)]
+    losses = History(tmp_path / "cache" / RUNS_DIR).losses(past[0].id)
+    assert [step for step, _, _ in losses] == list(range(1, STEPS + 1))
+    assert not list(tmp_path.rglob("*.part"))
