@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lib_trainer.config import Recipe
-from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.errors import ConfigError, Shortage, UserError
 from lib_trainer.events import Event, Kept, Sampled, Saved, Step, StopRequested, Wish
 from lib_trainer.history import SAMPLE_DIR, RunLog
 from lib_trainer.host.base import Host
@@ -73,6 +73,10 @@ class Job:
                 self._asked.append(wish)
                 self._heard.notify_all()
 
+    @property
+    def version(self) -> int:
+        return self._record.brief.version
+
     def status(self) -> Status:
         with self._heard:
             return self._record.status()
@@ -84,7 +88,8 @@ class Job:
             self._end()
         except UserError as error:
             problems = error.problems if isinstance(error, ConfigError) else {}
-            self._end(state="failed", error=error.message, hint=error.hint, problems=problems)
+            remedy = error.settings if isinstance(error, Shortage) else {}
+            self._end(state="failed", error=error.message, hint=error.hint, problems=problems, remedy=remedy)
         except Exception as error:  # noqa: BLE001 - whatever it was, its traceback is kept and the person is told
             _log.exception("Training %s failed", self.name)
             text = f"{type(error).__name__}: {error}".strip().splitlines()[0]

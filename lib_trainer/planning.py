@@ -64,6 +64,12 @@ def plan_run(
     return make_plan(work, room_of(outlook, recipe), dense=outlook.is_dense, eight_bit=eight_bit)
 
 
+def plan_from_outlook(outlook: Outlook, recipe: Recipe) -> Plan:
+    """The plan before a model is borrowed, for pictures of the recipe's full size."""
+    device = torch.device("cpu" if outlook.available_bytes is None else "cuda")
+    return plan_run(outlook, recipe, [recipe.dataset.resolution_px], device)
+
+
 def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int, room: Room) -> Plan:
     """The plan for an ordinary checkpoint of the family, in half precision, on a card that computes as the recipe asks.
 

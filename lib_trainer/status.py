@@ -50,6 +50,7 @@ class Status:
         stopping: a stop was asked for and is not carried out yet.
         path, tag: of the finished adapter, and how to write it in a prompt.
         error, hint, problems: of a run that failed; problems: field -> what is wrong with it.
+        remedy: settings with which the same run may do better; empty if none are known.
     """
 
     id: str = ""
@@ -82,6 +83,7 @@ class Status:
     error: str = ""
     hint: str = ""
     problems: dict[str, str] = field(default_factory=dict)
+    remedy: dict[str, float] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:

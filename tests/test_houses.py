@@ -12,6 +12,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "config", "events", "families", "disk"}
 STORY = {"adapter", "dataset", "training", "preview", "recipes", "run", "jobs"}
 WATCHING = {"access", "history", "jobs", "status"}
+CHOOSING = {"cards", "finals"}
 # room -> the rooms of this package that it may import besides itself
 MAY_IMPORT = {
     "access": set(),
@@ -35,8 +36,11 @@ MAY_IMPORT = {
     "host.standalone": BASE | {"overrides", "adapter", "demo"},
     "demo": BASE | STORY | {"host.base", "host.standalone"},
     "recipes": {"config", "disk", "errors", "kohya", "adapter.metadata"},
-    "ui": BASE | WATCHING | {"recipes", "dataset", "host.base", "host.detect", "preview", "memory", "adapter"},
-    "web": BASE | WATCHING | {"recipes", "host.base", "host.detect", "preview", "memory", "dataset", "ui"},
+    "ui": BASE
+    | WATCHING
+    | CHOOSING
+    | {"planning", "recipes", "dataset", "host.base", "host.detect", "preview", "memory", "adapter"},
+    "web": BASE | WATCHING | CHOOSING | {"recipes", "host.base", "host.detect", "preview", "memory", "dataset", "ui"},
     "__main__": None,
     "cli": None,
 }

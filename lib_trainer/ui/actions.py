@@ -15,6 +15,7 @@ from lib_trainer.host.base import Host
 from lib_trainer.jobs import Jobs
 from lib_trainer.recipes import LoadedRecipe
 from lib_trainer.ui.form import WRONG, Form, help_of, recipe_from
+from lib_trainer.ui.memory import show_memory
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.pictures import EMPTY, draws_of, show_scan
 from lib_trainer.ui.recipe import load_preset, load_upload, preset_for, recipe_values, show_notices, show_plan
@@ -23,6 +24,12 @@ from lib_trainer.ui.train import LiveView
 from lib_trainer.ui.tryit import propose_prompt
 
 PLAN_FIELDS = ("max_train_steps", "epoch", "train_batch_size", "gradient_accumulation_steps")
+# What the memory plan depends on.
+MEMORY_FIELDS = (
+    *("algo", "network_dim", "conv_dim", "factor", "decompose_both", "full_matrix", "use_tucker", "resolution_px"),
+    *("train_batch_size", "gradient_accumulation_steps", "text_encoder_lr", "optimizer", "gradient_checkpointing"),
+    *("fused_backward_pass", "vram_budget_gb", "mixed_precision"),
+)
 SCAN_FIELDS = ("train_data_dir", "trigger_word", "caption_extension")
 # What was proposed last, (name, prompt): only what the person has not changed is proposed anew.
 Proposed = tuple[str, str]
@@ -63,6 +70,10 @@ class Actions:
         new = self._propose(kind, prompt, proposed, given)
         return [*self._keep_typed(given["output_name"], prompt, proposed, new), new]
 
+    def memory(self, *values: Any) -> str:
+        """-> the memory bar."""
+        return show_memory(self._host, self._form.read(values))
+
     def choose_kind(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> preset, notices, prompt, proposed, *form: the recipe shipped for this kind."""
         preset = preset_for(kind)
@@ -81,15 +92,23 @@ class Actions:
 
     def train(self, kind: str, preset: str | None, *values: Any) -> list[Any]:
         """-> message, *form, *folds, *live. Everything is checked before the host's model is touched."""
-        given = self._form.read(values)
+        return self._start(kind, preset, self._form.read(values), ())
+
+    def train_with_less(self, kind: str, preset: str | None, *values: Any) -> list[Any]:
+        """As `train`, with the settings by which a run that failed may do better."""
+        remedy = self._jobs.status().remedy
+        return self._start(kind, preset, {**self._form.read(values), **remedy}, tuple(remedy))
+
+    def _start(self, kind: str, preset: str | None, given: dict[str, Any], changed: tuple[str, ...]) -> list[Any]:
         try:
             recipe = checked_recipe(given)
             self._jobs.start(recipe)
         except UserError as error:
             problems = error.problems if isinstance(error, ConfigError) else {}
             return [show_error(error, "Not started."), *self._form.complain(problems, {}), *self.live.show()]
-        write_settings(self._host.settings_file, {"kind": kind, "preset": preset, "values": recipe.flat()})
-        named = {name: recipe.flat()[name] for name in ("trigger_word", "output_name")}
+        path, settings = self._host.settings_file, {"kind": kind, "preset": preset, "values": recipe.flat()}
+        write_settings(path, {**read_settings(path), **settings})
+        named = {name: recipe.flat()[name] for name in ("trigger_word", "output_name", *changed)}
         return ["", *self._form.complain({}, named), *self.live.show()]
 
     def _fill(

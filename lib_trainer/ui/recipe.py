@@ -24,6 +24,7 @@ class RecipePanel:
     upload: gr.UploadButton
     name: gr.Textbox
     plan: gr.HTML
+    memory: gr.HTML
     notices: gr.HTML
 
 
@@ -47,8 +48,9 @@ def place_recipe(form: Form, preset_value: str | None) -> RecipePanel:
         form.place("max_train_steps")
         form.place("resolution_px")
     plan = gr.HTML("", elem_id="train_lora_plan", elem_classes="train-lora-maybe")
+    memory = gr.HTML("", elem_id="train_lora_memory", elem_classes="train-lora-maybe")
     form.place_rest()
-    return RecipePanel(preset, upload, name, plan, notices)
+    return RecipePanel(preset, upload, name, plan, memory, notices)
 
 
 def preset_for(kind: str) -> str | None:

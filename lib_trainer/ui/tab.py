@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import gradio as gr
 
 from lib_trainer.host.base import Host
 from lib_trainer.jobs import Jobs
-from lib_trainer.ui.actions import PLAN_FIELDS, Actions, recipe_size, show_plan_of, starting_point
+from lib_trainer.preview.studio import Studio
+from lib_trainer.ui.actions import MEMORY_FIELDS, PLAN_FIELDS, Actions, recipe_size, show_plan_of, starting_point
 from lib_trainer.ui.form import Form
 from lib_trainer.ui.packages import show_missing
 from lib_trainer.ui.pictures import PicturesPanel, place_pictures
 from lib_trainer.ui.recipe import RecipePanel, place_recipe
 from lib_trainer.ui.train import TrainPanel, place_train
-from lib_trainer.ui.tryit import TryPanel, make_picture, place_try, show_drawing
+from lib_trainer.ui.try_actions import TryActions
+from lib_trainer.ui.try_wires import opened_page, wire_try
+from lib_trainer.ui.tryit import TryPanel, place_cell, place_try
 
 # Short answers bypass gradio's queue: they must be heard while a picture is being made.
 QUICK = {"queue": False, "show_progress": "hidden", "api_name": False}
 SLOW = {"show_progress": "minimal", "api_name": False}
 
 
-def build(host: Host, jobs: Jobs, page_key: str = "") -> gr.Blocks:
-    """The whole tab for one host; `page_key` lets it ask the routes.
+def build(host: Host, jobs: Jobs, page_key: str = "", studio: Studio | None = None) -> gr.Blocks:
+    """The whole tab for one host; `page_key` lets it ask the routes, `studio` draws its grids.
 
     It looks for no model and no picture until the page is opened.
     """
@@ -41,20 +42,20 @@ def build(host: Host, jobs: Jobs, page_key: str = "") -> gr.Blocks:
                 with gr.Column(elem_classes="train-lora-card"):
                     train = place_train()
                 with gr.Column(elem_classes="train-lora-card"):
-                    tryit = place_try(recipe_size(values))
+                    tryit, cell = place_try(recipe_size(values)), place_cell()
         actions = Actions(host, jobs, form, page_key)
         proposed, draws = gr.State(("", "")), gr.State(0)
         _wire_settings(actions, form, pictures, recipe, tryit, proposed, draws)
         _wire_run(actions, form, pictures, recipe, train)
-        tryit.make.click(show_drawing, None, tryit.message, **QUICK).then(
-            partial(make_picture, host, jobs), tryit.inputs, [tryit.picture, tryit.message], **SLOW
-        )
+        trying = TryActions(host, jobs, studio or Studio(host))
+        seen = wire_try(host, trying, tryit, cell, proposed, QUICK, SLOW)
         blocks.load(
             actions.open_page,
             None,
             [head, pictures.kind, recipe.preset, tryit.prompt, proposed, *form.components],
             **QUICK,
-        )
+        ).then(actions.memory, form.components, recipe.memory, **QUICK)
+        blocks.load(trying.open_page, None, opened_page(tryit, seen), **QUICK)
     return blocks
 
 
@@ -75,9 +76,14 @@ def _wire_settings(
     for named in (pictures.word, recipe.name):
         named.blur(actions.propose, given, [recipe.name, tryit.prompt, proposed], **QUICK)
     filled = [recipe.notices, tryit.prompt, proposed, *form.components]
-    pictures.kind.input(actions.choose_kind, given, [recipe.preset, *filled], **QUICK)
-    recipe.preset.input(actions.choose_preset, [recipe.preset, *given], filled, **QUICK)
-    recipe.upload.upload(actions.open_recipe, [recipe.upload, *given], [recipe.preset, *filled], **QUICK)
+    for loaded in (
+        pictures.kind.input(actions.choose_kind, given, [recipe.preset, *filled], **QUICK),
+        recipe.preset.input(actions.choose_preset, [recipe.preset, *given], filled, **QUICK),
+        recipe.upload.upload(actions.open_recipe, [recipe.upload, *given], [recipe.preset, *filled], **QUICK),
+    ):
+        loaded.then(actions.memory, form.components, recipe.memory, **QUICK)
+    for name in MEMORY_FIELDS:
+        form.inputs[name].input(actions.memory, form.components, recipe.memory, **QUICK)
     counted = [form.inputs[name] for name in PLAN_FIELDS]
     for number in counted:
         number.change(show_plan_of, [draws, *counted], recipe.plan, **QUICK)
@@ -86,12 +92,16 @@ def _wire_settings(
 def _wire_run(actions: Actions, form: Form, pictures: PicturesPanel, recipe: RecipePanel, train: TrainPanel) -> None:
     """The buttons of the run, and the hidden one by which the page asks how it stands."""
     checked = [train.message, *form.components, *form.folds.values(), *train.live]
-    train.train.click(actions.train, [pictures.kind, recipe.preset, *form.components], checked, **QUICK)
+    asked = [pictures.kind, recipe.preset, *form.components]
+    train.train.click(actions.train, asked, checked, **QUICK)
+    train.less.click(actions.train_with_less, asked, checked, **QUICK)
     live = actions.live
     for button, action in (
         (train.pause, live.pause),
         (train.stop_save, live.stop_save),
         (train.stop, live.stop),
+        (train.save, live.save),
+        (train.sample, live.sample),
         (train.refresh, live.show),
     ):
         button.click(action, None, train.live, **QUICK)

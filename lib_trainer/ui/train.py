@@ -8,9 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from lib_trainer.events import Wish
 from lib_trainer.jobs import Jobs
 from lib_trainer.status import Status
-from lib_trainer.ui.status_view import show_status
+from lib_trainer.ui.status_view import buttons_of, show_status
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class TrainPanel:
     pause: gr.Button
     stop_save: gr.Button
     stop: gr.Button
+    less: gr.Button
     message: gr.HTML
     status: gr.HTML
     refresh: gr.Button
@@ -29,7 +31,7 @@ class TrainPanel:
     @property
     def live(self) -> list[gr.components.Component]:
         """What follows the run: the outputs of `show_live`."""
-        return [self.status, self.train, self.pause, self.stop_save, self.stop, self.beat]
+        return [self.status, self.train, self.pause, self.stop_save, self.stop, self.less, self.beat]
 
 
 def place_train() -> TrainPanel:
@@ -39,13 +41,19 @@ def place_train() -> TrainPanel:
         pause = gr.Button("Pause", interactive=False, min_width=90, elem_id="train_lora_pause")
         stop_save = gr.Button("Stop & save", interactive=False, min_width=90, elem_id="train_lora_stop_save")
         stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="train_lora_stop")
+    with gr.Row(elem_classes="train-lora-buttons train-lora-small"):
+        save = gr.Button("Save a copy now", interactive=False, size="sm", min_width=90, elem_id="train_lora_save")
+        sample = gr.Button(
+            "Draw test pictures now", interactive=False, size="sm", min_width=90, elem_id="train_lora_sample"
+        )
     message = gr.HTML("", elem_id="train_lora_message", elem_classes="train-lora-maybe")
     status = gr.HTML(show_status(Status()), elem_id="train_lora_status")
+    less = gr.Button("Train with less memory", visible=False, elem_id="train_lora_less")
     # Hidden by style.css, not by gradio: what gradio hides may be missing from the page.
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
         beat = gr.HTML("", elem_id="train_lora_beat")
-    return TrainPanel(train, pause, stop_save, stop, message, status, refresh, beat)
+    return TrainPanel(train, pause, stop_save, stop, less, message, status, refresh, beat)
 
 
 class LiveView:
@@ -57,13 +65,15 @@ class LiveView:
 
     def show(self) -> list[Any]:
         status = self._jobs.status()
+        learning = status.state in ("training", "paused") and status.step > 0 and not status.stopping
         begun = status.live and status.state != "queued" and not status.stopping
         return [
             show_status(status),
-            gr.update(interactive=not status.live),
+            gr.update(value="Train next" if status.live else "Train"),
             gr.update(interactive=begun, value="Resume" if status.state == "paused" else "Pause"),
             gr.update(interactive=begun),
             gr.update(interactive=status.live and not status.stopping),
+            gr.update(visible=status.state == "failed" and bool(status.remedy)),
             f'<i data-beat="{next(self._beats)}" data-key="{self._page_key}"></i>',
         ]
 
@@ -72,6 +82,14 @@ class LiveView:
             self._jobs.resume()
         else:
             self._jobs.pause()
+        return self.show()
+
+    def save(self) -> list[Any]:
+        self._jobs.ask(Wish.SAVE)
+        return self.show()
+
+    def sample(self) -> list[Any]:
+        self._jobs.ask(Wish.SAMPLE)
         return self.show()
 
     def stop_save(self) -> list[Any]:

@@ -3,53 +3,39 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from lib_trainer.config import Recipe
 from lib_trainer.events import Begun, Event, Finished, Kept, Notice, Progress, Sampled, Saved, Step, StopRequested, Wish
+from lib_trainer.families import SDXL
 from lib_trainer.history import SAMPLE_DIR
-from lib_trainer.host.base import GenerateRequest
+from lib_trainer.host.base import Outlook
+from tests.fakes.easel import Easel
 
 
-class FakeHost:
+class FakeHost(Easel):
     """Everything the tab and the jobs ask of a host. `busy` stands for somebody else's Generate."""
 
     name = "fake"
 
     def __init__(self, folder: Path) -> None:
-        self.lora_dir = folder / "Lora"
+        super().__init__(folder)
         self.cache_dir = folder / "cache" / "train_lora"
         self.settings_file = folder / "train_lora.json"
-        self.lora_dir.mkdir(parents=True, exist_ok=True)
-        self.busy = threading.Lock()
-        self.interrupt = False
         self.progress: list[tuple[int, int, str]] = []
-        self.requests: list[GenerateRequest] = []
-
-    def run_exclusive(self, fn: Callable) -> object:
-        with self.busy:
-            return fn()
 
     def open_model(self) -> None:
         raise NotImplementedError("the fake runs need no model")
 
-    def generate(self, request: GenerateRequest) -> list[Image.Image]:
-        self.requests.append(request)
-        return [Image.linear_gradient("L").resize((request.width_px, request.height_px)).convert("RGB")]
-
-    def lora_changed(self, path: Path) -> None:
-        pass
-
-    def interrupted(self) -> bool:
-        return self.interrupt
-
     def show_progress(self, step: int, steps: int, text: str) -> None:
         self.progress.append((step, steps, text))
+
+    def outlook(self) -> Outlook | None:
+        return Outlook(SDXL, SDXL.unet, 2, available_bytes=round(6.9 * 2**30), total_bytes=8 * 2**30)
 
     def describe(self) -> str:
         return "Realistic.safetensors · SDXL · fp16 · 6.9 of 8.0 GB free"

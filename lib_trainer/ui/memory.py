@@ -1,0 +1,60 @@
+"""One bar: what the run will take of the graphics card, before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from lib_trainer.config import Recipe
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import Host
+
+if TYPE_CHECKING:
+    from lib_trainer.memory.plan import Plan
+
+UNKNOWN = "Memory: known as soon as a checkpoint is loaded. Training loads it, or make a picture first."
+_GIB = 2**30
+
+
+def show_memory(host: Host, given: Mapping[str, Any]) -> str:
+    """The bar for what the inputs hold; a sentence where it cannot be known yet, nothing where they cannot be read."""
+    # Imported late: a page that is only looked at should not wait for torch.
+    from lib_trainer.planning import plan_from_outlook
+
+    try:
+        recipe = Recipe().with_values(dict(given)).check(needs_name=False)
+        outlook = host.outlook()
+        if outlook is None:
+            return _sentence(UNKNOWN)
+        return show_plan_bar(plan_from_outlook(outlook, recipe))
+    except UserError:
+        # Said beside the field when Train is pressed.
+        return ""
+
+
+def show_plan_bar(plan: Plan) -> str:
+    from lib_trainer.planning import describe_savings, what_would_help
+
+    room_bytes = plan.room.total_bytes if plan.room else 0
+    scale = max(plan.total_bytes, room_bytes)
+    parts = "".join(_part(name, size, scale) for name, size in plan.named_parts.items() if size > 0)
+    of_room = f" of {room_bytes / _GIB:.1f} GB" if room_bytes else " GB"
+    savings = "; ".join(describe_savings(plan))
+    told = f": {escape(savings)}." if savings else "."
+    lines = f"<p><b>{plan.total_bytes / _GIB:.1f}{of_room}</b> of memory{told}</p>"
+    if not plan.fits:
+        lines += f'<p class="wrong">This will probably not fit. {escape(what_would_help(plan))}</p>'
+    state = "" if plan.fits else " over"
+    return f'<div class="train-lora-memory{state}"><div class="parts">{parts}</div>{lines}</div>'
+
+
+def _part(name: str, size: int, scale: int) -> str:
+    label = f"{name}: {size / _GIB:.2f} GB"
+    key = name.removeprefix("the ").removeprefix("its ").split()[0]
+    width = 100 * size / scale
+    return f'<div class="{escape(key)}" style="width: {width:.2f}%" title="{escape(label)}"></div>'
+
+
+def _sentence(text: str) -> str:
+    return f'<div class="train-lora-memory"><p>{escape(text)}</p></div>'
