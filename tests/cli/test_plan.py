@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lib_trainer.cli.main import main
+from lib_trainer.memory.plan import GIB
+
+
+def answer(capsys, *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = main(["plan", *arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("recipe", ["loha_face_config_8gb", "lokr_style_config_8gb"])
+def test_a_plan_says_what_it_takes_and_how(capsys, recipe: str) -> None:
+    code, plan = answer(capsys, recipe, "--family", "sdxl", "--size", "1024", "--budget", "8GB")
+    assert code == 0 and plan["fits"]
+    assert plan["predicted_bytes"] == sum(plan["parts"].values()) <= plan["room_bytes"] == round(8 * GIB) - round(
+        0.8 * GIB
+    )
+    assert 0 < plan["recomputed_blocks"] <= plan["blocks"]
+
+
+def test_lines_are_for_people(capsys) -> None:
+    assert main(["plan", "loha_face_config_8gb", "--budget", "6 gb", "--size", "640x896"]) == 0
+    text = capsys.readouterr().out
+    assert "SD 1.x at 640×896 px" in text and "the checkpoint" in text and "of 5.20 GB" in text
+
+
+def test_a_simulated_step_is_told_beside_the_prediction(capsys) -> None:
+    code, plan = answer(capsys, "loha_face_config_8gb", "--size", "512", "--simulate")
+    assert code == 0
+    assert plan["simulated_bytes"] == pytest.approx(plan["predicted_bytes"], rel=0.05)
+    assert plan["simulated_bytes"] != plan["predicted_bytes"]
+
+
+def test_settings_change_the_plan(capsys) -> None:
+    _, small = answer(capsys, "loha_face_config_8gb", "--family", "sdxl", "--set", "network_dim=8")
+    _, large = answer(capsys, "loha_face_config_8gb", "--family", "sdxl")
+    assert small["parts"]["the adapter"] < large["parts"]["the adapter"]
+
+
+@pytest.mark.parametrize("budget", ["lots", "-8", "0", "0.5GB", "8TB", "1e9", "99999"])
+def test_nonsense_budgets_are_refused(capsys, budget: str) -> None:
+    code, error = answer(capsys, "loha_face_config_8gb", f"--budget={budget}")
+    assert code == 2 and "no graphics card" in error["error"]
+
+
+def test_a_budget_that_cannot_be_met_ends_with_what_it_takes(capsys) -> None:
+    code, error = answer(capsys, "loha_face_config_8gb", "--family", "sdxl", "--size", "1024", "--budget", "2GB")
+    assert code == 2
+    assert "at least" in error["error"] and "1.2 GB can be had" in error["error"] and error["hint"]
+
+
+@pytest.mark.parametrize("size", ["huge", "10", "512x", "512x512x512"])
+def test_a_size_that_is_none_is_refused(capsys, size: str) -> None:
+    code, error = answer(capsys, "loha_face_config_8gb", "--size", size)
+    assert code == 2 and "is no size" in error["error"]

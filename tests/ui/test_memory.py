@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib_trainer.config import Recipe
+from lib_trainer.families import SD1, SDXL
+from lib_trainer.host.base import Outlook
+from lib_trainer.memory.plan import GIB
+from lib_trainer.ui.memory import UNKNOWN, show_memory
+from tests.ui.fakes import FakeHost
+
+
+def bar(folder: Path, outlook: Outlook | None, **values: Any) -> str:
+    host = FakeHost(folder)
+    host.outlook = lambda: outlook
+    return show_memory(host, {**Recipe().flat(), **values})
+
+
+def test_the_bar_says_how_much_of_how_much_and_its_parts(tmp_path: Path) -> None:
+    outlook = Outlook(SDXL, SDXL.unet, 2, available_bytes=round(7.2 * GIB), total_bytes=8 * GIB)
+    html = bar(tmp_path, outlook, resolution_px="1024,1024")
+    assert re.search(r"<b>\d\.\d of 7\.2 GB</b>", html) and "over" not in html
+    widths = [float(width) for width in re.findall(r"width: ([\d.]+)%", html)]
+    assert 80 < sum(widths) <= 100
+    for part in ("the checkpoint", "the adapter", "its optimizer", "activations", "reserve"):
+        assert f'title="{part}: ' in html
+
+
+def test_it_is_red_with_a_sentence_when_it_does_not_fit(tmp_path: Path) -> None:
+    html = bar(tmp_path, Outlook(SDXL, SDXL.unet, 2, available_bytes=GIB, total_bytes=8 * GIB))
+    assert "train-lora-memory over" in html and "This will probably not fit." in html
+
+
+def test_on_a_cpu_there_is_no_limit(tmp_path: Path) -> None:
+    assert re.search(r"<b>\d+\.\d GB</b>", bar(tmp_path, Outlook(SD1, SD1.unet, 4)))
+
+
+def test_before_a_checkpoint_is_loaded_that_is_said(tmp_path: Path) -> None:
+    assert UNKNOWN in bar(tmp_path, None)
+
+
+@pytest.mark.parametrize("values", [{"network_dim": "many"}, {"network_dim": None}, {"train_batch_size": -3}])
+def test_values_that_cannot_be_leave_it_empty(tmp_path: Path, values: dict[str, Any]) -> None:
+    assert bar(tmp_path, Outlook(SD1, SD1.unet, 2), **values) == ""
