@@ -12,7 +12,6 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.disk import write_whole
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import INFOTEXT_KEY, LoraInfo
@@ -64,11 +63,6 @@ def keep_picture(lora: LoraInfo, picture: Image.Image, infotext: str) -> Path:
     picture.save(content, "PNG", pnginfo=about)
     write_whole(path, content.getvalue())
     return path
-
-
-def is_ours(metadata: dict[str, str]) -> bool:
-    """Whether a file with this metadata was trained here."""
-    return RECIPE_KEY in metadata
 
 
 def _change_card(path: Path, changes: dict[str, Any]) -> None:

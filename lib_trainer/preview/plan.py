@@ -9,7 +9,7 @@ from typing import Any
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest
-from lib_trainer.preview.tags import Use, with_lora
+from lib_trainer.preview.tags import Use, bare, with_lora
 
 MAX_CELLS = 400
 
@@ -126,7 +126,7 @@ def combined_plan(
 
 def use_plan(base: GenerateRequest, prompts: Sequence[str], columns: Sequence[tuple[str, Sequence[Use]]]) -> GridPlan:
     """A row a prompt, a column (label, LoRAs): any choice of them."""
-    rows = [(prompt, prompt, base.seed, None) for prompt in prompts]
+    rows = [(_row_label(prompt, base.seed, ()), prompt, base.seed, None) for prompt in prompts]
     return _plan("LoRAs", base, rows, columns, lambda _, uses: tuple(uses), {})
 
 
@@ -164,7 +164,9 @@ def _plan(
 
 
 def _row_label(prompt: str, seed: int, seeds: Sequence[int]) -> str:
-    return f"{prompt} · seed {seed}" if len(seeds) > 1 else prompt
+    # The strength in its tags is not what is drawn.
+    text = bare(prompt) or prompt
+    return f"{text} · seed {seed}" if len(seeds) > 1 else text
 
 
 def _beside_label(prompts: Sequence[str], seeds: Sequence[int], prompt: str, seed: int) -> str:

@@ -9,19 +9,21 @@ import gradio as gr
 from lib_trainer.access import Access
 from lib_trainer.host.base import Host
 from lib_trainer.jobs import Jobs
+from lib_trainer.preview.studio import Studio
 from lib_trainer.ui.tab import build
 
 ROOT = Path(__file__).parents[2]
 
 
-def build_page(host: Host, jobs: Jobs, access: Access) -> gr.Blocks:
+def build_page(host: Host, jobs: Jobs, access: Access, studio: Studio | None = None) -> gr.Blocks:
     """The tab with the style and the script that a WebUI would load by itself. Needs gradio 4."""
     style = (ROOT / "style.css").read_text(encoding="utf-8")
-    script = (ROOT / "javascript" / "train_lora.js").read_text(encoding="utf-8")
+    scripts = sorted((ROOT / "javascript").glob("*.js"))
+    head = "".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in scripts)
     # Built first: what is built inside another page is shown there at once.
-    tab = build(host, jobs, access.page_key)
+    tab = build(host, jobs, access.page_key, studio)
     with gr.Blocks(
-        title="Train LoRA", css=style, head=f"<script>{script}</script>", analytics_enabled=False
+        title="Train LoRA", css=style, head=head, analytics_enabled=False
     ) as page, gr.Column(elem_id="tab_train_lora"):
         tab.render()
     return page

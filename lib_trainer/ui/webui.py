@@ -11,6 +11,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.base import Host
 from lib_trainer.host.detect import current_access, current_host
 from lib_trainer.jobs import Jobs
+from lib_trainer.preview.studio import Studio
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.tab import build
 
@@ -31,10 +32,16 @@ def host_and_jobs() -> tuple[Host, Jobs]:
     return host, Jobs(host)
 
 
+@lru_cache(maxsize=1)
+def page_studio() -> Studio:
+    """Kept like the runs: its last grid is found again."""
+    return Studio(host_and_jobs()[0])
+
+
 def make_tab() -> tuple[gr.Blocks, str, str]:
     """(page, label, id), as the WebUI's `on_ui_tabs` wants it."""
     try:
-        return build(*host_and_jobs(), page_access().page_key), LABEL, TAB_ID
+        return build(*host_and_jobs(), page_access().page_key, page_studio()), LABEL, TAB_ID
     except UserError as error:
         return explain(error), LABEL, TAB_ID
 

@@ -1,0 +1,71 @@
+// The grid of step 4: asks how far it is while it is drawn, opens the picture that is clicked, and looks for the new
+// file when a run is over. It presses hidden buttons, which pass through gradio's own login in every version.
+(function() {
+    "use strict";
+
+    const LIVE_MS = 700;
+    const PATIENCE_MS = 10000;
+    let asked = 0;
+    let answered = "";
+    let waiting = false;
+    let finished = null;
+
+    function find(selector) {
+        const app = document.querySelector("gradio-app");
+        return ((app && app.shadowRoot) || document).querySelector(selector);
+    }
+
+    // A run that ended since the page was opened has a new file to try.
+    function lookForNewFile() {
+        const result = find("#train_lora_status .train-lora-copy");
+        const tag = result ? result.dataset.copy : "";
+        if (finished !== null && tag && tag !== finished) {
+            find("#train_lora_try_reload").click();
+        }
+        finished = tag;
+    }
+
+    function tick() {
+        const button = find("#train_lora_grid_refresh");
+        if (!button || document.hidden) {
+            return;
+        }
+        lookForNewFile();
+        const grid = find("#train_lora_sheet [data-live]");
+        const mark = find("#train_lora_grid_beat [data-beat]");
+        const beat = mark ? mark.dataset.beat : "";
+        if (beat !== answered) {
+            answered = beat;
+            waiting = false;
+        }
+        const now = Date.now();
+        if (grid && grid.dataset.live === "1" && now - asked >= (waiting ? PATIENCE_MS : LIVE_MS)) {
+            waiting = true;
+            asked = now;
+            button.click();
+        }
+    }
+
+    function openCell(cell) {
+        const field = find("#train_lora_grid_cell textarea, #train_lora_grid_cell input");
+        field.value = cell.dataset.cell;
+        field.dispatchEvent(new Event("input", {bubbles: true}));
+        find("#train_lora_sheet").querySelectorAll("[data-cell]").forEach(function(other) {
+            other.classList.toggle("chosen", other === cell);
+        });
+        // gradio takes the field's value over in its own time.
+        setTimeout(function() {
+            find("#train_lora_grid_open").click();
+        }, 50);
+    }
+
+    document.addEventListener("click", function(event) {
+        const cell = event.composedPath().find(function(element) {
+            return element instanceof HTMLElement && element.dataset.cell;
+        });
+        if (cell && find("#train_lora_sheet").contains(cell)) {
+            openCell(cell);
+        }
+    });
+    setInterval(tick, LIVE_MS / 2);
+})();

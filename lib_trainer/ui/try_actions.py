@@ -1,0 +1,197 @@
+"""What step 4 does: a grid is begun, watched, stopped, and one of its pictures chosen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from html import escape
+from itertools import count
+from typing import Any
+
+import gradio as gr
+
+from lib_trainer.cards import save_prompts, saved_prompts
+from lib_trainer.errors import UserError
+from lib_trainer.finals import choose
+from lib_trainer.host.base import Host, LoraInfo
+from lib_trainer.jobs import Jobs
+from lib_trainer.preview.drawing import Drawn, check_names
+from lib_trainer.preview.names import find_lora, misfit
+from lib_trainer.preview.prompts import join_lines, kind_of, prompt_lines, propose_combined
+from lib_trainer.preview.studio import Studio
+from lib_trainer.preview.tags import Use, names_in
+from lib_trainer.ui.messages import show_error
+from lib_trainer.ui.remember import read_settings, write_settings
+from lib_trainer.ui.try_given import PAIR, Given
+from lib_trainer.ui.try_view import Thumbnails, show_sheet
+from lib_trainer.ui.tryit import propose_prompt
+
+REMEMBERED = ("strengths", "other_strengths", "negative", "steps", "cfg", "seeds", "sampler", "schedule")
+SETTING = "try"
+_USUAL_STRENGTH = 0.8
+# What was proposed last, (name, prompt): only what the person has not changed is proposed anew.
+Proposed = tuple[str, str]
+
+
+class TryActions:
+    """The behaviour of step 4. What is drawn lives in the studio, so that a reload finds it again."""
+
+    def __init__(self, host: Host, jobs: Jobs, studio: Studio) -> None:
+        self._host, self._jobs, self._studio = host, jobs, studio
+        self._thumbnails = Thumbnails()
+        self._beats = count(1)
+
+    def open_page(self) -> list[Any]:
+        """-> lora, other, width, height, *REMEMBERED, seen, *live: as the last grid was made."""
+        kept = read_settings(self._host.settings_file).get(SETTING)
+        kept = kept if isinstance(kept, dict) else {}
+        side = self._host.drawing_size_px()
+        schedules = self._host.schedulers()
+        lists = {
+            "sampler": _choices(self._host.samplers(), kept.get("sampler")),
+            "schedule": _choices(schedules, kept.get("schedule")) if schedules else gr.update(visible=False),
+        }
+        values = [
+            lists[name] if name in lists else gr.update(value=kept[name]) if name in kept else gr.update()
+            for name in REMEMBERED
+        ]
+        sizes = [gr.update(value=side) if side else gr.update() for _ in range(2)]
+        return [*self.list_loras(None, None), *sizes, *values, *self.show(-1)]
+
+    def list_loras(self, lora: str | None, other: str | None, *, refresh: bool = False) -> list[Any]:
+        """-> lora, other: every file, with what speaks against it."""
+        loras, family = self._host.loras(refresh=refresh), self._host.drawing_family()
+        choices = [(_label(item, misfit(item, family)), item.name) for item in loras]
+        known = {item.name for item in loras}
+        return [gr.update(choices=choices, value=name if name in known else None) for name in (lora, other)]
+
+    def reload(self, lora: str | None, other: str | None, prompt: str) -> list[Any]:
+        """-> lora, other: the folder is looked into anew; the LoRA of the prompt is chosen if none is."""
+        named = next(iter(names_in(prompt)), None)
+        return self.list_loras(lora or named, other, refresh=True)
+
+    def offer(self, mode: str, lora: str | None, other: str | None, prompt: str, proposed: Proposed) -> list[Any]:
+        """-> beside, prompt, proposed: prompts for what is chosen, unless the person has written their own."""
+        loras = self._host.loras()
+        first, second = (find_lora(name or "", loras) for name in (lora, other))
+        row = gr.update(visible=mode == PAIR)
+        if first is None or prompt.strip() not in ("", proposed[1]):
+            return [row, prompt, proposed]
+        new = _propose_pair(first, second) if mode == PAIR and second else _propose(first)
+        return [row, new, (proposed[0], new)]
+
+    def begin(self, seen: int, *values: Any) -> list[Any]:
+        """-> message, seen, *live. Everything is checked before the host is asked for a picture."""
+        given = Given(*values)
+        try:
+            self._refuse_during_run()
+            plan = given.plan(self._host.loras())
+            check_names(self._host, plan)
+            self._studio.start(plan)
+        except UserError as error:
+            return [show_error(error), *self.show(seen)]
+        self._remember(given)
+        return ["", *self.show(-1)]
+
+    def stop(self, seen: int) -> list[Any]:
+        """-> seen, *live."""
+        self._studio.stop()
+        return self.show(seen)
+
+    def show(self, seen: int) -> list[Any]:
+        """-> seen, *live: sheet, grid, stop, beat. While it is drawn, what the page shows is not sent again."""
+        sheet = self._studio.sheet()
+        known = sheet.live and sheet.version == seen
+        return [
+            sheet.version,
+            gr.update() if known else show_sheet(sheet, self._thumbnails),
+            gr.update(interactive=not sheet.live),
+            gr.update(interactive=sheet.live and not sheet.stopping),
+            f'<i data-beat="{next(self._beats)}"></i>',
+        ]
+
+    def open_cell(self, place: str) -> list[Any]:
+        """-> group, picture, about, infotext, choose, done."""
+        item = self._find(place)
+        if item is None:
+            return [gr.update(visible=False), None, "", "", gr.update(), ""]
+        has_it = item.cell.uses[0].strength != 0
+        return [gr.update(visible=True), item.picture, _about(item), item.infotext, gr.update(interactive=has_it), ""]
+
+    def choose(self, place: str) -> str:
+        """-> done: the picture's file, strength and picture become the card's."""
+        item = self._find(place)
+        try:
+            if item is None:
+                raise UserError("This picture is no longer there.", "Click one of the grid.")
+            self._refuse_during_run()
+            return f"<p>{escape(choose(self._host, item))}</p>"
+        except UserError as error:
+            return show_error(error)
+
+    def send(self, place: str) -> str | dict[str, Any]:
+        """-> prompt: where there is no other page, a picture's prompt goes into the tab's own."""
+        item = self._find(place)
+        return item.cell.request.prompt if item else gr.update()
+
+    def make_picture(self, *values: Any) -> tuple[dict[str, Any], str]:
+        """-> picture, message: one picture of the first prompt, or a sentence where there is none."""
+        given = Given(*values)
+        try:
+            self._refuse_during_run()
+            request = given.picture(self._host.loras())
+            pictures = self._host.run_exclusive(lambda: self._host.generate(request))
+            if not pictures:
+                raise UserError("The picture was interrupted.", "Make it again.")
+            return gr.update(value=pictures[0], visible=True), ""
+        except UserError as error:
+            return gr.update(value=None, visible=False), show_error(error)
+
+    def _find(self, place: str) -> Drawn | None:
+        row, _, column = place.partition(" ")
+        return self._studio.sheet().find(int(row), int(column)) if row.isdigit() and column.isdigit() else None
+
+    def _refuse_during_run(self) -> None:
+        if self._jobs.status().live:
+            raise UserError("The checkpoint is being trained on.", "Pictures can be made when the run is over.")
+
+    def _remember(self, given: Given) -> None:
+        """The settings for the next time, and the prompts with the run."""
+        path, values = self._host.settings_file, asdict(given)
+        write_settings(path, {**read_settings(path), SETTING: {name: values[name] for name in REMEMBERED}})
+        lora = find_lora(given.lora or "", self._host.loras())
+        if lora is not None and given.mode != PAIR:
+            save_prompts(lora, prompt_lines(given.prompt))
+
+
+def show_drawing() -> str:
+    """Said at once: the picture itself may take its time, and its place is empty until then."""
+    return "<p>Drawing …</p>"
+
+
+def _propose(lora: LoraInfo) -> str:
+    """The prompts that were kept with the LoRA; else what suits its words."""
+    strength = lora.strength or _USUAL_STRENGTH
+    return join_lines(saved_prompts(lora)) or propose_prompt(kind_of(lora), lora.words, lora.name, strength)
+
+
+def _propose_pair(first: LoraInfo, second: LoraInfo) -> str:
+    uses = [(item.words, Use(item.name, item.strength or _USUAL_STRENGTH)) for item in (first, second)]
+    return propose_combined(kind_of(first), *uses)
+
+
+def _choices(names: list[str], kept: Any) -> dict[str, Any]:
+    return gr.update(choices=names, value=kept if kept in names else next(iter(names), None))
+
+
+def _label(lora: LoraInfo, is_misfit: bool) -> str:
+    """`jeff · SD 1.x`, `⚠ oil · SDXL, does not fit …`, `⚠ a=b · “=” in its name …`."""
+    family = lora.family.label if lora.family else ""
+    about = lora.problem or (f"{family}, does not fit the checkpoint" if is_misfit else family)
+    mark = "⚠ " if lora.problem or is_misfit else ""
+    return f"{mark}{lora.name}{f' · {about}' if about else ''}"
+
+
+def _about(item: Drawn) -> str:
+    uses = " + ".join(use.label for use in item.cell.uses)
+    change = "" if item.change is None else f" · Δ {item.change:.1f} %"
+    return f'<p class="train-lora-plan">{escape(uses)} · seed {item.cell.request.seed}{change}</p>'
