@@ -28,6 +28,17 @@ def _parser() -> argparse.ArgumentParser:
     layers.add_argument("--size", type=int, default=0, help="side of the pictures in px; the family's own if 0")
     _add_common(layers)
     layers.set_defaults(run=_layers)
+    steps = kinds.add_parser("steps", help="(b) and (d) whole training steps, and the bytes they take")
+    steps.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
+    steps.add_argument("--size", type=int, default=512, help="side of the pictures in px")
+    steps.add_argument("--batch", type=int, default=1)
+    steps.add_argument("--checkpointing", action="store_true")
+    _add_common(steps)
+    steps.set_defaults(run=_steps)
+    ways = kinds.add_parser("ways", help="measure the ways through a layer, and write the table training chooses by")
+    ways.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    ways.add_argument("--rounds", type=int, default=3)
+    ways.set_defaults(run=_ways)
     return parser
 
 
@@ -49,6 +60,22 @@ def _layers(options: argparse.Namespace) -> None:
             options.family, size, adapter, baselines, options.rounds, options.folder, options.threads
         )
         report_layers(adapter, options.family, size, found)
+
+
+def _steps(options: argparse.Namespace) -> None:
+    from benchmarks.training import Setting, compare_steps, report_steps
+
+    for adapter in options.adapters:
+        setting = Setting(options.family, options.size, options.batch, adapter, options.checkpointing)
+        baselines = [IMPLEMENTATIONS[name] for name in ("frozen", *options.baselines)]
+        ours, found = compare_steps(setting, baselines, options.rounds, options.folder, options.threads)
+        report_steps(setting, ours, found)
+
+
+def _ways(options: argparse.Namespace) -> None:
+    from benchmarks.ways import measure_ways
+
+    measure_ways(options.device, options.rounds, options.threads)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.functional import Operation, frozen
 from lib_trainer.adapter.layers import new_factors
+from lib_trainer.adapter.names import FILE_KEYS
 from lib_trainer.config import AdapterConfig
 
-# A layer's input -> its output; and what is trained.
-Made = tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]
+# What stands in for the layer, and what is trained, by our names of the factors.
+Made = tuple[nn.Module, dict[str, nn.Parameter]]
 
 
 def plain_layer(operation: Operation) -> nn.Module:
@@ -29,7 +31,7 @@ def plain_layer(operation: Operation) -> nn.Module:
 
 def make_frozen(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
     """The limit: no adapter."""
-    return layer, []
+    return layer, {}
 
 
 def make_ours(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
@@ -39,8 +41,10 @@ def make_ours(layer: nn.Module, operation: Operation, config: AdapterConfig) -> 
         return layer.weight, layer.bias
 
     if factors is None:
-        return lambda x: frozen(operation, read, x), []
-    return lambda x: factors.apply_to(operation, read, x), list(factors.parameters())
+        layer.forward = lambda x: frozen(operation, read, x)
+        return layer, {}
+    layer.forward = lambda x: factors.apply_to(operation, read, x)
+    return layer, dict(factors.named_parameters())
 
 
 def make_lycoris(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
@@ -55,8 +59,8 @@ def make_lycoris(layer: nn.Module, operation: Operation, config: AdapterConfig) 
     kind = {"loha": LohaModule, "lokr": LokrModule}[config.algo]
     module = kind("layer", layer, 1.0, rank, alpha, **options).train()
     module.apply_to()
-    # The layer belongs to the module's list of originals, and what is trained are the factors alone.
-    return layer, [parameter for parameter in module.parameters() if parameter.requires_grad]
+    names = {theirs: ours for ours, theirs in FILE_KEYS[config.algo].items()}
+    return layer, {names[name]: parameter for name, parameter in module.named_parameters() if name in names}
 
 
 def make_peft(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
@@ -68,8 +72,8 @@ def make_peft(layer: nn.Module, operation: Operation, config: AdapterConfig) -> 
         peft_config: Any = LoHaConfig(**options, use_effective_conv2d=config.use_tucker)
     else:
         peft_config = LoKrConfig(**options, decompose_factor=config.factor, decompose_both=config.decompose_both)
-    model = get_peft_model(nn.Sequential(layer), peft_config).train()
-    return model, [parameter for parameter in model.parameters() if parameter.requires_grad]
+    made = get_peft_model(nn.Sequential(layer), peft_config).train().base_model.model[0]
+    return made, {name: parameter for name, parameter in made.named_parameters() if parameter.requires_grad}
 
 
 MAKERS: dict[str, Callable[[nn.Module, Operation, AdapterConfig], Made]] = {
@@ -80,12 +84,12 @@ MAKERS: dict[str, Callable[[nn.Module, Operation, AdapterConfig], Made]] = {
 }
 
 
-def make_lively(parameters: list[nn.Parameter]) -> None:
-    """No factor zero, so that no product is spared."""
-    generator = torch.Generator().manual_seed(0)
+def make_lively(parameters: Mapping[str, nn.Parameter], size: float = 0.05) -> None:
+    """No factor zero, so that no product is spared; the same numbers whoever computes with them."""
     with torch.no_grad():
-        for parameter in parameters:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+        for name, parameter in parameters.items():
+            generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
 
 
 def _rank(operation: Operation, config: AdapterConfig) -> tuple[int, float]:

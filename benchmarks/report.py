@@ -26,6 +26,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def mebibytes(count: int) -> str:
+    return f"{count / 2**20:.1f}"
+
+
 def where_and_when(threads: int) -> str:
     """`AMD EPYC, 1 thread · Linux · Python 3.11 · torch 2.13.0 · 24 November 2026`."""
     count = f"{threads} thread{'s' * (threads > 1)} of {os.cpu_count()}"

@@ -2,6 +2,7 @@
 
 {"load": "layer", …}   builds what is to be measured
 {"time": repeats}      runs it so often and answers with the seconds that took
+{"losses": steps}      takes training steps and answers with their losses
 {"memory": true}       answers with peak bytes, and bytes kept for backward
 """
 
@@ -18,6 +19,7 @@ import torch
 
 from benchmarks.cases import IMPLEMENTATIONS
 from benchmarks.loads import LOADS, Load
+from benchmarks.steps import StepLoad
 
 
 def main(name: str) -> None:
@@ -33,13 +35,20 @@ def main(name: str) -> None:
             # The old one goes first: two may not fit.
             load = None
             load = LOADS[task["load"]](IMPLEMENTATIONS[name].maker, task)
-            answer: Any = {"implementation": name}
+            answer: Any = name
         elif "time" in task:
             answer = _seconds(load.run, task["time"])
+        elif "losses" in task:
+            answer = [_loss(load) for _ in range(task["losses"])]
         else:
             answer = load.memory()
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _loss(load: StepLoad) -> float:
+    load.run()
+    return load.loss
 
 
 def _seconds(run: Callable[[], None], repeats: int) -> float:

@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -23,6 +23,7 @@ from lib_trainer.adapter.functional import DELTAS, Form, Operation, Tensors, lok
 # chain. `chained`: ΔW is never built. In half precision there is no `factored`, and `whole` keeps ΔW's product apart.
 Way = Literal["whole", "factored", "chained"]
 WAYS: tuple[Way, ...] = ("whole", "factored", "chained")
+TABLE = Path(__file__).with_name("ways.json")
 # Factor name -> shape, as something that can be looked up by.
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 # Where nothing is measured: multiply-adds of a large product that one of a small product takes, and one number that is
@@ -65,8 +66,11 @@ def way_for(
         device: the kind of device it runs on; `meta` answers as `cuda` would.
         precise: the compute dtype is that of the factors.
     """
-    shapes = tuple((name, tuple(factor.shape)) for name, factor in factors.items())
-    return _way_for(algo, shapes, operation, x_shape, "cuda" if device == "meta" else device, precise)
+    return _way_for(algo, shapes_of(factors), operation, x_shape, "cuda" if device == "meta" else device, precise)
+
+
+def shapes_of(factors: Tensors) -> Shapes:
+    return tuple((name, tuple(factor.shape)) for name, factor in factors.items())
 
 
 @lru_cache(maxsize=4096)
@@ -113,7 +117,7 @@ def _counted(algo: str, shapes: Shapes, spot: Spot, *, precise: bool) -> Way:
 @lru_cache(maxsize=1)
 def _table() -> dict[str, list[tuple[Spot, Way]]]:
     """Device kind -> its measured rows."""
-    stored = json.loads(files("lib_trainer.adapter").joinpath("ways.json").read_text("utf-8"))
+    stored = json.loads(TABLE.read_text("utf-8"))
     return {device: [(Spot(*row[:-1]), row[-1]) for row in measured["rows"]] for device, measured in stored.items()}
 
 

@@ -1,0 +1,76 @@
+"""What a worker runs for (b): training steps of a whole UNet that one implementation adapts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.makers import MAKERS, make_lively
+from benchmarks.memory import measured_memory
+from benchmarks.shapes import build_unet, unet_inputs
+from lib_trainer.adapter.attach import operation_of
+from lib_trainer.config import AdapterConfig
+from lib_trainer.families import FAMILIES
+from lib_trainer.host.standalone_model import unet_layers
+
+_LEARNING_RATE = 1e-4
+# Small enough that hundreds of adapted layers leave the activations finite.
+_FACTOR_SIZE = 0.01
+
+
+class StepLoad:
+    """Forward, backward and optimizer step on one random batch; every implementation gets the same numbers.
+
+    Without an adapter it is the limit: forward and the gradient of the UNet's input.
+    """
+
+    def __init__(self, maker: str, task: dict[str, Any]) -> None:
+        torch.manual_seed(0)
+        family, config = FAMILIES[task["family"]], AdapterConfig(**task["adapter"])
+        self._unet = build_unet(family, "cpu")
+        if task["checkpointing"]:
+            self._unet.train().enable_gradient_checkpointing()
+        self._inputs = unet_inputs(family, task["size_px"], task["batch"], "cpu")
+        self._wanted = torch.randn_like(self._inputs["sample"])
+        self._parameters = adapt(self._unet, unet_layers(self._unet, family), maker, config)
+        trained = list(self._parameters.values())
+        if not trained:
+            self._inputs["sample"].requires_grad_()
+        self._optimizer = torch.optim.AdamW(trained, _LEARNING_RATE) if trained else None
+        self.loss = 0.0
+
+    def run(self) -> None:
+        loss = self._forward()
+        self._backward(loss)
+        self.loss = float(loss.detach())
+
+    def memory(self) -> dict[str, int]:
+        # The optimizer's own state comes with its first step.
+        self.run()
+        return measured_memory(self._forward, self._backward, [*self._unet.parameters(), *self._parameters.values()])
+
+    def _forward(self) -> Tensor:
+        return nn.functional.mse_loss(self._unet(**self._inputs).sample, self._wanted)
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()
+        if self._optimizer:
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+        self._inputs["sample"].grad = None
+
+
+def adapt(unet: nn.Module, layers: list[Any], maker: str, config: AdapterConfig) -> dict[str, nn.Parameter]:
+    """Puts the adapter on every layer; what is trained, by layer and factor."""
+    paths = {module: path for path, module in unet.named_modules()}
+    trained: dict[str, nn.Parameter] = {}
+    for layer in layers:
+        made, parameters = MAKERS[maker](layer.module, operation_of(layer), config)
+        make_lively(parameters, _FACTOR_SIZE)
+        trained |= {f"{layer.name}.{name}": parameter for name, parameter in parameters.items()}
+        if made is not layer.module:
+            parent, _, name = paths[layer.module].rpartition(".")
+            setattr(unet.get_submodule(parent), name, made)
+    return trained

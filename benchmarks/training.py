@@ -1,0 +1,99 @@
+"""(b) and (d): whole training steps of a UNet, and the bytes they take, in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.cases import ADAPTERS, FROZEN, OURS, Implementation
+from benchmarks.pairs import Ratios, paired
+from benchmarks.processes import Worker, workers
+from benchmarks.report import mebibytes, say, table
+from lib_trainer.families import FAMILIES
+
+_LOSSES = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every side trains on."""
+
+    family: str
+    size_px: int
+    batch: int
+    adapter: str
+    checkpointing: bool
+
+    def __str__(self) -> str:
+        label = FAMILIES[self.family].label
+        how = "with" if self.checkpointing else "without"
+        return (
+            f"{self.adapter}, the whole UNet of {label} at {self.size_px} px, batch {self.batch}, {how} checkpointing"
+        )
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a pair: the losses of its first steps, and what a step takes."""
+
+    losses: list[float]
+    peak_bytes: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    baseline: Implementation
+    ratios: Ratios
+    side: Side
+
+
+def compare_steps(
+    setting: Setting, baselines: Sequence[Implementation], rounds: int, folder: Path, threads: int
+) -> tuple[Side, list[Comparison]]:
+    """Ours and what it compares to; one other process at a time, since each holds a whole UNet."""
+    found = []
+    with workers([OURS], folder, threads) as (ours,):
+        our_side = _start(ours, setting)
+        for baseline in baselines:
+            with workers([baseline], folder, threads) as (other,):
+                side = _start(other, setting)
+                ratios = paired(
+                    lambda repeats: ours.ask(time=repeats),
+                    lambda repeats, other=other: other.ask(time=repeats),
+                    rounds=rounds,
+                    least_s=0,
+                )
+            found.append(Comparison(baseline, ratios, side))
+            say(f"{setting}: {baseline.name} {ratios}", progress=True)
+    return our_side, found
+
+
+def report_steps(setting: Setting, ours: Side, found: Sequence[Comparison]) -> None:
+    """Ours first; then a line for everyone beside it."""
+    say(f"\n{setting}: forward, backward and optimizer step; “{FROZEN.name}” takes no optimizer step\n")
+    shortest = min(item.ratios.ours_s for item in found)
+    rows = [["ours", "1", f"{shortest:.2f}", *_facts(ours)]]
+    rows += [
+        [item.baseline.name, str(item.ratios), f"{item.ratios.theirs_s:.2f}", *_facts(item.side)] for item in found
+    ]
+    head = ["", "times as long", "a step, s", "peak, MiB", "kept for backward, MiB", f"losses of {_LOSSES} steps"]
+    say(table(head, rows))
+
+
+def _start(worker: Worker, setting: Setting) -> Side:
+    worker.ask(
+        load="step",
+        family=setting.family,
+        size_px=setting.size_px,
+        batch=setting.batch,
+        adapter=asdict(ADAPTERS[setting.adapter]),
+        checkpointing=setting.checkpointing,
+    )
+    return Side(worker.ask(losses=_LOSSES), **worker.ask(memory=True))
+
+
+def _facts(side: Side) -> list[str]:
+    losses = " ".join(f"{loss:.6f}" for loss in side.losses)
+    return [mebibytes(side.peak_bytes), mebibytes(side.kept_bytes), losses]
