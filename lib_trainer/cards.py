@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from lib_trainer.disk import write_whole
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import INFOTEXT_KEY, LoraInfo
+from lib_trainer.host.base import LoraInfo
 from lib_trainer.host.lora_files import read_card
+from lib_trainer.host.png import png_bytes
 from lib_trainer.preview.prompts import prompt_lines
 
 PROMPTS_KEY = "test prompts"
@@ -56,12 +55,7 @@ def keep_picture(lora: LoraInfo, picture: Image.Image, infotext: str) -> Path:
         # Only a card that has no other picture is sure to show ours.
         if old.is_file() and not (old == path and _is_ours(old)):
             _put_aside(old)
-    about = PngInfo()
-    about.add_itxt(INFOTEXT_KEY, infotext)
-    about.add_text(_OURS, "chosen from a grid")
-    content = BytesIO()
-    picture.save(content, "PNG", pnginfo=about)
-    write_whole(path, content.getvalue())
+    write_whole(path, png_bytes(picture, infotext, **{_OURS: "chosen from a grid"}))
     return path
 
 

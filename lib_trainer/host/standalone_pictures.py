@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from io import BytesIO
 from pathlib import Path
 
 from PIL.Image import Image
-from PIL.PngImagePlugin import PngInfo
 
 from lib_trainer.disk import write_whole
-from lib_trainer.host.base import INFOTEXT_KEY, GenerateRequest
+from lib_trainer.host.base import GenerateRequest
+from lib_trainer.host.png import png_bytes
 
 GRID_NAME = "train_lora_grid"
 
@@ -35,11 +34,7 @@ def infotext_of(request: GenerateRequest, sampler: str, checkpoint: str, sha256:
 
 def save_picture(path: Path, picture: Image, infotext: str) -> None:
     """A PNG with its infotext, whole or not at all. Raises UserError when it cannot be written."""
-    about = PngInfo()
-    about.add_itxt(INFOTEXT_KEY, infotext)
-    content = BytesIO()
-    picture.save(content, "PNG", pnginfo=about)
-    write_whole(path, content.getvalue())
+    write_whole(path, png_bytes(picture, infotext))
 
 
 def next_path(folder: Path, seed: int) -> Path:

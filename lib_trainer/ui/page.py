@@ -29,9 +29,11 @@ def build_page(host: Host, jobs: Jobs, access: Access, studio: Studio | None = N
     return page
 
 
-def open_page(host: Host, jobs: Jobs, access: Access, address: str, port: int) -> gr.Blocks:
+def open_page(
+    host: Host, jobs: Jobs, access: Access, address: str, port: int, studio: Studio | None = None
+) -> gr.Blocks:
     """The page, served from now on by a thread of its own; `app` is its FastAPI application."""
-    page = build_page(host, jobs, access).queue()
+    page = build_page(host, jobs, access, studio).queue()
     documented = {"docs_url": "/docs", "redoc_url": "/redoc"}
     page.launch(
         server_name=address, server_port=port, show_api=False, prevent_thread_lock=True, app_kwargs=documented

@@ -1,0 +1,21 @@
+"""PNG files that say what was drawn, as "PNG Info" reads them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from PIL.Image import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lib_trainer.host.base import INFOTEXT_KEY
+
+
+def png_bytes(picture: Image, infotext: str, **more: str) -> bytes:
+    """A PNG with its infotext, and `more` texts beside it."""
+    about = PngInfo()
+    # As WebUIs write it: a plain text chunk where Latin-1 can hold it, an international one elsewhere.
+    for key, text in {INFOTEXT_KEY: infotext, **more}.items():
+        about.add_text(key, text)
+    content = BytesIO()
+    picture.save(content, "PNG", pnginfo=about)
+    return content.getvalue()
