@@ -1,7 +1,9 @@
-// Asks how the run stands, by pressing a hidden button: it passes through gradio's own login and works in every version.
+// Shows how the run stands: asks the route /train-lora/v1/view and replaces what has changed. Where the route cannot be
+// reached it presses a hidden button instead, which passes through gradio's own connection and login.
 (function() {
     "use strict";
 
+    const ROUTES = "./train-lora/v1/";
     const LIVE_MS = 1000;
     const IDLE_MS = 5000;
     const PATIENCE_MS = 10000;
@@ -10,6 +12,12 @@
     let waiting = false;
     let tries = 1;
     let glances = 6;
+    let version = "";
+    let fetched = 0;
+    let fetching = false;
+    let misses = 0;
+    let pressedFor = "";
+    let pointer = null;
 
     function find(selector) {
         const app = document.querySelector("gradio-app");
@@ -37,9 +45,90 @@
         }
     }
 
+    function panel() {
+        return find("#train_lora_status [data-live]");
+    }
+
+    // What a gradio answer brought along: the page's key, and for which state it has set the buttons.
+    function beat() {
+        const mark = find("#train_lora_beat [data-beat]");
+        return mark ? mark.dataset : {beat: "", key: "", buttons: ""};
+    }
+
+    function isLive() {
+        return panel() !== null && panel().dataset.live === "1";
+    }
+
+    function showParts(view) {
+        const whole = panel();
+        whole.className = "train-lora-status " + view.state;
+        whole.dataset.live = view.live ? "1" : "0";
+        Object.entries(view.parts).forEach(function([name, html]) {
+            const part = whole.querySelector("[data-part=" + name + "]");
+            if (part && part.dataset.shown !== html) {
+                const open = part.querySelector("details[open]") !== null;
+                part.innerHTML = html;
+                part.dataset.shown = html;
+                if (open && part.querySelector("details")) {
+                    part.querySelector("details").open = true;
+                }
+            }
+        });
+        addressPictures();
+        showPoint();
+    }
+
+    function addressPictures() {
+        const key = encodeURIComponent(beat().key);
+        panel().querySelectorAll("img[data-src]:not([src])").forEach(function(picture) {
+            picture.src = ROUTES + picture.dataset.src + "?key=" + key;
+            picture.parentElement.href = picture.src;
+        });
+    }
+
+    function fetchView() {
+        fetching = true;
+        fetched = Date.now();
+        fetch(ROUTES + "view?seen=" + encodeURIComponent(version), {
+            headers: {"X-Train-Lora-Key": beat().key},
+            cache: "no-store",
+        }).then(function(answer) {
+            if (!answer.ok) {
+                throw new Error(answer.statusText);
+            }
+            return answer.json();
+        }).then(function(view) {
+            misses = 0;
+            if (view.parts && panel()) {
+                version = view.version;
+                showParts(view);
+                setButtons(view.buttons);
+            }
+        }).catch(function() {
+            misses += 1;
+            version = "";
+        }).finally(function() {
+            fetching = false;
+        });
+    }
+
+    // Only gradio can set its buttons; it is asked once for every state that they depend on.
+    function setButtons(state) {
+        if (state !== beat().buttons && state !== pressedFor) {
+            pressedFor = state;
+            press();
+        }
+    }
+
+    function press() {
+        waiting = true;
+        asked = Date.now();
+        find("#train_lora_refresh").click();
+    }
+
     function tick() {
         const button = find("#train_lora_refresh");
-        if (!onScreen(button)) {
+        if (!onScreen(button) || !panel()) {
             return;
         }
         markWrongFields();
@@ -48,22 +137,64 @@
             lookAgain();
         }
         const now = Date.now();
-        const mark = find("#train_lora_beat [data-beat]");
-        const beat = mark ? mark.dataset.beat : "";
-        const status = find("#train_lora_status [data-live]");
-        const pause = status && status.dataset.live === "1" ? LIVE_MS : IDLE_MS;
-        if (beat !== answered) {
-            answered = beat;
+        const pause = isLive() ? LIVE_MS : IDLE_MS;
+        if (beat().beat !== answered) {
+            answered = beat().beat;
             waiting = false;
             tries = 1;
+            pressedFor = beat().buttons;
+            // What gradio has drawn anew lacks what the script had put there.
+            version = "";
+            fetched = 0;
         }
-        // Without an answer, an overloaded or stopped server is asked ever more rarely.
-        if (now - asked >= (waiting ? PATIENCE_MS * tries : pause)) {
+        if (!answered && now - asked >= PATIENCE_MS * tries) {
+            tries = Math.min(tries * 2, 32);
+            press();
+        } else if (answered && !fetching && now - fetched >= (misses ? PATIENCE_MS * Math.min(misses, 6) : pause)) {
+            fetchView();
+        }
+        // Without the route gradio is asked; a server that is overloaded or gone ever more rarely.
+        if (answered && misses && now - asked >= (waiting ? PATIENCE_MS * tries : pause)) {
             tries = waiting ? Math.min(tries * 2, 32) : 1;
-            waiting = true;
-            asked = now;
-            button.click();
+            press();
         }
+    }
+
+    // The numbers under the pointer, beside the legend, and a line through them.
+    function showPoint() {
+        const curve = find("#train_lora_status .train-lora-curve");
+        if (!curve || !pointer) {
+            return;
+        }
+        const svg = curve.querySelector("svg");
+        const box = svg.getBoundingClientRect();
+        const old = svg.querySelector(".cursor");
+        if (old) {
+            old.remove();
+        }
+        const inside = pointer.x >= box.left && pointer.x <= box.right && pointer.y >= box.top && pointer.y <= box.bottom;
+        if (!inside) {
+            curve.querySelector("output").textContent = "";
+            return;
+        }
+        const [left, right, top, bottom, low, high] = svg.dataset.frame.split(" ").map(Number);
+        const points = JSON.parse(svg.dataset.points);
+        const first = points[0][0];
+        const last = points[points.length - 1][0];
+        const width = svg.viewBox.baseVal.width;
+        const step = first + ((pointer.x - box.left) / box.width * width - left) / (right - left) * (last - first);
+        const near = points.reduce(function(best, point) {
+            return Math.abs(point[0] - step) < Math.abs(best[0] - step) ? point : best;
+        });
+        const x = left + (near[0] - first) / (last - first) * (right - left);
+        const y = top + (high - near[2]) / (high - low) * (bottom - top);
+        const cursor = document.createElementNS("http://www.w3.org/2000/svg", "g");
+        cursor.setAttribute("class", "cursor");
+        cursor.innerHTML = '<line x1="' + x + '" x2="' + x + '" y1="' + top + '" y2="' + bottom + '"/>'
+            + '<circle cx="' + x + '" cy="' + y + '" r="3.5"/>';
+        svg.appendChild(cursor);
+        curve.querySelector("output").textContent = "step " + near[0] + " · loss " + near[1].toFixed(4)
+            + " · smoothed " + near[2].toFixed(4) + " · rate " + near[3].toExponential(2);
     }
 
     function copy(text) {
@@ -80,6 +211,10 @@
         return Promise.resolve();
     }
 
+    document.addEventListener("mousemove", function(event) {
+        pointer = {x: event.clientX, y: event.clientY};
+        showPoint();
+    });
     document.addEventListener("click", function(event) {
         const button = event.composedPath()[0];
         if (button instanceof HTMLElement && button.classList.contains("train-lora-copy")) {

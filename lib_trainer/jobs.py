@@ -96,6 +96,13 @@ class Jobs:
             waiting = tuple(Queued(other.id, other.name) for other in self._waiting if other is not job)
         return replace(job.status() if job else Status(), queue=waiting)
 
+    def version(self) -> str:
+        """Changes whenever `status` does; cheap to ask for."""
+        with self._changed:
+            job = self._find("")
+            waiting = ".".join(other.id for other in self._waiting)
+        return f"{job.id}.{job.version}.{waiting}" if job else ""
+
     def past(self) -> list[PastRun]:
         """The history, newest first. What was cut off by a crash is called interrupted."""
         with self._changed:

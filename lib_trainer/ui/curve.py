@@ -6,36 +6,53 @@ from collections.abc import Sequence
 
 WIDTH, HEIGHT = 640, 170
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
-DRAWN_POINTS = 400
+DRAWN_POINTS = 320
 # A few wild steps must not press the rest flat: they leave the frame instead.
 SHOWN_SHARE = 0.98
 
 Points = Sequence[tuple[int, float]]
 
 
-def draw_curve(losses: Points) -> str:
-    """The raw and the smoothed loss over the steps. Empty until there are two points."""
+def draw_curve(losses: Points, rates: Points = ()) -> str:
+    """The raw and the smoothed loss over the steps, and behind them the learning rate; "" until there are two points.
+
+    `data-points` holds what is drawn, for javascript/train_lora.js to say what lies under the pointer.
+    """
     if len(losses) < 2:
         return ""
     low, high = _range([loss for _, loss in losses])
     first, last = losses[0][0], losses[-1][0]
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
-    def place(point: tuple[int, float]) -> str:
-        x = LEFT + (point[0] - first) / (last - first) * (WIDTH - LEFT - RIGHT)
-        y = TOP + (high - point[1]) / (high - low) * (HEIGHT - TOP - BOTTOM)
-        return f"{x:.1f},{min(max(y, -HEIGHT), 2 * HEIGHT):.1f}"
+    def line(kind: str, points: Points, bottom: float, top: float) -> str:
+        places = []
+        for step, value in points:
+            x = LEFT + (step - first) / (last - first) * width
+            y = TOP + (top - value) / (top - bottom) * height
+            places.append(f"{x:.1f},{min(max(y, -HEIGHT), 2 * HEIGHT):.1f}")
+        return f'<polyline class="{kind}" points="{" ".join(places)}"/>'
 
-    lines = "".join(
-        f'<polyline class="{kind}" points="{" ".join(place(point) for point in thin(points))}"/>'
-        for kind, points in (("raw", losses), ("smooth", smooth(losses)))
-    )
+    raw, smoothed, rates = thin(losses), thin(smooth(losses)), thin(rates)
+    fastest = max((rate for _, rate in rates), default=0.0)
+    lines = line("rate", rates, 0.0, fastest * 1.04) if fastest and len(rates) > 1 else ""
+    lines += line("raw", raw, low, high) + line("smooth", smoothed, low, high)
+    rate_note = f", and the <u>learning rate</u>, at most {fastest:.2e}" if fastest else ""
     return (
-        f'<figure class="train-lora-curve"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Loss over steps">'
-        f'<clipPath id="train-lora-clip"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}"'
-        f' height="{HEIGHT - TOP - BOTTOM}"/></clipPath>'
+        f'<figure class="train-lora-curve"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Loss over steps"'
+        f' data-frame="{LEFT} {WIDTH - RIGHT} {TOP} {HEIGHT - BOTTOM} {low:.6g} {high:.6g}"'
+        f" data-points='{_data(raw, smoothed, rates)}'>"
+        f'<clipPath id="train-lora-clip"><rect x="{LEFT}" y="{TOP}" width="{width}" height="{height}"/></clipPath>'
         f'{_axes(low, high, first, last)}<g clip-path="url(#train-lora-clip)">{lines}</g></svg>'
-        "<figcaption>loss: <b>smoothed</b>, and <i>of each step</i></figcaption></figure>"
+        f"<figcaption><span>loss: <b>smoothed</b>, and <i>of each step</i>{rate_note}</span><output></output>"
+        "</figcaption></figure>"
     )
+
+
+def _data(raw: Points, smoothed: Points, rates: Points) -> str:
+    """Columns of numbers as JSON: step, loss, smoothed loss, learning rate."""
+    by_step = dict(rates)
+    rows = ((step, loss, mean, by_step.get(step, 0.0)) for (step, loss), (_, mean) in zip(raw, smoothed, strict=True))
+    return "[" + ",".join(f"[{step},{loss:.5g},{mean:.5g},{rate:.3g}]" for step, loss, mean, rate in rows) + "]"
 
 
 def smooth(points: Points) -> list[tuple[int, float]]:
@@ -50,7 +67,7 @@ def smooth(points: Points) -> list[tuple[int, float]]:
 
 def thin(points: Points) -> Points:
     """Evenly chosen points, few enough to send every second; the last one stays."""
-    stride = -(-len(points) // DRAWN_POINTS)
+    stride = max(1, -(-len(points) // DRAWN_POINTS))
     return points[(len(points) - 1) % stride :: stride]
 
 

@@ -19,18 +19,40 @@ TITLES = {
     "stopped": "Stopped",
     "failed": "Failed",
 }
+PARTS = ("head", "error", "result", "bar", "numbers", "curve", "samples", "queue", "log")
+SHOWN_SAMPLES = 24
 BUSY = "The WebUI's own pictures wait until the run is over."
 LAST_NOTICES = 3
 NOTHING_YET = "Nothing is being trained. Name a folder and a word on the left, then press Train."
 
 
 def show_status(status: Status) -> str:
-    """The whole progress panel."""
+    """The whole progress panel, in parts that javascript/train_lora.js replaces one by one."""
+    parts = "".join(f'<div data-part="{name}">{html}</div>' for name, html in show_parts(status).items())
+    return f'<div class="train-lora-status {status.state}" data-live="{int(status.live)}">{parts}</div>'
+
+
+def show_parts(status: Status) -> dict[str, str]:
+    """Part -> its HTML, in the order in which they stand."""
+    parts = dict.fromkeys(PARTS, "")
     if status.state == "idle":
-        return f'<div class="train-lora-status idle" data-live="0">{NOTHING_YET}</div>'
-    parts = [_head(status), _error(status), _result(status), _bar(status), _numbers(status)]
-    parts += [draw_curve(status.losses), _notices(status.notices)]
-    return f'<div class="train-lora-status {status.state}" data-live="{int(status.live)}">{"".join(parts)}</div>'
+        return {**parts, "head": f'<p class="idle">{NOTHING_YET}</p>'}
+    return {
+        "head": _head(status),
+        "error": _error(status),
+        "result": _result(status),
+        "bar": _bar(status),
+        "numbers": _numbers(status),
+        "curve": draw_curve(status.losses, status.rates),
+        "samples": _samples(status),
+        "queue": _queue(status),
+        "log": _notices(status.notices),
+    }
+
+
+def buttons_of(status: Status) -> str:
+    """What the buttons depend on: when it changes they must be set anew."""
+    return f"{status.id}-{status.state}-{int(status.stopping)}-{int(status.step > 0)}-{len(status.queue)}"
 
 
 def _head(status: Status) -> str:
@@ -60,6 +82,8 @@ def _numbers(status: Status) -> str:
     if status.live and not status.stopping:
         numbers.append(f"{show_duration(status.eta_seconds)} left")
     numbers += [f"loss {status.loss:.4f}", f"learning rate {status.learning_rate:.2e}"]
+    if status.kept_step > 0 and status.state != "done":
+        numbers.append(f"resumable from step {status.kept_step}")
     if status.peak_bytes:
         numbers.append(f"{status.peak_bytes / 2**30:.1f} GB at most")
     return f'<p class="numbers">{"".join(f"<span>{number}</span>" for number in numbers if number)}</p>'
@@ -74,6 +98,28 @@ def _result(status: Status) -> str:
         f'<button type="button" class="train-lora-copy" data-copy="{tag}">Copy</button></p>'
         f"<p><small>{escape(str(status.path))}</small></p></div>"
     )
+
+
+def _samples(status: Status) -> str:
+    """The test pictures, newest first; the script knows where to fetch them."""
+    if not status.samples:
+        return ""
+    figures = []
+    for sample in reversed(status.samples[-SHOWN_SAMPLES:]):
+        place, prompt = f"jobs/{status.id}/samples/{sample.path.name}", escape(sample.prompt, quote=True)
+        figures.append(
+            f'<figure title="{prompt}"><a target="_blank">'
+            f'<img data-src="{escape(place, quote=True)}" alt="{prompt}"></a>'
+            f"<figcaption>step {sample.step}</figcaption></figure>"
+        )
+    return f'<p class="title">Test pictures</p><div class="samples">{"".join(figures)}</div>'
+
+
+def _queue(status: Status) -> str:
+    if not status.queue:
+        return ""
+    names = ", ".join(f"<code>{escape(waiting.name)}</code>" for waiting in status.queue)
+    return f'<p class="queue">Next: {names}</p>'
 
 
 def _error(status: Status) -> str:

@@ -22,6 +22,8 @@ class TrainPanel:
     pause: gr.Button
     stop_save: gr.Button
     stop: gr.Button
+    save: gr.Button
+    sample: gr.Button
     less: gr.Button
     message: gr.HTML
     status: gr.HTML
@@ -31,7 +33,8 @@ class TrainPanel:
     @property
     def live(self) -> list[gr.components.Component]:
         """What follows the run: the outputs of `show_live`."""
-        return [self.status, self.train, self.pause, self.stop_save, self.stop, self.less, self.beat]
+        buttons = [self.train, self.pause, self.stop_save, self.stop, self.save, self.sample, self.less]
+        return [self.status, *buttons, self.beat]
 
 
 def place_train() -> TrainPanel:
@@ -53,7 +56,7 @@ def place_train() -> TrainPanel:
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
         beat = gr.HTML("", elem_id="train_lora_beat")
-    return TrainPanel(train, pause, stop_save, stop, less, message, status, refresh, beat)
+    return TrainPanel(train, pause, stop_save, stop, save, sample, less, message, status, refresh, beat)
 
 
 class LiveView:
@@ -73,8 +76,10 @@ class LiveView:
             gr.update(interactive=begun, value="Resume" if status.state == "paused" else "Pause"),
             gr.update(interactive=begun),
             gr.update(interactive=status.live and not status.stopping),
+            gr.update(interactive=learning),
+            gr.update(interactive=learning),
             gr.update(visible=status.state == "failed" and bool(status.remedy)),
-            f'<i data-beat="{next(self._beats)}" data-key="{self._page_key}"></i>',
+            f'<i data-beat="{next(self._beats)}" data-key="{self._page_key}" data-buttons="{buttons_of(status)}"></i>',
         ]
 
     def pause(self) -> list[Any]:

@@ -36,7 +36,8 @@ class Guard:
         access = self.access
         if not (access.api_users or _has_login(request, access)):
             return
-        key = request.headers.get(PAGE_KEY, "")
+        # A picture's address cannot bring a header along.
+        key = request.headers.get(PAGE_KEY) or request.query_params.get("key", "")
         if secrets.compare_digest(key.encode(), access.page_key.encode()) or _is_logged_in(request):
             return
         if not _is_known(request, access.api_users or _logins(request, access)):

@@ -17,13 +17,16 @@ pytest.importorskip("playwright")
 import gradio as gr
 from playwright.sync_api import sync_playwright
 
+from lib_trainer.access import Access
 from lib_trainer.jobs import Jobs
 from lib_trainer.ui.tab import build
+from lib_trainer.web.router import make_router
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 ROOT = Path(__file__).parents[2]
 FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
+NAME = "#train_lora_output_name textarea, #train_lora_output_name input"
 SLOW_MS = 60_000
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM")
@@ -32,12 +35,13 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {C
 class Site:
     """The tab inside a page like a WebUI's, served to browsers that load our script as a WebUI would."""
 
-    def __init__(self, folder: Path, browser) -> None:
+    def __init__(self, folder: Path, browser, access: Access | None = None) -> None:
         self.host = FakeHost(folder)
         self.jobs = Jobs(self.host, SlowRun(steps=3000, seconds=0.1))
         self.pictures = draw_pictures(folder / "pictures")
         self._browser = browser
-        tab = build(self.host, self.jobs)
+        self.access = access or Access()
+        tab = build(self.host, self.jobs, self.access.page_key)
         style = (ROOT / "style.css").read_text(encoding="utf-8")
         with gr.Blocks(css=style, analytics_enabled=False) as outer, gr.Tabs(elem_id="tabs"):
             with gr.TabItem("Train LoRA", elem_id="tab_train_lora"):
@@ -49,6 +53,7 @@ class Site:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         outer.launch(server_name="127.0.0.1", server_port=self.port, prevent_thread_lock=True, quiet=True)
+        outer.app.include_router(make_router(self.host, self.jobs, self.access))
 
     def open(self, width: int = 1280, theme: str = "light"):
         page = self._browser.new_page(viewport={"width": width, "height": 1000})
@@ -88,6 +93,11 @@ def keep(page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"gradio{gr.__version__}-{name}.png", full_page=True)
 
 
+def wait_for_picture(page) -> None:
+    """A test picture of the run is on the page, and could be fetched."""
+    page.wait_for_function("document.querySelector('#train_lora_status .samples img')?.naturalWidth > 0")
+
+
 def shown_step(page) -> int:
     return int(page.locator("#train_lora_status [role=progressbar]").get_attribute("aria-valuenow"))
 
@@ -111,16 +121,25 @@ def test_a_run_is_watched_found_again_and_saved(site):
     wait_for_step(page, 3)
     first = shown_step(page)
     wait_for_step(page, first + 5)
-    assert page.locator(".train-lora-curve polyline").count() == 2
+    assert page.locator(".train-lora-curve polyline").count() == 3
+    page.hover(".train-lora-curve svg")
+    page.wait_for_function("document.querySelector('.train-lora-curve output').textContent.startsWith('step ')")
+    under_the_pointer = page.inner_text(".train-lora-curve output")
+    assert "loss 0." in under_the_pointer and "rate " in under_the_pointer
+    wait_for_step(page, first + 8)
+    assert page.locator(".train-lora-curve .cursor").count() == 1, "the next answer brings the line along"
+    page.click("#train_lora_sample")
+    wait_for_picture(page)
     keep(page, "training-light-1280")
 
     page.reload()
     wait_for_step(page, first + 10)
-    assert page.is_disabled("#train_lora_train")
+    page.wait_for_selector("#train_lora_train:has-text('Train next')")
     assert page.input_value(FOLDER) == str(site.pictures)
     page.wait_for_selector("#train_lora_gallery img")
     other = site.open(width=1920, theme="dark")
     wait_for_step(other, first + 12)
+    wait_for_picture(other)
     keep(other, "second-browser-dark-1920")
 
     page.click("#train_lora_pause")
@@ -142,10 +161,43 @@ def test_a_run_is_watched_found_again_and_saved(site):
     keep(page, "done-light-1280")
 
 
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_run_is_watched_with_a_password_and_without_the_route(tmp_path, browser, reachable):
+    """The page's own key opens the route; where that cannot be reached gradio is asked."""
+    site = Site(tmp_path, browser, Access(api_users={"bob": "pass"}))
+    try:
+        answers = []
+        page = site.open()
+        page.on("response", lambda answer: answers.append(answer.status) if "/v1/view" in answer.url else None)
+        if not reachable:
+            page.route("**/train-lora/v1/**", lambda route: route.abort())
+        page.fill(FOLDER, str(site.pictures))
+        page.click("#train_lora_train")
+        wait_for_step(page, 3)
+        wait_for_step(page, shown_step(page) + 5)
+        assert set(answers) == ({200} if reachable else set())
+        keep(page, f"route-{'there' if reachable else 'gone'}-light-1280")
+    finally:
+        site.close()
+
+
+def test_runs_wait_for_each_other(site):
+    page = site.open()
+    page.fill(FOLDER, str(site.pictures))
+    page.click("#train_lora_train")
+    page.wait_for_selector("#train_lora_train:has-text('Train next')")
+    page.fill(NAME, "anna")
+    page.click("#train_lora_train")
+    page.wait_for_selector("#train_lora_status .queue:has-text('anna')")
+    keep(page, "queue-light-1280")
+    page.click("#train_lora_stop")
+    page.wait_for_selector("#train_lora_status .head:has-text('anna')")
+
+
 def test_a_mistake_stands_beside_its_field(site):
     page = site.open(theme="dark")
     page.fill(FOLDER, "/no/such/folder")
-    page.fill("#train_lora_output_name textarea, #train_lora_output_name input", "a/b")
+    page.fill(NAME, "a/b")
     page.click("#train_lora_train")
     page.wait_for_selector("#train_lora_output_name.train-lora-wrong")
     assert "does not exist" in page.inner_text("#train_lora_train_data_dir")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gradio")
 
-from lib_trainer.status import Status
+from lib_trainer.events import Sampled
+from lib_trainer.status import Queued, Status
 from lib_trainer.ui.curve import DRAWN_POINTS, draw_curve, smooth, thin
-from lib_trainer.ui.status_view import show_duration, show_pace, show_status
+from lib_trainer.ui.status_view import PARTS, buttons_of, show_duration, show_pace, show_parts, show_status
 
 TRAINING = Status(
     state="training", name="jeff", phase="Training", done=412, total=1200, step=412, steps=1200, epoch=4, loss=0.1234,
@@ -54,6 +57,34 @@ def test_no_text_of_a_person_becomes_html():
     assert "<img" not in show_status(status)
 
 
+def test_test_pictures_are_shown_newest_first_and_fetched_by_the_script():
+    samples = tuple(Sampled(Path(f"/runs/step{step:08d}-1.png"), step, 'a "cat"') for step in (200, 400))
+    html = show_status(replace(TRAINING, id="the-run", samples=samples))
+    assert 'data-src="jobs/the-run/samples/step00000200-1.png"' in html
+    assert html.index("step 400<") < html.index("step 200<")
+    assert "a &quot;cat&quot;" in html and "/runs" not in html
+
+
+def test_waiting_runs_and_the_step_to_resume_from_are_told():
+    html = show_status(replace(TRAINING, kept_step=400, queue=(Queued("x", "anna"), Queued("y", "<b>"))))
+    assert "resumable from step 400" in html
+    assert "<code>anna</code>, <code>&lt;b&gt;</code>" in html
+
+
+def test_parts_stand_for_themselves():
+    parts = show_parts(TRAINING)
+    assert tuple(parts) == PARTS == tuple(show_parts(Status()))
+    whole = show_status(TRAINING)
+    assert all(f'<div data-part="{name}">{html}</div>' in whole for name, html in parts.items())
+
+
+def test_the_buttons_are_set_anew_when_something_they_depend_on_changes():
+    states = [TRAINING, replace(TRAINING, state="paused"), replace(TRAINING, stopping=True), replace(TRAINING, id="b")]
+    states += [replace(TRAINING, step=0), replace(TRAINING, queue=(Queued("x", "anna"),))]
+    assert len({buttons_of(status) for status in states}) == len(states)
+    assert buttons_of(TRAINING) == buttons_of(replace(TRAINING, step=413, loss=0.2))
+
+
 def test_old_notices_are_folded():
     html = show_status(Status(state="training", notices=tuple(f"notice {number}" for number in range(10))))
     assert "7 earlier" in html
@@ -80,6 +111,15 @@ def test_a_curve_shows_raw_and_smoothed_losses_inside_its_frame():
 
     assert spread(smoothed) < spread(raw) / 3
     assert "step 99" in svg
+
+
+def test_a_curve_holds_what_the_pointer_is_to_say():
+    losses, rates = [(1, 0.2), (2, 0.1), (3, 0.3)], [(1, 1e-4), (2, 2e-4), (3, 1e-4)]
+    svg = draw_curve(losses, rates)
+    points = json.loads(re.search("data-points='([^']+)'", svg)[1])
+    assert [(step, loss, rate) for step, loss, _, rate in points] == [(1, 0.2, 1e-4), (2, 0.1, 2e-4), (3, 0.3, 1e-4)]
+    assert svg.count("<polyline") == 3 and "2.00e-04" in svg
+    assert draw_curve(losses).count("<polyline") == 2
 
 
 def test_equal_losses_do_not_divide_by_zero():

@@ -188,14 +188,16 @@ def test_the_buttons_follow_the_run(tmp_path, pictures):
     def buttons(updates):
         return [update.get("interactive") for update in updates[1:5]], updates[2]["value"]
 
-    assert buttons(page.actions.live.show()) == ([True, False, False, False], "Pause")
+    assert buttons(page.actions.live.show()) == ([None, False, False, False], "Pause")
+    assert page.actions.live.show()[1]["value"] == "Train"
     page.train(train_data_dir=pictures)
     while page.jobs.status().state != "training":
         page.jobs.wait(0.01)
-    assert buttons(page.actions.live.show()) == ([False, True, True, True], "Pause")
+    assert buttons(page.actions.live.show()) == ([None, True, True, True], "Pause")
+    assert page.actions.live.show()[1]["value"] == "Train next"
     assert buttons(page.actions.live.pause())[1] == "Resume"
     assert buttons(page.actions.live.pause())[1] == "Pause"
-    assert buttons(page.actions.live.stop_save())[0] == [False, False, False, False]
+    assert buttons(page.actions.live.stop_save())[0] == [None, False, False, False]
     assert page.jobs.wait(5).tag == "<lora:jeff_person:0.8>"
 
 
