@@ -59,17 +59,11 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
     recipe = plan.recipe
     layers = model.adaptable_layers()
     adapter = new_adapter(layers, recipe.adapter, 0)
-    with model.no_contents, peak:
-        own = list(model.unet.parameters())
-        if plan.placement.is_lean:
-            peak.ignore(own)
-        else:
-            peak.count(own)
-        model.prepare_training(plan.placement, text_encoder=False)
+    with model.no_contents:
+        _prepare(model, plan, peak)
         peak.count(_without_contents(adapter).parameters())
-        peak.leave_out(model.weights_elsewhere())
         batch = _batch(plan, pooled_width)
-        with attached(adapter, layers, model.read_weight):
+        with peak, attached(adapter, layers, model.read_weight):
             training = _training(model, adapter, recipe, plan, batch)
             peak.restart()
             before, after_forward = peak.current, []
@@ -83,6 +77,18 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
             with training.update.armed():
                 step_loss(training, [()] * recipe.training.gradient_accumulation_steps, 0)
     return Measured(peak.peak, after_forward[0] - before)
+
+
+def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:
+    """Makes the model ready, and counts the weights that lie on the device then."""
+    if not plan.placement.is_lean:
+        model.prepare_training(plan.placement, text_encoder=False)
+        peak.count(model.unet.parameters())
+        return
+    peak.ignore(model.unet.parameters())
+    with peak:
+        model.prepare_training(plan.placement, text_encoder=False)
+    peak.leave_out(model.weights_elsewhere())
 
 
 def _training(model: HostModel, adapter: Adapter, recipe: Recipe, plan: Plan, batch: Batch) -> Training:
