@@ -182,7 +182,7 @@ def forge_outlook(engine: Any, family: Family) -> Outlook:
     scaled = any(getattr(part, "scale_weight", None) is not None for part in unet.modules())
     device = memory_management.get_torch_device()
     outlook = Outlook(
-        family, _unet_shape(unet.config), sum(w.nbytes for w in weights) / numbers, is_dense=plain and not scaled
+        family, _unet_shape(unet.config), sum(map(_stored_bytes, weights)) / numbers, is_dense=plain and not scaled
     )
     if device.type == "cpu":
         return outlook
@@ -190,6 +190,12 @@ def forge_outlook(engine: Any, family: Family) -> Outlook:
     held = sum(p.nbytes for model in models for p in model.parameters() if p.device == device)
     free, total = memory_management.get_free_memory(device), memory_management.get_total_memory(device)
     return replace(outlook, available_bytes=free + held, total_bytes=total)
+
+
+def _stored_bytes(weight: Tensor) -> int:
+    """Of a weight, the scales of a low-bit one included."""
+    scales = getattr(getattr(weight, "quant_state", None), "absmax", None)
+    return weight.nbytes + (0 if scales is None else scales.nbytes)
 
 
 def _unet_shape(config: Mapping[str, Any]) -> UNetShape:

@@ -44,7 +44,12 @@ def forge_loader(sd, additional_state_dicts=None):
     generator = torch.Generator().manual_seed(facts["seed"])
     storage = dynamic_args["forge_unet_storage_dtype"] or getattr(torch, facts.get("storage", "float32"))
     cast = storage != torch.float32
-    unet = _make(lambda: IntegratedUNet2DConditionModel(**unet_config), storage, cast, generator)
+    dense = torch.float16 if storage == "nf4" else storage
+    unet = _make(lambda: IntegratedUNet2DConditionModel(**unet_config), dense, cast, generator)
+    if storage == "nf4":
+        from backend.operations_bnb import quantize_linears
+
+        quantize_linears(unet, storage)
     unet.storage_dtype, unet.computation_dtype, unet.config = storage, torch.float32, unet_config
     widths = {"clip_l": 16, "clip_g": 24} if facts["family"] == "sdxl" else {"clip_l": 16}
     encoders = {

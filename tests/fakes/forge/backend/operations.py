@@ -38,6 +38,10 @@ def weights_manual_cast(layer, x, skip_weight_dtype=False, skip_bias_dtype=False
 
 
 def _weights(layer, x):
+    if hasattr(layer.weight, "bnb_quantized"):
+        from backend.operations_bnb import functional_dequantize_4bit
+
+        return weights_manual_cast(layer, x, weight_fn=functional_dequantize_4bit)[:2]
     if layer.parameters_manual_cast:
         return weights_manual_cast(layer, x)[:2]
     return get_weight_and_bias(layer)

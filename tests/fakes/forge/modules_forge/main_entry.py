@@ -6,6 +6,7 @@ from modules import processing, sd_models, shared
 forge_unet_storage_dtype_options = {
     "Automatic": (None, False),
     "Automatic (fp16 LoRA)": (None, True),
+    "bnb-nf4": ("nf4", False),
     "float8-e4m3fn": (torch.float8_e4m3fn, False),
     "float8-e4m3fn (fp16 LoRA)": (torch.float8_e4m3fn, True),
 }
