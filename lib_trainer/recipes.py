@@ -15,6 +15,7 @@ from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.kohya import Reading, is_gui_file, read_gui
 
 MAX_FILE_BYTES = 1_000_000
+MAX_HEADER_BYTES = 100_000_000
 PRESET_DIR = Path(__file__).resolve().parent.parent / "presets"
 PRESET_LABELS = {
     "loha_face_config_8gb": "Face · LoHa · 8 GB",
@@ -38,12 +39,14 @@ def presets() -> dict[str, Path]:
 
 
 def load_recipe(path: Path) -> LoadedRecipe:
-    """A recipe file: our own flat `{field: value}` JSON, or one saved by the kohya_ss GUI.
+    """A recipe file: our own flat `{field: value}` JSON, one saved by the kohya_ss GUI, or an adapter that was trained.
 
     Raises:
         UserError: when it cannot be read, or is no JSON object.
         ConfigError: with every value that cannot be, together.
     """
+    if Path(path).suffix.lower() == ".safetensors":
+        return recipe_from_metadata(_read_header(Path(path)))
     data = _read_object(Path(path))
     return _loaded(read_gui(data) if is_gui_file(data) else _own(data))
 
@@ -91,6 +94,22 @@ def _loaded(reading: Reading) -> LoadedRecipe:
     if problems:
         raise ConfigError(problems)
     return LoadedRecipe(recipe, reading.notices)
+
+
+def _read_header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file: its first eight bytes say how long the JSON is that follows."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > MAX_HEADER_BYTES:
+                raise UserError(f"{path.name} is no adapter file.", "Choose another file.")
+            text = file.read(length).decode()
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error.strerror or error}.", "Choose another file.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} is no adapter file.", "Choose another file.") from error
+    metadata = _parse(text, path.name).get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import logging
+import random
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
@@ -13,7 +18,7 @@ import pytest
 
 from lib_trainer.config import Recipe
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Event, Finished, Kept, Notice, Progress, Saved, Step, StopRequested, Wish
+from lib_trainer.events import Begun, Event, Finished, Kept, Notice, Progress, Saved, Step, StopRequested, Wish
 from lib_trainer.jobs import Jobs
 from lib_trainer.status import KEPT_LOSSES
 from tests.ui.fakes import FakeHost, SlowRun
@@ -285,3 +290,142 @@ def test_losses_are_thinned_evenly(host):
     assert KEPT_LOSSES / 3 < len(steps) <= KEPT_LOSSES
     assert len({after - before for before, after in pairwise(steps)}) == 1
     assert steps[-1] > total - 10
+
+
+def test_runs_wait_for_each_other_in_order(host):
+    order, run = [], LedRun(steps=1)
+
+    def noting(host, recipe, folder):
+        order.append(recipe.output.output_name)
+        yield from run(host, recipe, folder)
+
+    jobs = Jobs(host, noting)
+    for name in "abc":
+        jobs.start(named(name))
+    assert [waiting.name for waiting in jobs.status().queue] == ["b", "c"]
+    with pytest.raises(UserError, match="b waits for its turn"):
+        jobs.start(named("b"))
+    for _ in range(3):
+        run.go.release()
+    jobs.wait(SOON)
+    assert order == ["a", "b", "c"]
+    assert [past.state for past in jobs.past()] == ["done"] * 3
+
+
+def test_a_run_that_waits_can_be_taken_out(host):
+    run = LedRun(steps=1)
+    jobs = Jobs(host, run)
+    jobs.start(named("a"))
+    second = jobs.start(named("b"))
+    jobs.stop(save=True, run_id=second)
+    assert jobs.status().queue == ()
+    run.go.release()
+    assert jobs.wait(SOON).name == "a"
+    assert {past.name: past.state for past in jobs.past()} == {"a": "done", "b": "stopped"}
+
+
+def test_wishes_are_fulfilled_after_the_step_and_also_while_paused(host):
+    run = LedRun()
+    jobs = Jobs(host, run)
+    jobs.start(RECIPE)
+    jobs.ask(Wish.SAVE)
+    run.go.release()
+    until(lambda: run.wishes == [(1, Wish.SAVE)])
+    jobs.pause()
+    run.go.release()
+    until(lambda: run.wishes[1:] == [(2, Wish.KEEP)])
+    assert jobs.status().kept_step == 2, "who pauses may shut the machine down"
+    jobs.ask(Wish.SAMPLE)
+    until(lambda: run.wishes[2:] == [(2, Wish.SAMPLE)])
+    assert (jobs.status().state, run.number) == ("paused", 2)
+    jobs.stop(save=False)
+    jobs.wait(SOON)
+
+
+def test_a_run_that_was_cut_off_is_called_interrupted_and_goes_on(tmp_path):
+    """Another program finds what the first has left: its curve, its samples, and the step that was kept."""
+    run = LedRun()
+    first = Jobs(FakeHost(tmp_path), events_run(Begun(0, 9, "m", "p"), step(1), step(2), Kept(2), step(3)))
+    run_id = first.start(RECIPE)
+    first.wait(SOON)
+    log = first.history.reopen(run_id)
+    log.change(state="training", ended=0.0)
+    second = Jobs(FakeHost(tmp_path), events_run(Begun(2, 9, "m", "p"), step(3)))
+    assert [(past.id, past.state, past.kept_step) for past in second.past()] == [(run_id, "interrupted", 2)]
+    assert second.resume_run(run_id) == run_id
+    status = second.wait(SOON)
+    assert [number for number, _ in status.losses] == [1, 2, 3]
+    assert "Going on from step 2 of 9." in status.notices
+    assert run.number == 0
+
+
+def test_a_run_that_is_done_or_under_way_cannot_be_resumed(host):
+    run = LedRun(steps=1)
+    jobs = Jobs(host, run)
+    run_id = jobs.start(RECIPE)
+    with pytest.raises(UserError, match="still being trained"):
+        jobs.resume_run(run_id)
+    with pytest.raises(UserError, match="under way"):
+        jobs.forget(run_id)
+    run.go.release()
+    jobs.wait(SOON)
+    with pytest.raises(UserError, match="is done"):
+        jobs.resume_run(run_id)
+    jobs.forget(run_id)
+    assert jobs.past() == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_twenty_runs_in_any_order_with_failures_leave_nothing_behind(tmp_path, seed, monkeypatch):
+    """Queued, cancelled, stopped, paused and failing: each ends once and is told, and no memory is held."""
+    # pytest keeps every record, and with it the traceback and all that it leads to.
+    monkeypatch.setattr(logging.getLogger("lib_trainer.job"), "disabled", True)
+    chance, host = random.Random(seed), FakeHost(tmp_path)
+    held: list[weakref.ref] = []
+
+    class Ballast:
+        """What a run holds while it goes on."""
+
+    def run(host, recipe, folder):
+        ballast = Ballast()
+        held.append(weakref.ref(ballast))
+        fate, steps = recipe.training.seed, 4
+        try:
+            for number in range(1, steps + 1):
+                if fate == number:
+                    raise UserError("no room", "") if number % 2 else RuntimeError("a fault")
+                time.sleep(0.002)
+                wish = yield Step(number, steps, 1, 0.5, 1e-4, 0.002)
+                while wish:
+                    wish = yield Kept(number)
+        except StopRequested as stop:
+            if not stop.save:
+                raise
+        yield Finished(host.lora_dir / f"{recipe.output.output_name}.safetensors", "<lora:x:1>", 4)
+
+    jobs = Jobs(host, run)
+    ids = [jobs.start(named(f"run{place}", seed=chance.randrange(9))) for place in range(20)]
+    acts = [jobs.pause, jobs.resume, partial(jobs.stop, True), partial(jobs.stop, False)]
+    for _ in range(60):
+        chosen = chance.choice(ids)
+        with contextlib.suppress(UserError):
+            act = chance.choice(acts)
+            act(run_id=chosen)
+        status = jobs.status()
+        assert len({status.id, *(waiting.id for waiting in status.queue)}) == 1 + len(status.queue)
+        time.sleep(0.001)
+    for run_id in ids:
+        with contextlib.suppress(UserError):
+            jobs.resume(run_id)
+    assert not jobs.wait(3 * SOON).live
+    past = {past.id: past.state for past in jobs.past()}
+    assert set(past) == set(ids) and set(past.values()) <= {"done", "stopped", "failed"}
+    assert {"done", "stopped", "failed"} == set(past.values())
+    gc.collect()
+    assert not [one for one in held if one() is not None]
+    assert not host.busy.locked()
+    assert threading.active_count() <= 2 + len([t for t in threading.enumerate() if t.name != "train-lora"])
+
+
+def named(name: str, **values: object) -> Recipe:
+    return RECIPE.with_values({"output_name": name, **values})

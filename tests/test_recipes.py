@@ -292,3 +292,19 @@ def test_broken_metadata_is_a_sentence() -> None:
         recipe_from_metadata({RECIPE_KEY: "{"})
     broken = {"ss_network_module": "networks.lora", "ss_network_args": "[", "ss_datasets": "{}", "ss_network_dim": "8"}
     assert recipe_from_metadata(broken).recipe.adapter.network_dim == 8
+
+
+def test_an_adapter_file_brings_its_settings_back(tmp_path):
+    path = tmp_path / "jeff.safetensors"
+    recipe = Recipe().with_values({"output_name": "jeff", "network_dim": 12, "resolution_px": "640,512"})
+    header = json.dumps({"__metadata__": {"train_lora_recipe": json.dumps(recipe.flat())}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert load_recipe(path).recipe == recipe
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 20, (10**12).to_bytes(8, "little"), b"\x02" + b"\0" * 7 + b"{}"])
+def test_a_file_that_is_no_adapter_of_ours_is_said(tmp_path, content):
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError):
+        load_recipe(path)

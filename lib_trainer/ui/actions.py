@@ -15,6 +15,7 @@ from lib_trainer.host.base import Host
 from lib_trainer.jobs import Jobs
 from lib_trainer.recipes import LoadedRecipe
 from lib_trainer.ui.form import WRONG, Form, help_of, recipe_from
+from lib_trainer.ui.history import HistoryActions
 from lib_trainer.ui.memory import show_memory
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.pictures import EMPTY, draws_of, show_scan
@@ -41,6 +42,7 @@ class Actions:
     def __init__(self, host: Host, jobs: Jobs, form: Form, page_key: str = "") -> None:
         self._host, self._jobs, self._form = host, jobs, form
         self.live = LiveView(jobs, page_key)
+        self.history = HistoryActions(jobs, self.live)
 
     def open_page(self) -> list[Any]:
         """-> head, kind, preset, prompt, proposed, *form: as the last run was started with."""
@@ -86,9 +88,16 @@ class Actions:
         return self._fill(lambda: load_preset(preset), "", kind, prompt, proposed, values)
 
     def open_recipe(self, file: Any, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> preset, notices, prompt, proposed, *form: from a file of ours or of kohya_ss."""
+        """-> preset, notices, prompt, proposed, *form: from a file of ours, of kohya_ss, or an adapter."""
         title = re.split(r"[/\\]", str(getattr(file, "name", file)))[-1]
         return [None, *self._fill(lambda: load_upload(file), title, kind, prompt, proposed, values)]
+
+    def use_run(
+        self, chosen: str | None, kind: str, prompt: str, proposed: Proposed, *values: Any
+    ) -> list[Any]:
+        """-> preset, notices, prompt, proposed, *form: the settings of a past run."""
+        title = (chosen or "").rpartition(" · ")[0]
+        return [None, *self._fill(lambda: self.history.settings(chosen), title, kind, prompt, proposed, values)]
 
     def train(self, kind: str, preset: str | None, *values: Any) -> list[Any]:
         """-> message, *form, *folds, *live. Everything is checked before the host's model is touched."""

@@ -41,7 +41,8 @@ def place_recipe(form: Form, preset_value: str | None) -> RecipePanel:
             scale=4,
         )
         preset.do_not_save_to_config = True
-        upload = gr.UploadButton("Open …", file_types=[".json"], scale=1, min_width=70, elem_id="train_lora_upload")
+        kinds = [".json", ".safetensors"]
+        upload = gr.UploadButton("Open …", file_types=kinds, scale=1, min_width=70, elem_id="train_lora_upload")
     notices = gr.HTML("", elem_id="train_lora_recipe_notices", elem_classes="train-lora-maybe")
     with gr.Row():
         name = form.place("output_name", placeholder="jeff_person")

@@ -9,6 +9,7 @@ from lib_trainer.jobs import Jobs
 from lib_trainer.preview.studio import Studio
 from lib_trainer.ui.actions import MEMORY_FIELDS, PLAN_FIELDS, Actions, recipe_size, show_plan_of, starting_point
 from lib_trainer.ui.form import Form
+from lib_trainer.ui.history import HistoryPanel, place_history
 from lib_trainer.ui.packages import show_missing
 from lib_trainer.ui.pictures import PicturesPanel, place_pictures
 from lib_trainer.ui.recipe import RecipePanel, place_recipe
@@ -40,13 +41,14 @@ def build(host: Host, jobs: Jobs, page_key: str = "", studio: Studio | None = No
                     recipe = place_recipe(form, preset)
             with gr.Column(min_width=380, elem_classes="train-lora-side"):
                 with gr.Column(elem_classes="train-lora-card"):
-                    train = place_train()
+                    train, past = place_train(), place_history()
                 with gr.Column(elem_classes="train-lora-card"):
                     tryit, cell = place_try(recipe_size(values)), place_cell()
         actions = Actions(host, jobs, form, page_key)
         proposed, draws = gr.State(("", "")), gr.State(0)
         _wire_settings(actions, form, pictures, recipe, tryit, proposed, draws)
         _wire_run(actions, form, pictures, recipe, train)
+        _wire_history(actions, form, pictures, recipe, tryit, proposed, train, past)
         trying = TryActions(host, jobs, studio or Studio(host))
         seen = wire_try(host, trying, tryit, cell, proposed, QUICK, SLOW)
         blocks.load(
@@ -55,6 +57,7 @@ def build(host: Host, jobs: Jobs, page_key: str = "", studio: Studio | None = No
             [head, pictures.kind, recipe.preset, tryit.prompt, proposed, *form.components],
             **QUICK,
         ).then(actions.memory, form.components, recipe.memory, **QUICK)
+        blocks.load(actions.history.list, None, past.changing, **QUICK)
         blocks.load(trying.open_page, None, opened_page(tryit, seen), **QUICK)
     return blocks
 
@@ -105,3 +108,24 @@ def _wire_run(actions: Actions, form: Form, pictures: PicturesPanel, recipe: Rec
         (train.refresh, live.show),
     ):
         button.click(action, None, train.live, **QUICK)
+
+
+def _wire_history(
+    actions: Actions,
+    form: Form,
+    pictures: PicturesPanel,
+    recipe: RecipePanel,
+    tryit: TryPanel,
+    proposed: gr.State,
+    train: TrainPanel,
+    past: HistoryPanel,
+) -> None:
+    """Past runs: looked at, used again, resumed. The list follows the run."""
+    history, changed = actions.history, [*past.changing, *train.live]
+    given = [past.choice, pictures.kind, tryit.prompt, proposed, *form.components]
+    filled = [recipe.preset, recipe.notices, tryit.prompt, proposed, *form.components]
+    past.choice.input(history.look, past.choice, past.shown, **QUICK)
+    past.use.click(actions.use_run, given, filled, **QUICK)
+    past.resume.click(history.resume, past.choice, changed, **QUICK)
+    past.remove.click(history.remove, past.choice, changed, **QUICK)
+    train.refresh.click(history.list, past.choice, past.changing, **QUICK)

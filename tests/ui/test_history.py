@@ -1,0 +1,67 @@
+"""Past runs in the tab."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("gradio")
+
+from lib_trainer.jobs import Jobs
+from lib_trainer.ui.history import HistoryActions
+from lib_trainer.ui.train import LiveView
+from tests.ui.fakes import FakeHost, SlowRun
+from tests.ui.test_tab import Page, page, pictures  # noqa: F401 - fixtures
+
+
+def lines(page: Page) -> list[str]:  # noqa: F811
+    return page.actions.history.list()[0]["choices"]
+
+
+def test_a_past_run_is_listed_shown_and_used_again(page, pictures):  # noqa: F811
+    page.train(train_data_dir=pictures, network_dim=12)
+    page.jobs.wait(5)
+    line = lines(page)[0]
+    assert line.startswith("jeff_person · done · 3 steps · ")
+    shown = page.actions.history.look(line)
+    assert "<polyline" in shown and "jeff_person.safetensors" in shown and "network_dim 12" in shown
+    preset, notices, _, _, *updates = page.actions.use_run(line, "face", "", ("", ""), *page.values.values())
+    fields = dict(zip(page.form.inputs, updates, strict=True))
+    assert (preset, fields["network_dim"]["value"], fields["train_data_dir"]["value"]) == (None, 12, pictures)
+    assert "jeff_person" in notices
+    choice, shown, *_ = page.actions.history.remove(line)
+    assert choice["choices"] == [] and shown == ""
+
+
+def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
+    page = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
+    page.train(train_data_dir=pictures)
+    page.jobs.stop(save=False)
+    page.jobs.wait(5)
+    line = lines(page)[0]
+    assert "stopped" in line and "begins anew" in page.actions.history.look(line)
+    choice, *_ = page.actions.history.resume(line)
+    assert page.jobs.status().live and choice["value"].endswith(page.jobs.status().id)
+    refused = page.actions.history.remove(choice["value"])
+    assert "under way" in refused[1]
+    page.jobs.stop(save=False)
+    page.jobs.wait(5)
+
+
+def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa: F811
+    page = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
+    page.train(train_data_dir=pictures)
+    page.train(train_data_dir=pictures, output_name="anna")
+    assert [waiting.name for waiting in page.jobs.status().queue] == ["anna"]
+    page.actions.history.remove(next(line for line in lines(page) if line.startswith("anna")))
+    assert page.jobs.status().queue == ()
+    page.jobs.stop(save=False)
+    page.jobs.wait(5)
+
+
+@pytest.mark.parametrize("chosen", [None, "", "jeff · done · 20260101-000000-abcdef"])
+def test_without_a_run_a_sentence(tmp_path, chosen):
+    jobs = Jobs(FakeHost(tmp_path))
+    history = HistoryActions(jobs, LiveView(jobs))
+    assert "No run is chosen." in history.look(chosen)
+    assert "No run is chosen." in history.resume(chosen)[1]
+    assert "No run is chosen." in history.remove(chosen)[1]
