@@ -45,8 +45,10 @@ def paired(ours: Timer, theirs: Timer, *, rounds: int, least_s: float) -> Ratios
     Args:
         least_s: a short run is repeated until one timing takes about this long.
     """
-    ours(1), theirs(1)
-    repeats = max(1, round(least_s / max(ours(1), 1e-6)))
+    first, _ = ours(1), theirs(1)
+    # What runs long is warm by now.
+    single = first if first > least_s else ours(1)
+    repeats = max(1, round(least_s / max(single, 1e-6)))
     pairs = [(ours(repeats) / repeats, theirs(repeats) / repeats) for _ in range(rounds)]
     return Ratios(tuple(b / a for a, b in pairs), min(a for a, _ in pairs), min(b for _, b in pairs))
 

@@ -94,12 +94,19 @@ class Operation:
         return F.conv2d(x, weight, bias, *self._settings) if self.is_conv else F.linear(x, weight, bias)
 
     def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-        return conv2d_input(x.shape, weight, grad, *self._settings) if self.is_conv else grad @ weight
+        if not self.is_conv:
+            return grad @ weight
+        if self.is_pointwise:
+            matrix = weight.flatten(1).T.expand(len(x), -1, -1)
+            return torch.bmm(matrix, grad.flatten(2)).reshape(x.shape)
+        return conv2d_input(x.shape, weight, grad, *self._settings)
 
     def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
-        if self.is_conv:
-            return conv2d_weight(x, self.shape, grad, *self._settings)
-        return grad.flatten(0, -2).T @ x.flatten(0, -2)
+        if not self.is_conv:
+            return grad.flatten(0, -2).T @ x.flatten(0, -2)
+        if self.is_pointwise:
+            return torch.bmm(grad.flatten(2), x.flatten(2).transpose(1, 2)).sum(0).reshape(self.shape)
+        return conv2d_weight(x, self.shape, grad, *self._settings)
 
     @property
     def _settings(self) -> tuple[Any, ...]:
