@@ -56,13 +56,15 @@ class Planned:
 
     Attributes:
         parts: what it goes to, in words -> bytes.
-        total_bytes: their sum, the predicted peak.
+        total_bytes: their sum, the predicted peak with its reserve.
+        tensor_bytes: without the reserve, as a device counts its peak.
         room_bytes: what can be had; 0 where nobody knows.
         text: all that in a sentence or two.
     """
 
     parts: dict[str, int]
     total_bytes: int
+    tensor_bytes: int
     room_bytes: int
     text: str
 

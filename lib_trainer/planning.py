@@ -34,7 +34,7 @@ def planned(model: HostModel, recipe: Recipe, scan: Scan) -> Generator[Event, No
     if recipe.training.vram_budget_gb:
         require_fit(plan)
     room_bytes = plan.room.total_bytes if plan.room else 0
-    yield Planned(plan.named_parts, plan.total_bytes, room_bytes, describe_plan(plan))
+    yield Planned(plan.named_parts, plan.total_bytes, plan.parts.total, room_bytes, describe_plan(plan))
     return plan
 
 

@@ -25,8 +25,8 @@ from lib_trainer.history import SAMPLE_DIR, STATE_FILE
 from lib_trainer.host.base import Host, HostModel
 from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.shortage import explained_shortage
-from lib_trainer.sampling import Sampling, sample_requests
 from lib_trainer.planning import planned
+from lib_trainer.sampling import Sampling, sample_requests
 from lib_trainer.saving import Saving, clear_parts, is_ours
 from lib_trainer.stages import Keeping, Stages
 from lib_trainer.training.loop import Training, fit

@@ -151,7 +151,7 @@ class Record:
                 self.note(event.text)
             case Planned():
                 self.note(event.text)
-                self.set(planned_bytes=event.total_bytes, room_bytes=event.room_bytes)
+                self.set(planned_bytes=event.tensor_bytes, room_bytes=event.room_bytes)
             case Kept():
                 self.set(kept_step=event.step)
             case Sampled():

@@ -60,6 +60,9 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
     """
     if training.notice:
         yield Notice(training.notice)
+    if training.model.device.type == "cuda":
+        # What caching took before is none of training's peak.
+        torch.cuda.reset_peak_memory_stats(training.model.device)
     schedule = training.schedule
     epochs, steps = divmod(taken, schedule.steps_per_epoch)
     index = epochs * schedule.batches_per_epoch + steps * schedule.recipe.training.gradient_accumulation_steps

@@ -85,7 +85,8 @@ def _numbers(status: Status) -> str:
     if status.kept_step > 0 and status.state != "done":
         numbers.append(f"resumable from step {status.kept_step}")
     if status.peak_bytes:
-        numbers.append(f"{status.peak_bytes / 2**30:.1f} GB at most")
+        planned = f" ({status.planned_bytes / 2**30:.1f} planned)" if status.planned_bytes else ""
+        numbers.append(f"{status.peak_bytes / 2**30:.1f} GB at most{planned}")
     return f'<p class="numbers">{"".join(f"<span>{number}</span>" for number in numbers if number)}</p>'
 
 

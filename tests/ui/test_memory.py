@@ -1,15 +1,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+pytest.importorskip("gradio")
+
+import gradio as gr
+from PIL import Image
+
 from lib_trainer.config import Recipe
+from lib_trainer.errors import Shortage
+from lib_trainer.events import Event, Notice
 from lib_trainer.families import SD1, SDXL
 from lib_trainer.host.base import Outlook
+from lib_trainer.jobs import Jobs
 from lib_trainer.memory.plan import GIB
+from lib_trainer.ui.actions import Actions
+from lib_trainer.ui.form import Form
 from lib_trainer.ui.memory import UNKNOWN, show_memory
 from tests.ui.fakes import FakeHost
 
@@ -46,3 +57,33 @@ def test_before_a_checkpoint_is_loaded_that_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [{"network_dim": "many"}, {"network_dim": None}, {"train_batch_size": -3}])
 def test_values_that_cannot_be_leave_it_empty(tmp_path: Path, values: dict[str, Any]) -> None:
     assert bar(tmp_path, Outlook(SD1, SD1.unet, 2), **values) == ""
+
+
+def test_a_run_that_ran_out_of_memory_offers_a_smaller_plan_with_one_click(tmp_path: Path) -> None:
+    pictures = tmp_path / "2_jeff"
+    pictures.mkdir()
+    Image.new("RGB", (64, 64)).save(pictures / "a.png")
+    started: list[Recipe] = []
+
+    def run(_host: FakeHost, recipe: Recipe, _folder: Path | None = None) -> Iterator[Event]:
+        started.append(recipe)
+        yield Notice("begun")
+        if len(started) == 1:
+            raise Shortage("The memory is not enough.", "Train with a plan for less memory.", {"vram_budget_gb": 5.5})
+
+    host = FakeHost(tmp_path)
+    jobs = Jobs(host, run)
+    with gr.Blocks():
+        form = Form({})
+        form.place_rest()
+    actions = Actions(host, jobs, form)
+    values = {**Recipe().flat(), "train_data_dir": str(pictures), "output_name": "jeff"}
+    given = ["face", None, *(values[name] for name in form.inputs)]
+    actions.train(*given)
+    assert jobs.wait(5).remedy == {"vram_budget_gb": 5.5}
+    assert {"visible": True}.items() <= actions.live.show()[-2].items()
+    outputs = actions.train_with_less(*given)
+    assert jobs.wait(5).state != "failed"
+    assert [recipe.training.vram_budget_gb for recipe in started] == [0.0, 5.5]
+    assert outputs[1 + list(form.inputs).index("vram_budget_gb")]["value"] == 5.5
+    assert {"visible": False}.items() <= actions.live.show()[-2].items()

@@ -30,6 +30,11 @@ def test_a_training_run_shows_its_numbers():
     assert "<polyline" in html
 
 
+def test_the_peak_stands_beside_the_prediction():
+    html = show_status(replace(TRAINING, planned_bytes=round(6.2 * 2**30)))
+    assert "6.0 GB at most (6.2 planned)" in html
+
+
 def test_a_finished_run_shows_what_to_copy():
     html = show_status(Status(state="done", name="jeff", tag="<lora:jeff:0.8>", path=Path("/models/jeff.safetensors")))
     assert 'data-copy="&lt;lora:jeff:0.8&gt;"' in html
