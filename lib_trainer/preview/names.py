@@ -10,6 +10,8 @@ from lib_trainer.families import Family
 from lib_trainer.host.base import LoraInfo
 from lib_trainer.preview.tags import names_in
 
+_SHOWN = 2
+
 
 def find_lora(name: str, loras: Sequence[LoraInfo]) -> LoraInfo | None:
     """The file that a prompt means by this name; one that it hides, or that cannot be called, if there is no other."""
@@ -48,7 +50,9 @@ def misfit(lora: LoraInfo, family: Family | None) -> bool:
 
 
 def _hint(missing: Sequence[str], loras: Sequence[LoraInfo]) -> str:
-    known = {name for lora in loras for name in (lora.name, *lora.aliases)}
-    lower = {name.lower(): name for name in known}
-    near = [lower[match] for name in missing for match in get_close_matches(name.lower(), lower, 2)]
-    return f"Did you mean {' or '.join(dict.fromkeys(near))}?" if near else "Look at the names in the Lora tab."
+    known = {name.lower(): name for lora in loras for name in (lora.name, *lora.aliases)}
+    near = []
+    for name in map(str.lower, missing):
+        near += get_close_matches(name, known, _SHOWN) or [other for other in known if name in other][:_SHOWN]
+    shown = " or ".join(dict.fromkeys(known[name] for name in near))
+    return f"Did you mean {shown}?" if near else "Look at the names in the Lora tab."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64encode
 from html import escape
 from io import BytesIO
-from os.path import commonprefix
 
 from PIL.Image import Image, Resampling
 
@@ -94,10 +93,11 @@ def _table(plan: GridPlan, sheet: Sheet, thumbnails: Thumbnails) -> str:
 
 def _split(labels: tuple[str, ...]) -> tuple[str, list[str]]:
     """What all labels begin with, and the rest of each: `jeff →` and `0`, `0.5` …"""
-    start = commonprefix(labels).rpartition(" ")[0]
-    if not start or len(labels) < 2:
+    parts = [label.rpartition(" ") for label in labels]
+    starts = {start for start, _, _ in parts}
+    if len(starts) > 1 or starts == {""}:
         return "", list(labels)
-    return f"{start} →", [label[len(start) + 1 :] for label in labels]
+    return f"{starts.pop()} →", [end for _, _, end in parts]
 
 
 def _cell(plan: GridPlan, item: Drawn | None, thumbnails: Thumbnails) -> str:

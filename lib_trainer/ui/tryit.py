@@ -14,8 +14,8 @@ from lib_trainer.ui.try_view import show_sheet
 
 PAIR_STRENGTHS = (0.4, 0.6, 0.8)
 CHOOSE_HELP = (
-    "“Choose this one” puts this strength and this picture on the LoRA's card. Of saved steps it also makes this one the"
-    " final file; the file before it stays, under the name of its step."
+    "“Choose this one” puts this strength and this picture on the LoRA's card. Of saved steps it also makes this one"
+    " the final file; the file before it stays, under the name of its step."
 )
 PROMPT_HELP = "One a line: a row each. A <lora:…> in it stays where it stands, its strength is varied."
 

@@ -90,6 +90,12 @@ def test_missing_misspelt_and_misfitting_names_are_said_before_anything_is_drawn
     assert len(list(draw_cells(easel, plan))) == 1
 
 
+def test_part_of_a_name_is_enough_for_a_hint(easel):
+    easel.put("style_name_v2")
+    with pytest.raises(UserError, match=r"Did you mean style_name_v2\?"):
+        list(draw_cells(easel, strength_plan(BASE, ["p"], [1], Varied("style"), [1])))
+
+
 def test_the_difference_is_a_share_of_black_to_white():
     black, white = (Image.new("RGB", (4, 4), colour) for colour in ("black", "white"))
     half = black.copy()

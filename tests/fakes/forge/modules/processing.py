@@ -43,6 +43,9 @@ class StableDiffusionProcessing:
     do_not_save_samples: bool = False
     do_not_save_grid: bool = False
     scripts: object = None
+    styles: list = None
+    extra_generation_params: dict = None
+    outpath_grids: str = ""
 
     cached_uc = [None, None, None]
     cached_c = [None, None, None]
@@ -50,6 +53,7 @@ class StableDiffusionProcessing:
     def __post_init__(self):
         self.cached_uc = StableDiffusionProcessing.cached_uc
         self.cached_c = StableDiffusionProcessing.cached_c
+        self.styles, self.extra_generation_params = self.styles or [], self.extra_generation_params or {}
 
     def clear_prompt_cache(self):
         StableDiffusionProcessing.cached_c = self.cached_c = [None, None, None]
@@ -68,6 +72,16 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
 @dataclass(repr=False)
 class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     pass
+
+
+class Processed:
+    def __init__(self, p, images_list, seed=-1, info="", infotexts=None, index_of_first_image=0):
+        self.images, self.seed, self.info, self.infotexts = images_list, seed, info, infotexts or []
+        self.index_of_first_image = index_of_first_image
+
+
+def fix_seed(p):
+    p.seed = 4242 if p.seed in (None, -1) else p.seed
 
 
 def process_images(p):

@@ -1,2 +1,6 @@
+class Script:
+    """What a file in `scripts` derives from."""
+
+
 class ScriptRunner:
     """Runs no script: there is none."""
