@@ -200,7 +200,10 @@ class _Fetcher:
         self._after[(before, last)] = name
         self._last = (last, name)
         following = self._after.get(self._last)
-        if following is not None and following != name:
+        if following == name:
+            # Forward ends with it and backward begins with it.
+            self._coming = (name, weight, None)
+        elif following is not None:
             self._coming = (following, *self._start(following))
         return weight
 

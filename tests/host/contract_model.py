@@ -266,6 +266,19 @@ class Weights:
         finally:
             forge.select()
 
+    def test_a_weight_that_lies_elsewhere_comes_to_the_device(self, forge: ForgeRoom) -> None:
+        """As with Forge's "GPU Weights" turned down: some weights lie on the CPU, and the input on the device."""
+
+        def work() -> set[str]:
+            with forge.host.open_model() as model:
+                model.prepare_training(RESIDENT, text_encoder=False)
+                elsewhere = torch.zeros(1, device="meta", dtype=torch.bfloat16)
+                read = [model.read_weight(layer, elsewhere) for layer in model.adaptable_layers()]
+                assert {weight.dtype for weight, _ in read} == {torch.bfloat16}
+                return {tensor.device.type for pair in read for tensor in pair if tensor is not None}
+
+        assert forge.run(work) == {"meta"}
+
     def test_weights_of_eight_bits_can_be_trained_on(self, forge: ForgeRoom) -> None:
         forge.select(storage="float8-e4m3fn")
 
