@@ -30,5 +30,8 @@ def work_of(
     return Work(family, family.unet, recipe, optimizer, size_px, size_px, weight_bytes, compute)
 
 
-def plan_of(family: Family = SD1, size_px: int = 512, room: Room | None = Room.of_card(8), **settings: Any) -> Plan:
+CARD_8GB = Room.of_card(8)
+
+
+def plan_of(family: Family = SD1, size_px: int = 512, room: Room | None = CARD_8GB, **settings: Any) -> Plan:
     return make_plan(work_of(family, size_px, **settings), room)
