@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,6 +37,21 @@ def _parser() -> argparse.ArgumentParser:
     steps.add_argument("--checkpointing", action="store_true")
     _add_common(steps)
     steps.set_defaults(run=_steps)
+    trainers = kinds.add_parser("trainers", help="(c) whole runs beside sd-scripts, where SD_SCRIPTS_DIR names it")
+    trainers.add_argument("--checkpoint", required=True, help="an SD 1.5 .safetensors file")
+    trainers.add_argument("--python", default=sys.executable, help="interpreter in which both sides run")
+    trainers.add_argument("--size", type=int, default=128, help="side of the picture in px")
+    trainers.add_argument("--steps", type=int, default=5)
+    trainers.add_argument("--checkpointing", action="store_true")
+    trainers.add_argument("--adapters", nargs="+", choices=tuple(ADAPTERS), default=["loha", "lokr"])
+    trainers.add_argument("--rounds", type=int, default=2)
+    trainers.set_defaults(run=_trainers)
+    scan = kinds.add_parser("scan", help="a large folder of pictures")
+    scan.add_argument("--pictures", nargs="+", type=int, default=[1000, 10000])
+    scan.set_defaults(run=_scan)
+    growth = kinds.add_parser("growth", help="step time against batch, tokens, rank and layers, with a plot")
+    growth.add_argument("--plot", type=Path, default=Path("docs/growth.png"))
+    growth.set_defaults(run=_growth)
     ways = kinds.add_parser("ways", help="measure the ways through a layer, and write the table training chooses by")
     ways.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     ways.add_argument("--rounds", type=int, default=3)
@@ -70,6 +87,37 @@ def _steps(options: argparse.Namespace) -> None:
         baselines = [IMPLEMENTATIONS[name] for name in ("frozen", *options.baselines)]
         ours, found = compare_steps(setting, baselines, options.rounds, options.folder, options.threads)
         report_steps(setting, ours, found)
+
+
+def _trainers(options: argparse.Namespace) -> None:
+    from benchmarks.trainers import Task, compare_trainers, report_trainers
+
+    scripts = os.environ.get("SD_SCRIPTS_DIR")
+    if not scripts:
+        raise SystemExit("SD_SCRIPTS_DIR names no checkout of sd-scripts.")
+    for adapter in options.adapters:
+        task = Task(adapter, options.checkpoint, options.size, options.steps, checkpointing=options.checkpointing)
+        with tempfile.TemporaryDirectory() as folder:
+            pairs = compare_trainers(task, Path(scripts), options.python, Path(folder), options.rounds)
+        report_trainers(task, pairs)
+
+
+def _scan(options: argparse.Namespace) -> None:
+    from benchmarks.scan import report_scan, time_scan
+
+    found = []
+    for pictures in options.pictures:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(time_scan(Path(folder), pictures))
+    report_scan(found)
+
+
+def _growth(options: argparse.Namespace) -> None:
+    from benchmarks.growth import measure_growth, plot_growth, report_growth
+
+    found = measure_growth(options.threads)
+    report_growth(found)
+    plot_growth(found, options.plot)
 
 
 def _ways(options: argparse.Namespace) -> None:
