@@ -1,0 +1,117 @@
+"""A run inside the host while people go on using it: Generate, Interrupt, test pictures, another program's calls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from lib_trainer.config import Recipe
+from lib_trainer.jobs import Jobs
+from lib_trainer.status import Status
+from tests.fakes.forge_room import ForgeRoom
+from tests.host.contract_runs import recipe
+from tests.host.helpers import differing, parts_of, state_of
+
+PATIENCE_S = 120
+
+
+def until(jobs: Jobs, condition: Callable[[Status], bool]) -> Status:
+    end = time.monotonic() + PATIENCE_S
+    while not condition(jobs.status()):
+        assert time.monotonic() < end, f"it did not happen in time: {jobs.status()}"
+        time.sleep(0.01)
+    return jobs.status()
+
+
+def long_recipe(pictures: Path, name: str, **changes: object) -> Recipe:
+    return recipe(pictures, name, max_train_steps=1000, algo="locon", conv_dim=0, **changes)
+
+
+@pytest.fixture
+def jobs(forge: ForgeRoom):
+    jobs = Jobs(forge.host)
+    yield jobs
+    jobs.stop(save=False)
+    jobs.wait(PATIENCE_S)
+
+
+class Watching:
+    def test_generate_waits_for_its_turn_and_draws_what_it_would_have(
+        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+    ) -> None:
+        clean, drawn = forge.clean_picture(), []
+        jobs.start(long_recipe(pictures, "busy"))
+        until(jobs, lambda status: status.step >= 1)
+        other = threading.Thread(target=lambda: drawn.append(forge.picture()))
+        other.start()
+        before = jobs.status().step
+        until(jobs, lambda status: status.step >= before + 2)
+        assert not drawn
+        jobs.stop(save=False)
+        other.join(PATIENCE_S)
+        assert drawn == [clean]
+
+    def test_interrupt_saves_and_gives_everything_back(self, forge: ForgeRoom, pictures: Path, jobs: Jobs) -> None:
+        from modules import shared
+
+        clean, state = forge.clean_picture(), state_of(parts_of(forge))
+        jobs.start(long_recipe(pictures, "interrupted"))
+        until(jobs, lambda status: status.step >= 2)
+        assert shared.state.job == "Train LoRA" and shared.state.sampling_steps == 1000
+        shared.state.interrupt()
+        status = jobs.wait(PATIENCE_S)
+        assert (status.state, status.tag) == ("stopped", "<lora:interrupted:0.8>")
+        assert differing(state, state_of(parts_of(forge))) == []
+        assert forge.picture() == clean
+        assert forge.picture(f"a photo {status.tag}") != clean
+
+    def test_test_pictures_show_what_is_learned_and_change_nothing(
+        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+    ) -> None:
+        clean = forge.clean_picture()
+        prompts = {"sample_every_n_steps": 1, "sample_prompts": "a photo --w 64 --h 64 --s 1 --l 1 --d 7"}
+        jobs.start(recipe(pictures, "shown", **prompts))
+        shown = jobs.wait(PATIENCE_S)
+        assert (shown.state, [sample.step for sample in shown.samples]) == ("done", [1, 2, 3])
+        drawn = [Image.open(sample.path).tobytes() for sample in shown.samples]
+        assert len({clean, *drawn}) == 4
+        assert forge.picture() == clean
+        jobs.start(recipe(pictures, "unshown"))
+        assert _same(shown.path, jobs.wait(PATIENCE_S).path)
+
+    def test_a_stopped_run_goes_on_and_ends_as_if_it_never_had(
+        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+    ) -> None:
+        jobs.start(recipe(pictures, "whole", max_train_steps=6))
+        whole = jobs.wait(PATIENCE_S).path
+        run_id = jobs.start(recipe(pictures, "broken", max_train_steps=6))
+        until(jobs, lambda status: status.step >= 2)
+        jobs.stop(save=True)
+        assert jobs.wait(PATIENCE_S).state in ("stopped", "done")
+        if jobs.past()[0].state == "stopped":
+            jobs.resume_run(run_id)
+            assert jobs.wait(PATIENCE_S).state == "done"
+        assert _same(whole, jobs.status().path)
+
+    def test_a_picture_may_be_drawn_between_two_lives(self, forge: ForgeRoom, pictures: Path, jobs: Jobs) -> None:
+        run_id = jobs.start(long_recipe(pictures, "lives"))
+        until(jobs, lambda status: status.step >= 1)
+        jobs.pause()
+        until(jobs, lambda status: status.kept_step >= 1)
+        jobs.stop(save=True)
+        stopped = jobs.wait(PATIENCE_S)
+        assert forge.picture(f"a photo {stopped.tag}") != forge.clean_picture()
+        jobs.resume_run(run_id)
+        assert until(jobs, lambda status: status.step > stopped.step).state == "training"
+
+
+def _same(one: Path, other: Path) -> bool:
+    left, right = load_file(one), load_file(other)
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
