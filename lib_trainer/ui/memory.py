@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 UNKNOWN = "Memory: known as soon as a checkpoint is loaded. Training loads it, or make a picture first."
 _GIB = 2**30
+# Smaller parts are no more than a line in the bar.
+_SHOWN_BYTES = 0.03 * _GIB
 
 
 def show_memory(host: Host, given: Mapping[str, Any]) -> str:
@@ -38,7 +40,9 @@ def show_plan_bar(plan: Plan) -> str:
 
     room_bytes = plan.room.total_bytes if plan.room else 0
     scale = max(plan.total_bytes, room_bytes)
-    parts = "".join(_part(name, size, scale) for name, size in plan.named_parts.items() if size > 0)
+    shown = {name: size for name, size in plan.named_parts.items() if size >= _SHOWN_BYTES}
+    parts = "".join(_part(name, size, scale) for name, size in shown.items())
+    legend = "".join(_label(name, size) for name, size in shown.items())
     of_room = f" of {room_bytes / _GIB:.1f} GB" if room_bytes else " GB"
     savings = "; ".join(describe_savings(plan))
     told = f": {escape(savings)}." if savings else "."
@@ -46,14 +50,21 @@ def show_plan_bar(plan: Plan) -> str:
     if not plan.fits:
         lines += f'<p class="wrong">This will probably not fit. {escape(what_would_help(plan))}</p>'
     state = "" if plan.fits else " over"
-    return f'<div class="train-lora-memory{state}"><div class="parts">{parts}</div>{lines}</div>'
+    return f'<div class="train-lora-memory{state}"><div class="parts">{parts}</div><p class="legend">{legend}</p>{lines}</div>'
 
 
 def _part(name: str, size: int, scale: int) -> str:
-    label = f"{name}: {size / _GIB:.2f} GB"
-    key = name.removeprefix("the ").removeprefix("its ").split()[0]
-    width = 100 * size / scale
-    return f'<div class="{escape(key)}" style="width: {width:.2f}%" title="{escape(label)}"></div>'
+    title = f"{name}: {size / _GIB:.2f} GB"
+    return f'<div class="{_key(name)}" style="width: {100 * size / scale:.2f}%" title="{escape(title)}"></div>'
+
+
+def _label(name: str, size: int) -> str:
+    return f'<span><i class="{_key(name)}"></i>{escape(name.removeprefix("the "))} {size / _GIB:.1f}</span>'
+
+
+def _key(name: str) -> str:
+    """What style.css calls a part: its first telling word."""
+    return escape(name.removeprefix("the ").removeprefix("its ").split()[0])
 
 
 def _sentence(text: str) -> str:
