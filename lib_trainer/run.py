@@ -19,6 +19,7 @@ from lib_trainer.dataset.cache import cache_latents, cache_texts
 from lib_trainer.dataset.fingerprint import fingerprint
 from lib_trainer.dataset.scan import Scan, scan_folder
 from lib_trainer.dataset.schedule import Schedule
+from lib_trainer.dataset.stores import prune_cache
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.events import Begun, Event, Finished, Notice, Progress, Step, StopRequested, Wish
 from lib_trainer.history import SAMPLE_DIR, STATE_FILE
@@ -108,6 +109,8 @@ def _train(
     recipe = plan.recipe
     trains_text = recipe.training.text_encoder_lr > 0
     folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
+    if folder:
+        prune_cache(folder)
     latents = yield from cache_latents(Schedule(scan, recipe), model, folder)
     texts = (
         None if trains_text else (yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder))

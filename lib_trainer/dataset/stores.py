@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from lib_trainer.disk import replace_file
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import CheckpointInfo, TextCond
 
+UNUSED_DAYS = 60.0
 # Goes into every key: raise it when the same input would be encoded differently.
 _FORMAT_VERSION = 1
 _CHECKSUM = "crc32"
@@ -77,9 +81,24 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     """The tensors in a file of `write_tensors`; None where it is missing, damaged or not readable."""
     try:
         tensors = safetensors.torch.load(path.read_bytes())
+        # What is used stays: see `prune_cache`. A cache that may only be read is used all the same.
+        with suppress(OSError):
+            os.utime(path)
         return tensors if int(tensors.pop(_CHECKSUM)) == _checksum(tensors) else None
     except (OSError, SafetensorError, LookupError, ValueError, RuntimeError):
         return None
+
+
+def prune_cache(folder: Path, unused_days: float = UNUSED_DAYS) -> int:
+    """Removes what no run has read for so many days; how many files that were."""
+    before, removed = time.time() - unused_days * 86400, 0
+    for kind in ("latents", "texts"):
+        for path in (folder / kind).glob("*/*.safetensors"):
+            with suppress(OSError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    removed += 1
+    return removed
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

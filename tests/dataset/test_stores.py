@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from lib_trainer.dataset import stores
-from lib_trainer.dataset.stores import LatentStore, TextStore, entry_path, read_tensors, write_tensors
+from lib_trainer.dataset.stores import LatentStore, TextStore, entry_path, prune_cache, read_tensors, write_tensors
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import CheckpointInfo
 
+PLACES = (("latents", "a.safetensors"), ("texts", "b.safetensors"), ("latents", "c.safetensors"))
 TENSORS = {"latents": torch.arange(16.0).reshape(4, 2, 2), "size": torch.ones(6)}
 
 
@@ -74,3 +75,14 @@ def test_files_are_read_when_they_are_needed(tmp_path):
     latents, size = store.read(0, 1)
     assert torch.equal(latents, TENSORS["latents"])
     assert torch.equal(size, TENSORS["size"])
+
+
+def test_what_no_run_has_read_for_long_is_removed_and_nothing_else(tmp_path):
+    kept, used, unused = (tmp_path / kind / "ab" / name for kind, name in PLACES)
+    for path in (kept, used, unused, tmp_path / "runs" / "ab" / "state.safetensors"):
+        write_tensors(path, TENSORS)
+        os.utime(path, (0, 0) if path != kept else None)
+    assert read_tensors(used) is not None
+    assert prune_cache(tmp_path, unused_days=30) == 1
+    assert [path.exists() for path in (kept, used, unused)] == [True, True, False]
+    assert (tmp_path / "runs" / "ab" / "state.safetensors").exists()
