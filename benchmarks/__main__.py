@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     layers = kinds.add_parser("layers", help="(a) adapted layers alone")
     layers.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
     layers.add_argument("--size", type=int, default=0, help="side of the pictures in px; the family's own if 0")
+    layers.add_argument("--heaviest", type=int, default=0, help="only so many shapes; all if 0")
     _add_common(layers)
     layers.set_defaults(run=_layers)
     steps = kinds.add_parser("steps", help="(b) and (d) whole training steps, and the bytes they take")
@@ -74,7 +75,14 @@ def _layers(options: argparse.Namespace) -> None:
     for adapter in options.adapters:
         baselines = [IMPLEMENTATIONS[name] for name in options.baselines]
         found = compare_layers(
-            options.family, size, adapter, baselines, options.rounds, options.folder, options.threads
+            options.family,
+            size,
+            adapter,
+            baselines,
+            options.rounds,
+            options.folder,
+            options.threads,
+            options.heaviest,
         )
         report_layers(adapter, options.family, size, found)
 

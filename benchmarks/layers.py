@@ -34,11 +34,13 @@ def compare_layers(
     rounds: int,
     folder: Path,
     threads: int,
+    heaviest: int = 0,
 ) -> list[Comparison]:
-    """Every shape of the family's UNet against every baseline, in pairs."""
-    shapes, found = shapes_of(FAMILIES[family], size_px), []
+    """Every shape of the family's UNet against every baseline, in pairs; the `heaviest` if it is not 0."""
+    found: list[Comparison] = []
+    shapes = heaviest_first(family, size_px)[: heaviest or None]
     with workers([OURS, *baselines], folder, threads) as (ours, *others):
-        for number, (shape, count) in enumerate(sorted(shapes.items(), key=lambda item: -_weight(*item)), start=1):
+        for number, (shape, count) in enumerate(shapes, start=1):
             _load(ours, shape, adapter)
             for other in others:
                 found.append(
@@ -49,9 +51,20 @@ def compare_layers(
     return found
 
 
+def heaviest_first(family: str, size_px: int) -> list[tuple[Shape, int]]:
+    """Shapes and how often each occurs, those with the most multiply-adds first."""
+    shapes = shapes_of(FAMILIES[family], size_px).items()
+    return sorted(shapes, key=lambda item: -item[0].multiply_adds * item[1])
+
+
 def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Comparison]) -> None:
     """A line a baseline: the whole, weighted by occurrence, and the least of the single shapes."""
-    say(f"\n{adapter}, the adapted layers of {FAMILIES[family].label} at {size_px} px, forward and backward\n")
+    say(f"\n{adapter}, the adapted layers of {FAMILIES[family].label} at {size_px} px, forward and backward")
+    everything = heaviest_first(family, size_px)
+    measured = {item.shape for item in found}
+    share = sum(shape.multiply_adds * count for shape, count in everything if shape in measured)
+    share /= sum(shape.multiply_adds * count for shape, count in everything)
+    say(f"({len(measured)} of {len(everything)} shapes, {share:.1%} of their multiply-adds)\n")
     rows = []
     for baseline in dict.fromkeys(item.baseline for item in found):
         mine = [item for item in found if item.baseline == baseline]
@@ -60,10 +73,6 @@ def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Compa
         least = f"{worst.ratios} at {worst.shape}"
         rows.append([baseline.name, str(whole), f"{whole.ours_s:.2f}", f"{whole.theirs_s:.2f}", least])
     say(table(["beside ours", "times as long", "ours, s", "theirs, s", "least of any shape"], rows))
-
-
-def _weight(shape: Shape, count: int) -> int:
-    return shape.multiply_adds * count
 
 
 def _load(worker: Worker, shape: Shape, adapter: str) -> None:

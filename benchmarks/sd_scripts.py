@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lib_trainer.training.diffusion import add_noise, draw_noise, draw_timesteps
 
@@ -40,7 +41,7 @@ def main(folder: Path, seed: int, result: Path, arguments: list[str]) -> None:
     accelerate.Accelerator.backward = noted_backward
     DiagonalGaussianDistribution.sample = lambda distribution, generator=None: distribution.mode()
     train_util.get_noise_noisy_latents_and_timesteps = _our_draws(seed)
-    torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: ends.append(time.process_time()))
+    register_optimizer_step_post_hook(lambda *_: ends.append(time.process_time()))
     runpy.run_path(sys.argv[0], run_name="__main__")
     result.write_text(json.dumps({"losses": losses, "ends": ends}))
 

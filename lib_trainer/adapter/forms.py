@@ -20,7 +20,7 @@ from lib_trainer.adapter.functional import Gradients, Operation, ReadWeight, Ten
 AddRows = Callable[[Tensor, Tensors, slice], Tensor]
 # Of a linear layer's W + ΔW so many numbers are built at a time: they stay in a processor's cache, and the memory is
 # used again instead of being asked for anew.
-_NUMBERS_AT_ONCE = 2**21
+_NUMBERS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)

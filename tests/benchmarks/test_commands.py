@@ -1,0 +1,80 @@
+"""Whole commands on the least they can run on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("diffusers")
+pytest.importorskip("lycoris")
+from benchmarks.cases import ADAPTERS, OURS, Implementation
+from benchmarks.growth import Growth, plot_growth
+from benchmarks.loads import LayerLoad
+from benchmarks.processes import WorkerDied, workers
+from benchmarks.scan import time_scan
+from benchmarks.trainers import Task, arguments
+from lib_trainer.adapter.functional import Operation
+from lib_trainer.adapter.ways import TABLE, way_for
+
+INSTALLED = Implementation("lycoris-4.1.3", "lycoris")
+TASK = {
+    "operation": asdict(Operation((32, 48))),
+    "adapter": asdict(ADAPTERS["loha"]),
+    "x_shape": [1, 6, 48],
+}
+
+
+def test_two_processes_answer_in_turn(tmp_path: Path) -> None:
+    with workers([OURS, INSTALLED], tmp_path, 1) as pair:
+        for worker in pair:
+            assert worker.ask(load="layer", **TASK) == worker.implementation.name
+            assert worker.ask(time=2) > 0
+        ours, theirs = (worker.ask(memory=True) for worker in pair)
+        # The input is known beforehand and the factors are not of the step: nothing waits for backward.
+        assert ours["kept_bytes"] == 0 < theirs["kept_bytes"]
+        with pytest.raises(WorkerDied):
+            pair[0].ask(load="nothing of that name")
+
+
+@pytest.mark.skipif(version("lycoris-lora") < "4", reason="LyCORIS before 4 computes W + ΔW − W")
+@pytest.mark.parametrize("adapter", list(ADAPTERS))
+def test_both_sides_compute_the_same(adapter: str) -> None:
+    task = {**TASK, "adapter": asdict(ADAPTERS[adapter])}
+    found = []
+    for maker in ("ours", "lycoris"):
+        load = LayerLoad(maker, task)
+        load.run()
+        found.append(load._x.grad)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_a_scan_is_timed_and_its_memory_grows_with_names_alone(tmp_path: Path) -> None:
+    found = time_scan(tmp_path, 50)
+    assert found.pictures == 50 and found.seconds < 5
+    assert found.peak_bytes / found.pictures < 10_000
+
+
+def test_the_plot_shows_every_curve(tmp_path: Path) -> None:
+    curves = [Growth("batch", who, (1, 2, 4), (0.1, 0.2, 0.4 + bonus)) for who, bonus in (("loha", 0.1), ("lokr", 0.0))]
+    assert curves[1].slope == pytest.approx(1.0)
+    plot_growth(curves, tmp_path / "plot.png")
+    colours = {colour for _, colour in Image.open(tmp_path / "plot.png").getcolors(100_000)}
+    assert {(0xC0, 0x39, 0x2B), (0x24, 0x71, 0xA3)} <= colours
+
+
+def test_sd_scripts_is_asked_for_the_same_adapter(tmp_path: Path) -> None:
+    asked = arguments(Task("lokr", "model.safetensors"), tmp_path)
+    assert {"--network_dim=64", "--learning_rate=0.0001", "algo=lokr", "factor=8", "conv_dim=64"} <= set(asked)
+
+
+def test_the_table_of_ways_answers_for_a_layer_that_it_holds() -> None:
+    assert TABLE.is_file()
+    thin = {"w1": torch.empty(8, 8), "w2_a": torch.empty(160, 64), "w2_b": torch.empty(64, 160)}
+    assert way_for("lokr", thin, Operation((1280, 1280)), (1, 1280), "cpu", precise=True) == "chained"
+    full = {"w1": torch.empty(8, 8), "w2": torch.empty(640, 80)}
+    assert way_for("lokr", full, Operation((5120, 640)), (1, 1024, 640), "cpu", precise=True) == "factored"
