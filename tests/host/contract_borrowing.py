@@ -62,10 +62,13 @@ class Borrowing:
             assert torch.isfinite(gradient).all(), name
             assert gradient.abs().max() > 0, name
         for placement, gradients_there in zip(savings, saving, strict=True):
-            # Rounded to 8 bits, a weight is off by a hundredth, and the errors of many layers add up.
-            worst = 0.3 if placement.int8 else 1e-4
+            if placement.int8:
+                # Rounded to 8 bits, a weight is off by a hundredth, and the errors of many layers add up.
+                whole, rounded = (torch.cat([g[name].flatten() for name in plain]) for g in (plain, gradients_there))
+                assert 1e-5 < (rounded - whole).norm() / whole.norm() < 0.1
+                continue
             for name, gradient in plain.items():
-                assert relative_error(gradients_there[name], gradient) < worst, (name, placement)
+                assert relative_error(gradients_there[name], gradient) < 1e-4, (name, placement)
 
     def test_gradients_reach_the_text_encoders(self, forge: ForgeRoom) -> None:
         def work() -> dict[str, float]:
