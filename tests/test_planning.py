@@ -53,7 +53,8 @@ def test_a_budget_is_kept_to_wherever_it_is_trained() -> None:
 
 def test_a_budget_that_cannot_be_met_says_what_it_takes_and_what_would_help() -> None:
     plan = plan_of(SDXL, 1024, Room.of_card(3), adapter=FACE)
-    with pytest.raises(UserError, match=r"at least 2\.\d GB, and 2\.2 GB can be had; the largest part is the") as caught:
+    words = r"at least 2\.\d GB, and 2\.2 GB can be had; the largest part is the"
+    with pytest.raises(UserError, match=words) as caught:
         require_fit(plan)
     assert "rank" in caught.value.hint or "px" in caught.value.hint
     rank = int(caught.value.hint.partition("rank ")[2].rstrip("."))

@@ -50,7 +50,8 @@ def show_plan_bar(plan: Plan) -> str:
     if not plan.fits:
         lines += f'<p class="wrong">This will probably not fit. {escape(what_would_help(plan))}</p>'
     state = "" if plan.fits else " over"
-    return f'<div class="train-lora-memory{state}"><div class="parts">{parts}</div><p class="legend">{legend}</p>{lines}</div>'
+    bar = f'<div class="parts">{parts}</div><p class="legend">{legend}</p>'
+    return f'<div class="train-lora-memory{state}">{bar}{lines}</div>'
 
 
 def _part(name: str, size: int, scale: int) -> str:

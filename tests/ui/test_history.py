@@ -33,29 +33,29 @@ def test_a_past_run_is_listed_shown_and_used_again(page, pictures):  # noqa: F81
 
 
 def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
-    page = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
-    page.train(train_data_dir=pictures)
-    page.jobs.stop(save=False)
-    page.jobs.wait(5)
-    line = lines(page)[0]
-    assert "stopped" in line and "begins anew" in page.actions.history.look(line)
-    choice, *_ = page.actions.history.resume(line)
-    assert page.jobs.status().live and choice["value"].endswith(page.jobs.status().id)
-    refused = page.actions.history.remove(choice["value"])
+    tab = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
+    tab.train(train_data_dir=pictures)
+    tab.jobs.stop(save=False)
+    tab.jobs.wait(5)
+    line = lines(tab)[0]
+    assert "stopped" in line and "begins anew" in tab.actions.history.look(line)
+    choice, *_ = tab.actions.history.resume(line)
+    assert tab.jobs.status().live and choice["value"].endswith(tab.jobs.status().id)
+    refused = tab.actions.history.remove(choice["value"])
     assert "under way" in refused[1]
-    page.jobs.stop(save=False)
-    page.jobs.wait(5)
+    tab.jobs.stop(save=False)
+    tab.jobs.wait(5)
 
 
 def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa: F811
-    page = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
-    page.train(train_data_dir=pictures)
-    page.train(train_data_dir=pictures, output_name="anna")
-    assert [waiting.name for waiting in page.jobs.status().queue] == ["anna"]
-    page.actions.history.remove(next(line for line in lines(page) if line.startswith("anna")))
-    assert page.jobs.status().queue == ()
-    page.jobs.stop(save=False)
-    page.jobs.wait(5)
+    tab = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
+    tab.train(train_data_dir=pictures)
+    tab.train(train_data_dir=pictures, output_name="anna")
+    assert [waiting.name for waiting in tab.jobs.status().queue] == ["anna"]
+    tab.actions.history.remove(next(line for line in lines(tab) if line.startswith("anna")))
+    assert tab.jobs.status().queue == ()
+    tab.jobs.stop(save=False)
+    tab.jobs.wait(5)
 
 
 @pytest.mark.parametrize("chosen", [None, "", "jeff · done · 20260101-000000-abcdef"])
