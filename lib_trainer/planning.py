@@ -91,10 +91,15 @@ def room_of(outlook: Outlook, recipe: Recipe) -> Room | None:
 
 def describe_plan(plan: Plan) -> str:
     """`Memory: 6.1 of 7.2 GB. 42 of 87 blocks are computed twice; the weights are stored in 8 bits.`"""
-    total = f"Memory: about {plan.total_bytes / GIB:.1f}"
+    total = f"Memory: about {show_gib(plan.total_bytes)}"
     room = f" of {plan.room.total_bytes / GIB:.1f} GB." if plan.room else " GB."
     savings = "; ".join(describe_savings(plan))
     return f"{total}{room} {savings[:1].upper()}{savings[1:]}." if savings else f"{total}{room}"
+
+
+def show_gib(size_bytes: int) -> str:
+    """`6.1`, or `0.03` for little, in GiB."""
+    return f"{size_bytes / GIB:.1f}" if size_bytes >= GIB else f"{size_bytes / GIB:.2f}"
 
 
 def describe_savings(plan: Plan) -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNKNOWN = "Memory: known as soon as a checkpoint is loaded. Training loads it, or make a picture first."
 _GIB = 2**30
 # Smaller parts are no more than a line in the bar.
-_SHOWN_BYTES = 0.03 * _GIB
+_SHOWN_SHARE = 0.005
 
 
 def show_memory(host: Host, given: Mapping[str, Any]) -> str:
@@ -36,17 +36,17 @@ def show_memory(host: Host, given: Mapping[str, Any]) -> str:
 
 
 def show_plan_bar(plan: Plan) -> str:
-    from lib_trainer.planning import describe_savings, what_would_help
+    from lib_trainer.planning import describe_savings, show_gib, what_would_help
 
     room_bytes = plan.room.total_bytes if plan.room else 0
     scale = max(plan.total_bytes, room_bytes)
-    shown = {name: size for name, size in plan.named_parts.items() if size >= _SHOWN_BYTES}
+    shown = {name: size for name, size in plan.named_parts.items() if size >= _SHOWN_SHARE * scale}
     parts = "".join(_part(name, size, scale) for name, size in shown.items())
-    legend = "".join(_label(name, size) for name, size in shown.items())
+    legend = "".join(_label(name, show_gib(size)) for name, size in shown.items())
     of_room = f" of {room_bytes / _GIB:.1f} GB" if room_bytes else " GB"
     savings = "; ".join(describe_savings(plan))
     told = f": {escape(savings)}." if savings else "."
-    lines = f"<p><b>{plan.total_bytes / _GIB:.1f}{of_room}</b> of memory{told}</p>"
+    lines = f"<p><b>{show_gib(plan.total_bytes)}{of_room}</b> of memory{told}</p>"
     if not plan.fits:
         lines += f'<p class="wrong">This will probably not fit. {escape(what_would_help(plan))}</p>'
     state = "" if plan.fits else " over"
@@ -59,8 +59,8 @@ def _part(name: str, size: int, scale: int) -> str:
     return f'<div class="{_key(name)}" style="width: {100 * size / scale:.2f}%" title="{escape(title)}"></div>'
 
 
-def _label(name: str, size: int) -> str:
-    return f'<span><i class="{_key(name)}"></i>{escape(name.removeprefix("the "))} {size / _GIB:.1f}</span>'
+def _label(name: str, size: str) -> str:
+    return f'<span><i class="{_key(name)}"></i>{escape(name.removeprefix("the "))} {size}</span>'
 
 
 def _key(name: str) -> str:
