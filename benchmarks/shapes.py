@@ -13,26 +13,11 @@ from torch import nn
 
 from lib_trainer.adapter.attach import operation_of
 from lib_trainer.adapter.functional import Operation
-from lib_trainer.families import SD1, SDXL, Family
+from lib_trainer.families import SDXL, Family
+from lib_trainer.host.standalone_empty import build_unet
 from lib_trainer.host.standalone_model import unet_layers
 
 _TOKENS = 77
-# What sets SDXL's UNet apart from diffusers' defaults, which are SD 1.5's.
-_CONFIGS: dict[Family, dict[str, Any]] = {
-    SD1: {"cross_attention_dim": 768},
-    SDXL: {
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -69,10 +54,10 @@ class Shape:
         return f"{shown} · {'×'.join(map(str, places))}"
 
 
-def build_unet(family: Family, device: str) -> UNet2DConditionModel:
+def frozen_unet(family: Family, device: str) -> UNet2DConditionModel:
     """The family's UNet at full size; on `meta` without contents."""
     with torch.device(device):
-        return UNet2DConditionModel(**_CONFIGS[family]).requires_grad_(False)
+        return build_unet(family.unet, torch.float32).requires_grad_(False)
 
 
 def unet_inputs(family: Family, size_px: int, batch: int, device: str) -> dict[str, Any]:
@@ -94,7 +79,7 @@ def unet_inputs(family: Family, size_px: int, batch: int, device: str) -> dict[s
 
 def shapes_of(family: Family, size_px: int, batch: int = 1) -> Counter[Shape]:
     """How often each adapted layer occurs in one pass of the UNet over square pictures."""
-    unet, seen = build_unet(family, "meta"), Counter()
+    unet, seen = frozen_unet(family, "meta"), Counter()
 
     def counting(operation: Operation) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, inputs: Any, _output: Any) -> None:

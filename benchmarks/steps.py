@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.makers import MAKERS, make_lively
 from benchmarks.memory import measured_memory
-from benchmarks.shapes import build_unet, unet_inputs
+from benchmarks.shapes import frozen_unet, unet_inputs
 from lib_trainer.adapter.attach import operation_of
 from lib_trainer.config import AdapterConfig
 from lib_trainer.families import FAMILIES
@@ -29,7 +29,7 @@ class StepLoad:
     def __init__(self, maker: str, task: dict[str, Any]) -> None:
         torch.manual_seed(0)
         family, config = FAMILIES[task["family"]], AdapterConfig(**task["adapter"])
-        self._unet = build_unet(family, "cpu")
+        self._unet = frozen_unet(family, "cpu")
         if task["checkpointing"]:
             self._unet.train().enable_gradient_checkpointing()
         self._inputs = unet_inputs(family, task["size_px"], task["batch"], "cpu")

@@ -24,13 +24,16 @@ _HALF_BYTES = 2
 _SMALLER_SIZES_PX = (1024, 896, 768, 640, 512)
 
 
-def planned(model: HostModel, recipe: Recipe, scan: Scan) -> Generator[Event, None, Plan]:
+def planned(model: HostModel, recipe: Recipe, scan: Scan, *, settled: bool) -> Generator[Event, None, Plan]:
     """The plan of a run on a borrowed model, told as an event.
+
+    Args:
+        settled: the run goes on, and takes its steps as before however much memory there is now.
 
     Raises:
         UserError: for a budget of the recipe that cannot be met. Where the room was measured it is tried.
     """
-    plan = plan_run(model.outlook(), recipe, Schedule(scan, recipe).buckets, model.device)
+    plan = plan_run(model.outlook(), recipe, Schedule(scan, recipe).buckets, model.device, settled=settled)
     if recipe.training.vram_budget_gb:
         require_fit(plan)
     room_bytes = plan.room.total_bytes if plan.room else 0
@@ -39,12 +42,18 @@ def planned(model: HostModel, recipe: Recipe, scan: Scan) -> Generator[Event, No
 
 
 def plan_run(
-    outlook: Outlook, recipe: Recipe, sizes: Iterable[Bucket | tuple[int, int]], device: torch.device
+    outlook: Outlook,
+    recipe: Recipe,
+    sizes: Iterable[Bucket | tuple[int, int]],
+    device: torch.device,
+    *,
+    settled: bool = False,
 ) -> Plan:
     """The plan for pictures of these sizes, of which the largest decides.
 
     Args:
         device: where it is trained.
+        settled: see `make_plan`.
     """
     pairs = [(size.width_px, size.height_px) if isinstance(size, Bucket) else size for size in sizes]
     width_px, height_px = max(pairs, key=lambda pair: pair[0] * pair[1])
@@ -61,7 +70,8 @@ def plan_run(
         compute=compute_dtype(training.mixed_precision, device),
     )
     eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"
-    return make_plan(work, room_of(outlook, recipe), dense=outlook.is_dense, eight_bit=eight_bit)
+    room = room_of(outlook, recipe)
+    return make_plan(work, room, dense=outlook.is_dense, eight_bit=eight_bit, settled=settled)
 
 
 def plan_from_outlook(outlook: Outlook, recipe: Recipe) -> Plan:

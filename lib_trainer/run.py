@@ -51,8 +51,8 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     recipe.check()
     target = _free_target(host, recipe)
     sample_requests(recipe)
-    if folder:
-        recipe = recipe.with_values(kept_settings(folder / STATE_FILE))
+    kept = kept_settings(folder / STATE_FILE) if folder else {}
+    recipe = recipe.with_values(kept)
     scan = scan_folder(recipe.dataset)
     for skipped in scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
@@ -61,7 +61,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     saved: list[Path] = []
     try:
         with explained_shortage(None), host.open_model() as model:
-            outcome = yield from _train(host, model, recipe, scan, Places(target, folder, saved))
+            outcome = yield from _train(host, model, recipe, scan, Places(target, folder, saved, goes_on=bool(kept)))
     finally:
         # Copies on the way stay, however the run ends, and must not show as the older ones of that name.
         for path in saved:
@@ -93,11 +93,13 @@ class Places:
         target: the adapter file.
         folder: of the run; see `run`.
         saved: the adapter files that were written so far, filled as they come.
+        goes_on: an earlier life of the run has left something in the folder.
     """
 
     target: Path
     folder: Path | None
     saved: list[Path]
+    goes_on: bool
 
 
 def _train(
@@ -105,7 +107,7 @@ def _train(
 ) -> Generator[Event, Wish | None, _Outcome]:
     """Everything that happens while the model is borrowed."""
     _require_trainable_schedule(model)
-    plan = yield from planned(model, recipe, scan)
+    plan = yield from planned(model, recipe, scan, settled=places.goes_on)
     recipe = plan.recipe
     trains_text = recipe.training.text_encoder_lr > 0
     folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None

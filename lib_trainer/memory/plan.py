@@ -55,8 +55,7 @@ class Plan:
     Attributes:
         room: None where nobody knows how much there is, as on a CPU: then the recipe is taken at its word.
         blocks: how many could be recomputed.
-        dense, eight_bit: what it was made with; see `make_plan`.
-        can_go_lower: a smaller plan exists.
+        dense, eight_bit, settled: what it was made with; see `make_plan`.
     """
 
     work: Work
@@ -66,7 +65,7 @@ class Plan:
     blocks: int
     dense: bool = True
     eight_bit: bool = True
-    can_go_lower: bool = False
+    settled: bool = False
 
     @property
     def named_parts(self) -> dict[str, int]:
@@ -84,11 +83,11 @@ class Plan:
 
     def again(self, work: Work) -> Plan:
         """The plan for other work in the same room."""
-        return make_plan(work, self.room, dense=self.dense, eight_bit=self.eight_bit)
+        return make_plan(work, self.room, dense=self.dense, eight_bit=self.eight_bit, settled=self.settled)
 
     def in_room(self, room: Room) -> Plan:
         """The plan for the same work in other room."""
-        return make_plan(self.work, room, dense=self.dense, eight_bit=self.eight_bit)
+        return make_plan(self.work, room, dense=self.dense, eight_bit=self.eight_bit, settled=self.settled)
 
     @property
     def total_bytes(self) -> int:
@@ -123,7 +122,9 @@ class Plan:
         return replace(self.work.recipe, training=changed)
 
 
-def make_plan(work: Work, room: Room | None, *, dense: bool = True, eight_bit: bool = True) -> Plan:
+def make_plan(
+    work: Work, room: Room | None, *, dense: bool = True, eight_bit: bool = True, settled: bool = False
+) -> Plan:
     """The plan that fits `room` at the least cost, or the smallest one if none does.
 
     Savings are added in the order of what they cost in speed and quality, until everything fits with all blocks
@@ -132,14 +133,15 @@ def make_plan(work: Work, room: Room | None, *, dense: bool = True, eight_bit: b
     Args:
         dense: the host's weights are plain numbers, so that they can be stored in 8 bits or streamed.
         eight_bit: 8-bit optimizers can be had.
+        settled: steps are taken as the recipe says, as in the run's earlier life; only where the model lies is planned.
     """
-    search = _Search(work, room, dense=dense, eight_bit=eight_bit)
+    search = _Search(work, room, dense=dense, eight_bit=eight_bit, settled=settled)
     return search.literal() if room is None else search.cheapest()
 
 
 class _Search:
-    def __init__(self, work: Work, room: Room | None, *, dense: bool, eight_bit: bool) -> None:
-        self.work, self.room, self.dense, self.eight_bit = work, room, dense, eight_bit
+    def __init__(self, work: Work, room: Room | None, *, dense: bool, eight_bit: bool, settled: bool) -> None:
+        self.work, self.room, self.dense, self.eight_bit, self.settled = work, room, dense, eight_bit, settled
         self.blocks = sum(part.recomputable for part in all_stretches(work))
         training = work.recipe.training
         self.wished = Savings(
@@ -161,18 +163,18 @@ class _Search:
         if fitting is None:
             return self._plan(min(rungs, key=lambda savings: self._plan(savings).total_bytes))
         savings = self._without_the_needless(rungs[fitting])
-        plan = self._plan(self._with_the_least_recomputed(savings))
-        return replace(plan, can_go_lower=plan.total_bytes > min(self._plan(rung).total_bytes for rung in rungs))
+        return self._plan(self._with_the_least_recomputed(savings))
 
     def _ladder(self) -> Iterator[Savings]:
         """Ever smaller steps; each adds one saving to those before."""
         savings = replace(self.wished, recomputed=self.blocks)
         yield savings
-        if savings.optimizer == "AdamW" and self.eight_bit:
+        if savings.optimizer == "AdamW" and self.eight_bit and not self.settled:
             savings = replace(savings, optimizer="AdamW8bit")
             yield savings
         training = self.work.recipe.training
-        if not savings.fused and training.gradient_accumulation_steps == 1 and savings.optimizer != "Prodigy":
+        can_fuse = training.gradient_accumulation_steps == 1 and savings.optimizer != "Prodigy"
+        if can_fuse and not savings.fused and not self.settled:
             savings = replace(savings, fused=True)
             yield savings
         if self.dense:
@@ -183,7 +185,7 @@ class _Search:
             for step in range(1, round(1 / _STREAM_STEP) + 1):
                 savings = replace(savings, streamed=step * _STREAM_STEP)
                 yield savings
-        while savings.batch > 1:
+        while savings.batch > 1 and not self.settled:
             # Passes that are summed up need their gradients kept.
             savings = replace(savings, batch=_largest_divisor(savings.batch), fused=False)
             yield savings
@@ -216,7 +218,7 @@ class _Search:
 
     def _plan(self, savings: Savings) -> Plan:
         parts = predict(self.work, savings)
-        return Plan(self.work, savings, parts, self.room, self.blocks, self.dense, self.eight_bit)
+        return Plan(self.work, savings, parts, self.room, self.blocks, self.dense, self.eight_bit, self.settled)
 
 
 def _largest_divisor(number: int) -> int:

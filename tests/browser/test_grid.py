@@ -19,7 +19,6 @@ pytest.importorskip("playwright")
 import gradio as gr
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from lib_trainer.access import Access
 from lib_trainer.adapter.copying import copy_adapter
@@ -28,9 +27,9 @@ from lib_trainer.host.standalone import StandaloneHost
 from lib_trainer.jobs import Jobs
 from lib_trainer.preview.studio import Studio
 from lib_trainer.ui.page import open_page
+from tests.browser.conftest import CHROMIUM
 from tests.host.helpers import LOHA, learned_adapter
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 SLOW_MS = 60_000
 PROMPT, CELLS = "#train_lora_prompt textarea", "#train_lora_sheet [data-cell]"
 
@@ -73,16 +72,6 @@ def site(tmp_path_factory):
     site = Site(tmp_path_factory.mktemp("site"))
     yield site
     site.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as api:
-        chromium = api.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

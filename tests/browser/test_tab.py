@@ -15,15 +15,14 @@ pytest.importorskip("gradio")
 pytest.importorskip("playwright")
 
 import gradio as gr
-from playwright.sync_api import sync_playwright
 
 from lib_trainer.access import Access
 from lib_trainer.jobs import Jobs
 from lib_trainer.ui.tab import build
 from lib_trainer.web.router import make_router
+from tests.browser.conftest import CHROMIUM
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 ROOT = Path(__file__).parents[2]
 FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
 NAME = "#train_lora_output_name textarea, #train_lora_output_name input"
@@ -69,16 +68,6 @@ class Site:
         self.jobs.stop(save=False)
         self.jobs.wait(5)
         self._outer.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as api:
-        chromium = api.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

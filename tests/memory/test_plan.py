@@ -121,6 +121,16 @@ def test_steps_within_backward_are_left_out_where_they_cannot_be(forbidden: dict
         assert not plan.savings.fused
 
 
+def test_a_run_that_goes_on_takes_its_steps_as_before_however_little_room_there_is() -> None:
+    """Another batch, optimizer or way of stepping would be another run, and its kept state would not fit."""
+    work = work_of(SDXL, 1024, optimizer="AdamW", train_batch_size=4)
+    for gb in (24, 12, 8, 6, 4):
+        plan = make_plan(work, Room.of_card(gb), settled=True)
+        assert plan.recipe == work.recipe
+        assert plan.again(work).recipe == work.recipe
+    assert plan.savings.streamed and plan.savings.int8_base and plan.savings.recomputed
+
+
 def test_a_trained_text_encoder_is_counted() -> None:
     alone, both = (plan_of(SDXL, 1024, Room.of_card(24), text_encoder_lr=rate) for rate in (0.0, 1e-5))
     weights = sum(layers * 12 * width**2 + 49485 * width for width, layers in SDXL.text_encoders) * 2

@@ -10,7 +10,7 @@ from lib_trainer.host.base import SizeCond, TextCond
 from lib_trainer.training import loop
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.updates import Diverged, WholeUpdate
-from tests.training.small import PICTURES, make_batch, one_layer_model, recipe_of, schedule_of, train
+from tests.training.small import PICTURES, InfiniteGradient, make_batch, one_layer_model, recipe_of, schedule_of, train
 
 
 def test_steps_are_numbered_and_the_loss_falls() -> None:
@@ -69,15 +69,6 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoiled() -> None
 
 
 def test_gradients_that_are_no_numbers_stop_it_too() -> None:
-    class InfiniteGradient(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, grad):
-            return grad * float("inf")
-
     model = one_layer_model()
     whole = model.predict
     model.predict = lambda *inputs: InfiniteGradient.apply(whole(*inputs))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.training.updates import Diverged, FusedUpdate, Update, WholeUpdate
+from tests.training.small import InfiniteGradient
 
 WIDTH, LAYERS = 8, 5
 
@@ -82,22 +83,12 @@ def test_a_layer_that_gets_no_gradient_waits_for_the_next_step() -> None:
     assert not torch.equal(first, net[0].weight)
 
 
-class Break(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * float("inf")
-
-
 def test_gradients_that_are_no_numbers_stop_training_and_spoil_nothing() -> None:
     net = network()
     update = FusedUpdate(optimizer_of(net), scaler(), 1.0)
     x = torch.ones(1, WIDTH)
     with pytest.raises(Diverged, match="step 1"):
-        take(update, lambda: net[4:](Break.apply(net[:4](x))).square().sum(), steps=1)
+        take(update, lambda: net[4:](InfiniteGradient.apply(net[:4](x))).square().sum(), steps=1)
     assert all(torch.isfinite(p).all() for p in net.parameters())
 
 
@@ -106,7 +97,7 @@ def test_with_loss_scaling_the_scale_falls_instead_and_grows_again(monkeypatch: 
     net, grads = network(), scaler(enabled=True)
     update = FusedUpdate(optimizer_of(net), grads, 1.0)
     x = torch.ones(1, WIDTH)
-    take(update, lambda: net[4:](Break.apply(net[:4](x))).square().sum(), steps=1)
+    take(update, lambda: net[4:](InfiniteGradient.apply(net[:4](x))).square().sum(), steps=1)
     assert grads.get_scale() == 2.0**9
     take(update, loss_over(net), steps=3)
     assert grads.get_scale() == 2.0**10
