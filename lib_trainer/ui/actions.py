@@ -117,7 +117,9 @@ class Actions:
             return [show_error(error, "Not started."), *self._form.complain(problems, {}), *self.live.show()]
         path, settings = self._host.settings_file, {"kind": kind, "preset": preset, "values": recipe.flat()}
         write_settings(path, {**read_settings(path), **settings})
-        named = {name: recipe.flat()[name] for name in ("trigger_word", "output_name", *changed)}
+        # Only what was left open: the person may have typed on while the answer was on its way.
+        filled = [name for name in ("trigger_word", "output_name") if not given[name]]
+        named = {name: recipe.flat()[name] for name in (*filled, *changed)}
         return ["", *self._form.complain({}, named), *self.live.show()]
 
     def _fill(

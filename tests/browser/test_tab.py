@@ -175,6 +175,10 @@ def test_runs_wait_for_each_other(site):
     page.fill(FOLDER, str(site.pictures))
     page.click("#train_lora_train")
     page.wait_for_selector("#train_lora_train:has-text('Train next')")
+    # The name was left open: Train fills it in.
+    page.wait_for_function(f"document.querySelector({NAME!r}).value === 'jeff_person'")
+    # Gradio writes an answer into its fields over several frames; nobody types within them.
+    page.wait_for_timeout(500)
     page.fill(NAME, "anna")
     page.click("#train_lora_train")
     page.wait_for_selector("#train_lora_status .queue:has-text('anna')")
