@@ -13,7 +13,8 @@ from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL, Family
 from lib_trainer.host import webui, webui_loras, webui_pictures
 from lib_trainer.host.base import GenerateRequest, HostModel, LoraInfo, Outlook
-from lib_trainer.host.forge_model import ForgeModel, forge_outlook
+from lib_trainer.host.forge_model import ForgeModel
+from lib_trainer.host.forge_outlook import outlook_of_engine, outlook_of_file
 from lib_trainer.host.trainable import attributes
 
 if TYPE_CHECKING:
@@ -149,10 +150,12 @@ class ForgeHost:
 
         data = sd_models.model_data
         engine = data.get_sd_model()
+        if getattr(engine, "forge_objects", None) is None or data.forge_hash != str(data.forge_loading_parameters):
+            selected = sd_models.select_checkpoint()
+            storage = data.forge_loading_parameters.get("unet_storage_dtype")
+            return outlook_of_file(Path(selected.filename), storage) if selected else None
         family = _ENGINES.get(type(engine).__name__)
-        if family is None or data.forge_hash != str(data.forge_loading_parameters):
-            return None
-        return forge_outlook(engine, family)
+        return outlook_of_engine(engine, family) if family else None
 
     def describe(self) -> str:
         """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
-from lib_trainer.families import SDXL, Family, UNetShape
+from lib_trainer.families import SDXL, Family
 from lib_trainer.host import trainable, webui
 from lib_trainer.host.base import CheckpointInfo, Layer, Outlook, Placement, SizeCond, TextCond
+from lib_trainer.host.forge_outlook import dense_shape, outlook_of_engine
 from lib_trainer.host.lean import LeanWeights, lean_weights
 
 _TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
-# Weights in these formats can be stored in another and given back.
-_PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class ForgeModel:
@@ -93,7 +90,7 @@ class ForgeModel:
             yield
 
     def outlook(self) -> Outlook:
-        return forge_outlook(self.engine, self.family)
+        return outlook_of_engine(self.engine, self.family)
 
     def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
         self._changes.close()
@@ -171,52 +168,6 @@ class ForgeModel:
         return get_weight_and_bias(layer.module, target, target, weight_fn=_dequantizer(layer.module.weight))
 
 
-def forge_outlook(engine: Any, family: Family) -> Outlook:
-    """What Forge holds, and the room there would be with all of its models off the device."""
-    from backend import memory_management
-
-    unet = engine.forge_objects_original.unet.model.diffusion_model
-    weights = [part.weight for part in unet.modules() if len(dense_shape(part)) in (2, 4)]
-    numbers = sum(math.prod(dense_shape(part)) for part in unet.modules() if len(dense_shape(part)) in (2, 4))
-    plain = all(type(weight) in (Tensor, nn.Parameter) and weight.dtype in _PLAIN for weight in weights)
-    scaled = any(getattr(part, "scale_weight", None) is not None for part in unet.modules())
-    device = memory_management.get_torch_device()
-    outlook = Outlook(
-        family, _unet_shape(unet.config), sum(map(_stored_bytes, weights)) / numbers, is_dense=plain and not scaled
-    )
-    if device.type == "cpu":
-        return outlook
-    models = [loaded.model.model for loaded in memory_management.current_loaded_models]
-    held = sum(p.nbytes for model in models for p in model.parameters() if p.device == device)
-    free, total = memory_management.get_free_memory(device), memory_management.get_total_memory(device)
-    return replace(outlook, available_bytes=free + held, total_bytes=total)
-
-
-def _stored_bytes(weight: Tensor) -> int:
-    """Of a weight, the scales of a low-bit one included."""
-    scales = getattr(getattr(weight, "quant_state", None), "absmax", None)
-    return weight.nbytes + (0 if scales is None else scales.nbytes)
-
-
-def _unet_shape(config: Mapping[str, Any]) -> UNetShape:
-    """The measures of a UNet, from the configuration that Forge guessed for it."""
-    channels = tuple(config["model_channels"] * mult for mult in config["channel_mult"])
-    blocks = config["num_res_blocks"]
-    count = blocks if isinstance(blocks, int) else blocks[0]
-    head_width = config.get("num_head_channels", -1)
-    heads = tuple(config["num_heads"] if head_width == -1 else width // head_width for width in channels)
-    return UNetShape(
-        channels,
-        count,
-        tuple(config["transformer_depth"][::count]),
-        config["transformer_depth_middle"],
-        config["context_dim"],
-        heads,
-        linear_projection=bool(config.get("use_linear_in_transformer")),
-        pooled_dim=config.get("adm_in_channels") or 0,
-    )
-
-
 def _own(tensor: Tensor) -> Tensor:
     """A normal float32 copy on the CPU of what may be an inference tensor."""
     return tensor.float().cpu().clone()
@@ -257,18 +208,6 @@ def _posterior_mean(vae: nn.Module) -> Iterator[None]:
 
     with trainable.attributes([vae], encode=encode_to_mean):
         yield
-
-
-def dense_shape(module: nn.Module) -> tuple[int, ...]:
-    """Shape of the weight of a linear layer or 2-d convolution, however it is stored; () for other modules."""
-    weight = module._parameters.get("weight")
-    weight = getattr(module, "weight", None) if weight is None else weight
-    if weight is None or isinstance(module, nn.Embedding | nn.LayerNorm | nn.GroupNorm):
-        return ()
-    state = getattr(weight, "quant_state", None)
-    if state is not None:
-        return tuple(state.shape)
-    return tuple(weight.shape) if weight.ndim in (2, 4) else ()
 
 
 def _dequantizer(weight: Tensor) -> Any:

@@ -16,12 +16,13 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from lib_trainer.families import SDXL, Family, UNetShape
+from lib_trainer.families import SDXL, Family
 from lib_trainer.host import trainable, webui
 from lib_trainer.host.base import CheckpointInfo, Layer, Outlook, Placement, SizeCond, TextCond
 from lib_trainer.host.lean import LeanWeights, lean_weights
 from lib_trainer.host.names import kohya_name, ldm_names
 from lib_trainer.host.standalone_files import alphas_cumprod, family_of
+from lib_trainer.host.standalone_shapes import unet_shape
 from lib_trainer.overrides import Forward, overridden_forward
 
 _BLOCKS = (Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D)
@@ -103,7 +104,7 @@ class StandaloneModel:
 
     def outlook(self) -> Outlook:
         weight = self.unet.conv_in.weight
-        outlook = Outlook(self.family, unet_shape(self.unet, self.family), weight.element_size())
+        outlook = Outlook(self.family, unet_shape(self.unet.config, self.family), weight.element_size())
         if self.device == _CPU:
             return outlook
         free, total = torch.cuda.mem_get_info(self.device)
@@ -147,30 +148,6 @@ class StandaloneModel:
             return self._lean.read(layer, like)
         weight, bias = layer.module.weight.detach(), layer.module.bias
         return weight.to(like), None if bias is None else bias.detach().to(like)
-
-
-def unet_shape(unet: nn.Module, family: Family) -> UNetShape:
-    """The measures of a diffusers UNet, from its configuration."""
-    config = unet.config
-    levels = len(config.block_out_channels)
-
-    def by_level(value: int | Sequence[int]) -> tuple[int, ...]:
-        return (value,) * levels if isinstance(value, int) else tuple(value)
-
-    depths = by_level(config.transformer_layers_per_block)
-    attends = ["CrossAttn" in name for name in config.down_block_types]
-    return UNetShape(
-        tuple(config.block_out_channels),
-        by_level(config.layers_per_block)[0],
-        tuple(depth if has else 0 for depth, has in zip(depths, attends, strict=True)),
-        depths[-1],
-        config.cross_attention_dim,
-        # diffusers names the number of heads `attention_head_dim`.
-        by_level(config.num_attention_heads or config.attention_head_dim),
-        linear_projection=bool(config.use_linear_projection),
-        pooled_dim=config.projection_class_embeddings_input_dim or 0 if family is SDXL else 0,
-        latent_channels=config.in_channels,
-    )
 
 
 def blocks_in_order(unet: nn.Module) -> list[nn.Module]:

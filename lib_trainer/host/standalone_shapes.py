@@ -6,7 +6,7 @@ there, except the number of attention heads (fixed by the family) and what the U
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from lib_trainer.errors import UserError
-from lib_trainer.families import SD1, SD2, SDXL, Family
+from lib_trainer.families import SD1, SD2, SDXL, Family, UNetShape
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
@@ -91,6 +91,30 @@ def unet_config(shapes: Shapes, family: Family) -> Config:
         config["addition_time_embed_dim"] = 256
         config["projection_class_embeddings_input_dim"] = shapes[f"{UNET}label_emb.0.0.weight"][1]
     return config
+
+
+def unet_shape(config: Mapping[str, Any], family: Family) -> UNetShape:
+    """The measures of a UNet, from the configuration that diffusers has of it."""
+    levels = len(config["block_out_channels"])
+
+    def by_level(value: int | Sequence[int]) -> tuple[int, ...]:
+        return (value,) * levels if isinstance(value, int) else tuple(value)
+
+    depths = by_level(config["transformer_layers_per_block"])
+    attends = ["CrossAttn" in name for name in config["down_block_types"]]
+    pooled_dim = config.get("projection_class_embeddings_input_dim") or 0
+    return UNetShape(
+        tuple(config["block_out_channels"]),
+        by_level(config["layers_per_block"])[0],
+        tuple(depth if has else 0 for depth, has in zip(depths, attends, strict=True)),
+        depths[-1],
+        config["cross_attention_dim"],
+        # diffusers names the number of heads `attention_head_dim`.
+        by_level(config.get("num_attention_heads") or config["attention_head_dim"]),
+        linear_projection=bool(config["use_linear_projection"]),
+        pooled_dim=pooled_dim if family is SDXL else 0,
+        latent_channels=config.get("in_channels", 4),
+    )
 
 
 def vae_config(shapes: Shapes, family: Family) -> Config:

@@ -13,7 +13,7 @@ from lib_trainer.host.base import Host
 if TYPE_CHECKING:
     from lib_trainer.memory.plan import Plan
 
-UNKNOWN = "Memory: known as soon as a checkpoint is loaded. Training loads it, or make a picture first."
+UNKNOWN = "Memory: known as soon as a checkpoint that can be trained is selected."
 _GIB = 2**30
 # Smaller parts are no more than a line in the bar.
 _SHOWN_SHARE = 0.005

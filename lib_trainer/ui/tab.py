@@ -74,7 +74,8 @@ def _wire_settings(
     """Folder, kind, word, name and recipe: each fills in what follows from it."""
     given = [pictures.kind, tryit.prompt, proposed, *form.components]
     found = [pictures.gallery, draws, recipe.plan, pictures.folder, pictures.word, recipe.name, tryit.prompt, proposed]
-    pictures.look.click(actions.look, given, found, **SLOW)
+    looked = pictures.look.click(actions.look, given, found, **SLOW)
+    looked.then(actions.memory, form.components, recipe.memory, **QUICK)
     pictures.folder.submit(actions.look, given, found, **SLOW)
     for named in (pictures.word, recipe.name):
         named.blur(actions.propose, given, [recipe.name, tryit.prompt, proposed], **QUICK)

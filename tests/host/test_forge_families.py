@@ -13,9 +13,11 @@ import torch
 from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL
 from lib_trainer.host.base import RECOMPUTED
+from lib_trainer.host.forge_outlook import outlook_of_file
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 from tests.host.contract_model import Prediction
 from tests.host.helpers import gradients, learned_adapter
+from tests.host.tiny_pipelines import tiny_pipeline, write_single_file
 
 
 @pytest.fixture(scope="module", params=["sd1-fp16.safetensors", "sd2-v.safetensors"])
@@ -122,3 +124,17 @@ def test_half_precision_is_trained_in_the_dtype_of_the_input(forge: ForgeRoom) -
     found = forge.run(work)
     assert all(torch.isfinite(gradient).all() and gradient.abs().max() > 0 for gradient in found.values())
     assert forge.picture() == before
+
+
+@pytest.mark.parametrize(("storage", "weight_bytes"), [(None, 4.0), (torch.float8_e4m3fn, 1.0), ("nf4", 0.5625)])
+def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(
+    forge: ForgeRoom, tmp_path: Path, storage: object, weight_bytes: float
+) -> None:
+    (tmp_path / "parts").mkdir()
+    path = write_single_file(tiny_pipeline(SDXL, tmp_path / "parts"), SDXL, tmp_path / "tiny.safetensors")
+    outlook = outlook_of_file(path, storage)
+    assert (outlook.family, outlook.weight_bytes, outlook.is_dense) == (SDXL, weight_bytes, storage is None)
+    assert outlook.shape.channels and outlook.shape.pooled_dim
+    (tmp_path / "notes.safetensors").write_bytes(b"no checkpoint")
+    for name in ("notes.safetensors", "none.safetensors"):
+        assert outlook_of_file(tmp_path / name, storage) is None

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from lib_trainer.families import SD1, SDXL, Family
 from lib_trainer.host import webui
 from lib_trainer.host.base import Layer
-from lib_trainer.host.forge_model import dense_shape
+from lib_trainer.host.forge_outlook import dense_shape
 from tests.fakes.forge_room import fake_forge
 from tests.host.test_names import SD15
 from tests.host.test_names import SDXL as SDXL_DIFFUSERS

@@ -19,13 +19,8 @@ from lib_trainer.host.base import RECOMPUTED, RESIDENT, CheckpointInfo, Generate
 from lib_trainer.host.names import diffusers_names
 from lib_trainer.host.standalone import StandaloneHost
 from lib_trainer.host.standalone_lora import merged_loras, parse_prompt
-from lib_trainer.host.standalone_model import (
-    StandaloneModel,
-    blocks_in_order,
-    token_chunks,
-    unet_layers,
-    unet_shape,
-)
+from lib_trainer.host.standalone_model import StandaloneModel, blocks_in_order, token_chunks, unet_layers
+from lib_trainer.host.standalone_shapes import unet_shape
 from lib_trainer.memory.unet import stretches
 from tests.host.test_names import SD15 as SD15_CONFIG
 from tests.host.test_names import SDXL as SDXL_CONFIG
@@ -244,7 +239,7 @@ def test_the_blocks_that_can_be_recomputed_are_known_in_the_order_of_forward(fam
     for handle in handles:
         handle.remove()
     assert seen == blocks and len(blocks) > 10
-    parts = stretches(unet_shape(pipeline.unet, family), 64, 64)
+    parts = stretches(unet_shape(pipeline.unet.config, family), 64, 64)
     assert len(blocks) == sum(part.recomputable for part in parts)
     shapes = [stage.operation.shape for part in parts for stage in part.stages if stage.adapted]
     assert sorted(shapes) == sorted(layer.shape for layer in unet_layers(pipeline.unet, family))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lib_trainer.events import Finished, Planned
+from lib_trainer.host.forge_outlook import outlook_of_file
 from lib_trainer.memory.plan import GIB, Plan
 from lib_trainer.memory.predict import predict_kept
 from lib_trainer.planning import plan_from_outlook
@@ -65,6 +66,16 @@ def test_a_whole_run_within_a_budget_gives_everything_back(forge: ForgeRoom, pic
     assert isinstance(events[-1], Finished)
     assert forge.picture() == clean
     assert forge.picture("a photo <lora:lean:1>") != clean
+
+
+def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(forge: ForgeRoom) -> None:
+    loaded = forge.run(lambda: _loaded_outlook(forge))
+    assert outlook_of_file(Path(forge.engine.sd_checkpoint_info.filename), None) == loaded
+
+
+def _loaded_outlook(forge: ForgeRoom) -> Any:
+    with forge.host.open_model() as model:
+        return model.outlook()
 
 
 def _smallest_gb(forge: ForgeRoom) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from lib_trainer.families import SDXL
 from lib_trainer.host import webui
-from lib_trainer.host.forge_model import dense_shape
+from lib_trainer.host.forge_outlook import dense_shape
 from tests.fakes.forge_room import ForgeRoom
 
 
