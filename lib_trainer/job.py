@@ -124,7 +124,8 @@ class Job:
             try:
                 if isinstance(command, StopRequested):
                     stopped = True
-                    event = events.throw(command)
+                    # Not the wish itself, which is kept: what was raised holds the frames, and tensors, of the run.
+                    event = events.throw(StopRequested(save=command.save))
                 elif command:
                     event = events.send(command)
                 else:

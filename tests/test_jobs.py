@@ -429,3 +429,25 @@ def test_twenty_runs_in_any_order_with_failures_leave_nothing_behind(tmp_path, s
 
 def named(name: str, **values: object) -> Recipe:
     return RECIPE.with_values({"output_name": name, **values})
+
+
+def test_a_run_that_was_stopped_leaves_nothing_of_itself_in_memory(tmp_path: Path) -> None:
+    class Ballast:
+        """The tensors of a run."""
+
+    held: list[weakref.ref] = []
+
+    def run(_host, _recipe, _folder):
+        ballast = Ballast()
+        held.append(weakref.ref(ballast))
+        for number in range(1, 10_000):
+            time.sleep(0.001)
+            yield Step(number, 10_000, 1, 0.5, 1e-4, 0.001)
+
+    jobs = Jobs(FakeHost(tmp_path), run)
+    jobs.start(named("stopped"))
+    until(lambda: jobs.status().step > 1)
+    jobs.stop(save=False)
+    assert jobs.wait(SOON).state == "stopped"
+    gc.collect()
+    assert held[0]() is None
