@@ -11,10 +11,11 @@ import torch
 
 from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL, Family
-from lib_trainer.host import webui, webui_loras, webui_pictures
+from lib_trainer.host import webui, webui_loras, webui_pictures, webui_turn
 from lib_trainer.host.base import GenerateRequest, HostModel, LoraInfo, Outlook
 from lib_trainer.host.forge_model import ForgeModel
 from lib_trainer.host.forge_outlook import outlook_of_engine, outlook_of_file
+from lib_trainer.host.forge_turn import models_kept
 from lib_trainer.host.trainable import attributes
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class ForgeHost:
 
     def __init__(self) -> None:
         self._borrowed: ForgeModel | None = None
+        self._presses = webui_turn.Presses()
 
     @property
     def lora_dir(self) -> Path:
@@ -53,11 +55,12 @@ class ForgeHost:
 
         def work() -> None:
             try:
-                outcome["result"] = fn()
+                with models_kept():
+                    outcome["result"] = fn()
             except BaseException as error:  # noqa: BLE001 - raised again below, on the caller's thread
                 outcome["error"] = error
 
-        with webui.generation_turn():
+        with webui_turn.generation_turn() as presses, attributes([self], _presses=presses):
             main_thread.run_and_wait_result(work)
         if "error" not in outcome:
             return outcome.pop("result")
@@ -88,11 +91,11 @@ class ForgeHost:
     def generate(self, request: GenerateRequest) -> list[Image]:
         if self._borrowed is None:
             _selected_engine()
-            return webui_pictures.draw(request)
+            return webui_pictures.draw(request, self._presses)
         engine = self._borrowed.engine
         with self._borrowed.resting(), _held(engine):
             try:
-                return webui_pictures.draw(request)
+                return webui_pictures.draw(request, self._presses)
             finally:
                 _take_out_loras(engine)
 
@@ -140,10 +143,10 @@ class ForgeHost:
         webui_loras.list_new_network()
 
     def interrupted(self) -> bool:
-        return webui.interrupted()
+        return self._presses.interrupted()
 
     def show_progress(self, step: int, steps: int, text: str) -> None:
-        webui.show_progress(step, steps, text)
+        webui_turn.show_progress(step, steps, text)
 
     def outlook(self) -> Outlook | None:
         from modules import sd_models

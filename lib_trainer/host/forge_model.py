@@ -118,8 +118,9 @@ class ForgeModel:
             self._changes.callback(setattr, self, "_lean", None)
         # Weights are cast to the input's dtype, so that training may compute in another than drawing does.
         enter(trainable.attributes(parts, parameters_manual_cast=True))
-        # Forge frees weights cast on its second stream by the forward pass; backward still reads them.
-        enter(trainable.attributes([stream], stream_activated=False))
+        # Forge frees weights cast on its second stream by the forward pass; backward still reads them. Its switch is
+        # set anew by every page that is opened.
+        enter(trainable.attributes([stream], should_use_stream=lambda: False))
         enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
         enter(trainable.owned_outputs(_added_to(parts)))
         enter(trainable.attributes([forge_unet], attention_function=attention.attention_pytorch))

@@ -1,11 +1,10 @@
-"""What the WebUIs share: their locks, their captions, their places, and the layers of an LDM UNet."""
+"""What the WebUIs share: their captions, their places, and the layers of an LDM UNet."""
 
 from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from torch import nn
@@ -14,7 +13,6 @@ from lib_trainer.families import SDXL, Family
 from lib_trainer.host.base import Layer
 from lib_trainer.host.names import diffusers_names, kohya_name
 
-JOB_NAME = "Train LoRA"
 _BLOCKS = ("SpatialTransformer", "ResBlock", "Downsample", "Upsample")
 # kohya + LyCORIS adapt these as well on SD 1.x and 2.x, by their diffusers names.
 _SINGLE_LAYERS = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
@@ -63,37 +61,6 @@ def describe_layer(name: str, module: nn.Module, shape: tuple[int, ...]) -> Laye
     if len(shape) == 2:
         return Layer(name, module, "linear", shape)
     return Layer(name, module, "conv2d", shape, module.stride, module.padding, module.dilation, module.groups)
-
-
-@contextmanager
-def generation_turn() -> Iterator[None]:
-    """Our turn at the model: the lock that Generate waits for, and the WebUI's own progress state."""
-    from modules import shared
-    from modules.call_queue import queue_lock
-
-    with queue_lock:
-        shared.state.begin(job=JOB_NAME)
-        try:
-            yield
-        finally:
-            shared.state.end()
-
-
-def interrupted() -> bool:
-    """Whether Interrupt was pressed during our turn; pressed once it finishes the picture, pressed twice it stops."""
-    from modules import shared
-
-    return bool(shared.state.interrupted or shared.state.stopping_generation)
-
-
-def show_progress(step: int, steps: int, text: str) -> None:
-    from modules import shared
-
-    state = shared.state
-    # A turn counts as one job; with the -1 that `begin` leaves, the WebUI's progress would be negative.
-    state.job_count, state.job_no = 1, 0
-    state.sampling_step, state.sampling_steps = step, steps
-    state.textinfo = text
 
 
 def forget_prompts() -> None:

@@ -12,6 +12,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.base import INFOTEXT_KEY, GenerateRequest
 from lib_trainer.host.trainable import attributes
 from lib_trainer.host.webui_loras import require_networks
+from lib_trainer.host.webui_turn import Presses
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,7 +21,7 @@ GRID_NAME = "train_lora_grid"
 _AUTOMATIC = "Automatic"
 
 
-def draw(request: GenerateRequest) -> list[Image]:
+def draw(request: GenerateRequest, presses: Presses) -> list[Image]:
     """Pictures through the WebUI's text-to-image, `<lora:…>` included; nothing is saved to its output folders.
 
     Raises:
@@ -29,6 +30,8 @@ def draw(request: GenerateRequest) -> list[Image]:
     """
     from modules import processing, shared
 
+    # It was meant for an earlier picture.
+    presses.skip = False
     require_networks(request.prompt)
     _require("sampler", request.sampler, samplers())
     _require("schedule", request.scheduler, schedulers())
@@ -36,7 +39,7 @@ def draw(request: GenerateRequest) -> list[Image]:
     # The last prompt that a person used stays the one that the WebUI's button brings back.
     with closing(job), attributes([shared.cmd_opts], no_prompt_history=True):
         processed = processing.process_images(job)
-    if shared.state.interrupted or shared.state.skipped:
+    if presses.cut_short():
         # What was cut short is handed over half-drawn.
         return []
     pictures = list(processed.images)

@@ -7,11 +7,20 @@ import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lib_trainer.errors import UserError
+from lib_trainer.host.trainable import attributes
 from tests.fakes.forge_room import ForgeRoom
+
+
+def end_another_call() -> None:
+    """As when any other call of the page ends, the refresh of a list for one."""
+    from modules.call_queue import wrap_gradio_call
+
+    wrap_gradio_call(lambda: [""])()
 
 
 class Turns:
@@ -76,6 +85,65 @@ class Turns:
 
         assert forge.run(work) == [False, True, True]
         assert forge.run(forge.host.interrupted) is False
+
+    @pytest.mark.parametrize("button", ["interrupt", "stop_generating"])
+    def test_a_press_outlives_what_other_calls_clear(self, forge: ForgeRoom, button: str) -> None:
+        from modules import shared
+
+        def work() -> bool:
+            getattr(shared.state, button)()
+            end_another_call()
+            assert not (shared.state.interrupted or shared.state.stopping_generation)
+            return forge.host.interrupted()
+
+        assert forge.run(work) is True
+        assert forge.run(forge.host.interrupted) is False
+
+    @pytest.mark.parametrize("button", ["interrupt", "skip"])
+    def test_a_picture_that_was_cut_short_is_none_whatever_is_cleared_meanwhile(
+        self, forge: ForgeRoom, button: str
+    ) -> None:
+        from modules import processing, shared
+
+        draw = processing.process_images
+
+        def press_while_drawing(job: Any) -> Any:
+            drawn = draw(job)
+            getattr(shared.state, button)()
+            end_another_call()
+            return drawn
+
+        def work() -> tuple[int, int]:
+            with attributes([processing], process_images=press_while_drawing):
+                cut_short = len(forge.host.generate(forge.request()))
+            return cut_short, len(forge.host.generate(forge.request()))
+
+        # Skip is for one picture alone.
+        assert forge.run(work) == (0, 1 if button == "skip" else 0)
+
+    def test_the_buttons_are_the_hosts_own_again_afterwards(self, forge: ForgeRoom) -> None:
+        from modules import shared
+
+        buttons = {"interrupt", "stop_generating", "skip", "set_current_image"}
+        assert forge.run(lambda: buttons & set(vars(shared.state))) == buttons
+        assert not buttons & set(vars(shared.state))
+
+    def test_no_preview_is_made_of_what_we_draw(self, forge: ForgeRoom) -> None:
+        from modules import shared
+
+        # On the thread of whoever asks how far we are.
+        assert forge.run(lambda: shared.state.set_current_image()) is None
+
+    def test_progress_comes_back_after_what_other_calls_clear(self, forge: ForgeRoom) -> None:
+        from modules import shared
+
+        def work() -> tuple[object, ...]:
+            forge.host.show_progress(1, 4, "")
+            end_another_call()
+            forge.host.show_progress(2, 4, "")
+            return shared.state.job, shared.state.job_count, shared.state.sampling_step
+
+        assert forge.run(work) == ("Train LoRA", 1, 2)
 
     def test_progress_moves_the_bar(self, forge: ForgeRoom) -> None:
         from modules import shared

@@ -17,6 +17,7 @@ from lib_trainer.jobs import Jobs
 from lib_trainer.status import Status
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.contract_runs import recipe
+from tests.host.contract_turns import end_another_call
 from tests.host.helpers import differing, parts_of, state_of
 
 PATIENCE_S = 120
@@ -71,6 +72,74 @@ class Watching:
         assert differing(state, state_of(parts_of(forge))) == []
         assert forge.picture() == clean
         assert forge.picture(f"a photo {status.tag}") != clean
+
+    def test_interrupt_is_heard_though_another_call_clears_it_at_once(
+        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+    ) -> None:
+        from modules import shared
+
+        jobs.start(long_recipe(pictures, "cleared"))
+        until(jobs, lambda status: status.step >= 2)
+        shared.state.interrupt()
+        end_another_call()
+        status = jobs.wait(PATIENCE_S)
+        assert (status.state, status.tag) == ("stopped", "<lora:cleared:0.8>")
+
+    def test_other_calls_that_move_models_wait_and_change_nothing(
+        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+    ) -> None:
+        """What `/sdapi/v1/unload-checkpoint`, "Unload all models" and a preprocessor do, on threads of their own."""
+        from backend import memory_management
+        from modules import sd_models
+
+        clean = forge.clean_picture()
+        jobs.start(recipe(pictures, "alone", max_train_steps=6))
+        alone = jobs.wait(PATIENCE_S).path
+        device = memory_management.get_torch_device()
+        calls = (
+            lambda: sd_models.unload_model_weights(),
+            lambda: memory_management.free_memory(1e30, device),
+            torch.inference_mode()(lambda: memory_management.load_models_gpu([forge.engine.forge_objects.vae.patcher])),
+        )
+        others = [threading.Thread(target=call) for call in calls]
+        jobs.start(recipe(pictures, "disturbed", max_train_steps=6))
+        until(jobs, lambda status: status.step >= 1)
+        jobs.pause()
+        for other in others:
+            other.start()
+        time.sleep(0.1)
+        waiting = [other.is_alive() for other in others]
+        jobs.resume()
+        disturbed = jobs.wait(PATIENCE_S)
+        for other in others:
+            other.join(PATIENCE_S)
+        assert waiting == [True] * 3 and not any(other.is_alive() for other in others)
+        assert (disturbed.state, _same(alone, disturbed.path)) == ("done", True)
+        assert forge.picture() == clean
+
+    def test_another_choice_at_the_top_of_the_page_counts_after_the_run(
+        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+    ) -> None:
+        from backend import stream
+        from modules import sd_models
+
+        clean, switch = forge.clean_picture(), stream.stream_activated
+        jobs.start(recipe(pictures, "as_before"))
+        before = jobs.wait(PATIENCE_S).path
+        jobs.start(recipe(pictures, "chosen"))
+        until(jobs, lambda status: status.step >= 1)
+        try:
+            forge.select(storage="Automatic (fp16 LoRA)")
+            chosen = dict(sd_models.model_data.forge_loading_parameters)
+            # As every page does that is opened.
+            stream.stream_activated = True
+            assert jobs.wait(PATIENCE_S).state == "done"
+            assert sd_models.model_data.forge_loading_parameters == chosen and stream.stream_activated
+            assert _same(before, jobs.status().path)
+        finally:
+            stream.stream_activated = switch
+            forge.select()
+        assert forge.picture() == clean
 
     def test_test_pictures_show_what_is_learned_and_change_nothing(
         self, forge: ForgeRoom, pictures: Path, jobs: Jobs

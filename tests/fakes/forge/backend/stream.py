@@ -2,4 +2,4 @@ stream_activated = False
 
 
 def should_use_stream():
-    return False
+    return stream_activated

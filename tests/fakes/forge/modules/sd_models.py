@@ -69,3 +69,7 @@ def forge_model_reload():
     model_data.set_sd_model(sd_model)
     model_data.forge_hash = wanted
     return sd_model, True
+
+
+def unload_model_weights(sd_model=None, info=None):
+    memory_management.unload_all_models()

@@ -13,6 +13,12 @@ class State:
     def stop_generating(self):
         self.stopping_generation = True
 
+    def skip(self):
+        self.skipped = True
+
+    def set_current_image(self):
+        raise AssertionError("a preview loads the VAE, on the thread of whoever asks for progress")
+
     def nextjob(self):
         self.job_no += 1
         self.sampling_step = 0

@@ -1,0 +1,42 @@
+"""Nobody else moves Forge's models while it is our turn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lib_trainer.host.trainable import attributes
+
+_MOVERS = ("free_memory", "load_models_gpu", "unload_all_models")
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def models_kept() -> Iterator[None]:
+    """While entered, only the thread that entered moves models; others wait for the lock, as Generate does.
+
+    Forge moves them outside its lock as well: an API call or a button that unloads all, an interrogator, a
+    preprocessor. In the middle of a step that would pull the weights away.
+    """
+    from backend import memory_management
+
+    owner = threading.get_ident()
+    later = {name: _waiting(getattr(memory_management, name), owner) for name in _MOVERS}
+    with attributes([memory_management], **later):
+        yield
+
+
+def _waiting(move: Callable[..., Any], owner: int) -> Callable[..., Any]:
+    def wait_and_move(*args: Any, **kwargs: Any) -> Any:
+        from modules.call_queue import queue_lock
+
+        if threading.get_ident() == owner:
+            return move(*args, **kwargs)
+        _log.warning("%s waits until Train LoRA has finished with the model.", move.__name__)
+        with queue_lock:
+            return move(*args, **kwargs)
+
+    return wait_and_move
