@@ -4,11 +4,11 @@
     ID/losses.csv          a line a step: step, epoch, loss, learning_rate, seconds
     ID/samples/*.png       pictures drawn on the way
     ID/state.safetensors   what a resume needs, until the run is done
+    ID/lock                held by the program that drives the run
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import re
@@ -18,16 +18,17 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from lib_trainer.claims import Claim, Claimed, is_claimed
 from lib_trainer.config import Recipe, field_types
 from lib_trainer.disk import replace_file
 from lib_trainer.errors import UserError
 from lib_trainer.events import Begun, Event, Finished, Kept, Sampled, Saved, Step
+from lib_trainer.losses import LossFile
 
 RUNS_DIR = "runs"
-RUN_FILE, LOSS_FILE, SAMPLE_DIR, STATE_FILE = "run.json", "losses.csv", "samples", "state.safetensors"
-COLUMNS = ("step", "epoch", "loss", "learning_rate", "seconds")
+RUN_FILE, SAMPLE_DIR, STATE_FILE = "run.json", "samples", "state.safetensors"
 KEPT_RUNS = 200
 # A resume needs up to some gigabytes: only so many runs that were not finished keep theirs.
 KEPT_STATES = 5
@@ -81,12 +82,13 @@ class History:
         self.folder = folder
 
     def begin(self, recipe: Recipe) -> RunLog:
-        """A folder for a new run."""
+        """A folder for a new run. Raises UserError while another program trains one of that name."""
         self._prune()
+        self._refuse_twins(recipe.output.output_name)
         now = time.time()
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + secrets.token_hex(3)
         past = PastRun(run_id, recipe.output.output_name, started=now, recipe=recipe.flat())
-        log = RunLog(self.folder / run_id, past)
+        log = RunLog(self.folder / run_id, past, self._claim(past))
         log.write()
         return log
 
@@ -94,12 +96,19 @@ class History:
         """The log of a run that goes on.
 
         Raises:
-            UserError: when there is no such run, or it is done.
+            UserError: when there is no such run, it is done, or another program drives it or one of its name.
         """
         past = self.find(run_id)
         if not past.resumable:
             raise UserError(f"{past.name} is done: there is nothing to resume.", "Train again with its settings.")
-        return RunLog(self.folder / run_id, replace(past, error=""))
+        claim = self._claim(past)
+        try:
+            self._refuse_twins(past.name, but=run_id)
+        except UserError:
+            claim.give_up()
+            raise
+        # It may have gone on, and ended, until we had the claim.
+        return RunLog(self.folder / run_id, replace(self.find(run_id), error=""), claim)
 
     def runs(self) -> list[PastRun]:
         """Newest first."""
@@ -117,42 +126,67 @@ class History:
     def losses(self, run_id: str) -> list[tuple[int, float, float]]:
         """(step, loss, learning rate) of every step. Raises UserError when there is no run of that id."""
         self.find(run_id)
-        return [(int(row[0]), float(row[2]), float(row[3])) for row in read_rows(self.folder / run_id / LOSS_FILE)]
+        return LossFile(self.folder / run_id).read()
 
     def forget(self, run_id: str) -> None:
-        """Removes what is kept of a run; the files in the LoRA folder stay."""
-        self.find(run_id)
+        """Removes what is kept of a run; the files in the LoRA folder stay.
+
+        Raises:
+            UserError: when there is no such run, or another program drives it.
+        """
+        self._claim(self.find(run_id)).give_up()
         shutil.rmtree(self.folder / run_id, ignore_errors=True)
+
+    def is_driven(self, run_id: str) -> bool:
+        """Whether a living program drives the run, this one included."""
+        return is_claimed(self.folder / run_id)
+
+    def _claim(self, past: PastRun) -> Claim:
+        try:
+            return Claim(self.folder / past.id)
+        except Claimed:
+            raise _in_other_hands(past.name) from None
+
+    def _refuse_twins(self, name: str, but: str = "") -> None:
+        """Two programs that train the same name would write the same file."""
+        for past in self.runs():
+            if past.name == name and past.id != but and not past.ended and self.is_driven(past.id):
+                raise _in_other_hands(name)
 
     def _prune(self) -> None:
         runs = self.runs()
         for past in runs[KEPT_RUNS:]:
-            shutil.rmtree(self.folder / past.id, ignore_errors=True)
+            if not self.is_driven(past.id):
+                shutil.rmtree(self.folder / past.id, ignore_errors=True)
         states = [path for past in runs[:KEPT_RUNS] if (path := self.folder / past.id / STATE_FILE).exists()]
         for path in states[KEPT_STATES:]:
-            with suppress(OSError):
-                path.unlink()
+            if not is_claimed(path.parent):
+                with suppress(OSError):
+                    path.unlink()
 
 
 class RunLog:
-    """Writes down one run as it goes on. A disk that is full is said in the console and spoils no run."""
+    """Writes down one run as it goes on. A disk that is full is said in the console and spoils no run.
 
-    def __init__(self, folder: Path, past: PastRun) -> None:
-        self.folder, self.past = folder, past
-        self._lines: TextIO | None = None
+    `claim` is given up when the run is over.
+    """
+
+    def __init__(self, folder: Path, past: PastRun, claim: Claim) -> None:
+        self.folder, self.past, self.claim = folder, past, claim
+        self._losses = LossFile(folder)
 
     def take(self, event: Event) -> None:
         """Notes what the run says."""
         match event:
             case Begun():
-                self._open_lines(event.step)
+                self._losses.open(event.step)
                 self.change(
-                    state="training", step=event.step, steps=event.steps, pictures=event.pictures,
+                    state="training", ended=0.0, step=event.step, steps=event.steps, pictures=event.pictures,
                     checkpoint=event.checkpoint,
                 )  # fmt: skip
             case Step():
                 self.past = replace(self.past, step=event.number, steps=event.total, loss=event.loss)
-                self._line(event)
+                self._losses.write(event)
             case Kept():
                 self.change(kept_step=event.step)
             case Saved():
@@ -164,13 +198,12 @@ class RunLog:
 
     def end(self, state: str, error: str = "") -> None:
         """The run is over: done, stopped or failed."""
-        if self._lines is not None:
-            with suppress(OSError, ValueError):
-                self._lines.close()
+        self._losses.close()
         self.change(state=state, ended=time.time(), error=error)
         if state == "done":
             with suppress(OSError):
                 (self.folder / STATE_FILE).unlink(missing_ok=True)
+        self.claim.give_up()
 
     def change(self, **changes: Any) -> None:
         self.past = replace(self.past, **changes)
@@ -185,39 +218,11 @@ class RunLog:
 
     def losses(self) -> list[tuple[int, float, float]]:
         """(step, loss, learning rate) of the steps that were taken before this life of the run."""
-        return [(int(row[0]), float(row[2]), float(row[3])) for row in read_rows(self.folder / LOSS_FILE)]
-
-    def _open_lines(self, step: int) -> None:
-        """Goes on after the row of `step`: rows from before a crash that are trained again are dropped."""
-        path = self.folder / LOSS_FILE
-        rows = [row for row in read_rows(path) if int(row[0]) <= step]
-        text = "".join(",".join(row) + "\n" for row in (COLUMNS, *rows))
-        try:
-            replace_file(path, text.encode())
-            # A line at a time: what is kept for a resume must never know of a step that is not written here.
-            self._lines = path.open("a", encoding="utf-8", newline="", buffering=1)
-        except OSError as error:
-            _log.warning("The losses of %s cannot be written: %s", self.past.name, error)
-
-    def _line(self, step: Step) -> None:
-        if self._lines is None:
-            return
-        numbers = (step.number, step.epoch, repr(step.loss), repr(step.learning_rate), f"{step.seconds:.4f}")
-        try:
-            self._lines.write(",".join(map(str, numbers)) + "\n")
-        except OSError as error:
-            _log.warning("The losses of %s cannot be written any more: %s", self.past.name, error)
-            self._lines = None
+        return self._losses.read()
 
 
-def read_rows(path: Path) -> list[list[str]]:
-    """The rows of a loss file below its head; a last one that was cut off is left out."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
-    return [row for row in rows[1:] if len(row) == len(COLUMNS) and row[0].isdigit() and row[-1]]
+def _in_other_hands(name: str) -> UserError:
+    return UserError(f"{name} is being trained by another program.", "Wait for it, or stop it there.")
 
 
 def _read(path: Path) -> PastRun | None:

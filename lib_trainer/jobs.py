@@ -51,14 +51,13 @@ class Jobs:
         """Goes on with a run that ended before it was done, from the last step that was kept.
 
         Raises:
-            UserError: when there is no such run, it is done or it is under way.
+            UserError: when there is no such run, it is done, or it is under way, here or in another program.
             ConfigError: when its recipe cannot be any more.
         """
         with self._changed:
-            log = self.history.reopen(run_id)
-            recipe = log.past.as_recipe().check()
+            recipe = self.history.find(run_id).as_recipe().check()
             self._refuse(recipe)
-            return self._enqueue(Job(self._host, recipe, self._run, log))
+            return self._enqueue(Job(self._host, recipe, self._run, self.history.reopen(run_id)))
 
     def pause(self, run_id: str = "") -> None:
         """Holds the run after the step under way. The host stays busy: its model is still ours."""
@@ -104,10 +103,13 @@ class Jobs:
         return f"{job.id}.{job.version}.{waiting}" if job else ""
 
     def past(self) -> list[PastRun]:
-        """The history, newest first. What was cut off by a crash is called interrupted."""
+        """The history, newest first. What was cut off by a crash is called interrupted.
+
+        A run that another program drives keeps the state that is written of it.
+        """
         with self._changed:
             live = {job.id: job.status().state for job in (self._current, *self._waiting) if job and job.status().live}
-        return [_as_it_is(past, live) for past in self.history.runs()]
+        return [self._as_it_is(past, live) for past in self.history.runs()]
 
     def forget(self, run_id: str) -> None:
         """Removes a run from the history. Raises UserError while it is under way, or where there is none."""
@@ -131,6 +133,11 @@ class Jobs:
                 if job and job.id == run_id:
                     return job
         raise UserError(f"No run {run_id!r} is under way or waits.", "Look at the status again.")
+
+    def _as_it_is(self, past: PastRun, live: dict[str, str]) -> PastRun:
+        if past.id in live:
+            return replace(past, state=live[past.id])
+        return past if past.ended or self.history.is_driven(past.id) else replace(past, state="interrupted")
 
     def _refuse(self, recipe: Recipe) -> None:
         name = recipe.output.output_name
@@ -160,9 +167,3 @@ class Jobs:
                 self._current = job or self._current
                 self._working = job is not None
                 self._changed.notify_all()
-
-
-def _as_it_is(past: PastRun, live: dict[str, str]) -> PastRun:
-    if past.id in live:
-        return replace(past, state=live[past.id])
-    return past if past.ended else replace(past, state="interrupted")

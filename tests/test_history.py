@@ -12,7 +12,8 @@ from lib_trainer import history
 from lib_trainer.config import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.events import Begun, Finished, Kept, Sampled, Saved, Step
-from lib_trainer.history import LOSS_FILE, RUN_FILE, STATE_FILE, History
+from lib_trainer.history import RUN_FILE, STATE_FILE, History
+from lib_trainer.losses import LOSS_FILE
 
 RECIPE = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures", "network_dim": 12})
 
@@ -31,6 +32,8 @@ def begin(past_runs: History, steps: int = 0):
     log.take(Begun(0, 10, "model.safetensors", "abc"))
     for number in range(1, steps + 1):
         log.take(step(number))
+    # As when its program ends.
+    log.claim.give_up()
     return log
 
 

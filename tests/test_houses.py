@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lib_trainer"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BASE = {"errors", "config", "events", "families", "disk"}
 STORY = {"adapter", "dataset", "training", "preview", "recipes", "run", "jobs"}
-WATCHING = {"access", "history", "jobs", "status"}
+WATCHING = {"access", "history", "jobs", "losses", "status"}
 CHOOSING = {"cards", "finals", "host.png"}
 # room -> the rooms of this package that it may import besides itself
 MAY_IMPORT = {
@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "config": {"errors", "settings"},
     "kohya": {"config"},
     "status": {"events"},
-    "history": {"config", "disk", "errors", "events"},
+    "claims": set(),
+    "losses": {"disk", "events"},
+    "history": {"claims", "config", "disk", "errors", "events", "losses"},
     "dataset": BASE | {"host.base"},
     "adapter": BASE | {"host.base", "overrides"},
     "training": BASE | {"host.base", "adapter", "dataset", "overrides"},
@@ -57,7 +59,7 @@ ONLY_IN = {
     **dict.fromkeys(HOST_PACKAGES, ("host",)),
 }
 LIGHT = {"errors", "disk", "events", "families", "settings", "config", "kohya", "status", "recipes"}
-LIGHT |= {"access", "history"}
+LIGHT |= {"access", "claims", "history", "losses"}
 
 
 def room_of(module: str) -> str:

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from lib_trainer.config import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.events import Wish
-from lib_trainer.history import LOSS_FILE, SAMPLE_DIR, PastRun
+from lib_trainer.history import SAMPLE_DIR, PastRun
+from lib_trainer.losses import LOSS_FILE
 from lib_trainer.recipes import load_recipe, presets
 from lib_trainer.status import Status
 from lib_trainer.web.desk import Desk
