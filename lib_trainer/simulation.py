@@ -75,7 +75,8 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
 
             training.update.backward = backward
             with training.update.armed():
-                step_loss(training, [()] * recipe.training.gradient_accumulation_steps, 0)
+                passes = [training.prepare((index, ())) for index in range(recipe.training.gradient_accumulation_steps)]
+                step_loss(training, passes, len(passes))
     return Measured(peak.peak, after_forward[0] - before)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lib_trainer.dataset.ahead import made_ahead
 from lib_trainer.dataset.augment import augmentation_of
 from lib_trainer.dataset.buckets import Bucket, resized_size
 from lib_trainer.dataset.images import Cut, cut, decode_picture, read_bytes, shown_name
@@ -43,7 +42,6 @@ class _Piece:
 
 # A sample and some of its variants: the work of one thread at a time.
 _Unit = tuple[int, tuple[int, ...]]
-_Waiting = tuple[int, tuple[int, ...], Future[list[_Piece]]]
 
 
 class LatentCaching:
@@ -65,8 +63,9 @@ class LatentCaching:
         """Encodes these (sample, variant) bucket by bucket."""
         self._total = len(self.entries) + len(pictures)
         pending: list[_Piece] = []
-        with closing(self._prepared(self._units(pictures))) as prepared:
-            for sample, variants, future in prepared:
+        workers = min(_DECODERS, os.cpu_count() or 1)
+        with closing(made_ahead(self._units(pictures), self._prepare, workers=workers, ahead=2 * workers)) as prepared:
+            for (sample, variants), future in prepared:
                 bucket = self._schedule.buckets[sample]
                 if pending and self._schedule.buckets[pending[0].sample] != bucket:
                     yield from self._flush(pending)
@@ -119,23 +118,9 @@ class LatentCaching:
             for start in range(0, len(variants[sample]), size)
         ]
 
-    def _prepared(self, units: Iterable[_Unit]) -> Iterator[_Waiting]:
-        """The units in order with their pieces, made by a few threads that work a few units ahead."""
-        workers = min(_DECODERS, os.cpu_count() or 1)
-        waiting: deque[_Waiting] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        try:
-            for sample, variants in units:
-                waiting.append((sample, variants, pool.submit(self._prepare, sample, variants)))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _prepare(self, sample: int, variants: Sequence[int]) -> list[_Piece]:
+    def _prepare(self, unit: _Unit) -> list[_Piece]:
         """Reads one picture, and cuts those variants out of it that are not in the cache. Raises UserError."""
+        sample, variants = unit
         recipe, image, bucket = self._schedule.recipe, self._image(sample), self._schedule.buckets[sample]
         data = read_bytes(image)
         sha256 = hashlib.sha256(data).hexdigest()

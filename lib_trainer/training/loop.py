@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice, tee
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
-from lib_trainer.config import Recipe, TrainingConfig
+from lib_trainer.config import Recipe
+from lib_trainer.dataset.ahead import made_ahead
 from lib_trainer.dataset.batches import Batch
 from lib_trainer.dataset.schedule import Draw, Schedule
 from lib_trainer.events import Notice, Step
-from lib_trainer.host.base import HostModel, SizeCond, TextCond
-from lib_trainer.training.diffusion import add_noise, draw_noise, draw_timesteps, min_snr_weights, target, weighted_loss
+from lib_trainer.host.base import HostModel, TextCond
+from lib_trainer.training.diffusion import weighted_loss
 from lib_trainer.training.optimizer import compute_dtype, make_optimizer, make_schedule, parameter_groups
+from lib_trainer.training.passes import Pass, prepare_pass
 from lib_trainer.training.updates import FusedUpdate, Update, WholeUpdate
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
 
 MakeBatch = Callable[[tuple[Draw, ...]], Batch]
-_MAX_SEED = 2**63
+# How many passes wait ready while one is computed.
+_PASSES_AHEAD = 1
 
 
 @dataclass
@@ -51,6 +55,12 @@ class Training:
         kind = FusedUpdate if config.fused_backward_pass else WholeUpdate
         self.update: Update = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
 
+    def prepare(self, numbered: tuple[int, tuple[Draw, ...]]) -> Pass:
+        """The run's pass of this number, which draws these. Any thread may do it, before its turn."""
+        index, draws = numbered
+        drawn = prepare_pass(self.make_batch(draws), index, self.model, self.recipe.training, self.dtype)
+        return drawn.pinned() if self.model.device.type == "cuda" else drawn
+
 
 def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
     """Takes every optimizer step of the schedule after the first `taken`, and says so after each.
@@ -66,20 +76,22 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
     schedule = training.schedule
     epochs, steps = divmod(taken, schedule.steps_per_epoch)
     index = epochs * schedule.batches_per_epoch + steps * schedule.recipe.training.gradient_accumulation_steps
+    left, drawn = tee(islice(_steps(schedule, epochs, steps), schedule.steps - taken))
+    numbered = enumerate(chain.from_iterable(passes for _, passes in drawn), start=index)
     started = time.perf_counter()
-    left = islice(_steps(schedule, epochs, steps), schedule.steps - taken)
-    for number, (epoch, passes) in enumerate(left, start=taken + 1):
-        learning_rate = training.optimizer.param_groups[0]["lr"]
-        with training.update.armed():
-            loss = step_loss(training, passes, index)
-            moved = training.update.finish(loss, number)
-        index += len(passes)
-        if moved:
-            training.rate.step()
-        now = time.perf_counter()
-        peak = _peak_bytes(training.model.device)
-        yield Step(number, schedule.steps, epoch, float(loss), learning_rate, now - started, peak)
-        started = time.perf_counter()
+    with closing(made_ahead(numbered, training.prepare, workers=1, ahead=_PASSES_AHEAD)) as ahead:
+        prepared = (future.result() for _, future in ahead)
+        for number, (epoch, passes) in enumerate(left, start=taken + 1):
+            learning_rate = training.optimizer.param_groups[0]["lr"]
+            with training.update.armed():
+                on_device = step_loss(training, islice(prepared, len(passes)), len(passes))
+                loss, moved = training.update.finish(on_device, number)
+            if moved:
+                training.rate.step()
+            now = time.perf_counter()
+            peak = _peak_bytes(training.model.device)
+            yield Step(number, schedule.steps, epoch, loss, learning_rate, now - started, peak)
+            started = time.perf_counter()
 
 
 def _steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tuple[int, list[tuple[Draw, ...]]]]:
@@ -95,15 +107,15 @@ def _steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tuple[int, l
         steps = 0
 
 
-def step_loss(training: Training, passes: Sequence[tuple[Draw, ...]], index: int) -> Tensor:
-    """Forward and backward of one optimizer step's passes, of which the first is the run's pass `index`.
+def step_loss(training: Training, passes: Iterable[Pass], count: int) -> Tensor:
+    """Forward and backward of one optimizer step's passes, `count` of them.
 
     Returns:
         The step's loss, a scalar on the device.
     """
     shares = []
-    for place, draws in enumerate(passes):
-        share = _pass_loss(training, draws, index + place) / len(passes)
+    for drawn in passes:
+        share = _pass_loss(training, drawn) / count
         training.update.backward(share)
         shares.append(share.detach())
         # Its graph goes before the next pass builds its own.
@@ -111,32 +123,21 @@ def step_loss(training: Training, passes: Sequence[tuple[Draw, ...]], index: int
     return torch.stack(shares).sum()
 
 
-def _pass_loss(training: Training, draws: tuple[Draw, ...], index: int) -> Tensor:
+def _pass_loss(training: Training, drawn: Pass) -> Tensor:
     """The loss of one pass, a scalar with its graph."""
-    model, config = training.model, training.recipe.training
-    # Every pass has a seed of its own, so that a run can go on from any of them.
-    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + index) % _MAX_SEED)
-    batch = training.make_batch(draws)
-    training.adapter.draw_dropout(training.recipe.adapter, generator)
-    noise = draw_noise(batch.latents.shape, config.noise_offset, generator)
-    timesteps = draw_timesteps(len(batch.latents), model.alphas_cumprod, generator)
-    x_t = add_noise(batch.latents, noise, timesteps, model.alphas_cumprod)
-    wanted = target(batch.latents, noise, timesteps, model.alphas_cumprod, model.prediction)
-    weights = min_snr_weights(timesteps, model.alphas_cumprod, config.min_snr_gamma, model.prediction)
-
-    device, dtype = model.device, training.dtype
-    text = _text(model, batch, config, dtype)
-    sizes = SizeCond(batch.sizes.pixels.to(device))
-    predicted = model.predict(x_t.to(device, dtype), timesteps.to(device), text, sizes)
-    return weighted_loss(predicted, wanted.to(device), weights.to(device))
+    model = training.model
+    training.adapter.draw_dropout(training.recipe.adapter, drawn.generator)
+    drawn = drawn.on(model.device)
+    predicted = model.predict(drawn.x_t, drawn.timesteps, drawn.text or _fresh_text(training, drawn), drawn.sizes)
+    return weighted_loss(predicted, drawn.wanted, drawn.weights)
 
 
-def _text(model: HostModel, batch: Batch, config: TrainingConfig, dtype: torch.dtype) -> TextCond:
-    """The cached text, or for a trained text encoder a fresh one with its graph."""
-    text = batch.text or model.encode_text(batch.captions, config.clip_skip, grad=True)
+def _fresh_text(training: Training, drawn: Pass) -> TextCond:
+    """What the text encoders that are being trained make of the captions, with its graph."""
+    text = training.model.encode_text(drawn.captions, training.recipe.training.clip_skip, grad=True)
 
     def ready(tensor: Tensor) -> Tensor:
-        return tensor.to(model.device, dtype)
+        return tensor.to(training.model.device, training.dtype)
 
     return TextCond(ready(text.context), None if text.pooled is None else ready(text.pooled))
 

@@ -42,8 +42,10 @@ class Update(Protocol):
     def backward(self, share: Tensor) -> None:
         """Backward of one pass's share of the step's loss (a scalar with its graph)."""
 
-    def finish(self, loss: Tensor, number: int) -> bool:
-        """Ends step `number`, whose loss is a scalar on the device; whether the weights moved.
+    def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
+        """Ends step `number`, whose loss is a scalar on the device: its value, and whether the weights moved.
+
+        The device is waited for once, here, since only what is a number may move the weights.
 
         Raises:
             Diverged: before the weights are spoiled.
@@ -70,19 +72,19 @@ class WholeUpdate:
     def backward(self, share: Tensor) -> None:
         self._scaler.scale(share).backward()
 
-    def finish(self, loss: Tensor, number: int) -> bool:
+    def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
         scaler = self._scaler
         scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
+        # Read before the optimizer's work is handed to the device, so that nobody waits for that.
+        value, size = torch.stack([loss, norm.to(loss)]).tolist()
         # Loss scaling meets infinite gradients by design: it skips the step and scales less.
-        expected = loss if scaler.is_enabled() else loss + norm.to(loss)
-        if not math.isfinite(float(expected)):
+        if not math.isfinite(value) or not (math.isfinite(size) or scaler.is_enabled()):
             raise Diverged(number)
-        scale = scaler.get_scale()
         scaler.step(self._optimizer)
         scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        return scaler.get_scale() >= scale
+        return value, math.isfinite(size)
 
 
 class FusedUpdate:
@@ -118,14 +120,14 @@ class FusedUpdate:
         self._scale = self._scaler.get_scale()
         self._scaler.scale(share).backward()
 
-    def finish(self, loss: Tensor, number: int) -> bool:
-        broken = bool(torch.stack(self._broken).any()) if self._broken else False
+    def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
+        value, *flags = torch.stack([loss, *(broken.to(loss) for broken in self._broken)]).tolist()
         self._broken.clear()
-        if not math.isfinite(float(loss)) or (broken and not self._scaler.is_enabled()):
+        if not math.isfinite(value) or (any(flags) and not self._scaler.is_enabled()):
             raise Diverged(number)
         if self._scaler.is_enabled():
-            self._rescale(broken)
-        return True
+            self._rescale(any(flags))
+        return value, True
 
     def _step(self, group: dict[str, Any]) -> None:
         gradients = [p.grad for p in group["params"]]

@@ -30,11 +30,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others() -> None
 def test_accumulated_passes_add_up_to_the_mean_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[list[Tensor]] = []
 
-    def record(update: WholeUpdate, loss: Tensor, number: int) -> bool:
+    def record(update: WholeUpdate, loss: Tensor, number: int) -> tuple[float, bool]:
         parameters = [p for group in update._optimizer.param_groups for p in group["params"]]
         taken.append([p.grad.clone() for p in parameters])
         update._optimizer.zero_grad()
-        return True
+        return float(loss), True
 
     monkeypatch.setattr(WholeUpdate, "finish", record)
     train(recipe_of(max_train_steps=4))
