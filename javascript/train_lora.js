@@ -6,6 +6,7 @@
     const ROUTES = "./train-lora/v1/";
     const LIVE_MS = 1000;
     const IDLE_MS = 5000;
+    const AWAY_MS = 10000;
     const PATIENCE_MS = 10000;
     let asked = 0;
     let answered = "";
@@ -103,6 +104,7 @@
                 version = view.version;
                 showParts(view);
                 setButtons(view.buttons);
+                document.dispatchEvent(new CustomEvent("train-lora-saved", {detail: view.saved}));
             }
         }).catch(function() {
             misses += 1;
@@ -129,6 +131,10 @@
     function tick() {
         const button = find("#train_lora_refresh");
         if (!onScreen(button) || !panel()) {
+            // Whoever draws in another tab meanwhile will look for the new file there.
+            if (!document.hidden && panel() && isLive() && !fetching && Date.now() - fetched >= AWAY_MS) {
+                fetchView();
+            }
             return;
         }
         markWrongFields();

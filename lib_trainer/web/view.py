@@ -43,5 +43,6 @@ def _shown(version: str, status: Status) -> dict[str, Any]:
         "live": status.live,
         "state": status.state,
         "buttons": buttons_of(status),
+        "saved": status.path.stem if status.path and not status.live else "",
         "parts": show_parts(status),
     }

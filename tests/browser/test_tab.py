@@ -170,6 +170,18 @@ def test_a_run_is_watched_with_a_password_and_without_the_route(tmp_path, browse
         site.close()
 
 
+def test_whoever_is_in_another_tab_is_told_what_was_saved(site):
+    page = site.open()
+    page.evaluate("document.addEventListener('train-lora-saved', event => { window.saved = event.detail; })")
+    page.fill(FOLDER, str(site.pictures))
+    page.click("#train_lora_train")
+    wait_for_step(page, 1)
+    page.wait_for_function("window.saved === ''")
+    page.get_by_role("tab", name="Other").click()
+    site.jobs.stop(save=True)
+    page.wait_for_function("window.saved === 'jeff_person'")
+
+
 def test_runs_wait_for_each_other(site):
     page = site.open()
     page.fill(FOLDER, str(site.pictures))
