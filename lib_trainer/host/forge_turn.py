@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lib_trainer.errors import UserError
 from lib_trainer.host.trainable import attributes
 
 _MOVERS = ("free_memory", "load_models_gpu", "unload_all_models")
@@ -19,7 +21,8 @@ def models_kept() -> Iterator[None]:
     """While entered, only the thread that entered moves models; others wait for the lock, as Generate does.
 
     Forge moves them outside its lock as well: an API call or a button that unloads all, an interrogator, a
-    preprocessor. In the middle of a step that would pull the weights away.
+    preprocessor. In the middle of a step that would pull the weights away. Only a call on an event loop is refused,
+    with UserError: the whole WebUI would wait with it.
     """
     from backend import memory_management
 
@@ -35,8 +38,18 @@ def _waiting(move: Callable[..., Any], owner: int) -> Callable[..., Any]:
 
         if threading.get_ident() == owner:
             return move(*args, **kwargs)
+        if _on_event_loop():
+            raise UserError("Train LoRA is using the model.", "Wait until it has finished, or stop it.")
         _log.warning("%s waits until Train LoRA has finished with the model.", move.__name__)
         with queue_lock:
             return move(*args, **kwargs)
 
     return wait_and_move
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -120,6 +121,27 @@ class Turns:
 
         # Skip is for one picture alone.
         assert forge.run(work) == (0, 1 if button == "skip" else 0)
+
+    def test_an_event_loop_is_refused_a_move_of_the_models_rather_than_held_up(self, forge: ForgeRoom) -> None:
+        from modules import sd_models
+
+        async def unload() -> None:
+            sd_models.unload_model_weights()
+
+        said: list[str] = []
+
+        def route() -> None:
+            with pytest.raises(UserError) as refused:
+                asyncio.run(unload())
+            said.append(str(refused.value))
+
+        def work() -> None:
+            other = threading.Thread(target=route)
+            other.start()
+            other.join(10)
+
+        forge.run(work)
+        assert said and "Train LoRA is using the model" in said[0]
 
     def test_the_buttons_are_the_hosts_own_again_afterwards(self, forge: ForgeRoom) -> None:
         from modules import shared
