@@ -72,10 +72,9 @@ def _live(work: Callable[[Callable[[], None]], object], writing: int) -> None:
 
 def whole_files(folder: Path) -> list[Path]:
     """The adapter files that a WebUI would show. Raises SafetensorError for one that is not whole."""
-    from safetensors import safe_open
+    from safetensors.torch import load
 
     paths = sorted(folder.glob("*.safetensors"))
     for path in paths:
-        with safe_open(path, framework="pt") as file:
-            assert file.keys()
+        assert load(path.read_bytes())
     return paths

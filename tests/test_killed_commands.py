@@ -1,0 +1,132 @@
+"""The command line itself, killed and started again as a process of its own.
+
+`TRAIN_LORA_KILLS=20 pytest tests/test_killed_commands.py` kills at 20 random moments of a run instead of a few.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from bisect import bisect
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lib_trainer.history import RUNS_DIR, History
+from tests.killing import whole_files
+
+KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "2")), 8
+SETTINGS = {
+    "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "max_train_steps": STEPS, "noise_offset": 0.1,
+    "flip_aug": "true", "shuffle_caption": "true", "gradient_accumulation_steps": 2, "save_every_n_steps": 2,
+    "save_last_n_steps": 1, "resume_every_minutes": 1e-6, "cache_latents_to_disk": "true", "optimizer": "AdamW",
+}  # fmt: skip
+PATIENCE_S = 120
+LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Moment:
+    """So many seconds after the line of step number `step` is written, 0 being the beginning of the run.
+
+    Whatever it says, the last line is the last moment.
+    """
+
+    step: int
+    seconds: float
+
+
+class Folder:
+    """Everything that the commands of one run write."""
+
+    def __init__(self, out: Path, pictures: Path) -> None:
+        self.out, self.lora_dir = out, out / "models" / "Lora"
+        self._pictures = pictures
+
+    @property
+    def history(self) -> History:
+        return History(self.out / "cache" / "train_lora" / RUNS_DIR)
+
+    def run(self, kill: Moment | None = None) -> list[float]:
+        """Begins the run or goes on with it, as one process -> when it came to each step, and when it was over.
+
+        While it lives, nothing but whole files may be seen in the LoRA folder. Killed, it has no end.
+        """
+        process = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        started, seen = time.monotonic(), []
+        while process.poll() is None:
+            now = time.monotonic()
+            assert now - started < PATIENCE_S, "the run hangs"
+            seen += [now] * (self._written() + 1 - len(seen))
+            if kill and (len(seen) > STEPS or (len(seen) > kill.step and now - seen[kill.step] >= kill.seconds)):
+                process.kill()
+            # A copy may make room for a newer one just now.
+            with suppress(FileNotFoundError):
+                whole_files(self.lora_dir)
+            time.sleep(LOOK_SECONDS)
+        said = process.communicate()[1]
+        whole_files(self.lora_dir)
+        assert process.returncode == (-signal.SIGKILL if kill else 0), said
+        return [*seen, time.monotonic()]
+
+    def contents(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in whole_files(self.lora_dir)}
+
+    def _command(self) -> list[str]:
+        settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+        train = ["train", "lokr_style_config_8gb", "--data", str(self._pictures), "--name", "jeff", *settings]
+        return [
+            sys.executable,
+            "-m",
+            "lib_trainer",
+            *(["resume"] if self.history.runs() else train),
+            "--out",
+            str(self.out),
+        ]
+
+    def _written(self) -> int:
+        """Lines of steps that are written; -1 before the run has begun."""
+        runs = self.history.runs()
+        return len(self.history.losses(runs[0].id)) if runs else -1
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures") / "2_jeff_person"
+    folder.mkdir()
+    for number in range(4):
+        Image.effect_noise((64, 64), 40 + number).convert("RGB").save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"jeff_person, photo {number}, outside")
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], list[float]]:
+    """What a run leaves that was never broken, and its times."""
+    folder = Folder(tmp_path_factory.mktemp("unbroken"), pictures)
+    times = folder.run()
+    assert list(folder.contents()) == [f"jeff-step{STEPS - 2:08}.safetensors", "jeff.safetensors"]
+    return folder.contents(), times
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
+def test_a_command_that_is_killed_is_gone_on_with(unbroken, pictures: Path, tmp_path: Path, kill: int) -> None:
+    """Random moments, spread over the whole run: loading, caching, steps, copies on the way."""
+    contents, times = unbroken
+    at = times[0] + (times[-1] - times[0]) * (kill + random.Random(kill).random()) / KILLS
+    step = min(bisect(times, at), STEPS) - 1
+    folder = Folder(tmp_path, pictures)
+    folder.run(Moment(step, min(at, times[STEPS]) - times[step]))
+    # Nothing is left to do where only the end of the program was cut off.
+    if folder.history.runs()[0].state != "done":
+        folder.run()
+    assert folder.contents() == contents
+    assert [(past.state, past.step) for past in folder.history.runs()] == [("done", STEPS)]
+    assert not list(folder.out.rglob("*.part"))
