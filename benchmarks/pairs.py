@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import torch
 
 # Seconds, of so many repeats.
 Timer = Callable[[int], float]
@@ -37,6 +40,16 @@ class Ratios:
     def __str__(self) -> str:
         low, high = self.quartiles
         return f"{self.median:.2f} ({low:.2f}–{high:.2f})"
+
+
+def seconds_of(run: Callable[[], None], repeats: int) -> float:
+    """How long so many runs take, one after the other."""
+    # One thread's own time is what it would take on an idle machine, whatever else runs on this one.
+    clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
+    started = clock()
+    for _ in range(repeats):
+        run()
+    return clock() - started
 
 
 def paired(ours: Timer, theirs: Timer, *, rounds: int, least_s: float) -> Ratios:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.cases import ADAPTERS
 from benchmarks.makers import make_lively, plain_layer
+from benchmarks.pairs import seconds_of
 from benchmarks.report import say, where_and_when
 from benchmarks.shapes import Shape
 from benchmarks.shapes import shapes_of as unet_shapes
@@ -70,8 +70,8 @@ def _seconds_of_ways(factors: Factors, shape: Shape, device: str, rounds: int) -
     runs = {way: _run(way, factors, layer.weight, layer.bias, shape) for way in WAYS}
     for run in runs.values():
         run()
-    repeats = max(1, round(_LEAST_S / _timed(runs["whole"], 1)))
-    turns = [{way: _timed(run, repeats) / repeats for way, run in runs.items()} for _ in range(rounds)]
+    repeats = max(1, round(_LEAST_S / seconds_of(runs["whole"], 1)))
+    turns = [{way: seconds_of(run, repeats) / repeats for way, run in runs.items()} for _ in range(rounds)]
     shortest = min(turn["whole"] for turn in turns)
     return {way: shortest * statistics.median(turn[way] / turn["whole"] for turn in turns) for way in WAYS}
 
@@ -88,13 +88,6 @@ def _run(way: Way, factors: Factors, weight: Tensor, bias: Tensor | None, shape:
             torch.cuda.synchronize()
 
     return run
-
-
-def _timed(run: Callable[[], None], repeats: int) -> float:
-    started = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    return time.perf_counter() - started
 
 
 def _as_row(spot: Spot, way: Way) -> list:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from benchmarks.cases import IMPLEMENTATIONS
 from benchmarks.loads import LOADS, Load
+from benchmarks.pairs import seconds_of
 from benchmarks.steps import StepLoad
 
 
@@ -37,7 +36,7 @@ def main(name: str) -> None:
             load = LOADS[task["load"]](IMPLEMENTATIONS[name].maker, task)
             answer: Any = name
         elif "time" in task:
-            answer = _seconds(load.run, task["time"])
+            answer = seconds_of(load.run, task["time"])
         elif "losses" in task:
             answer = [_loss(load) for _ in range(task["losses"])]
         else:
@@ -49,15 +48,6 @@ def main(name: str) -> None:
 def _loss(load: StepLoad) -> float:
     load.run()
     return load.loss
-
-
-def _seconds(run: Callable[[], None], repeats: int) -> float:
-    # One thread's own time is what it would take on an idle machine, whatever else runs on this one.
-    clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
-    started = clock()
-    for _ in range(repeats):
-        run()
-    return clock() - started
 
 
 if __name__ == "__main__":

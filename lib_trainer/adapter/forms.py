@@ -18,9 +18,9 @@ from lib_trainer.adapter.functional import Gradients, Operation, ReadWeight, Ten
 
 # Rows of W (…, in·k²), the factors, which rows -> those rows of W + ΔW.
 AddRows = Callable[[Tensor, Tensors, slice], Tensor]
-# Of a linear layer's W + ΔW so many numbers are built at a time: they stay in a processor's cache, and the memory is
-# used again instead of being asked for anew.
-_NUMBERS_AT_ONCE = 2**22
+# Of a linear layer's W + ΔW as many rows are built at a time as the input has places, within these numbers of numbers:
+# fewer stay in a processor's cache, but each block of rows reads the input and adds to its gradient anew.
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 2**18, 2**22
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Hadamard:
         weight = read(x)[0].flatten(1)
         grads = {name: torch.zeros_like(factor) for name, factor in factors.items()}
         grad_x = None
-        for rows in _blocks(self.operation, 1):
+        for rows in _blocks(self.operation, x):
             first, second = self._pair(factors, rows)
             if needs_x:
                 total = torch.addcmul(weight[rows], first, second, value=self.scale)
@@ -114,7 +114,7 @@ class Factored:
         operation, grad_x = self.chain.operation, None
         if needs_x:
             weight = read(x)[0].flatten(1)
-            for rows in _blocks(operation, self.unit):
+            for rows in _blocks(operation, x, self.unit):
                 total = self.add_rows(weight[rows], factors, rows)
                 grad_x = _add_grad_input(operation, grad_x, x, total, grad, rows)
         return grad_x, _chain_gradients(self.chain, x, factors, grad, None)
@@ -153,10 +153,12 @@ def _leaves(factors: Tensors) -> dict[str, Tensor]:
     return {name: factor.detach().requires_grad_() for name, factor in factors.items()}
 
 
-def _blocks(operation: Operation, unit: int) -> Iterator[slice]:
-    """Rows of a linear layer's weight, a bounded number at a time; all rows of a convolution."""
+def _blocks(operation: Operation, x: Tensor, unit: int = 1) -> Iterator[slice]:
+    """Rows of a linear layer's weight, some at a time and whole units of them; all rows of a convolution."""
     rows, columns = operation.shape[0], operation.shape[1]
-    size = rows if operation.is_conv else max(unit, _NUMBERS_AT_ONCE // columns // unit * unit)
+    places = x.numel() // columns
+    wanted = min(max(places, _LEAST_AT_ONCE // columns), _MOST_AT_ONCE // columns)
+    size = rows if operation.is_conv else max(unit, wanted // unit * unit)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 
@@ -166,7 +168,7 @@ def _product(
 ) -> Tensor:
     """operation(x, W + ΔW), with W + ΔW from `add` some rows at a time."""
     weight, bias = read(x)
-    matrix, blocks = weight.flatten(1), list(_blocks(operation, unit))
+    matrix, blocks = weight.flatten(1), list(_blocks(operation, x, unit))
     if len(blocks) == 1:
         return operation(x, add(matrix, blocks[0]).reshape(operation.shape), bias)
     places = x.flatten(0, -2)

@@ -99,7 +99,8 @@ def test_rows_that_sit_out_take_no_part(recipe: str, name: str) -> None:
 def test_large_weights_are_built_some_rows_at_a_time(recipe: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows in blocks, the last one smaller, give what all rows at once give."""
     operation = OPERATIONS["wide linear"]
-    monkeypatch.setattr("lib_trainer.adapter.forms._NUMBERS_AT_ONCE", 40 * operation.shape[1])
+    for limit in ("_LEAST_AT_ONCE", "_MOST_AT_ONCE"):
+        monkeypatch.setattr(f"lib_trainer.adapter.forms.{limit}", 40 * operation.shape[1])
     test_outputs_and_gradients_equal_plain_autograd(recipe, "wide linear", way)
 
 
