@@ -1,66 +1,22 @@
 """ΔW as a chain of small steps that act one after the other, so that ΔW itself is never built.
 
-A step is an operation and its weight. Between steps travel columns (N, channels, places), or pictures (N, channels,
-H, W) where a step is a convolution; N counts pictures and, for LoKr, the parts of them that W1 mixes. Sources:
-(W1 ⊗ W2)·x by Yeh et al. (LyCORIS, ICLR 2024); (A·B) ∘ (C·D) = (A • C)·(B • D) with all r² products of the columns of A
-and C, and of the rows of B and D (Khatri and Rao, 1968).
+A step is an operation of `adapter.steps` and its weight. Sources: (W1 ⊗ W2)·x by Yeh et al. (LyCORIS, ICLR 2024);
+(A·B) ∘ (C·D) = (A • C)·(B • D) with all r² products of the columns of A and C, and of the rows of B and D (Khatri and
+Rao, 1968).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from lib_trainer.adapter.functional import Operation, Tensors, lokr_first, lokr_second
+from lib_trainer.adapter.steps import Mix, MixRows, Pointwise, Rows, Step, add_grad_input, add_product
 
 # A chain's factors -> the weights of its steps, scaled; differentiable, and small.
 MakeWeights = Callable[[Tensors], list[Tensor]]
-
-
-class Step(Protocol):
-    """One operation of a chain, with its gradients."""
-
-    def __call__(self, x: Tensor, weight: Tensor) -> Tensor: ...
-
-    def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor: ...
-
-    def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Pointwise:
-    """A matrix (c', c) on the channels of every place: (N, c, …) -> (N, c', …)."""
-
-    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
-        return torch.bmm(weight.expand(len(x), -1, -1), _columns(x)).unflatten(2, x.shape[2:])
-
-    def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-        return self(grad, weight.T)
-
-    def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.bmm(_columns(grad), _columns(x).transpose(1, 2)).sum(0)
-
-
-@dataclass(frozen=True)
-class Mix:
-    """W1 (l, m) mixes the parts of each picture: (B·m, c, …) -> (B·l, c, …)."""
-
-    parts_in: int
-    parts_out: int
-
-    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
-        mixed = torch.bmm(weight.expand(len(x) // weight.shape[1], -1, -1), _parts(x, weight.shape[1]))
-        return mixed.reshape(-1, *x.shape[1:])
-
-    def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-        return self(grad, weight.T)
-
-    def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.bmm(_parts(grad, self.parts_out), _parts(x, self.parts_in).transpose(1, 2)).sum(0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +41,7 @@ class Chain:
         value = self._split(x, self.parts_in)
         for step, weight in zip(self.steps[:-1], weights, strict=False):
             value = step(value, weight)
-        self._add(self._split(y, self.parts_out), self.steps[-1], value, weights[-1])
+        add_product(self._split(y, self.parts_out), self.steps[-1], value, weights[-1])
 
     def backward(
         self, x: Tensor, grad: Tensor, weights: Sequence[Tensor], grad_x: Tensor | None = None
@@ -101,37 +57,24 @@ class Chain:
             if number:
                 grad = step.grad_input(values[number], weight, grad)
             elif grad_x is not None:
-                self._add_input(self._split(grad_x, self.parts_in), step, values[0], weight, grad)
+                add_grad_input(self._split(grad_x, self.parts_in), step, values[0], weight, grad)
         return grads[::-1]
 
     def multiply_adds(self, weights: Sequence[Tensor]) -> int:
         """How many one product takes for each place."""
         total, parts, channels = 0, self.parts_in, self.operation.shape[1] // self.parts_in
         for step, weight in zip(self.steps, weights, strict=True):
-            if isinstance(step, Mix):
+            if isinstance(step, Mix | MixRows):
                 total, parts = total + weight.numel() * channels, self.parts_out
             else:
                 total, channels = total + parts * weight.numel(), len(weight)
         return total
 
     def _split(self, x: Tensor, parts: int) -> Tensor:
-        """(…, c) -> (parts, c / parts, places); (B, c, H, W) -> (B·parts, c / parts, H, W)."""
+        """(…, c) -> (places, parts, c / parts); (B, c, H, W) -> (B·parts, c / parts, H, W)."""
         if self.operation.is_conv:
             return x.reshape(len(x) * parts, -1, *x.shape[2:])
-        return x.reshape(-1, parts, x.shape[-1] // parts).permute(1, 2, 0)
-
-    @staticmethod
-    def _add(out: Tensor, step: Step, x: Tensor, weight: Tensor) -> None:
-        if isinstance(step, Pointwise):
-            _columns(out).baddbmm_(weight.expand(len(x), -1, -1), _columns(x))
-        else:
-            out.add_(step(x, weight))
-
-    def _add_input(self, out: Tensor, step: Step, x: Tensor, weight: Tensor, grad: Tensor) -> None:
-        if isinstance(step, Pointwise):
-            self._add(out, step, grad, weight.T)
-        else:
-            out.add_(step.grad_input(x, weight, grad))
+        return x.reshape(-1, parts, x.shape[-1] // parts)
 
 
 def chain_of(algo: str, factors: Tensors, operation: Operation, scale: float) -> Chain | None:
@@ -162,7 +105,7 @@ def _loha(f: Tensors, operation: Operation, scale: float) -> Chain:
         steps = (Pointwise(), middle, Pointwise())
         return Chain(operation, steps, lambda f: [inner(f), core(f), outer(f)])
     first, shape = _first_step(operation, pairs, operation.shape[1])
-    return Chain(operation, (first, Pointwise()), lambda f: [inner(f).reshape(shape), outer(f)])
+    return Chain(operation, (first, _matrix(operation)), lambda f: [inner(f).reshape(shape), outer(f)])
 
 
 def _locon(f: Tensors, operation: Operation, scale: float) -> Chain:
@@ -171,13 +114,14 @@ def _locon(f: Tensors, operation: Operation, scale: float) -> Chain:
         steps = (Pointwise(), _spatial(operation, rank, rank), Pointwise())
         return Chain(operation, steps, lambda f: [f["down"].flatten(1), f["mid"], f["up"].flatten(1) * scale])
     first, shape = _first_step(operation, rank, operation.shape[1])
-    return Chain(operation, (first, Pointwise()), lambda f: [f["down"].reshape(shape), f["up"].flatten(1) * scale])
+    steps = (first, _matrix(operation))
+    return Chain(operation, steps, lambda f: [f["down"].reshape(shape), f["up"].flatten(1) * scale])
 
 
 def _lokr(f: Tensors, operation: Operation, scale: float) -> Chain:
     rows, columns = (len(f["w1"]), f["w1"].shape[1]) if "w1" in f else (len(f["w1_a"]), f["w1_b"].shape[1])
     out, inner = operation.shape[0] // rows, operation.shape[1] // columns
-    mix = Mix(columns, rows)
+    mix = Mix(columns, rows) if operation.is_conv else MixRows()
 
     def first(f: Tensors) -> Tensor:
         return lokr_first(f) * scale
@@ -190,7 +134,7 @@ def _lokr(f: Tensors, operation: Operation, scale: float) -> Chain:
     step, shape = _first_step(operation, rank or out, inner)
     places = operation.shape[2] * operation.shape[3] if operation.is_conv else 1
     if rank and rank * (inner * places + out) < inner * places * out:
-        steps = (step, mix, Pointwise())
+        steps = (step, mix, _matrix(operation))
         return Chain(operation, steps, lambda f: [f["w2_b"].reshape(shape), first(f), f["w2_a"]], columns, rows)
     step, shape = _first_step(operation, out, inner)
 
@@ -206,18 +150,15 @@ def _lokr(f: Tensors, operation: Operation, scale: float) -> Chain:
 def _first_step(operation: Operation, out: int, inner: int) -> tuple[Step, tuple[int, ...]]:
     """The step that sees the layer's kernel, and the shape of its weight."""
     if operation.is_pointwise:
-        return Pointwise(), (out, inner)
+        return _matrix(operation), (out, inner)
     step = _spatial(operation, out, inner)
     return step, step.shape
 
 
+def _matrix(operation: Operation) -> Step:
+    """The step that a matrix on the channels is."""
+    return Pointwise() if operation.is_conv else Rows()
+
+
 def _spatial(operation: Operation, out: int, inner: int) -> Operation:
     return replace(operation, shape=(out, inner, *operation.shape[2:]))
-
-
-def _columns(x: Tensor) -> Tensor:
-    return x.flatten(2)
-
-
-def _parts(x: Tensor, count: int) -> Tensor:
-    return x.reshape(len(x) // count, count, -1)
