@@ -1,6 +1,6 @@
 """Which way an adapted layer computes: read from a table of measurements, or counted where there is none.
 
-`python -m benchmarks table` measures every way on the shapes of SD 1.5 and SDXL and writes `ways.json`.
+`python -m benchmarks ways` measures every way on the shapes of SD 1.5 and SDXL and writes `ways.json`.
 """
 
 from __future__ import annotations
