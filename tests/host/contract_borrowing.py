@@ -68,7 +68,8 @@ class Borrowing:
                 assert 1e-5 < (rounded - whole).norm() / whole.norm() < 0.1
                 continue
             for name, gradient in plain.items():
-                assert relative_error(gradients_there[name], gradient) < 1e-4, (name, placement)
+                # With random weights some gradients are of 1e-9, where the rounding of float32 shows.
+                assert relative_error(gradients_there[name], gradient) < 3e-4, (name, placement)
 
     def test_gradients_reach_the_text_encoders(self, forge: ForgeRoom) -> None:
         def work() -> dict[str, float]:
