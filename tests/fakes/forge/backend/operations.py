@@ -1,15 +1,15 @@
 """Forge's layers: a `Linear` that is no `nn.Linear`, and weights that are cast in each forward."""
 
 import contextlib
+import types
 
 import torch
 from torch.nn import functional as F
 
 from backend.patcher.lora import merge_lora_to_weight
 
-current_device = None
-current_dtype = None
-current_manual_cast_enabled = False
+# How layers are made now.
+current = types.SimpleNamespace(device=None, dtype=None, manual_cast_enabled=False)
 
 
 def get_weight_and_bias(layer, weight_args=None, bias_args=None, weight_fn=None, bias_fn=None):
@@ -51,8 +51,8 @@ class _Cast:
     """Made on the device and in the dtype that the loader asked for, and left uninitialised."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs, device=current_device, dtype=current_dtype)
-        self.parameters_manual_cast = current_manual_cast_enabled
+        super().__init__(*args, **kwargs, device=current.device, dtype=current.dtype)
+        self.parameters_manual_cast = current.manual_cast_enabled
 
     def reset_parameters(self):
         pass
@@ -63,9 +63,9 @@ class ForgeOperations:
         def __init__(self, in_features, out_features, *args, **kwargs):
             super().__init__()
             self.in_features, self.out_features = in_features, out_features
-            self.dummy = torch.nn.Parameter(torch.empty(1, device=current_device, dtype=current_dtype))
+            self.dummy = torch.nn.Parameter(torch.empty(1, device=current.device, dtype=current.dtype))
             self.weight = self.scale_weight = self.bias = None
-            self.parameters_manual_cast = current_manual_cast_enabled
+            self.parameters_manual_cast = current.manual_cast_enabled
 
         def _load_from_state_dict(self, state_dict, prefix, *args):
             if not hasattr(self, "dummy"):
@@ -96,8 +96,7 @@ class ForgeOperations:
 
 @contextlib.contextmanager
 def using_forge_operations(operations=None, device=None, dtype=None, manual_cast_enabled=False, bnb_dtype=None):
-    global current_device, current_dtype, current_manual_cast_enabled
-    current_device, current_dtype, current_manual_cast_enabled = device, dtype, manual_cast_enabled
+    current.device, current.dtype, current.manual_cast_enabled = device, dtype, manual_cast_enabled
     names = ["Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding"]
     own = {name: getattr(torch.nn, name) for name in names}
     try:

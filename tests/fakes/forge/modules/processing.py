@@ -15,7 +15,8 @@ from backend.text_processing import classic_engine
 from modules import paths_internal, shared
 from modules.sd_models import forge_model_reload, model_data
 
-need_global_unload = False
+# Set when another checkpoint was selected.
+pending = SimpleNamespace(global_unload=False)
 _NETWORK = re.compile(r"<lora:([^:>]+):?([^>]*)>")
 _COMMENT = re.compile(r"#[^\n]*(\n|$)")
 
@@ -85,13 +86,12 @@ def fix_seed(p):
 
 
 def process_images(p):
-    global need_global_unload
     _, reloaded = forge_model_reload()
-    if need_global_unload:
+    if pending.global_unload:
         if not reloaded:
             memory_management.unload_all_models()
         p.clear_prompt_cache()
-    need_global_unload = False
+    pending.global_unload = False
     engine, state = model_data.get_sd_model(), shared.state
     if not shared.cmd_opts.no_prompt_history:
         with open(os.path.join(paths_internal.data_path, "params.txt"), "w", encoding="utf8") as file:

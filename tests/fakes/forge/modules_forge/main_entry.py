@@ -20,4 +20,4 @@ def refresh_model_loading_parameters():
         "additional_modules": shared.opts.forge_additional_modules,
         "unet_storage_dtype": dtype,
     }
-    processing.need_global_unload = True
+    processing.pending.global_unload = True

@@ -5,25 +5,21 @@ import time
 import traceback
 
 lock = threading.Lock()
-last_id = 0
 waiting_list = []
 finished_list = []
-last_exception = None
 stopped = threading.Event()
 
 
 class Task:
-    def __init__(self, task_id, func, args, kwargs):
-        self.task_id, self.func, self.args, self.kwargs = task_id, func, args, kwargs
+    def __init__(self, func, args, kwargs):
+        self.func, self.args, self.kwargs = func, args, kwargs
         self.result = None
 
     def work(self):
-        global last_exception
         try:
             self.result = self.func(*self.args, **self.kwargs)
-        except Exception as error:  # noqa: BLE001
+        except Exception:  # noqa: BLE001
             traceback.print_exc()
-            last_exception = error
 
 
 def loop():
@@ -38,10 +34,8 @@ def loop():
 
 
 def run_and_wait_result(func, *args, **kwargs):
-    global last_id
+    task = Task(func, args, kwargs)
     with lock:
-        last_id += 1
-        task = Task(last_id, func, args, kwargs)
         waiting_list.append(task)
     while task not in finished_list:
         time.sleep(0.001)
