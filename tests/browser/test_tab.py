@@ -54,11 +54,17 @@ class Site:
         outer.launch(server_name="127.0.0.1", server_port=self.port, prevent_thread_lock=True, quiet=True)
         outer.app.include_router(make_router(self.host, self.jobs, self.access))
 
-    def open(self, width: int = 1280, theme: str = "light"):
+    def open(self, width: int = 1280, theme: str = "light", unreachable: str = ""):
+        """A new page; what has `unreachable` in its address cannot be had from the page's first moment on."""
         page = self._browser.new_page(viewport={"width": width, "height": 1000})
         page.set_default_timeout(SLOW_MS)
-        # What a machine without a network cannot fetch must not hold the page up.
-        page.route("**/*", lambda route: route.continue_() if "127.0.0.1" in route.request.url else route.abort())
+
+        def answer(route):
+            # What a machine without a network cannot fetch must not hold the page up.
+            gone = "127.0.0.1" not in route.request.url or (unreachable and unreachable in route.request.url)
+            return route.abort() if gone else route.continue_()
+
+        page.route("**/*", answer)
         page.add_init_script(path=ROOT / "javascript" / "train_lora.js")
         page.goto(f"http://127.0.0.1:{self.port}/?__theme={theme}")
         page.wait_for_selector(".train-lora-head")
@@ -156,10 +162,8 @@ def test_a_run_is_watched_with_a_password_and_without_the_route(tmp_path, browse
     site = Site(tmp_path, browser, Access(api_users={"bob": "pass"}))
     try:
         answers = []
-        page = site.open()
+        page = site.open(unreachable="" if reachable else "/train-lora/v1/")
         page.on("response", lambda answer: answers.append(answer.status) if "/v1/view" in answer.url else None)
-        if not reachable:
-            page.route("**/train-lora/v1/**", lambda route: route.abort())
         page.fill(FOLDER, str(site.pictures))
         page.click("#train_lora_train")
         wait_for_step(page, 3)
