@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,11 +42,10 @@ def compare_layers(
     shapes = heaviest_first(family, size_px)[: heaviest or None]
     with workers([OURS, *baselines], folder, threads) as (ours, *others):
         for number, (shape, count) in enumerate(shapes, start=1):
-            _load(ours, shape, adapter)
-            for other in others:
-                found.append(
-                    Comparison(shape, count, other.implementation, _ratios(ours, other, shape, adapter, rounds))
-                )
+            with _loaded(ours, shape, adapter):
+                for other in others:
+                    with _loaded(other, shape, adapter):
+                        found.append(Comparison(shape, count, other.implementation, _ratios(ours, other, rounds)))
             newest = " · ".join(f"{item.baseline.name} {item.ratios}" for item in found[-len(others) :])
             say(f"{number}/{len(shapes)} {adapter} {shape} ×{count}: {newest}", progress=True)
     return found
@@ -75,13 +75,12 @@ def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Compa
     say(table(["beside ours", "times as long", "ours, s", "theirs, s", "least of any shape"], rows))
 
 
-def _load(worker: Worker, shape: Shape, adapter: str) -> None:
+def _loaded(worker: Worker, shape: Shape, adapter: str) -> AbstractContextManager[None]:
     operation = asdict(shape.operation)
-    worker.ask(load="layer", operation=operation, x_shape=shape.x_shape, adapter=asdict(ADAPTERS[adapter]))
+    return worker.loaded(load="layer", operation=operation, x_shape=shape.x_shape, adapter=asdict(ADAPTERS[adapter]))
 
 
-def _ratios(ours: Worker, other: Worker, shape: Shape, adapter: str, rounds: int) -> Ratios:
-    _load(other, shape, adapter)
+def _ratios(ours: Worker, other: Worker, rounds: int) -> Ratios:
     return paired(
         lambda repeats: ours.ask(time=repeats), lambda repeats: other.ask(time=repeats), rounds=rounds, least_s=_LEAST_S
     )

@@ -40,6 +40,13 @@ class Worker:
             raise WorkerDied(f"{self.implementation.name} ended at {task}")
         return json.loads(line)
 
+    @contextmanager
+    def loaded(self, **task: Any) -> Iterator[None]:
+        """What `task` describes is built in a process of its own, which can be asked while entered."""
+        self.ask(**task)
+        yield
+        self.ask(unload=True)
+
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()

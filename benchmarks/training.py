@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,11 +55,9 @@ def compare_steps(
 ) -> tuple[Side, list[Comparison]]:
     """Ours and what it compares to; one other process at a time, since each holds a whole UNet."""
     found = []
-    with workers([OURS], folder, threads) as (ours,):
-        our_side = _start(ours, setting)
+    with workers([OURS], folder, threads) as (ours,), _loaded(ours, setting) as our_side:
         for baseline in baselines:
-            with workers([baseline], folder, threads) as (other,):
-                side = _start(other, setting)
+            with workers([baseline], folder, threads) as (other,), _loaded(other, setting) as side:
                 ratios = paired(
                     lambda repeats: ours.ask(time=repeats),
                     lambda repeats, other=other: other.ask(time=repeats),
@@ -82,16 +81,17 @@ def report_steps(setting: Setting, ours: Side, found: Sequence[Comparison]) -> N
     say(table(head, rows))
 
 
-def _start(worker: Worker, setting: Setting) -> Side:
-    worker.ask(
+@contextmanager
+def _loaded(worker: Worker, setting: Setting) -> Iterator[Side]:
+    with worker.loaded(
         load="step",
         family=setting.family,
         size_px=setting.size_px,
         batch=setting.batch,
         adapter=asdict(ADAPTERS[setting.adapter]),
         checkpointing=setting.checkpointing,
-    )
-    return Side(worker.ask(losses=_LOSSES), **worker.ask(memory=True))
+    ):
+        yield Side(worker.ask(losses=_LOSSES), **worker.ask(memory=True))
 
 
 def _facts(side: Side) -> list[str]:

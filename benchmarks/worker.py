@@ -1,9 +1,13 @@
 """One implementation's process: reads tasks as JSON lines, answers each with one line. `processes` drives it.
 
-{"load": "layer", …}   builds what is to be measured
+{"load": "layer", …}   builds what is to be measured, in a process forked for it
 {"time": repeats}      runs it so often and answers with the seconds that took
 {"losses": steps}      takes training steps and answers with their losses
 {"memory": true}       answers with peak bytes, and bytes kept for backward
+{"unload": true}       ends what was built
+
+What earlier measurements left of the heap decides for minutes whether later ones find memory that is there already or
+must ask for it page by page: up to a fifth of a layer's time. So each load begins with a fresh heap.
 """
 
 from __future__ import annotations
@@ -11,12 +15,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
 from benchmarks.cases import IMPLEMENTATIONS
-from benchmarks.loads import LOADS, Load
+from benchmarks.loads import LOADS
 from benchmarks.pairs import seconds_of
 from benchmarks.steps import StepLoad
 
@@ -27,22 +31,34 @@ def main(name: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    load: Load | None = None
+    for line in sys.stdin:
+        if not os.fork():
+            _serve(name, json.loads(line), answers)
+            return
+        if os.wait()[1]:
+            raise SystemExit(f"{name} ended at {line}")
+
+
+def _serve(name: str, task: dict[str, Any], answers: TextIO) -> None:
+    """Builds one load and answers what is asked of it."""
+
+    def answer(value: Any) -> None:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    load = LOADS[task["load"]](IMPLEMENTATIONS[name].maker, task)
+    answer(name)
     for line in sys.stdin:
         task = json.loads(line)
-        if "load" in task:
-            # The old one goes first: two may not fit.
-            load = None
-            load = LOADS[task["load"]](IMPLEMENTATIONS[name].maker, task)
-            answer: Any = name
-        elif "time" in task:
-            answer = seconds_of(load.run, task["time"])
+        if "unload" in task:
+            answer(name)
+            return
+        if "time" in task:
+            answer(seconds_of(load.run, task["time"]))
         elif "losses" in task:
-            answer = [_loss(load) for _ in range(task["losses"])]
+            answer([_loss(load) for _ in range(task["losses"])])
         else:
-            answer = load.memory()
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+            answer(load.memory())
 
 
 def _loss(load: StepLoad) -> float:

@@ -30,15 +30,15 @@ TASK = {
 
 
 def test_two_processes_answer_in_turn(tmp_path: Path) -> None:
-    with workers([OURS, INSTALLED], tmp_path, 1) as pair:
-        for worker in pair:
-            assert worker.ask(load="layer", **TASK) == worker.implementation.name
-            assert worker.ask(time=2) > 0
-        ours, theirs = (worker.ask(memory=True) for worker in pair)
+    with workers([OURS, INSTALLED], tmp_path, 1) as (ours, theirs):
+        for _ in range(2):
+            with ours.loaded(load="layer", **TASK), theirs.loaded(load="layer", **TASK):
+                assert ours.ask(time=2) > 0 and theirs.ask(time=2) > 0
+                kept, kept_by_theirs = (worker.ask(memory=True)["kept_bytes"] for worker in (ours, theirs))
         # The input is known beforehand and the factors are not of the step: nothing waits for backward.
-        assert ours["kept_bytes"] == 0 < theirs["kept_bytes"]
-        with pytest.raises(WorkerDied):
-            pair[0].ask(load="nothing of that name")
+        assert kept == 0 < kept_by_theirs
+        with pytest.raises(WorkerDied), ours.loaded(load="nothing of that name"):
+            pass
 
 
 @pytest.mark.skipif(version("lycoris-lora") < "4", reason="LyCORIS before 4 computes W + ΔW − W")

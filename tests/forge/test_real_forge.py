@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 
-def _python() -> str:
+def forge_python() -> str:
     own = Path(FORGE_DIR, "venv", "Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     return os.environ.get("FORGE_PYTHON") or str(own)
 
@@ -44,7 +44,7 @@ def _inside(checkpoint: str, data_dir: Path, *options: str) -> None:
     if not Path(FORGE_DIR, "models", "Stable-diffusion", checkpoint).exists():
         pytest.skip(f"{checkpoint} is not in Forge's models/Stable-diffusion")
     boot = Path(__file__).with_name("inside") / "boot.py"
-    command = [_python(), str(boot), FORGE_DIR, str(data_dir), checkpoint, *options]
+    command = [forge_python(), str(boot), FORGE_DIR, str(data_dir), checkpoint, *options]
     environment = {**os.environ, "TRAIN_LORA_INSIDE_FORGE": checkpoint, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

@@ -1,0 +1,147 @@
+"""Forge itself, killed while it trains, started again and told over REST to go on.
+
+    FORGE_DIR=… [FORGE_PYTHON=…] [TRAIN_LORA_KILLS=20] pytest tests/forge/test_killed_forge.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.forge.test_real_forge import CHECKPOINTS, FORGE_DIR, forge_python
+from tests.killing import whole_files
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "3")), 8
+SETTINGS = {
+    "output_name": "jeff", "network_dim": 4, "conv_dim": 0, "factor": 4, "max_train_steps": STEPS,
+    "resolution_px": "64,64", "min_bucket_reso": 64, "gradient_accumulation_steps": 2, "save_every_n_steps": 2,
+    "save_last_n_steps": 1, "resume_every_minutes": 1e-6, "optimizer": "AdamW",
+}  # fmt: skip
+PATIENCE_S = 300
+LOOK_SECONDS = 0.05
+
+pytestmark = [
+    pytest.mark.forge,
+    pytest.mark.skipif(not FORGE_DIR, reason="FORGE_DIR names no stable-diffusion-webui-forge"),
+]
+
+
+class Room:
+    """A data folder of Forge's, and Forge working in it now and then."""
+
+    def __init__(self, folder: Path, pictures: Path) -> None:
+        self.folder, self.lora_dir = folder, folder / "models" / "Lora"
+        self._pictures = Path(shutil.copytree(pictures, folder / "pictures"))
+        (folder / "extensions").mkdir()
+        (folder / "extensions" / "train-lora").symlink_to(ROOT)
+
+    @contextmanager
+    def forge(self) -> Iterator[Callable[..., Any]]:
+        """Forge with its page, until it is killed at the end -> a function that asks our routes."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = ["--skip-prepare-environment", "--skip-version-check", "--always-cpu", "--skip-torch-cuda-test"]
+        options += ["--api", "--port", str(port), "--data-dir", str(self.folder), "--ckpt-dir"]
+        options += [str(Path(FORGE_DIR, "models", "Stable-diffusion")), "--ckpt", CHECKPOINTS[0]]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+        log = self.folder / "forge.log"
+        with log.open("ab") as console:
+            process = subprocess.Popen(
+                [forge_python(), "launch.py", *options], cwd=FORGE_DIR, env=environment, stdout=console, stderr=console
+            )
+
+        def ask(path: str, body: Any = None) -> Any:
+            data = None if body is None else json.dumps(body).encode()
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/train-lora/v1/{path}", data, headers)
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(request, timeout=60) as answer:
+                return json.load(answer)
+
+        try:
+            wait(lambda: answers(ask), lambda: process.poll() is None, log)
+            yield ask
+        finally:
+            process.kill()
+            process.wait()
+
+    def start(self, ask: Callable[..., Any]) -> str:
+        recipe = {**SETTINGS, "train_data_dir": str(self._pictures)}
+        return ask("jobs", {"preset": "lokr_style_config_8gb", "recipe": recipe})["id"]
+
+    def contents(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in whole_files(self.lora_dir)}
+
+
+def answers(ask: Callable[..., Any]) -> bool:
+    with suppress(urllib.error.URLError, ConnectionError):
+        return bool(ask("status"))
+    return False
+
+
+def wait(until: Callable[[], Any], alive: Callable[[], bool], log: Path) -> None:
+    started = time.monotonic()
+    while not until():
+        assert alive() and time.monotonic() - started < PATIENCE_S, log.read_text("utf-8", "replace")[-4000:]
+        time.sleep(LOOK_SECONDS)
+
+
+def is_over(ask: Callable[..., Any], run_id: str) -> bool:
+    state = ask(f"jobs/{run_id}")["state"]
+    assert state != "failed"
+    return state == "done"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures") / "2_jeff_person"
+    folder.mkdir()
+    for number in range(4):
+        Image.effect_noise((64, 64), 40 + number).convert("RGB").save(folder / f"{number}.png")
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    """What a run leaves that was never broken, and how many seconds it took."""
+    room = Room(tmp_path_factory.mktemp("unbroken"), pictures)
+    with room.forge() as ask:
+        started, run_id = time.monotonic(), room.start(ask)
+        wait(lambda: is_over(ask, run_id), lambda: True, room.folder / "forge.log")
+        seconds = time.monotonic() - started
+    assert list(room.contents()) == [f"jeff-step{STEPS - 2:08}.safetensors", "jeff.safetensors"]
+    return room.contents(), seconds
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
+def test_a_forge_that_is_killed_goes_on_with_the_run(unbroken, pictures: Path, tmp_path: Path, kill: int) -> None:
+    """Random moments, spread over the whole run: preparing, caching, steps, copies on the way."""
+    contents, seconds = unbroken
+    room = Room(tmp_path, pictures)
+    with room.forge() as ask:
+        run_id = room.start(ask)
+        time.sleep(seconds * (kill + random.Random(kill).random()) / KILLS)
+    # All that is left shows whole files only.
+    room.contents()
+    with room.forge() as ask:
+        if ask(f"jobs/{run_id}")["state"] != "done":
+            ask(f"jobs/{run_id}/resume", {})
+            wait(lambda: is_over(ask, run_id), lambda: True, tmp_path / "forge.log")
+    assert room.contents() == contents
+    assert not list(room.folder.rglob("*.part"))
