@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapters", nargs="+", choices=tuple(ADAPTERS), default=list(ADAPTERS))
     names = [item.name for item in BASELINES]
-    parser.add_argument("--baselines", nargs="+", choices=tuple(IMPLEMENTATIONS), default=names)
+    parser.add_argument("--baselines", nargs="*", choices=tuple(IMPLEMENTATIONS), default=names)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of each comparison")
 
 

@@ -105,12 +105,18 @@ class Operation:
         if not self.is_conv:
             return grad.flatten(0, -2).T @ x.flatten(0, -2)
         if self.is_pointwise:
-            return torch.bmm(grad.flatten(2), x.flatten(2).transpose(1, 2)).sum(0).reshape(self.shape)
+            return sum_of_products(grad.flatten(2), x.flatten(2).transpose(1, 2)).reshape(self.shape)
         return conv2d_weight(x, self.shape, grad, *self._settings)
 
     @property
     def _settings(self) -> tuple[Any, ...]:
         return self.stride, self.padding, self.dilation, self.groups
+
+
+def sum_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """Σ a_n·b_n: (N, l, c), (N, c, m) -> (l, m)."""
+    # A sum over one product would still copy it.
+    return a[0] @ b[0] if len(a) == 1 else torch.bmm(a, b).sum(0)
 
 
 class Form(Protocol):

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lib_trainer.adapter.functional import sum_of_products
+
 
 class Step(Protocol):
     """One operation of a chain, with its gradients."""
@@ -34,7 +36,7 @@ class Pointwise:
         return self(grad, weight.T)
 
     def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.bmm(_columns(grad), _columns(x).transpose(1, 2)).sum(0)
+        return sum_of_products(_columns(grad), _columns(x).transpose(1, 2))
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Mix:
         return self(grad, weight.T)
 
     def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.bmm(_parts(grad, self.parts_out), _parts(x, self.parts_in).transpose(1, 2)).sum(0)
+        return sum_of_products(_parts(grad, self.parts_out), _parts(x, self.parts_in).transpose(1, 2))
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class MixRows:
         return self(grad, weight.T)
 
     def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
-        return torch.bmm(grad, x.transpose(1, 2)).sum(0)
+        return sum_of_products(grad, x.transpose(1, 2))
 
 
 def add_product(out: Tensor, step: Step, x: Tensor, weight: Tensor) -> None:
