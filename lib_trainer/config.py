@@ -100,9 +100,6 @@ class TrainingConfig:
     fused_backward_pass: bool = setting(
         False, "Step within backward", "Each layer learns as soon as it can: no gradient is kept, clipping is by layer."
     )
-    torch_compile: bool = setting(
-        False, "Compile", "torch.compile, on what is not recomputed: minutes at first; not yet measured on a card."
-    )
     mixed_precision: str = setting(
         "bf16", "Compute in", "bf16 where the card has it, else fp16; fp32 on a CPU.", choices=PRECISIONS
     )

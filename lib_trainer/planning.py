@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from lib_trainer.compiling import compiler_problem
 from lib_trainer.config import Recipe
 from lib_trainer.dataset.buckets import Bucket
 from lib_trainer.dataset.scan import Scan
 from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.errors import UserError
-from lib_trainer.events import Event, Notice, Planned, Progress
+from lib_trainer.events import Event, Planned
 from lib_trainer.families import Family
 from lib_trainer.host.base import HostModel, Outlook
 from lib_trainer.memory.plan import GIB, RESERVE, Plan, Room, make_plan
@@ -35,29 +34,11 @@ def planned(model: HostModel, recipe: Recipe, scan: Scan, *, settled: bool) -> G
         UserError: for a budget of the recipe that cannot be met. Where the room was measured it is tried.
     """
     plan = plan_run(model.outlook(), recipe, Schedule(scan, recipe).buckets, model.device, settled=settled)
-    if recipe.training.torch_compile:
-        plan = yield from _compilable(plan, model.device)
     if recipe.training.vram_budget_gb:
         require_fit(plan)
     room_bytes = plan.room.total_bytes if plan.room else 0
     yield Planned(plan.named_parts, plan.total_bytes, plan.parts.total, room_bytes, describe_plan(plan))
     return plan
-
-
-def _compilable(plan: Plan, device: torch.device) -> Generator[Event, None, Plan]:
-    """The plan, without torch.compile where that does not work or has nothing to do; which it is, is told."""
-    once = plan.blocks - plan.savings.recomputed
-    problem = "every block is computed twice to save memory"
-    if once:
-        yield Progress("preparing", 0, 1, "Trying PyTorch's compiler")
-        problem = compiler_problem(device)
-    if not problem:
-        yield Notice(f"{once} of {plan.blocks} blocks are compiled in the first step, which takes minutes.")
-        return plan
-    yield Notice(f"Training goes on without PyTorch's compiler: {problem}")
-    recipe = plan.work.recipe
-    plain = replace(recipe, training=replace(recipe.training, torch_compile=False))
-    return plan.again(replace(plan.work, recipe=plain))
 
 
 def plan_run(

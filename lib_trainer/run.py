@@ -125,8 +125,7 @@ def _train(
         f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M numbers."
     )
     outcome, saving = _Outcome(plan), Saving(places.target, recipe, model, adapter, latents.schedule, places.saved)
-    compiled = recipe.training.torch_compile
-    with explained_shortage(plan), attached(adapter, layers, model.read_weight, compiled=compiled):
+    with explained_shortage(plan), attached(adapter, layers, model.read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
         stages = _stages(host, training, saving, scan, places.folder)
         yield from _steps(stages, outcome)

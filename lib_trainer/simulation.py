@@ -82,15 +82,13 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
 
 def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:
     """Makes the model ready, and counts the weights that lie on the device then."""
-    # A compiler has nothing to do with tensors without contents.
-    placement = replace(plan.placement, compiled=False)
-    if not placement.is_lean:
-        model.prepare_training(placement, text_encoder=False)
+    if not plan.placement.is_lean:
+        model.prepare_training(plan.placement, text_encoder=False)
         peak.count(model.unet.parameters())
         return
     peak.ignore(model.unet.parameters())
     with peak:
-        model.prepare_training(placement, text_encoder=False)
+        model.prepare_training(plan.placement, text_encoder=False)
     peak.leave_out(model.weights_elsewhere())
 
 

@@ -6,8 +6,7 @@ How runs leave the host is in `tests/host/contract_runs.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
-from lib_trainer import planning
 from lib_trainer.adapter.files import read_adapter, read_metadata
 from lib_trainer.config import Recipe
 from lib_trainer.errors import ConfigError, Shortage, UserError
 from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
-from lib_trainer.host import trainable
 from lib_trainer.run import run
 from lib_trainer.training import loop
 from lib_trainer.training.updates import WholeUpdate
@@ -176,33 +172,6 @@ def test_out_of_memory_says_what_to_lower(forge: ForgeRoom, pictures: Path, monk
     with pytest.raises(UserError, match="not enough") as caught:
         drive(forge, recipe_of(pictures, "large", train_batch_size=2))
     assert "lower the size from" in caught.value.hint and isinstance(caught.value, Shortage)
-
-
-@pytest.mark.parametrize(
-    ("recomputes", "problem", "told"),
-    [
-        (False, "", "blocks are compiled in the first step"),
-        (False, "RuntimeError: no Triton", "without PyTorch's compiler: RuntimeError: no Triton"),
-        (True, "", "without PyTorch's compiler: every block is computed twice"),
-    ],
-)
-def test_a_run_is_compiled_where_that_works_and_says_so(
-    forge: ForgeRoom, pictures: Path, monkeypatch, recomputes: bool, problem: str, told: str
-) -> None:
-    compiled: list[int] = []
-
-    @contextmanager
-    def noted(blocks: Sequence[nn.Module]) -> Iterator[None]:
-        compiled.append(len(blocks))
-        yield
-
-    monkeypatch.setattr(planning, "compiler_problem", lambda _device: problem)
-    monkeypatch.setattr(trainable, "compiled", noted)
-    events = drive(forge, recipe_of(pictures, torch_compile=True, gradient_checkpointing=recomputes))
-    assert any(told in event.text for event in events if isinstance(event, Notice))
-    works = not (recomputes or problem)
-    assert bool(compiled) == works and all(compiled)
-    assert events[-1].path.is_file()
 
 
 def test_every_problem_is_told_before_the_model_is_touched(forge: ForgeRoom, pictures: Path, monkeypatch) -> None:

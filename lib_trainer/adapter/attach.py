@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.functional import Operation, frozen
 from lib_trainer.adapter.layers import Factors, new_factors
-from lib_trainer.compiling import left_out
 from lib_trainer.config import AdapterConfig
 from lib_trainer.errors import UserError
 from lib_trainer.overrides import Forward, overridden_forward
@@ -82,7 +81,7 @@ def new_adapter(layers: Sequence[Layer], config: AdapterConfig, seed: int) -> Ad
 
 @contextmanager
 def attached(
-    adapter: Adapter, layers: Sequence[Layer], read_weight: ReadLayer, strength: float = 1.0, *, compiled: bool = False
+    adapter: Adapter, layers: Sequence[Layer], read_weight: ReadLayer, strength: float = 1.0
 ) -> Iterator[None]:
     """While entered, each adapted layer computes with W + strength·ΔW; then all is as it was.
 
@@ -90,15 +89,11 @@ def attached(
         layers: the model's layers. Those without factors in the adapter compute as ever, but keep no copy of a weight
             that is stored in another form than it is computed with.
         read_weight: `HostModel.read_weight`.
-        compiled: the blocks around the layers are compiled; the layers are left out of that.
     """
     layer_of = {layer.module: layer for layer in layers}
 
     def wrap(module: nn.Module, _forward: Forward) -> Forward:
-        adapted = computed(layer_of[module])
-        return left_out(adapted) if compiled else adapted
-
-    def computed(layer: Layer) -> Forward:
+        layer = layer_of[module]
         operation = operation_of(layer)
 
         def read(like: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -130,13 +130,11 @@ class Placement:
             all residual and transformer blocks; None for all of them.
         int8: the layers' weights are stored in 8 bits.
         streamed: share of the layers' weights that stays on the CPU and is fetched for each use.
-        compiled: the blocks that are not recomputed go through torch.compile.
     """
 
     recomputed: frozenset[int] | None = frozenset()
     int8: bool = False
     streamed: float = 0.0
-    compiled: bool = False
 
     @property
     def is_lean(self) -> bool:

@@ -121,12 +121,11 @@ class ForgeModel:
         # Forge frees weights cast on its second stream by the forward pass; backward still reads them. Its switch is
         # set anew by every page that is opened.
         enter(trainable.attributes([stream], should_use_stream=lambda: False))
-        norms = [part for part in parts if isinstance(part, nn.LayerNorm)]
-        enter(trainable.cloned_inputs(norms, compiled=placement.compiled))
+        enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
         enter(trainable.owned_outputs(_added_to(parts)))
         enter(trainable.attributes([forge_unet], attention_function=attention.attention_pytorch))
         blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
-        enter(trainable.placed(blocks, placement))
+        enter(trainable.checkpointed(blocks, placement))
 
     @contextmanager
     def resting(self) -> Iterator[None]:

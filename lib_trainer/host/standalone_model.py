@@ -123,7 +123,7 @@ class StandaloneModel:
             self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
         weighted = [part for part in self.unet.modules() if part._parameters]
         enter(overridden_forward(weighted, _casting_forward))
-        enter(trainable.placed(blocks_in_order(self.unet), placement))
+        enter(trainable.checkpointed(blocks_in_order(self.unet), placement))
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         extra: dict[str, Any] = {}

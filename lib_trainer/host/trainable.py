@@ -7,14 +7,13 @@ here is a context manager that changes one of these for as long as it is entered
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lib_trainer.compiling import compiled, left_out
 from lib_trainer.host.base import Placement
 from lib_trainer.overrides import overridden_forward
 
@@ -82,14 +81,9 @@ def attributes(objects: Iterable[Any], **values: Any) -> Iterator[None]:
 
 
 @contextmanager
-def cloned_inputs(modules: Iterable[nn.Module], *, compiled: bool = False) -> Iterator[None]:
-    """Gives each module a copy of its first input, because the host adds to the original in place afterwards.
-
-    Args:
-        compiled: the modules stand in blocks that are compiled. A compiler sees no use in the copies.
-    """
-    clone = left_out(_clone_first) if compiled else _clone_first
-    handles = [module.register_forward_pre_hook(clone) for module in modules]
+def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Gives each module a copy of its first input, because the host adds to the original in place afterwards."""
+    handles = [module.register_forward_pre_hook(_clone_first) for module in modules]
     try:
         yield
     finally:
@@ -121,24 +115,15 @@ def _own_output(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) ->
 
 
 @contextmanager
-def placed(blocks: Sequence[nn.Module], placement: Placement) -> Iterator[None]:
-    """Blocks are recomputed in backward, or compiled, as the placement says.
-
-    None is both: PyTorch 2.3 may take another graph when it recomputes, and then refuses to go on.
+def checkpointed(blocks: Sequence[nn.Module], placement: Placement) -> Iterator[None]:
+    """Recomputes activations in backward instead of keeping them.
 
     Args:
-        blocks: all residual and transformer blocks, in the order of forward.
+        blocks: all that could be recomputed, in the order of forward.
+        placement: says which of them are.
     """
-    again = [block for place, block in enumerate(blocks) if placement.recomputes(place)]
-    once = [block for place, block in enumerate(blocks) if not placement.recomputes(place)]
-    with checkpointed(again), compiled(once) if placement.compiled else nullcontext():
-        yield
-
-
-@contextmanager
-def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """Recomputes these blocks' activations in backward instead of keeping them."""
-    with overridden_forward(blocks, _checkpointed_forward):
+    chosen = [block for place, block in enumerate(blocks) if placement.recomputes(place)]
+    with overridden_forward(chosen, _checkpointed_forward):
         yield
 
 

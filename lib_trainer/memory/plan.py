@@ -104,9 +104,7 @@ class Plan:
         able = [index for index, part in enumerate(parts) if part.recomputable]
         chosen = set(recompute_order(parts)[: self.savings.recomputed])
         places = frozenset(place for place, index in enumerate(able) if index in chosen)
-        return Placement(
-            places, self.savings.int8_base, self.savings.streamed, self.work.recipe.training.torch_compile
-        )
+        return Placement(places, self.savings.int8_base, self.savings.streamed)
 
     @property
     def recipe(self) -> Recipe:

@@ -25,7 +25,7 @@ from lib_trainer.training.loop import Training
 FORMAT = 1
 HEADER = "train_lora_state"
 # What may change between two lives of a run without changing what is computed.
-_FREE = frozenset(("train_data_dir", "cache_latents_to_disk", "torch_compile"))
+_FREE = frozenset(("train_data_dir", "cache_latents_to_disk"))
 _AGAIN = "Train again with these settings: it begins anew."
 
 

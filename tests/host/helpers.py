@@ -58,13 +58,11 @@ def on_device(model: HostModel, text: TextCond) -> TextCond:
     return TextCond(text.context.to(model.device), pooled)
 
 
-def gradients(
-    model: HostModel, adapter: Adapter, layers: list[Layer], text: TextCond, *, compiled: bool = False
-) -> dict[str, Tensor]:
+def gradients(model: HostModel, adapter: Adapter, layers: list[Layer], text: TextCond) -> dict[str, Tensor]:
     """One step's gradients, by parameter name."""
     x_t, t, sizes = noisy(model)
     adapter.zero_grad(set_to_none=True)
-    with attached(adapter, layers, model.read_weight, compiled=compiled):
+    with attached(adapter, layers, model.read_weight):
         model.predict(x_t, t, on_device(model, text), sizes).square().mean().backward()
     return {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
 

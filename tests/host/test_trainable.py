@@ -118,7 +118,7 @@ def test_checkpointing_recomputes_from_the_input_as_it_was() -> None:
             return x.exp()
 
     block, other, x = Block(), Block(), torch.randn(5, requires_grad=True)
-    with trainable.placed([other, block], Placement(recomputed=frozenset([1]))):
+    with trainable.checkpointed([other, block], Placement(recomputed=frozenset([1]))):
         block(x * 1, scale=2.0).sum().backward()
         other(x * 1, scale=2.0).sum()
         assert (block.calls, other.calls) == (2, 1)

@@ -130,12 +130,6 @@ def test_what_has_changed_since_is_named(tmp_path: Path, change: dict[str, Any],
         load_state(path, training, pictures)
 
 
-def test_a_compiler_that_is_there_or_not_keeps_no_run_from_going_on(tmp_path: Path) -> None:
-    path = tmp_path / "state.safetensors"
-    save_state(path, training_of(recipe_of(torch_compile=True)), 3, "pictures")
-    assert load_state(path, training_of(recipe_of()), "pictures") == 3
-
-
 @pytest.mark.parametrize("content", [b"", b"no safetensors", None])
 def test_a_damaged_file_is_said(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "state.safetensors"
