@@ -37,28 +37,28 @@ def main(name: str) -> None:
             return
         if os.wait()[1]:
             raise SystemExit(f"{name} ended at {line}")
+        _answer(answers, name)
 
 
 def _serve(name: str, task: dict[str, Any], answers: TextIO) -> None:
-    """Builds one load and answers what is asked of it."""
-
-    def answer(value: Any) -> None:
-        answers.write(json.dumps(value) + "\n")
-        answers.flush()
-
+    """Builds one load and answers what is asked of it, until it is to end."""
     load = LOADS[task["load"]](IMPLEMENTATIONS[name].maker, task)
-    answer(name)
+    _answer(answers, name)
     for line in sys.stdin:
         task = json.loads(line)
         if "unload" in task:
-            answer(name)
             return
         if "time" in task:
-            answer(seconds_of(load.run, task["time"]))
+            _answer(answers, seconds_of(load.run, task["time"]))
         elif "losses" in task:
-            answer([_loss(load) for _ in range(task["losses"])])
+            _answer(answers, [_loss(load) for _ in range(task["losses"])])
         else:
-            answer(load.memory())
+            _answer(answers, load.memory())
+
+
+def _answer(answers: TextIO, value: Any) -> None:
+    answers.write(json.dumps(value) + "\n")
+    answers.flush()
 
 
 def _loss(load: StepLoad) -> float:

@@ -17,6 +17,8 @@ from lib_trainer.adapter.steps import Mix, MixRows, Pointwise, Rows, Step, add_g
 
 # A chain's factors -> the weights of its steps, scaled; differentiable, and small.
 MakeWeights = Callable[[Tensors], list[Tensor]]
+# So many rows' values between the steps stay in a processor's cache.
+_PLACES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,35 @@ class Chain:
 
     def add_to(self, y: Tensor, x: Tensor, weights: Sequence[Tensor]) -> None:
         """y += ΔW·x, for contiguous y (…, out) or (B, out, H', W')."""
-        value = self._split(x, self.parts_in)
-        for step, weight in zip(self.steps[:-1], weights, strict=False):
-            value = step(value, weight)
-        add_product(self._split(y, self.parts_out), self.steps[-1], value, weights[-1])
+        for value, out in zip(self._pieces(x, self.parts_in), self._pieces(y, self.parts_out), strict=True):
+            for step, weight in zip(self.steps[:-1], weights, strict=False):
+                value = step(value, weight)
+            add_product(out, self.steps[-1], value, weights[-1])
 
     def backward(
         self, x: Tensor, grad: Tensor, weights: Sequence[Tensor], grad_x: Tensor | None = None
     ) -> list[Tensor]:
         """Gradients of the steps' weights; that of x is added to `grad_x`, contiguous, where it is given."""
-        values = [self._split(x, self.parts_in)]
+        xs, grads = self._pieces(x, self.parts_in), self._pieces(grad, self.parts_out)
+        grad_xs = [None] * len(xs) if grad_x is None else self._pieces(grad_x, self.parts_in)
+        first, *others = [self._backward(*piece, weights) for piece in zip(xs, grads, grad_xs, strict=True)]
+        for other in others:
+            for total, part in zip(first, other, strict=True):
+                total += part
+        return first
+
+    def _backward(self, x: Tensor, grad: Tensor, grad_x: Tensor | None, weights: Sequence[Tensor]) -> list[Tensor]:
+        values = [x]
         for step, weight in zip(self.steps[:-1], weights, strict=False):
             values.append(step(values[-1], weight))
-        grad, grads = self._split(grad, self.parts_out), []
+        grads = []
         for number in reversed(range(len(self.steps))):
             step, weight = self.steps[number], weights[number]
             grads.append(step.grad_weight(values[number], grad))
             if number:
                 grad = step.grad_input(values[number], weight, grad)
             elif grad_x is not None:
-                add_grad_input(self._split(grad_x, self.parts_in), step, values[0], weight, grad)
+                add_grad_input(grad_x, step, x, weight, grad)
         return grads[::-1]
 
     def multiply_adds(self, weights: Sequence[Tensor]) -> int:
@@ -70,11 +81,12 @@ class Chain:
                 total, channels = total + parts * weight.numel(), len(weight)
         return total
 
-    def _split(self, x: Tensor, parts: int) -> Tensor:
-        """(…, c) -> (places, parts, c / parts); (B, c, H, W) -> (B·parts, c / parts, H, W)."""
+    def _pieces(self, x: Tensor, parts: int) -> Sequence[Tensor]:
+        """(…, c) -> some (places, parts, c / parts), or (B, c, H, W) -> one (B·parts, c / parts, H, W); views of x."""
         if self.operation.is_conv:
-            return x.reshape(len(x) * parts, -1, *x.shape[2:])
-        return x.reshape(-1, parts, x.shape[-1] // parts)
+            return (x.reshape(len(x) * parts, -1, *x.shape[2:]),)
+        rows = x.reshape(-1, parts, x.shape[-1] // parts)
+        return rows.split(_PLACES_AT_ONCE) if x.device.type == "cpu" else (rows,)
 
 
 def chain_of(algo: str, factors: Tensors, operation: Operation, scale: float) -> Chain | None:
