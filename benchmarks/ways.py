@@ -18,7 +18,7 @@ from benchmarks.shapes import Shape
 from benchmarks.shapes import shapes_of as unet_shapes
 from lib_trainer.adapter.functional import applied
 from lib_trainer.adapter.layers import Factors, new_factors
-from lib_trainer.adapter.ways import TABLE, WAYS, Spot, Way, form_of, shapes_of, spot_of
+from lib_trainer.adapter.ways import MEASURED, TABLE, Spot, Way, form_of, shapes_of, spot_of
 from lib_trainer.families import SD1, SDXL
 
 # Two sizes of each family, so that the number of places varies for every weight.
@@ -67,13 +67,13 @@ def _seconds_of_ways(factors: Factors, shape: Shape, device: str, rounds: int) -
     """The ways take turns; each one's median, relative to the first of its round, times the shortest first."""
     make_lively(factors.tensors)
     layer = plain_layer(shape.operation).to(device)
-    runs = {way: _run(way, factors, layer.weight, layer.bias, shape) for way in WAYS}
+    runs = {way: _run(way, factors, layer.weight, layer.bias, shape) for way in MEASURED}
     for run in runs.values():
         run()
     repeats = max(1, round(_LEAST_S / seconds_of(runs["whole"], 1)))
     turns = [{way: seconds_of(run, repeats) / repeats for way, run in runs.items()} for _ in range(rounds)]
     shortest = min(turn["whole"] for turn in turns)
-    return {way: shortest * statistics.median(turn[way] / turn["whole"] for turn in turns) for way in WAYS}
+    return {way: shortest * statistics.median(turn[way] / turn["whole"] for turn in turns) for way in MEASURED}
 
 
 def _run(way: Way, factors: Factors, weight: Tensor, bias: Tensor | None, shape: Shape) -> Callable[[], None]:

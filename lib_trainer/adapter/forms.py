@@ -94,6 +94,46 @@ class Hadamard:
 
 
 @dataclass(frozen=True)
+class Few:
+    """LoHa of a linear layer at a few places: ΔW·x = (w1_a·M ∘ w2_a)·1 with M = w1_b·diag(x)·w2_bᵀ of each place.
+
+    Nothing of ΔW's size is built; M is (r, r).
+    """
+
+    operation: Operation
+    scale: float
+
+    def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+        y = self.operation(x, *read(x))
+        middle = self._middle(_places(x, factors), factors)
+        change = (factors["w1_a"] @ middle).mul_(factors["w2_a"]).sum(2).mul_(self.scale)
+        return y.add_(change.to(y.dtype).reshape(y.shape))
+
+    def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
+        places, grads = _places(x, factors), _places(grad, factors)[:, :, None] * self.scale
+        middle = self._middle(places, factors)
+        outer = grads * factors["w2_a"]
+        grad_middle = factors["w1_a"].T @ outer
+        inner = grad_middle @ factors["w2_b"]
+        found = {
+            "w1_a": (outer @ middle.transpose(1, 2)).sum(0),
+            "w2_a": ((grads * factors["w1_a"]) @ middle).sum(0),
+            "w1_b": (inner * places[:, None]).sum(0),
+            "w2_b": ((grad_middle.transpose(1, 2) @ factors["w1_b"]) * places[:, None]).sum(0),
+        }
+        grad_x = None
+        if needs_x:
+            change = (inner * factors["w1_b"]).sum(1)
+            grad_x = self.operation.grad_input(x, read(x)[0], grad).add_(change.to(x.dtype).reshape(x.shape))
+        return grad_x, [found[name] for name in factors]
+
+    @staticmethod
+    def _middle(places: Tensor, f: Tensors) -> Tensor:
+        """(P, in) -> (P, r, r)."""
+        return (f["w1_b"] * places[:, None]) @ f["w2_b"].T
+
+
+@dataclass(frozen=True)
 class Factored:
     """One product with W + ΔW in full precision; the factors' gradients come from the chain, without ΔW's.
 
@@ -147,6 +187,11 @@ def _chain_gradients(
         weights = [weight.to(x.dtype) for weight in chain.weights(leaves)]
     grads = chain.backward(x, grad, [weight.detach() for weight in weights], grad_x)
     return torch.autograd.grad(weights, list(leaves.values()), grads)
+
+
+def _places(x: Tensor, factors: Tensors) -> Tensor:
+    """(…, c) -> (places, c) in the factors' dtype."""
+    return x.flatten(0, -2).to(next(iter(factors.values())).dtype)
 
 
 def _leaves(factors: Tensors) -> dict[str, Tensor]:

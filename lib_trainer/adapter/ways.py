@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.chains import chain_of
-from lib_trainer.adapter.forms import AddRows, Chained, Factored, Hadamard, Whole
+from lib_trainer.adapter.forms import AddRows, Chained, Factored, Few, Hadamard, Whole
 from lib_trainer.adapter.functional import DELTAS, Form, Operation, Tensors, lokr_first, lokr_second
 
 # `whole`: one product with W + ΔW, gradients through that of ΔW. `factored`: the same product, gradients through the
 # chain. `chained`: ΔW is never built. In half precision there is no `factored`, and `whole` keeps ΔW's product apart.
-Way = Literal["whole", "factored", "chained"]
-WAYS: tuple[Way, ...] = ("whole", "factored", "chained")
+# `few`: LoHa at so few places, a time embedding's, that nothing need be measured.
+Way = Literal["whole", "factored", "chained", "few"]
+MEASURED: tuple[Way, ...] = ("whole", "factored", "chained")
 TABLE = Path(__file__).with_name("ways.json")
 # Factor name -> shape, as something that can be looked up by.
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -77,11 +78,21 @@ def shapes_of(factors: Tensors) -> Shapes:
 def _way_for(
     algo: str, shapes: Shapes, operation: Operation, x_shape: tuple[int, ...], device: str, precise: bool
 ) -> Way:
+    if _are_few(algo, dict(shapes), operation, math.prod(x_shape[:-1])):
+        return "few"
     spot = spot_of(algo, shapes, operation, x_shape)
     if spot is None:
         return "whole"
     rows = [(row.distance(spot), way) for row, way in _rows(device) if row.kind == spot.kind] if precise else []
     return min(rows)[1] if rows else _counted(algo, shapes, spot, precise=precise)
+
+
+def _are_few(algo: str, shapes: dict[str, tuple[int, ...]], operation: Operation, places: int) -> bool:
+    """Whether LoHa's r² numbers of each place take fewer multiply-adds than building ΔW."""
+    if algo != "loha" or operation.is_conv:
+        return False
+    out, inner = operation.shape
+    return places * shapes["w1_b"][0] * (out + inner) < out * inner
 
 
 def spot_of(algo: str, shapes: Shapes, operation: Operation, x_shape: tuple[int, ...]) -> Spot | None:
@@ -131,6 +142,8 @@ def form_of(way: Way, algo: str, factors: Tensors, operation: Operation, scale: 
     Args:
         scale: ΔW is multiplied by it.
     """
+    if way == "few":
+        return Few(operation, scale)
     chain = None if way == "whole" else chain_of(algo, factors, operation, scale)
     if chain is not None and (way == "chained" or not precise):
         return Chained(chain)

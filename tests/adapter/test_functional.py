@@ -10,7 +10,7 @@ from torch import Tensor
 from lib_trainer.adapter.forms import Whole
 from lib_trainer.adapter.functional import DELTAS, Form, Operation, applied
 from lib_trainer.adapter.layers import Factors
-from lib_trainer.adapter.ways import WAYS, form_of
+from lib_trainer.adapter.ways import MEASURED, form_of, way_for
 from tests.adapter.layers import CASES, OPERATIONS, RECIPES, a_weight, an_input, lively_factors
 
 
@@ -59,7 +59,7 @@ def form_in(way: str, factors: Factors, operation: Operation, *, precise: bool =
 
 
 @pytest.mark.parametrize(("recipe", "name"), CASES)
-@pytest.mark.parametrize("way", ["chosen", "plain", *WAYS])
+@pytest.mark.parametrize("way", ["chosen", "plain", *MEASURED])
 def test_outputs_and_gradients_equal_plain_autograd(recipe: str, name: str, way: str) -> None:
     operation = OPERATIONS[name]
     factors = lively_factors(recipe, operation)
@@ -94,7 +94,7 @@ def test_rows_that_sit_out_take_no_part(recipe: str, name: str) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", MEASURED)
 @pytest.mark.parametrize("recipe", ["loha", "lokr", "locon"])
 def test_large_weights_are_built_some_rows_at_a_time(recipe: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows in blocks, the last one smaller, give what all rows at once give."""
@@ -104,7 +104,7 @@ def test_large_weights_are_built_some_rows_at_a_time(recipe: str, way: str, monk
     test_outputs_and_gradients_equal_plain_autograd(recipe, "wide linear", way)
 
 
-@pytest.mark.parametrize("way", ["plain", *WAYS])
+@pytest.mark.parametrize("way", ["plain", *MEASURED])
 @pytest.mark.parametrize("recipe", ["loha", "loha tucker", "lokr", "locon"])
 @pytest.mark.parametrize("name", ["linear", "3x3"])
 def test_backward_keeps_only_the_input_and_the_factors(recipe: str, name: str, way: str) -> None:
@@ -125,7 +125,7 @@ def test_backward_keeps_only_the_input_and_the_factors(recipe: str, name: str, w
     assert kept == []
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", MEASURED)
 @pytest.mark.parametrize("recipe", ["loha", "lokr", "locon"])
 def test_a_frozen_first_layer_asks_for_no_gradient_of_its_input(recipe: str, way: str) -> None:
     operation = OPERATIONS["linear"]
@@ -138,14 +138,30 @@ def test_a_frozen_first_layer_asks_for_no_gradient_of_its_input(recipe: str, way
     torch.testing.assert_close(mine, wanted)
 
 
+@pytest.mark.parametrize("name", ["linear", "wide linear"])
+def test_loha_at_a_few_places_builds_nothing_of_the_weights_size(name: str) -> None:
+    test_outputs_and_gradients_equal_plain_autograd("loha", name, "few")
+    test_backward_keeps_only_the_input_and_the_factors("loha", name, "few")
+    test_a_frozen_first_layer_asks_for_no_gradient_of_its_input("loha", "few")
+
+
+def test_few_places_are_told_from_many_by_what_they_take() -> None:
+    pair = {"w1_a": (1280, 32), "w1_b": (32, 1280), "w2_a": (1280, 32), "w2_b": (32, 1280)}
+    factors = {name: torch.empty(shape, device="meta") for name, shape in pair.items()}
+    for places, is_few in ((1, True), (16, True), (20, False), (256, False)):
+        way = way_for("loha", factors, Operation((1280, 1280)), (places, 1280), "cpu", precise=True)
+        assert (way == "few") == is_few, places
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("places", [1, 10])
 @pytest.mark.parametrize("recipe", ["loha", "lokr", "lokr full", "locon"])
-def test_a_young_delta_survives_half_precision(recipe: str, dtype: torch.dtype) -> None:
+def test_a_young_delta_survives_half_precision(recipe: str, places: int, dtype: torch.dtype) -> None:
     """ΔW of std 1e-5 on weights of std 0.03: merging would round most of it away."""
     operation = Operation((64, 64))
     factors = lively_factors(recipe, operation, dtype=torch.float32)
     factors.strength = float(1e-5 / factors.delta().detach().std())
-    x = an_input(operation, dtype=torch.float32).to(dtype)
+    x = an_input(operation, dtype=torch.float32).flatten(0, 1)[:places].to(dtype)
     weight = (0.03 * a_weight(operation, dtype=torch.float32)[0]).to(dtype)
 
     with_delta = factors.apply_to(operation, lambda like: (weight, None), x)
