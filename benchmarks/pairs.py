@@ -66,6 +66,12 @@ def paired(ours: Timer, theirs: Timer, *, rounds: int, least_s: float) -> Ratios
     return Ratios(tuple(b / a for a, b in pairs), min(a for a, _ in pairs), min(b for _, b in pairs))
 
 
+def joined(parts: Sequence[Ratios]) -> Ratios:
+    """All pairs of the same thing."""
+    values = tuple(value for part in parts for value in part.values)
+    return Ratios(values, min(part.ours_s for part in parts), min(part.theirs_s for part in parts))
+
+
 def weighted(parts: Sequence[tuple[int, Ratios]]) -> Ratios:
     """Ratios of a whole in which each part occurs so often: its pair i takes every part's pair i."""
     rounds = min(len(part.values) for _, part in parts)

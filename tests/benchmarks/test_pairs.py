@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.pairs import Ratios, paired, weighted
+from benchmarks.pairs import Ratios, joined, paired, weighted
 
 
 def test_sides_take_turns_and_each_pair_is_divided() -> None:
@@ -39,3 +39,7 @@ def test_a_whole_weighs_its_parts_by_how_often_they_occur() -> None:
     whole = weighted([(9, Ratios((2.0, 2.0), 1.0, 2.0)), (1, Ratios((1.0, 3.0), 1.0, 1.0))])
     assert whole.values == pytest.approx((1.9, 2.1))
     assert (whole.ours_s, whole.theirs_s) == (10.0, 19.0)
+
+
+def test_pairs_of_several_processes_are_one_series() -> None:
+    assert joined([Ratios((2.0,), 1.0, 2.0), Ratios((3.0,), 0.5, 1.5)]) == Ratios((2.0, 3.0), 0.5, 1.5)
