@@ -60,11 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser, least: str) -> None:
+def _add_common(parser: argparse.ArgumentParser, how_many: str) -> None:
     parser.add_argument("--adapters", nargs="+", choices=tuple(ADAPTERS), default=list(ADAPTERS))
     names = [item.name for item in BASELINES]
     # Whole steps are measured beside the limit in any case, and may be beside nothing else.
-    parser.add_argument("--baselines", nargs=least, choices=names, default=names)
+    parser.add_argument("--baselines", nargs=how_many, choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of each comparison")
 
 

@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 # One moment: an event of the run, or a file that is written and not yet in its place.
 _MARK = b"."
 PATIENCE_S = 60
@@ -68,6 +70,16 @@ def _live(work: Callable[[Callable[[], None]], object], writing: int) -> None:
         code = 0
     finally:
         os._exit(code)
+
+
+def make_pictures(folder: Path) -> Path:
+    """Fills `folder` with four small pictures of noise and their captions."""
+    inner = folder / "2_jeff_person"
+    inner.mkdir()
+    for number in range(4):
+        Image.effect_noise((64, 64), 40 + number).convert("RGB").save(inner / f"{number}.png")
+        (inner / f"{number}.txt").write_text(f"jeff_person, photo {number}, outside")
+    return folder
 
 
 def whole_files(folder: Path) -> list[Path]:

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from lib_trainer.history import RUNS_DIR, History
-from tests.killing import whole_files
+from tests.killing import make_pictures, whole_files
 
 KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "2")), 8
 SETTINGS = {
@@ -99,12 +98,7 @@ class Folder:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures") / "2_jeff_person"
-    folder.mkdir()
-    for number in range(4):
-        Image.effect_noise((64, 64), 40 + number).convert("RGB").save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"jeff_person, photo {number}, outside")
-    return folder.parent
+    return make_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from lib_trainer.adapter.forms import Whole
 from lib_trainer.adapter.functional import DELTAS, Form, Operation, applied
 from lib_trainer.adapter.layers import Factors
 from lib_trainer.adapter.ways import MEASURED, form_of, way_for
+from lib_trainer.memory.measure import StoragePeak
 from tests.adapter.layers import CASES, OPERATIONS, RECIPES, a_weight, an_input, lively_factors
 
 
@@ -97,10 +98,11 @@ def test_rows_that_sit_out_take_no_part(recipe: str, name: str) -> None:
 @pytest.mark.parametrize("way", MEASURED)
 @pytest.mark.parametrize("recipe", ["loha", "lokr", "locon"])
 def test_large_weights_are_built_some_rows_at_a_time(recipe: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows in blocks, the last one smaller, give what all rows at once give."""
+    """Rows in blocks, and places in pieces, the last ones smaller, give what all at once give."""
     operation = OPERATIONS["wide linear"]
     for limit in ("_LEAST_AT_ONCE", "_MOST_AT_ONCE"):
         monkeypatch.setattr(f"lib_trainer.adapter.forms.{limit}", 40 * operation.shape[1])
+    monkeypatch.setattr("lib_trainer.adapter.chains._PLACES_AT_ONCE", 4)
     test_outputs_and_gradients_equal_plain_autograd(recipe, "wide linear", way)
 
 
@@ -139,10 +141,24 @@ def test_a_frozen_first_layer_asks_for_no_gradient_of_its_input(recipe: str, way
 
 
 @pytest.mark.parametrize("name", ["linear", "wide linear"])
-def test_loha_at_a_few_places_builds_nothing_of_the_weights_size(name: str) -> None:
+def test_loha_at_a_few_places_computes_the_same(name: str) -> None:
     test_outputs_and_gradients_equal_plain_autograd("loha", name, "few")
     test_backward_keeps_only_the_input_and_the_factors("loha", name, "few")
     test_a_frozen_first_layer_asks_for_no_gradient_of_its_input("loha", "few")
+
+
+@pytest.mark.parametrize(("places", "is_few"), [(1, True), (100, False)])
+def test_loha_at_a_few_places_builds_nothing_of_the_weights_size(places: int, is_few: bool) -> None:
+    operation = Operation((256, 256))
+    factors = lively_factors("loha", operation, dtype=torch.float32)
+    x = torch.randn(places, 256, requires_grad=True)
+    weight, bias = a_weight(operation, dtype=torch.float32)
+    peak = StoragePeak()
+    peak.ignore([x, weight, bias, *factors.parameters()])
+    with peak:
+        y = factors.apply_to(operation, lambda like: (weight, bias), x)
+        torch.autograd.grad(y, [x, *factors.parameters()], torch.ones_like(y))
+    assert (peak.peak < weight.nbytes) == is_few
 
 
 def test_few_places_are_told_from_many_by_what_they_take() -> None:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from tests.forge.test_real_forge import CHECKPOINTS, FORGE_DIR, forge_python
-from tests.killing import whole_files
+from tests.killing import make_pictures, whole_files
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "3")), 8
@@ -118,11 +117,7 @@ class Room:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures") / "2_jeff_person"
-    folder.mkdir()
-    for number in range(4):
-        Image.effect_noise((64, 64), 40 + number).convert("RGB").save(folder / f"{number}.png")
-    return folder.parent
+    return make_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
