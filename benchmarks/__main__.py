@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.cases import ADAPTERS, BASELINES, IMPLEMENTATIONS
+from benchmarks.cases import ADAPTERS, BASELINES, IMPLEMENTATIONS, Compute
 from benchmarks.report import say, where_and_when
 
 
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     steps.add_argument("--size", type=int, default=512, help="side of the pictures in px")
     steps.add_argument("--batch", type=int, default=1)
     steps.add_argument("--checkpointing", action="store_true")
+    _add_compute(steps)
     _add_common(steps, "*")
     steps.set_defaults(run=_steps)
     trainers = kinds.add_parser("trainers", help="(c) whole runs beside sd-scripts, where SD_SCRIPTS_DIR names it")
@@ -54,9 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     growth.add_argument("--plot", type=Path, default=Path("docs/growth.png"))
     growth.set_defaults(run=_growth)
     ways = kinds.add_parser("ways", help="measure the ways through a layer, and write the table training chooses by")
-    ways.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    _add_compute(ways)
     ways.add_argument("--rounds", type=int, default=3)
     ways.set_defaults(run=_ways)
+    card = kinds.add_parser("card", help="whether the plans for a smaller card hold on this machine's")
+    card.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
+    card.add_argument("--sizes", nargs="+", type=int, default=[1024], help="sides of the pictures in px")
+    card.add_argument("--budget", type=float, default=8, help="GB of the card that is planned for")
+    card.set_defaults(run=_card)
     return parser
 
 
@@ -66,6 +72,11 @@ def _add_common(parser: argparse.ArgumentParser, how_many: str) -> None:
     # Whole steps are measured beside the limit in any case, and may be beside nothing else.
     parser.add_argument("--baselines", nargs=how_many, choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of each comparison")
+
+
+def _add_compute(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
 
 
 def _layers(options: argparse.Namespace) -> None:
@@ -92,7 +103,8 @@ def _steps(options: argparse.Namespace) -> None:
     from benchmarks.training import Setting, compare_steps, report_steps
 
     for adapter in options.adapters:
-        setting = Setting(options.family, options.size, options.batch, adapter, options.checkpointing)
+        compute = Compute(options.device, options.dtype)
+        setting = Setting(options.family, options.size, options.batch, adapter, options.checkpointing, compute)
         baselines = [IMPLEMENTATIONS[name] for name in ("frozen", *options.baselines)]
         ours, found = compare_steps(setting, baselines, options.rounds, options.folder, options.threads)
         report_steps(setting, ours, found)
@@ -132,7 +144,13 @@ def _growth(options: argparse.Namespace) -> None:
 def _ways(options: argparse.Namespace) -> None:
     from benchmarks.ways import measure_ways
 
-    measure_ways(options.device, options.rounds, options.threads)
+    measure_ways(Compute(options.device, options.dtype), options.rounds, options.threads)
+
+
+def _card(options: argparse.Namespace) -> None:
+    from benchmarks.card import measure_on_card, report_on_card
+
+    report_on_card(list(measure_on_card(options.family, options.sizes, options.budget)))
 
 
 if __name__ == "__main__":

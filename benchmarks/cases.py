@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+import torch
 
 from lib_trainer.config import AdapterConfig
 
@@ -14,6 +17,28 @@ ADAPTERS: dict[str, AdapterConfig] = {
     ),
     "lokr": AdapterConfig(algo="lokr", network_dim=64, network_alpha=64, conv_dim=64, conv_alpha=64, factor=8),
 }
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where both sides compute, and in what numbers. What is trained is float32 in any case.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        dtype: of the frozen weights and the activations, by its name in torch.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+    def as_trained(self, maker: str) -> AbstractContextManager[None]:
+        """Entered for forward. Trainers run LyCORIS and PEFT under autocast; ours casts what it must by itself."""
+        others = maker in ("lycoris", "peft") and self.torch_dtype != torch.float32
+        return torch.autocast(self.device, self.torch_dtype, enabled=others)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from benchmarks.cases import ADAPTERS
+from benchmarks.cases import ADAPTERS, Compute
 from benchmarks.loads import LayerLoad
 from benchmarks.report import say, table
 from lib_trainer.adapter.functional import Operation
@@ -111,6 +111,7 @@ def _seconds(who: str, setting: dict[str, int]) -> float:
         "operation": asdict(Operation((_WIDTH, _WIDTH))),
         "adapter": asdict(adapter),
         "x_shape": [setting["batch"], setting["tokens"], _WIDTH],
+        "compute": asdict(Compute()),
     }
     loads = [LayerLoad("frozen" if who == "frozen" else "ours", task) for _ in range(setting["layers"])]
     times = []

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.cases import ADAPTERS, OURS, Implementation
+from benchmarks.cases import ADAPTERS, OURS, Compute, Implementation
 from benchmarks.pairs import Ratios, joined, paired, weighted
 from benchmarks.processes import Worker, workers
 from benchmarks.report import say, table
@@ -76,7 +76,13 @@ def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Compa
 
 def _loaded(worker: Worker, shape: Shape, adapter: str) -> AbstractContextManager[None]:
     operation = asdict(shape.operation)
-    return worker.loaded(load="layer", operation=operation, x_shape=shape.x_shape, adapter=asdict(ADAPTERS[adapter]))
+    return worker.loaded(
+        load="layer",
+        operation=operation,
+        x_shape=shape.x_shape,
+        adapter=asdict(ADAPTERS[adapter]),
+        compute=asdict(Compute()),
+    )
 
 
 def _ratios(ours: Worker, other: Worker, shape: Shape, adapter: str, rounds: int) -> Ratios:

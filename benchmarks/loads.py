@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from benchmarks.cases import Compute
 from benchmarks.makers import MAKERS, make_lively, plain_layer
 from benchmarks.memory import measured_memory
 from benchmarks.steps import StepLoad
@@ -28,22 +29,29 @@ class LayerLoad:
     def __init__(self, maker: str, task: dict[str, Any]) -> None:
         torch.manual_seed(0)
         operation, config = operation_from(task["operation"]), AdapterConfig(**task["adapter"])
-        self._layer, parameters = MAKERS[maker](plain_layer(operation), operation, config)
+        self._maker, self._compute = maker, Compute(**task["compute"])
+        device, dtype = self._compute.device, self._compute.torch_dtype
+        layer = plain_layer(operation).to(device, dtype)
+        self._layer, parameters = MAKERS[maker](layer, operation, config)
         make_lively(parameters)
         self._parameters = list(parameters.values())
-        self._x = torch.randn(task["x_shape"], requires_grad=True)
-        self._grad = torch.randn_like(self._layer(self._x))
+        self._x = torch.randn(task["x_shape"]).to(device, dtype).requires_grad_()
+        self._grad = torch.randn_like(self._forward())
 
     def run(self) -> None:
         for tensor in (self._x, *self._parameters):
             tensor.grad = None
-        self._layer(self._x).backward(self._grad)
+        self._forward().backward(self._grad)
 
     def memory(self) -> dict[str, int]:
         for tensor in (self._x, *self._parameters):
             tensor.grad = None
         known = [self._x, self._grad, *self._parameters, *self._layer.parameters()]
-        return measured_memory(lambda: self._layer(self._x), lambda y: y.backward(self._grad), known)
+        return measured_memory(self._forward, lambda y: y.backward(self._grad), known)
+
+    def _forward(self) -> torch.Tensor:
+        with self._compute.as_trained(self._maker):
+            return self._layer(self._x)
 
 
 def operation_from(values: dict[str, Any]) -> Operation:

@@ -36,6 +36,8 @@ def make_frozen(layer: nn.Module, operation: Operation, config: AdapterConfig) -
 
 def make_ours(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
     factors = new_factors("layer", operation, config)
+    if factors is not None:
+        factors.to(layer.weight.device)
 
     def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
         return layer.weight, layer.bias
@@ -58,7 +60,7 @@ def make_lycoris(layer: nn.Module, operation: Operation, config: AdapterConfig) 
         options |= {"factor": config.factor, "decompose_both": config.decompose_both}
     kind = {"loha": LohaModule, "lokr": LokrModule}[config.algo]
     module = kind("layer", layer, 1.0, rank, alpha, **options).train()
-    module.apply_to()
+    module.to(layer.weight.device).apply_to()
     names = {theirs: ours for ours, theirs in FILE_KEYS[config.algo].items()}
     return layer, {names[name]: parameter for name, parameter in module.named_parameters() if name in names}
 

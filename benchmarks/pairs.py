@@ -44,11 +44,14 @@ class Ratios:
 
 def seconds_of(run: Callable[[], None], repeats: int) -> float:
     """How long so many runs take, one after the other."""
+    on_card = torch.cuda.is_initialized()
     # One thread's own time is what it would take on an idle machine, whatever else runs on this one.
-    clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
+    clock = time.process_time if torch.get_num_threads() == 1 and not on_card else time.perf_counter
     started = clock()
     for _ in range(repeats):
         run()
+    if on_card:
+        torch.cuda.synchronize()
     return clock() - started
 
 

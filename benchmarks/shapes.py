@@ -54,18 +54,20 @@ class Shape:
         return f"{shown} · {'×'.join(map(str, places))}"
 
 
-def frozen_unet(family: Family, device: str) -> UNet2DConditionModel:
+def frozen_unet(family: Family, device: str, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
     """The family's UNet at full size; on `meta` without contents."""
     with torch.device(device):
-        return build_unet(family.unet, torch.float32).requires_grad_(False)
+        return build_unet(family.unet, dtype).requires_grad_(False)
 
 
-def unet_inputs(family: Family, size_px: int, batch: int, device: str) -> dict[str, Any]:
+def unet_inputs(
+    family: Family, size_px: int, batch: int, device: str, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
     """Random arguments of the UNet for square pictures."""
     made = torch.Generator(device).manual_seed(0) if device != "meta" else None
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=made, device=device)
+        return torch.randn(shape, generator=made, device=device).to(dtype)
 
     inputs: dict[str, Any] = {
         "sample": random(batch, 4, size_px // 8, size_px // 8),

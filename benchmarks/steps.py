@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.cases import Compute
 from benchmarks.makers import MAKERS, make_lively
 from benchmarks.memory import measured_memory
 from benchmarks.shapes import frozen_unet, unet_inputs
@@ -29,16 +30,19 @@ class StepLoad:
     def __init__(self, maker: str, task: dict[str, Any]) -> None:
         torch.manual_seed(0)
         family, config = FAMILIES[task["family"]], AdapterConfig(**task["adapter"])
-        self._unet = frozen_unet(family, "cpu")
+        self._maker, self._compute = maker, Compute(**task["compute"])
+        device, dtype = self._compute.device, self._compute.torch_dtype
+        self._unet = frozen_unet(family, device, dtype)
         if task["checkpointing"]:
             self._unet.train().enable_gradient_checkpointing()
-        self._inputs = unet_inputs(family, task["size_px"], task["batch"], "cpu")
-        self._wanted = torch.randn_like(self._inputs["sample"])
+        self._inputs = unet_inputs(family, task["size_px"], task["batch"], device, dtype)
+        self._wanted = torch.randn_like(self._inputs["sample"], dtype=torch.float32)
         self._parameters = adapt(self._unet, unet_layers(self._unet, family), maker, config)
         trained = list(self._parameters.values())
         if not trained:
             self._inputs["sample"].requires_grad_()
-        self._optimizer = torch.optim.AdamW(trained, _LEARNING_RATE) if trained else None
+        on_card = True if device == "cuda" else None
+        self._optimizer = torch.optim.AdamW(trained, _LEARNING_RATE, fused=on_card) if trained else None
         self.loss = 0.0
 
     def run(self) -> None:
@@ -52,7 +56,9 @@ class StepLoad:
         return measured_memory(self._forward, self._backward, [*self._unet.parameters(), *self._parameters.values()])
 
     def _forward(self) -> Tensor:
-        return nn.functional.mse_loss(self._unet(**self._inputs).sample, self._wanted)
+        with self._compute.as_trained(self._maker):
+            predicted = self._unet(**self._inputs).sample
+        return nn.functional.mse_loss(predicted.float(), self._wanted)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()

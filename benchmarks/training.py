@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.cases import ADAPTERS, FROZEN, OURS, Implementation
+from benchmarks.cases import ADAPTERS, FROZEN, OURS, Compute, Implementation
 from benchmarks.pairs import Ratios, paired
 from benchmarks.processes import Worker, workers
 from benchmarks.report import mebibytes, say, table
 from lib_trainer.families import FAMILIES
 
 _LOSSES = 3
+# A graphics card takes several steps in a second.
+_LEAST_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Setting:
     batch: int
     adapter: str
     checkpointing: bool
+    compute: Compute
 
     def __str__(self) -> str:
         label = FAMILIES[self.family].label
         how = "with" if self.checkpointing else "without"
         return (
-            f"{self.adapter}, the whole UNet of {label} at {self.size_px} px, batch {self.batch}, {how} checkpointing"
+            f"{self.adapter}, the whole UNet of {label} at {self.size_px} px, batch {self.batch}, "
+            f"{self.compute.dtype} on {self.compute.device}, {how} checkpointing"
         )
 
 
@@ -62,7 +66,7 @@ def compare_steps(
                     lambda repeats: ours.ask(time=repeats),
                     lambda repeats, other=other: other.ask(time=repeats),
                     rounds=rounds,
-                    least_s=0,
+                    least_s=_LEAST_S,
                 )
             found.append(Comparison(baseline, ratios, side))
             say(f"{setting}: {baseline.name} {ratios}", progress=True)
@@ -90,6 +94,7 @@ def _loaded(worker: Worker, setting: Setting) -> Iterator[Side]:
         batch=setting.batch,
         adapter=asdict(ADAPTERS[setting.adapter]),
         checkpointing=setting.checkpointing,
+        compute=asdict(setting.compute),
     ):
         yield Side(worker.ask(losses=_LOSSES), **worker.ask(memory=True))
 

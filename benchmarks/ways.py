@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.cases import ADAPTERS
+from benchmarks.cases import ADAPTERS, Compute
 from benchmarks.makers import make_lively, plain_layer
 from benchmarks.pairs import seconds_of
 from benchmarks.report import say, where_and_when
@@ -18,7 +18,7 @@ from benchmarks.shapes import Shape
 from benchmarks.shapes import shapes_of as unet_shapes
 from lib_trainer.adapter.functional import applied
 from lib_trainer.adapter.layers import Factors, new_factors
-from lib_trainer.adapter.ways import MEASURED, TABLE, Spot, Way, form_of, shapes_of, spot_of
+from lib_trainer.adapter.ways import TABLE, Spot, Way, form_of, measured_ways, shapes_of, spot_of, table_key
 from lib_trainer.families import SD1, SDXL
 
 # Two sizes of each family, so that the number of places varies for every weight.
@@ -28,8 +28,8 @@ _MOST_MULTIPLY_ADDS = 16e9
 _LEAST_S = 0.02
 
 
-def measure_ways(device: str, rounds: int, threads: int) -> None:
-    """Writes the rows of `device` into `ways.json`; those of other devices stay."""
+def measure_ways(compute: Compute, rounds: int, threads: int) -> None:
+    """Writes the rows of `compute` into `ways.json`; all others stay."""
     torch.set_num_threads(threads)
     stored = json.loads(TABLE.read_text("utf-8")) if TABLE.is_file() else {}
     rows: dict[Spot, Way] = {}
@@ -38,10 +38,14 @@ def measure_ways(device: str, rounds: int, threads: int) -> None:
         spot = spot_of(factors.algo, shapes_of(factors.tensors), shape.operation, shape.x_shape)
         if spot is None or spot in rows:
             continue
-        seconds = _seconds_of_ways(factors.to(device), shape, device, rounds)
+        seconds = _seconds_of_ways(factors.to(compute.device), shape, compute, rounds)
         rows[spot] = min(seconds, key=seconds.__getitem__)
         say(f"{adapter} {shape}: {' '.join(f'{way} {1e3 * s:.2f} ms' for way, s in seconds.items())}", progress=True)
-    stored[device] = {"measured": where_and_when(threads), "rows": [_as_row(spot, way) for spot, way in rows.items()]}
+    key = table_key(compute.device, precise=_is_precise(compute))
+    stored[key] = {
+        "measured": f"{compute.dtype} · {where_and_when(threads)}",
+        "rows": [_as_row(spot, way) for spot, way in rows.items()],
+    }
     write_table(TABLE, stored)
 
 
@@ -63,29 +67,34 @@ def _layers() -> Iterator[tuple[str, Shape]]:
                     yield adapter, shape
 
 
-def _seconds_of_ways(factors: Factors, shape: Shape, device: str, rounds: int) -> dict[Way, float]:
+def _is_precise(compute: Compute) -> bool:
+    return compute.torch_dtype == torch.float32
+
+
+def _seconds_of_ways(factors: Factors, shape: Shape, compute: Compute, rounds: int) -> dict[Way, float]:
     """The ways take turns; each one's median, relative to the first of its round, times the shortest first."""
     make_lively(factors.tensors)
-    layer = plain_layer(shape.operation).to(device)
-    runs = {way: _run(way, factors, layer.weight, layer.bias, shape) for way in MEASURED}
+    layer = plain_layer(shape.operation).to(compute.device, compute.torch_dtype)
+    precise = _is_precise(compute)
+    runs = {way: _run(way, factors, layer.weight, layer.bias, shape, precise=precise) for way in measured_ways(precise)}
     for run in runs.values():
         run()
     repeats = max(1, round(_LEAST_S / seconds_of(runs["whole"], 1)))
     turns = [{way: seconds_of(run, repeats) / repeats for way, run in runs.items()} for _ in range(rounds)]
     shortest = min(turn["whole"] for turn in turns)
-    return {way: shortest * statistics.median(turn[way] / turn["whole"] for turn in turns) for way in MEASURED}
+    return {way: shortest * statistics.median(turn[way] / turn["whole"] for turn in turns) for way in runs}
 
 
-def _run(way: Way, factors: Factors, weight: Tensor, bias: Tensor | None, shape: Shape) -> Callable[[], None]:
-    x = torch.randn(shape.x_shape, device=weight.device, requires_grad=True)
-    form = form_of(way, factors.algo, factors.tensors, shape.operation, factors.scale, precise=True)
+def _run(
+    way: Way, factors: Factors, weight: Tensor, bias: Tensor | None, shape: Shape, *, precise: bool
+) -> Callable[[], None]:
+    x = torch.randn(shape.x_shape).to(weight).requires_grad_()
+    form = form_of(way, factors.algo, factors.tensors, shape.operation, factors.scale, precise=precise)
     parameters = list(factors.parameters())
 
     def run() -> None:
         y = applied(form, lambda like: (weight, bias), x, factors.tensors)
         torch.autograd.grad(y, [x, *parameters], torch.ones_like(y))
-        if y.is_cuda:
-            torch.cuda.synchronize()
 
     return run
 

@@ -62,7 +62,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
     with model.no_contents:
         _prepare(model, plan, peak)
         peak.count(_without_contents(adapter).parameters())
-        batch = _batch(plan, pooled_width)
+        batch = batch_of(plan, pooled_width)
         with peak, attached(adapter, layers, model.read_weight):
             training = _training(model, adapter, recipe, plan, batch)
             peak.restart()
@@ -122,7 +122,8 @@ def _without_contents(adapter: Adapter) -> Adapter:
     return adapter
 
 
-def _batch(plan: Plan, pooled_width: int) -> Batch:
+def batch_of(plan: Plan, pooled_width: int) -> Batch:
+    """A batch as large as those of the plan, with nothing in it."""
     work, size = plan.work, plan.savings.batch
     latents = torch.zeros(size, work.shape.latent_channels, work.height_px // _LATENT_PX, work.width_px // _LATENT_PX)
     pooled = torch.zeros(size, pooled_width) if pooled_width else None

@@ -83,7 +83,8 @@ def _way_for(
     spot = spot_of(algo, shapes, operation, x_shape)
     if spot is None:
         return "whole"
-    rows = [(row.distance(spot), way) for row, way in _rows(device) if row.kind == spot.kind] if precise else []
+    table = _table().get(table_key(device, precise=precise), [])
+    rows = [(row.distance(spot), way) for row, way in table if row.kind == spot.kind]
     return min(rows)[1] if rows else _counted(algo, shapes, spot, precise=precise)
 
 
@@ -127,13 +128,19 @@ def _counted(algo: str, shapes: Shapes, spot: Spot, *, precise: bool) -> Way:
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, list[tuple[Spot, Way]]]:
-    """Device kind -> its measured rows."""
+    """`table_key` -> what was measured there."""
     stored = json.loads(TABLE.read_text("utf-8"))
-    return {device: [(Spot(*row[:-1]), row[-1]) for row in measured["rows"]] for device, measured in stored.items()}
+    return {key: [(Spot(*row[:-1]), row[-1]) for row in measured["rows"]] for key, measured in stored.items()}
 
 
-def _rows(device: str) -> list[tuple[Spot, Way]]:
-    return _table().get(device, [])
+def table_key(device: str, *, precise: bool) -> str:
+    """Under which name `ways.json` has what was measured: `cpu`, `cuda`, `cuda half`."""
+    return device if precise else f"{device} half"
+
+
+def measured_ways(precise: bool) -> tuple[Way, ...]:
+    """The ways among which measurements choose."""
+    return MEASURED if precise else ("whole", "chained")
 
 
 def form_of(way: Way, algo: str, factors: Tensors, operation: Operation, scale: float, *, precise: bool) -> Form:

@@ -12,7 +12,7 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 pytest.importorskip("lycoris")
-from benchmarks.cases import ADAPTERS, OURS, Implementation
+from benchmarks.cases import ADAPTERS, OURS, Compute, Implementation
 from benchmarks.growth import Growth, plot_growth
 from benchmarks.loads import LayerLoad
 from benchmarks.processes import WorkerDied, workers
@@ -26,6 +26,7 @@ TASK = {
     "operation": asdict(Operation((32, 48))),
     "adapter": asdict(ADAPTERS["loha"]),
     "x_shape": [1, 6, 48],
+    "compute": asdict(Compute()),
 }
 
 

@@ -1,0 +1,117 @@
+"""Whether it fits, on a real graphics card: training steps under the plan for a smaller one, whose memory is all that
+the allocator may take."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from benchmarks.report import say, table
+from lib_trainer.adapter.attach import attached, new_adapter
+from lib_trainer.cli.plan import TABLE_RECIPES
+from lib_trainer.cli.train import open_recipe
+from lib_trainer.config import Recipe
+from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.schedule import Schedule
+from lib_trainer.events import Step
+from lib_trainer.families import FAMILIES
+from lib_trainer.host.standalone_empty import EmptyModel, build_unet, pooled_width
+from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Plan, Room
+from lib_trainer.planning import describe_savings, plan_for_card
+from lib_trainer.simulation import batch_of
+from lib_trainer.training.loop import Training, fit
+
+_STEPS = 6
+
+
+@dataclass(frozen=True)
+class OnCard:
+    """What some steps took of the card.
+
+    Attributes:
+        plan: they were taken under.
+        allocated_bytes: the most that tensors held at once.
+        reserved_bytes: the most that the allocator held for them, its gaps included.
+        step_s: median of the steps but the first.
+    """
+
+    plan: Plan
+    allocated_bytes: int
+    reserved_bytes: int
+    step_s: float
+
+
+def measure_on_card(family: str, sizes_px: Sequence[int], budget_gb: float) -> Iterator[OnCard]:
+    """The shipped recipes at each size, each in a process of its own."""
+    for recipe in TABLE_RECIPES:
+        for size_px in sizes_px:
+            with get_context("spawn").Pool(1) as pool:
+                yield pool.apply(_measured, (family, recipe, size_px, budget_gb))
+
+
+def _measured(family: str, recipe: str, size_px: int, budget_gb: float) -> OnCard:
+    room = Room.of_card(budget_gb)
+    plan = plan_for_card(FAMILIES[family], open_recipe(recipe).recipe, size_px, size_px, room)
+    steps = steps_on_card(plan, _STEPS)
+    peak = max(step.peak_bytes for step in steps)
+    return OnCard(plan, peak, torch.cuda.max_memory_reserved(), statistics.median(step.seconds for step in steps[1:]))
+
+
+def steps_on_card(plan: Plan, count: int) -> list[Step]:
+    """So many whole steps of random weights under the plan, the optimizer's included.
+
+    The allocator may take no more than what the plan has, but the driver's context.
+    """
+    device, work = torch.device("cuda"), plan.work
+    total = torch.cuda.get_device_properties(device).total_memory
+    # Drawn where that is quick, and kept where a WebUI keeps them.
+    with device:
+        unet = build_unet(work.shape, work.compute)
+    unet.cpu()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (plan.room.total_bytes - CONTEXT_BYTES) / total))
+    recipe = replace(plan.recipe, training=replace(plan.recipe.training, max_train_steps=count))
+    batch = batch_of(plan, pooled_width(work.shape))
+    try:
+        with ExitStack() as undo:
+            model = EmptyModel(unet, nullcontext(), undo)
+            model.device = device
+            model.prepare_training(plan.placement, text_encoder=False)
+            layers = model.adaptable_layers()
+            adapter = new_adapter(layers, recipe.adapter, 0)
+            with attached(adapter, layers, model.read_weight):
+                events = list(fit(Training(model, adapter, recipe, _schedule(recipe), lambda _draws: batch)))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    return [event for event in events if isinstance(event, Step)]
+
+
+def _schedule(recipe: Recipe) -> Schedule:
+    """One picture, again and again."""
+    width_px, height_px = recipe.dataset.resolution_px
+    return Schedule(Scan((Sample(Path("0.png"), "", 1000, width_px, height_px, True),), (), ""), recipe)
+
+
+def report_on_card(found: Sequence[OnCard]) -> None:
+    """Markdown, a row a recipe and size."""
+    rows = []
+    for item in found:
+        work, reserve = item.plan.work, item.plan.room.reserve_bytes
+        sizes = (item.plan.total_bytes, item.allocated_bytes + reserve, item.reserved_bytes + CONTEXT_BYTES)
+        rows.append(
+            [
+                work.family.label,
+                work.recipe.adapter.algo,
+                f"{work.width_px}×{work.height_px}",
+                "; ".join(describe_savings(item.plan)) or "nothing is saved",
+                *(f"{size / GIB:.2f} GiB" for size in sizes),
+                f"{item.step_s:.3f} s",
+            ]
+        )
+    say(table(["model", "recipe", "size", "plan", "predicted", "tensors + reserve", "taken", "a step"], rows))

@@ -1,0 +1,55 @@
+"""On a graphics card, in each number format: outputs and gradients of every way against float64 on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lib_trainer.adapter.functional import applied
+from lib_trainer.adapter.ways import Way, measured_ways
+from tests.adapter.layers import CASES, OPERATIONS, a_weight, an_input, lively_factors
+from tests.adapter.test_functional import form_in, gradients, plain, written_out_delta
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card that torch can use"),
+]
+# Largest error as a share of the whole: a few roundings of each format.
+CLOSE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
+WAYS = [(dtype, way) for dtype in CLOSE for way in ("chosen", *measured_ways(dtype == torch.float32))]
+
+
+@pytest.mark.parametrize(("recipe", "name"), CASES)
+@pytest.mark.parametrize(("dtype", "way"), WAYS, ids=str)
+def test_outputs_and_gradients(recipe: str, name: str, dtype: torch.dtype, way: Way | str) -> None:
+    operation, card = OPERATIONS[name], torch.device("cuda")
+    exact = lively_factors(recipe, operation)
+    x, (weight, bias) = an_input(operation), a_weight(operation)
+    # What is rounded beforehand is no error of the way.
+    x, weight, bias = (tensor.to(dtype).double() for tensor in (x, weight, bias))
+    x.requires_grad_()
+    for parameter in exact.parameters():
+        parameter.data = parameter.data.float().double()
+    expected = plain(operation, x, weight + written_out_delta(exact).reshape(weight.shape), bias)
+
+    factors = lively_factors(recipe, operation, dtype=torch.float32).to(card)
+    x_there, *there = (tensor.detach().to(card, dtype) for tensor in (x, weight, bias))
+    x_there.requires_grad_()
+    precise = dtype == torch.float32
+    form = factors.form(operation, x_there) if way == "chosen" else form_in(way, factors, operation, precise=precise)
+    actual = applied(form, lambda like: tuple(there), x_there, factors.tensors)
+    assert actual.dtype == dtype
+    assert difference([actual], [expected]) < CLOSE[dtype]
+    (grad_x, *grads), (wanted_x, *wanted) = (
+        gradients(y, [*given, *owner.parameters()])
+        for y, given, owner in ((actual, [x_there], factors), (expected, [x], exact))
+    )
+    assert difference([grad_x], [wanted_x]) < CLOSE[dtype]
+    assert difference(grads, wanted) < CLOSE[dtype]
+
+
+def difference(actual: list[Tensor], expected: list[Tensor]) -> float:
+    """As one vector: a factor's own gradient may be a sum that nearly cancels."""
+    mine, theirs = (torch.cat([part.flatten().cpu().double() for part in parts]) for parts in (actual, expected))
+    return float((mine - theirs).norm() / theirs.norm())
