@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.chains import chain_of
-from lib_trainer.adapter.forms import AddRows, Chained, Factored, Few, Hadamard, Whole
+from lib_trainer.adapter.forms import AddRows, Chained, Factored, Whole
 from lib_trainer.adapter.functional import DELTAS, Form, Operation, Tensors, lokr_first, lokr_second
+from lib_trainer.adapter.hadamard import Few, Hadamard
 
 # `whole`: one product with W + ΔW, gradients through that of ΔW. `factored`: the same product, gradients through the
 # chain. `chained`: ΔW is never built. In half precision there is no `factored`, and `whole` keeps ΔW's product apart.
@@ -156,8 +157,8 @@ def form_of(way: Way, algo: str, factors: Tensors, operation: Operation, scale: 
         return Chained(chain)
     if chain is not None:
         return Factored(chain, *_add_rows(algo, factors, operation, scale))
-    if precise and algo == "loha" and "t1" not in factors:
-        return Hadamard(operation, scale)
+    if algo == "loha" and "t1" not in factors:
+        return Hadamard(operation, scale, apart=not precise)
     return Whole(operation, lambda values: DELTAS[algo](values) * scale, apart=not precise)
 
 

@@ -47,7 +47,7 @@ def plain(operation: Operation, x: Tensor, weight: Tensor, bias: Tensor) -> Tens
 
 
 def gradients(y: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape).to(y.device)
     return list(torch.autograd.grad((y * weights).sum(), inputs))
 
 
@@ -101,7 +101,7 @@ def test_large_weights_are_built_some_rows_at_a_time(recipe: str, way: str, monk
     """Rows in blocks, and places in pieces, the last ones smaller, give what all at once give."""
     operation = OPERATIONS["wide linear"]
     for limit in ("_LEAST_AT_ONCE", "_MOST_AT_ONCE"):
-        monkeypatch.setattr(f"lib_trainer.adapter.forms.{limit}", 40 * operation.shape[1])
+        monkeypatch.setattr(f"lib_trainer.adapter.blocks.{limit}", 40 * operation.shape[1])
     monkeypatch.setattr("lib_trainer.adapter.chains._PLACES_AT_ONCE", 4)
     test_outputs_and_gradients_equal_plain_autograd(recipe, "wide linear", way)
 

@@ -20,6 +20,13 @@ CLOSE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 WAYS = [(dtype, way) for dtype in CLOSE for way in ("chosen", *measured_ways(dtype == torch.float32))]
 
 
+@pytest.fixture(autouse=True)
+def full_float32():
+    """Convolutions would round their inputs to TF32's eleven bits."""
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
 @pytest.mark.parametrize(("recipe", "name"), CASES)
 @pytest.mark.parametrize(("dtype", "way"), WAYS, ids=str)
 def test_outputs_and_gradients(recipe: str, name: str, dtype: torch.dtype, way: Way | str) -> None:

@@ -23,6 +23,7 @@ from tests.host.helpers import (
     parts_of,
     relative_error,
     state_of,
+    without_room,
     write_adapter,
 )  # fmt: skip
 
@@ -75,7 +76,7 @@ class Borrowing:
         def work() -> dict[str, float]:
             with forge.host.open_model() as model:
                 layers = model.text_layers()
-                adapter = learned_adapter(layers)
+                adapter = learned_adapter(layers).to(model.device)
                 model.prepare_training(RECOMPUTED, text_encoder=True)
                 x_t, t, sizes = noisy(model)
                 with attached(adapter, layers, model.read_weight):
@@ -99,7 +100,8 @@ class Borrowing:
                 return model.outlook(), [layer.shape for layer in layers], len(blocks)
 
         outlook, shapes, blocks = forge.run(work)
-        assert outlook == forge.host.outlook()
+        # How much is free at this moment is another matter.
+        assert without_room(outlook) == without_room(forge.host.outlook())
         parts = stretches(outlook.shape, 64, 64)
         planned = [stage.operation.shape for part in parts for stage in part.stages if stage.adapted]
         assert sorted(planned) == sorted(shapes)
@@ -210,7 +212,7 @@ def _use(model: HostModel, reach: Callable[[str], None]) -> None:
     model.prepare_training(RECOMPUTED, text_encoder=False)
     reach("prepare")
     layers = model.adaptable_layers()
-    adapter = learned_adapter(layers)
+    adapter = learned_adapter(layers).to(model.device)
     x_t, t, sizes = noisy(model)
     with attached(adapter, layers, model.read_weight):
         loss = model.predict(x_t, t, text, sizes).square().mean()

@@ -13,7 +13,7 @@ from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.adapter.names import FILE_KEYS
 from lib_trainer.config import AdapterConfig
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import RECOMPUTED, RESIDENT
+from lib_trainer.host.base import RECOMPUTED, RESIDENT, TextCond
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.helpers import (
     LOCON,
@@ -37,7 +37,8 @@ CONFIGS = {"loha": LOHA, "loha-tucker": LOHA_TUCKER, "lokr": LOKR, "lokr-tucker"
 def _adapter(forge: ForgeRoom, config: AdapterConfig = LOHA, seed: int = 1, *, text: bool = False) -> Adapter:
     def work() -> Adapter:
         with forge.host.open_model() as model:
-            return learned_adapter(model.adaptable_layers() + (model.text_layers() if text else []), config, seed)
+            layers = model.adaptable_layers() + (model.text_layers() if text else [])
+            return learned_adapter(layers, config, seed).to(model.device)
 
     return forge.run(work)
 
@@ -128,7 +129,7 @@ class Loras:
                 assert not any(hasattr(module, "forge_online_loras") for module in model.unet.modules())
                 for layer in model.adaptable_layers()[:8]:
                     weight, _ = model.read_weight(layer, torch.zeros(1, device=model.device))
-                    assert torch.equal(weight, layer.module.weight.float())
+                    assert torch.equal(weight, layer.module.weight.to(weight))
 
         try:
             plain = forge.picture()
@@ -232,5 +233,8 @@ def _with_adapter(forge: ForgeRoom, adapter: Adapter, strength: float) -> tuple[
     forge.host.generate(forge.request(f"a photo <lora:parity:{strength}>"))
     with torch.inference_mode():
         # Forge's weights are merged now; the adapter is not attached.
-        hosts = model.predict(*noisy(model)[:2], text, noisy(model)[2])
+        dtype = forge.engine.forge_objects.unet.model.computation_dtype
+        x_t, t, sizes = noisy(model)
+        text = TextCond(text.context.to(dtype), None if text.pooled is None else text.pooled.to(dtype))
+        hosts = model.predict(x_t.to(dtype), t, text, sizes)
     return plain, ours, hosts

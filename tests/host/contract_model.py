@@ -59,7 +59,9 @@ class Images:
         assert first.shape == (2, 4, 8, 16) and first.dtype == torch.float32 and first.device.type == "cpu"
         assert not first.is_inference()
         assert torch.equal(first, second)
-        assert relative_error(first, wanted) < 1e-3
+        # A VAE in half precision rounds each of its layers' outputs.
+        exact = forge.engine.forge_objects.vae.vae_dtype == torch.float32
+        assert relative_error(first, wanted) < (1e-3 if exact else 3e-2)
 
     def test_pictures_of_a_host_vae_still_vary_afterwards(self, forge: ForgeRoom) -> None:
         def work() -> tuple[Tensor, Tensor]:
@@ -142,7 +144,8 @@ class Prediction:
             return _denoised(forge, model, ours, x_t, sigma), _drawn(forge, prompts, x_t, sigma)
 
         ours, drawn = forge.run(work)
-        assert relative_error(ours, drawn) < 1e-4
+        exact = forge.engine.forge_objects.unet.model.computation_dtype == torch.float32
+        assert relative_error(ours, drawn) < (1e-4 if exact else 3e-2)
 
     def test_the_schedule_is_the_one_that_pictures_are_drawn_with(self, forge: ForgeRoom) -> None:
         def work() -> tuple[Tensor, str]:
@@ -179,6 +182,7 @@ class Prediction:
         def work() -> None:
             with forge.host.open_model() as model, torch.no_grad():
                 text = on_device(model, model.encode_text(["a cat"] * 2, 1))
+                model.prepare_training(RESIDENT, text_encoder=False)
                 x_t, t, sizes = noisy(model)
                 model.predict(x_t, t, text, sizes)
 
@@ -257,7 +261,7 @@ class Weights:
                     for layer in (*model.adaptable_layers()[:12], *model.text_layers()[:6]):
                         weight, bias = model.read_weight(layer, like)
                         assert weight.dtype == dtype and tuple(weight.shape) == layer.shape
-                        assert torch.equal(weight, layer.module.weight.to(dtype)), layer.name
+                        assert torch.equal(weight, layer.module.weight.to(weight)), layer.name
                         assert (bias is None) == (layer.module.bias is None)
                         assert bias is None or bias.dtype == dtype
 

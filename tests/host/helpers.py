@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.adapter.files import adapter_tensors, save_adapter
 from lib_trainer.config import AdapterConfig
-from lib_trainer.host.base import HostModel, Layer, SizeCond, TextCond
+from lib_trainer.host.base import HostModel, Layer, Outlook, SizeCond, TextCond
 from tests.fakes.forge_room import ForgeRoom
 
 LOHA = AdapterConfig(algo="loha", network_dim=4, network_alpha=2.0, conv_dim=2, conv_alpha=1.0)
@@ -61,14 +62,19 @@ def on_device(model: HostModel, text: TextCond) -> TextCond:
 def gradients(model: HostModel, adapter: Adapter, layers: list[Layer], text: TextCond) -> dict[str, Tensor]:
     """One step's gradients, by parameter name."""
     x_t, t, sizes = noisy(model)
-    adapter.zero_grad(set_to_none=True)
+    adapter.to(model.device).zero_grad(set_to_none=True)
     with attached(adapter, layers, model.read_weight):
         model.predict(x_t, t, on_device(model, text), sizes).square().mean().backward()
     return {name: parameter.grad.clone() for name, parameter in adapter.named_parameters()}
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
+    found, wanted = found.float().cpu(), wanted.float().cpu()
     return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def without_room(outlook: Outlook) -> Outlook:
+    return replace(outlook, available_bytes=None, total_bytes=None)
 
 
 def parts_of(forge: ForgeRoom) -> list[nn.Module]:
@@ -90,8 +96,14 @@ def state_of(modules: Iterable[nn.Module]) -> list[tuple[Any, ...]]:
             for slots in (module._parameters, module._buffers):
                 for key, tensor in slots.items():
                     facts = None if tensor is None else (tensor.requires_grad, tensor.is_inference(), tensor.dtype)
-                    found.append((name, key, id(tensor), facts, getattr(tensor, "grad", None) is None))
+                    found.append((name, key, _identity(tensor), facts, getattr(tensor, "grad", None) is None))
     return found
+
+
+def _identity(tensor: Tensor | None) -> int:
+    """The tensor itself; where models move to a card and back, buffers are made anew by `Module.to`."""
+    moves = torch.cuda.is_available() and not isinstance(tensor, nn.Parameter)
+    return 0 if moves else id(tensor)
 
 
 def differing(before: list[tuple[Any, ...]], after: list[tuple[Any, ...]]) -> list[tuple[Any, Any]]:

@@ -18,6 +18,7 @@ from lib_trainer.planning import plan_from_outlook
 from lib_trainer.simulation import Measured, simulate
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.contract_runs import drive, pictures, recipe  # noqa: F401 - a fixture
+from tests.host.helpers import without_room
 from tests.memory.plans import FACE, STYLE, work_of
 
 SIZE_PX = 256
@@ -58,7 +59,7 @@ def test_a_real_step_takes_what_was_predicted(forge: ForgeRoom, adapter: Any, re
 
 def test_a_whole_run_within_a_budget_gives_everything_back(forge: ForgeRoom, pictures: Path) -> None:  # noqa: F811
     clean = forge.clean_picture()
-    least = 0.2 + forge.run(lambda: _smallest_gb(forge))
+    least = forge.run(lambda: _smallest_gb(forge))
     events = drive(forge, recipe(pictures, "lean", vram_budget_gb=round(least, 2), fused_backward_pass=True))
     planned = next(event for event in events if isinstance(event, Planned))
     assert planned.total_bytes <= planned.room_bytes
@@ -70,7 +71,8 @@ def test_a_whole_run_within_a_budget_gives_everything_back(forge: ForgeRoom, pic
 
 def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(forge: ForgeRoom) -> None:
     loaded = forge.run(lambda: _loaded_outlook(forge))
-    assert outlook_of_file(Path(forge.engine.sd_checkpoint_info.filename), None) == loaded
+    found = outlook_of_file(Path(forge.engine.sd_checkpoint_info.filename), None)
+    assert without_room(found) == without_room(loaded)
 
 
 def _loaded_outlook(forge: ForgeRoom) -> Any:
@@ -82,4 +84,5 @@ def _smallest_gb(forge: ForgeRoom) -> float:
     """The smallest card that the loaded checkpoint can be trained on in 8 bits, nothing streamed."""
     with forge.host.open_model() as model:
         layers = sum(math.prod(layer.shape) for layer in model.adaptable_layers())
-    return layers / GIB + 2 * 0.8
+    # Too little for them in 16 bits.
+    return 1.8 * layers / GIB + 2 * 0.8
