@@ -1,6 +1,7 @@
 """A training step on tensors without contents: what it would take, storage by storage.
 
-The step is the real one, from the noised latents to the last gradient; the optimizer keeps its state and does nothing.
+The step is the real one, from the noised latents to the last gradient; the optimizer makes its state and does nothing.
+There are two, for the first has no such state until its end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lib_trainer.memory.predict import optimizer_bytes
 from lib_trainer.training.loop import Training, step_loss
 
 _TEXT_TOKENS, _LATENT_PX = 77, 8
+_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,14 @@ class SimulatedModel(HostModel, Protocol):
         """Weights that would not lie on a graphics card now."""
 
 
-def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
-    """What one optimizer step takes under the plan, without a reserve.
+def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: StoragePeak | None = None) -> Measured:
+    """What optimizer steps take under the plan, without a reserve.
 
     Args:
         pooled_width: of SDXL's pooled text; 0 for other families.
+        peak: follows the storages; one of its own if None.
     """
-    peak = StoragePeak()
+    peak = peak or StoragePeak()
     recipe = plan.recipe
     layers = model.adaptable_layers()
     adapter = new_adapter(layers, recipe.adapter, 0)
@@ -64,7 +67,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
         peak.count(_without_contents(adapter).parameters())
         batch = batch_of(plan, pooled_width)
         with peak, attached(adapter, layers, model.read_weight):
-            training = _training(model, adapter, recipe, plan, batch)
+            training, optimizer = _training(model, adapter, recipe, plan, batch)
             peak.restart()
             before, after_forward = peak.current, []
             whole_backward = training.update.backward
@@ -76,7 +79,10 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int) -> Measured:
             training.update.backward = backward
             with training.update.armed():
                 passes = [training.prepare((index, ())) for index in range(recipe.training.gradient_accumulation_steps)]
-                step_loss(training, passes, len(passes))
+                for _ in range(_STEPS):
+                    step_loss(training, passes, len(passes))
+                    optimizer.step()
+                    adapter.zero_grad(set_to_none=True)
     return Measured(peak.peak, after_forward[0] - before)
 
 
@@ -92,7 +98,9 @@ def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:
     peak.leave_out(model.weights_elsewhere())
 
 
-def _training(model: HostModel, adapter: Adapter, recipe: Recipe, plan: Plan, batch: Batch) -> Training:
+def _training(
+    model: HostModel, adapter: Adapter, recipe: Recipe, plan: Plan, batch: Batch
+) -> tuple[Training, _StateOnly]:
     # Libraries' optimizers ask for contents; the stand-in below has the size of theirs.
     standing_in = replace(recipe, training=replace(recipe.training, optimizer="AdamW"))
     schedule: Any = SimpleNamespace(steps=1)
@@ -100,7 +108,7 @@ def _training(model: HostModel, adapter: Adapter, recipe: Recipe, plan: Plan, ba
     training.dtype = plan.work.compute
     optimizer = _StateOnly(training.optimizer.param_groups, plan.savings.optimizer)
     training.update = type(training.update)(optimizer, training.scaler, recipe.training.max_grad_norm)
-    return training
+    return training, optimizer
 
 
 class _StateOnly(torch.optim.Optimizer):
@@ -108,11 +116,14 @@ class _StateOnly(torch.optim.Optimizer):
 
     def __init__(self, groups: Iterable[dict[str, Any]], name: str) -> None:
         super().__init__([{"params": group["params"]} for group in groups], {})
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        self.kept = [torch.empty(optimizer_bytes(name, tuple(p.shape)), dtype=torch.uint8) for p in parameters]
+        self._name = name
 
     def step(self, closure: Any = None) -> None:
-        """Takes none."""
+        """Makes the state of what has none, and takes no step."""
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
+            if parameter not in self.state:
+                size = optimizer_bytes(self._name, tuple(parameter.shape))
+                self.state[parameter] = {"kept": torch.empty(size, dtype=torch.uint8)}
 
 
 def _without_contents(adapter: Adapter) -> Adapter:

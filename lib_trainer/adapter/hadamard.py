@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib_trainer.adapter.blocks import add_grad_input, add_change, blocks_of, grad_rows, product
+from lib_trainer.adapter.blocks import add_change, add_grad_input, blocks_of, grad_rows, product
 from lib_trainer.adapter.functional import Gradients, Operation, ReadWeight, Tensors
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
@@ -12,7 +14,8 @@ from lib_trainer.cli.output import Answer
 from lib_trainer.cli.train import open_recipe, parse_settings
 from lib_trainer.errors import UserError
 from lib_trainer.families import FAMILIES, SD1, SDXL, Family
-from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, Plan, Room
+from lib_trainer.memory.allocator import AllocatorFull, CachingAllocator
+from lib_trainer.memory.plan import CONTEXT_BYTES, DESKTOP_BYTES, GIB, Plan, Room
 from lib_trainer.planning import describe_savings, plan_for_card, require_fit
 
 # Both recipes at these sizes make the table.
@@ -50,19 +53,36 @@ def parse_budget(text: str) -> float:
     return size
 
 
-def simulate_plan(plan: Plan) -> int:
-    """Peak bytes of a step that was followed on tensors without contents, with the reserve."""
-    # Neither is needed for a plan alone, and both take long to import.
+@dataclass(frozen=True)
+class Simulated:
+    """Two steps that were followed on tensors without contents.
+
+    Attributes:
+        total_bytes: the most that tensors took at once, with the plan's reserve.
+        held_bytes: the most that the card's allocator and the driver's context held, gaps and workspaces included; None
+            if the allocator had no room left for a step.
+    """
+
+    total_bytes: int
+    held_bytes: int | None
+
+
+def simulate_plan(plan: Plan) -> Simulated:
+    """The plan's steps on a card of its room."""
+    # None of it is needed for a plan alone, and it takes long to import.
     from lib_trainer.host.standalone_empty import empty_model, pooled_width
+    from lib_trainer.memory.reserved import ReservedPeak
     from lib_trainer.simulation import simulate
 
-    work = plan.work
-    with empty_model(work.shape, work.compute) as model:
-        measured = simulate(model, plan, pooled_width(work.shape))
-    return measured.peak_bytes + (plan.room.reserve_bytes if plan.room else 0)
+    shape, allocator = plan.work.shape, CachingAllocator(plan.room.total_bytes - CONTEXT_BYTES)
+    peak, held = ReservedPeak(allocator), None
+    with empty_model(shape, plan.work.compute) as model, suppress(AllocatorFull):
+        simulate(model, plan, pooled_width(shape), peak)
+        held = allocator.peak_bytes + CONTEXT_BYTES
+    return Simulated(peak.peak + plan.room.reserve_bytes, held)
 
 
-def _values(plan: Plan, simulated: int | None) -> dict[str, Any]:
+def _values(plan: Plan, simulated: Simulated | None) -> dict[str, Any]:
     savings = plan.savings
     return {
         "fits": plan.fits,
@@ -77,11 +97,11 @@ def _values(plan: Plan, simulated: int | None) -> dict[str, Any]:
         "optimizer": savings.optimizer,
         "train_batch_size": savings.batch,
         "gradient_accumulation_steps": plan.recipe.training.gradient_accumulation_steps,
-        **({} if simulated is None else {"simulated_bytes": simulated}),
+        **({} if simulated is None else {"simulated_bytes": simulated.total_bytes, "held_bytes": simulated.held_bytes}),
     }
 
 
-def _lines(plan: Plan, simulated: int | None) -> tuple[str, ...]:
+def _lines(plan: Plan, simulated: Simulated | None) -> tuple[str, ...]:
     work = plan.work
     width = max(len(name) for name in plan.named_parts)
     lines = [f"{work.family.label} at {work.width_px}×{work.height_px} px:"]
@@ -89,15 +109,20 @@ def _lines(plan: Plan, simulated: int | None) -> tuple[str, ...]:
     room = f" of {plan.room.total_bytes / GIB:.2f} GB" if plan.room else ""
     lines.append(f"  {'predicted'.ljust(width)}  {plan.total_bytes / GIB:5.2f} GB{room}")
     if simulated is not None:
-        lines.append(f"  {'simulated'.ljust(width)}  {simulated / GIB:5.2f} GB")
+        lines.append(f"  {'simulated'.ljust(width)}  {simulated.total_bytes / GIB:5.2f} GB")
+        lines.append(f"  {'held'.ljust(width)}  {_held(simulated)}")
     return (*lines, *(f"{saving[:1].upper()}{saving[1:]}." for saving in describe_savings(plan)))
+
+
+def _held(simulated: Simulated) -> str:
+    return "runs out" if simulated.held_bytes is None else f"{simulated.held_bytes / GIB:.2f} GiB"
 
 
 def _table(room: Room) -> Answer:
     """Markdown, a row a recipe and size."""
     sizes = [(family, size) for family, sizes in TABLE_SIZES_PX.items() for size in sizes]
     rows = [(name, *size) for name in TABLE_RECIPES for size in sizes]
-    lines = ["| model | recipe | size | plan | predicted | simulated |", "|---|---|---|---|---|---|"]
+    lines = ["| model | recipe | size | plan | predicted | simulated | held |", "|---|---|---|---|---|---|---|"]
     values = []
     for name, family, size_px in tqdm(rows, desc="simulating"):
         plan = plan_for_card(family, open_recipe(name).recipe, size_px, size_px, room)
@@ -106,7 +131,7 @@ def _table(room: Room) -> Answer:
         savings = "; ".join(describe_savings(plan)) or "nothing is saved"
         lines.append(
             f"| {family.label} | {algo} | {size_px}×{size_px} | {savings} |"
-            f" {plan.total_bytes / GIB:.2f} GiB | {simulated / GIB:.2f} GiB |"
+            f" {plan.total_bytes / GIB:.2f} GiB | {simulated.total_bytes / GIB:.2f} GiB | {_held(simulated)} |"
         )
         values.append({"family": family.key, "recipe": name, "size_px": size_px, **_values(plan, simulated)})
     return Answer({"plans": values}, tuple(lines))
