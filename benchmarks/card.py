@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,13 +38,13 @@ class OnCard:
         plan: they were taken under.
         allocated_bytes: the most that tensors held at once.
         reserved_bytes: the most that the allocator held for them, its gaps included.
-        step_s: median of the steps but the first.
+        step_s: median of the steps but the first; None if the memory ran out.
     """
 
     plan: Plan
     allocated_bytes: int
     reserved_bytes: int
-    step_s: float
+    step_s: float | None
 
 
 def measure_on_card(family: str, sizes_px: Sequence[int], budget_gb: float) -> Iterator[OnCard]:
@@ -58,9 +58,10 @@ def measure_on_card(family: str, sizes_px: Sequence[int], budget_gb: float) -> I
 def _measured(family: str, recipe: str, size_px: int, budget_gb: float) -> OnCard:
     room = Room.of_card(budget_gb)
     plan = plan_for_card(FAMILIES[family], open_recipe(recipe).recipe, size_px, size_px, room)
-    steps = steps_on_card(plan, _STEPS)
-    peak = max(step.peak_bytes for step in steps)
-    return OnCard(plan, peak, torch.cuda.max_memory_reserved(), statistics.median(step.seconds for step in steps[1:]))
+    step_s = None
+    with suppress(torch.cuda.OutOfMemoryError):
+        step_s = statistics.median(step.seconds for step in steps_on_card(plan, _STEPS)[1:])
+    return OnCard(plan, torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved(), step_s)
 
 
 def steps_on_card(plan: Plan, count: int) -> list[Step]:
@@ -111,7 +112,7 @@ def report_on_card(found: Sequence[OnCard]) -> None:
                 f"{work.width_px}×{work.height_px}",
                 "; ".join(describe_savings(item.plan)) or "nothing is saved",
                 *(f"{size / GIB:.2f} GiB" for size in sizes),
-                f"{item.step_s:.3f} s",
+                "runs out" if item.step_s is None else f"{item.step_s:.3f} s",
             ]
         )
     say(table(["model", "recipe", "size", "plan", "predicted", "tensors + reserve", "taken", "a step"], rows))

@@ -7,23 +7,20 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from lib_trainer.adapter.functional import Operation, ReadWeight
+from lib_trainer.adapter.functional import Operation, ReadWeight, is_on_processor
 
 # Of a linear layer's W + ΔW as many rows are built at a time as the input has places, within these numbers of numbers:
 # fewer stay in a processor's cache, but each block of rows reads the input and adds to its gradient anew.
 _LEAST_AT_ONCE, _MOST_AT_ONCE = 2**18, 2**22
-# On a graphics card each block costs the start of its kernels; what is alive at once is what counts there.
-_AT_ONCE_ON_CARD = 2**23
 
 
 def blocks_of(operation: Operation, x: Tensor, unit: int = 1) -> Iterator[slice]:
     """Rows of a linear layer's weight, some at a time and whole units of them; all rows of a convolution."""
     rows, columns = operation.shape[0], operation.shape[1]
-    if x.device.type == "cpu":
-        places = x.numel() // columns
-        wanted = min(max(places, _LEAST_AT_ONCE // columns), _MOST_AT_ONCE // columns)
-    else:
-        wanted = _AT_ONCE_ON_CARD // columns
+    wanted = _MOST_AT_ONCE // columns
+    # On a graphics card each block costs the start of its kernels.
+    if is_on_processor(x):
+        wanted = min(wanted, max(x.numel() // columns, _LEAST_AT_ONCE // columns))
     size = rows if operation.is_conv else max(unit, wanted // unit * unit)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))

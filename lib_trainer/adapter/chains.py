@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from lib_trainer.adapter.functional import Operation, Tensors, lokr_first, lokr_second
+from lib_trainer.adapter.functional import Operation, Tensors, is_on_processor, lokr_first, lokr_second
 from lib_trainer.adapter.steps import Mix, MixRows, Pointwise, Rows, Step, add_grad_input, add_product
 
 # A chain's factors -> the weights of its steps, scaled; differentiable, and small.
@@ -86,7 +86,7 @@ class Chain:
         if self.operation.is_conv:
             return (x.reshape(len(x) * parts, -1, *x.shape[2:]),)
         rows = x.reshape(-1, parts, x.shape[-1] // parts)
-        return rows.split(_PLACES_AT_ONCE) if x.device.type == "cpu" else (rows,)
+        return rows.split(_PLACES_AT_ONCE) if is_on_processor(x) else (rows,)
 
 
 def chain_of(algo: str, factors: Tensors, operation: Operation, scale: float) -> Chain | None:

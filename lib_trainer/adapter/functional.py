@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 Tensors = Mapping[str, Tensor]
@@ -111,6 +112,11 @@ class Operation:
     @property
     def _settings(self) -> tuple[Any, ...]:
         return self.stride, self.padding, self.dilation, self.groups
+
+
+def is_on_processor(x: Tensor) -> bool:
+    """Whether it is computed on a CPU. A tensor without contents stands for one on a graphics card."""
+    return x.device.type == "cpu" and not isinstance(x, FakeTensor)
 
 
 def sum_of_products(a: Tensor, b: Tensor) -> Tensor:

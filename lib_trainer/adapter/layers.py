@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lib_trainer.adapter.forms import Whole
-from lib_trainer.adapter.functional import DELTAS, Form, Operation, ReadWeight, Tensors, applied, frozen
+from lib_trainer.adapter.functional import DELTAS, Form, Operation, ReadWeight, Tensors, applied, frozen, is_on_processor
 from lib_trainer.adapter.names import ALPHA, FILE_KEYS
 from lib_trainer.adapter.ways import form_of, way_for
 from lib_trainer.config import AdapterConfig
@@ -88,7 +88,8 @@ class Factors(nn.Module):
         precise = x.dtype == next(iter(factors.values())).dtype
         if self.row_mask is not None:
             return Whole(operation, self._masked_delta, apart=not precise)
-        way = way_for(self.algo, factors, operation, tuple(x.shape), x.device.type, precise=precise)
+        device = "cpu" if is_on_processor(x) else "cuda"
+        way = way_for(self.algo, factors, operation, tuple(x.shape), device, precise=precise)
         return form_of(way, self.algo, factors, operation, scale, precise=precise)
 
     def _masked_delta(self, factors: Tensors) -> Tensor:

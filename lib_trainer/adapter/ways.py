@@ -65,10 +65,10 @@ def way_for(
 
     Args:
         factors: only their names and shapes are looked at.
-        device: the kind of device it runs on; `meta` answers as `cuda` would.
+        device: the kind of device it runs on.
         precise: the compute dtype is that of the factors.
     """
-    return _way_for(algo, shapes_of(factors), operation, x_shape, "cuda" if device == "meta" else device, precise)
+    return _way_for(algo, shapes_of(factors), operation, x_shape, device, precise)
 
 
 def shapes_of(factors: Tensors) -> Shapes:

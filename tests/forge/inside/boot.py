@@ -22,7 +22,11 @@ def main() -> None:
     checkpoints = str(Path(forge_dir, "models", "Stable-diffusion"))
     # The checkpoints stay where they are; all that Forge writes goes to data_dir.
     sys.argv = ["launch.py", "--nowebui", "--skip-prepare-environment", "--skip-version-check", "--data-dir", data_dir]
-    sys.argv += ["--always-cpu", "--skip-torch-cuda-test", "--ckpt-dir", checkpoints]
+    sys.argv += ["--skip-torch-cuda-test", "--ckpt-dir", checkpoints]
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.argv.append("--always-cpu")
     import webui  # noqa: F401 - importing it starts Forge up to its page
     from modules import script_callbacks
     from modules_forge import main_thread
