@@ -80,4 +80,4 @@ def test_a_plan_is_told_in_a_sentence() -> None:
     assert "of 3.2 GB" in text
     for part in ("blocks are computed twice", "within backward", "in 8 bits", "stay on the CPU"):
         assert part in text
-    assert describe_plan(plan_of(SD1, 512)) == "Memory: about 3.5 of 7.2 GB."
+    assert describe_plan(plan_of(SD1, 512)) == "Memory: about 3.7 of 7.2 GB."

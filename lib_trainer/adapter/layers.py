@@ -9,7 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from lib_trainer.adapter.forms import Whole
-from lib_trainer.adapter.functional import DELTAS, Form, Operation, ReadWeight, Tensors, applied, frozen, is_on_processor
+from lib_trainer.adapter.functional import (
+    DELTAS,
+    Form,
+    Operation,
+    ReadWeight,
+    Tensors,
+    applied,
+    frozen,
+    is_on_processor,
+)
 from lib_trainer.adapter.names import ALPHA, FILE_KEYS
 from lib_trainer.adapter.ways import form_of, way_for
 from lib_trainer.config import AdapterConfig

@@ -77,7 +77,7 @@ def test_more_room_never_costs_more() -> None:
 
 def test_narrow_blocks_are_recomputed_first() -> None:
     """They save most for their work."""
-    plan = plan_of(SD1, 896, Room.of_card(5))
+    plan = plan_of(SD1, 896, Room.of_card(5.2))
     blocks = [part for part in stretches(SD1.unet, 896, 896) if part.recomputable]
     chosen = [blocks[place] for place in plan.placement.recomputed]
     assert 0 < len(chosen) < len(blocks)

@@ -12,7 +12,7 @@ import torch
 
 from lib_trainer.events import Finished, Planned
 from lib_trainer.host.forge_outlook import outlook_of_file
-from lib_trainer.memory.plan import GIB, Plan
+from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, RESERVE_BYTES, Plan
 from lib_trainer.memory.predict import predict_kept
 from lib_trainer.planning import plan_from_outlook
 from lib_trainer.simulation import Measured, simulate
@@ -85,4 +85,4 @@ def _smallest_gb(forge: ForgeRoom) -> float:
     with forge.host.open_model() as model:
         layers = sum(math.prod(layer.shape) for layer in model.adaptable_layers())
     # Too little for them in 16 bits.
-    return 1.8 * layers / GIB + 2 * 0.8
+    return (1.8 * layers + DESKTOP_BYTES + RESERVE_BYTES) / GIB
