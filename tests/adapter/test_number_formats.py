@@ -1,4 +1,4 @@
-"""On a graphics card, in each number format: outputs and gradients of every way against float64 on the CPU."""
+"""In each number format, on a graphics card too: outputs and gradients of every way against float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from lib_trainer.adapter.ways import Way, measured_ways
 from tests.adapter.layers import CASES, OPERATIONS, a_weight, an_input, lively_factors
 from tests.adapter.test_functional import form_in, gradients, plain, written_out_delta
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card that torch can use"),
-]
+NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card that torch can use")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CARD])]
 # Largest error as a share of the whole: a few roundings of each format.
 CLOSE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 WAYS = [(dtype, way) for dtype in CLOSE for way in ("chosen", *measured_ways(dtype == torch.float32))]
@@ -29,8 +27,9 @@ def full_float32():
 
 @pytest.mark.parametrize(("recipe", "name"), CASES)
 @pytest.mark.parametrize(("dtype", "way"), WAYS, ids=str)
-def test_outputs_and_gradients(recipe: str, name: str, dtype: torch.dtype, way: Way | str) -> None:
-    operation, card = OPERATIONS[name], torch.device("cuda")
+@pytest.mark.parametrize("device", DEVICES)
+def test_outputs_and_gradients(recipe: str, name: str, dtype: torch.dtype, way: Way | str, device: str) -> None:
+    operation = OPERATIONS[name]
     exact = lively_factors(recipe, operation)
     x, (weight, bias) = an_input(operation), a_weight(operation)
     # What is rounded beforehand is no error of the way.
@@ -40,8 +39,8 @@ def test_outputs_and_gradients(recipe: str, name: str, dtype: torch.dtype, way: 
         parameter.data = parameter.data.float().double()
     expected = plain(operation, x, weight + written_out_delta(exact).reshape(weight.shape), bias)
 
-    factors = lively_factors(recipe, operation, dtype=torch.float32).to(card)
-    x_there, *there = (tensor.detach().to(card, dtype) for tensor in (x, weight, bias))
+    factors = lively_factors(recipe, operation, dtype=torch.float32).to(device)
+    x_there, *there = (tensor.detach().to(device, dtype) for tensor in (x, weight, bias))
     x_there.requires_grad_()
     precise = dtype == torch.float32
     form = factors.form(operation, x_there) if way == "chosen" else form_in(way, factors, operation, precise=precise)
