@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 from lib_trainer.memory.allocator import Block, CachingAllocator
 from lib_trainer.memory.measure import StoragePeak
 
-# Of cuBLAS: 8 MiB on the cards that people have, 32 MiB on Hopper. Forward's thread keeps one, and backward's; a
-# product with a bias takes one for its own time.
-GEMM_WORKSPACE_BYTES, HOPPER_WORKSPACE_BYTES = 8 * 2**20, 32 * 2**20
+# Of cuBLAS, on all but Hopper's cards. Forward's thread keeps one, and backward's; a product with a bias takes one for
+# its own time.
+GEMM_WORKSPACE_BYTES = 8 * 2**20
 _GEMM_THREADS = 2
 
 

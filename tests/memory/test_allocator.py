@@ -10,11 +10,12 @@ from lib_trainer.families import SDXL
 from lib_trainer.host.standalone_empty import empty_model, pooled_width
 from lib_trainer.memory.allocator import AllocatorFull, CachingAllocator
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Plan, Room
-from lib_trainer.memory.reserved import GEMM_WORKSPACE_BYTES, HOPPER_WORKSPACE_BYTES, ReservedPeak
+from lib_trainer.memory.reserved import GEMM_WORKSPACE_BYTES, ReservedPeak
 from lib_trainer.simulation import simulate
 from tests.memory.plans import CARD_8GB, FACE, STYLE, plan_of
 
 MIB = 2**20
+HOPPER_WORKSPACE_BYTES = 32 * MIB
 
 
 def test_small_blocks_share_segments_of_two_mebibytes_and_larger_ones_of_twenty() -> None:
