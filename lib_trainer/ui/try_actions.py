@@ -70,14 +70,17 @@ class TryActions:
         return self.list_loras(lora or named, other, refresh=True)
 
     def offer(self, mode: str, lora: str | None, other: str | None, prompt: str, proposed: Proposed) -> list[Any]:
-        """-> beside, prompt, proposed: prompts for what is chosen, unless the person has written their own."""
+        """-> beside, prompt, proposed: prompts for what is chosen, unless the person has written their own.
+
+        A prompt that stays is not sent back: it would overwrite what is typed meanwhile.
+        """
         loras = self._host.loras()
         first, second = (find_lora(name or "", loras) for name in (lora, other))
         row = gr.update(visible=mode == PAIR)
         if first is None or prompt.strip() not in ("", proposed[1]):
-            return [row, prompt, proposed]
+            return [row, gr.update(), proposed]
         new = _propose_pair(first, second) if mode == PAIR and second else _propose(first)
-        return [row, new, (proposed[0], new)]
+        return [row, gr.update() if new == prompt else new, (proposed[0], new)]
 
     def begin(self, seen: int, *values: Any) -> list[Any]:
         """-> message, seen, *live. Everything is checked before the host is asked for a picture."""

@@ -180,6 +180,7 @@ def test_two_loras_are_stopped_half_way_and_keep_what_is_there(site, page):
 
 def test_a_saved_step_becomes_the_final_file(site, page):
     choose(page, "#train_lora_try_lora", "jeff · SD 1.x")
+    page.wait_for_function(f"document.querySelector('{PROMPT}').value.startsWith('jeff_word as a superhero')")
     compare(page, "Saved steps")
     page.fill("#train_lora_try_strengths textarea, #train_lora_try_strengths input", "0, 1")
     page.fill(PROMPT, "jeff_word")

@@ -202,7 +202,9 @@ def test_prompts_are_offered_until_the_person_writes_their_own(room):
     row, prompt, proposed = room.actions.offer(PAIR, "jeff", "oil", prompt, proposed)
     assert row["visible"]
     assert prompt == "portrait of <lora:jeff:0.8> in oil_style <lora:oil:0.6> style"
-    assert room.actions.offer(STRENGTHS, "oil", None, "mine", proposed)[1] == "mine"
+    for kept in ("mine", proposed[1]):
+        again = room.actions.offer(PAIR, "jeff", "oil", kept, proposed)[1]
+        assert again == gr.update(), "sent back, it would overwrite what is typed meanwhile"
 
 
 def test_after_a_run_its_lora_is_in_the_list(room):
