@@ -2,6 +2,9 @@
 
 from modules import script_callbacks
 
+# A1111 knows the extension's folder only while this file runs; what is imported from the package later needs it there.
+import lib_trainer  # noqa: F401
+
 
 def on_ui_tabs():
     # Imported late: the WebUI runs this file before its own start is through.

@@ -2,6 +2,9 @@
 
 from modules import scripts
 
+# A1111 knows the extension's folder only while this file runs; what is imported from the package later needs it there.
+import lib_trainer  # noqa: F401
+
 
 class StrengthGrid(scripts.Script):
     def title(self):
