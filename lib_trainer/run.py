@@ -107,19 +107,19 @@ def _train(
 ) -> Generator[Event, Wish | None, _Outcome]:
     """Everything that happens while the model is borrowed."""
     _require_trainable_schedule(model)
+    text_layers = model.text_layers() if recipe.training.text_encoder_lr > 0 else []
     plan = yield from planned(model, recipe, scan, settled=places.goes_on)
     recipe = plan.recipe
-    trains_text = recipe.training.text_encoder_lr > 0
     folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
     if folder:
         prune_cache(folder)
     latents = yield from cache_latents(Schedule(scan, recipe), model, folder)
     texts = (
-        None if trains_text else (yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder))
+        None if text_layers else (yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder))
     )
     yield Progress("preparing", 0, 1, "Making room for training")
-    model.prepare_training(plan.placement, text_encoder=trains_text)
-    layers = [*model.adaptable_layers(), *(model.text_layers() if trains_text else [])]
+    model.prepare_training(plan.placement, text_encoder=bool(text_layers))
+    layers = [*model.adaptable_layers(), *text_layers]
     adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
     yield Notice(
         f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M numbers."

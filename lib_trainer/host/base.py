@@ -207,7 +207,11 @@ class HostModel(Protocol):
         """The UNet's layers that kohya + LyCORIS adapt, in file order."""
 
     def text_layers(self) -> list[Layer]:
-        """The text encoders' layers that kohya + LyCORIS adapt, in file order."""
+        """The text encoders' layers that kohya + LyCORIS adapt, in file order.
+
+        Raises:
+            UserError: where the host cannot train them.
+        """
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """(weight, bias) as dense tensors in the dtype and on the device of `like`, however the host stores them."""

@@ -15,12 +15,19 @@ def current_host() -> Host:
     Raises:
         UserError: in a WebUI that training is not written for yet, or in none.
     """
-    if find_spec("modules_forge") and find_spec("backend"):
-        from lib_trainer.host.forge import ForgeHost
+    if find_spec("modules_forge"):
+        # reForge has the name but not the model of Forge.
+        if find_spec("backend"):
+            from lib_trainer.host.forge import ForgeHost
 
-        return ForgeHost()
+            return ForgeHost()
+    elif find_spec("modules") and find_spec("ldm") and find_spec("sgm"):
+        from lib_trainer.host.a1111 import A1111Host
+
+        return A1111Host()
     where = "this WebUI" if find_spec("modules") else "a program that is no WebUI"
-    raise UserError(f"Training does not work in {where} yet.", "Use stable-diffusion-webui-forge.")
+    hint = "Use stable-diffusion-webui or stable-diffusion-webui-forge."
+    raise UserError(f"Training does not work in {where} yet.", hint)
 
 
 def current_access() -> Access:

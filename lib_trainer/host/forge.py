@@ -12,50 +12,41 @@ import torch
 from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL, Family
 from lib_trainer.host import webui, webui_loras, webui_pictures, webui_turn
-from lib_trainer.host.base import GenerateRequest, HostModel, LoraInfo, Outlook
+from lib_trainer.host.base import GenerateRequest, HostModel, Outlook
 from lib_trainer.host.forge_model import ForgeModel
 from lib_trainer.host.forge_outlook import outlook_of_engine, outlook_of_file
-from lib_trainer.host.forge_turn import models_kept
 from lib_trainer.host.trainable import attributes
+from lib_trainer.host.webui_host import WebuiHost
+from lib_trainer.host.webui_kept import models_kept
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 T = TypeVar("T")
 
+_MOVERS = ("free_memory", "load_models_gpu", "unload_all_models")
 _ENGINES = {"StableDiffusion": SD1, "StableDiffusion2": SD2, "StableDiffusionXL": SDXL}
 
 
-class ForgeHost:
+class ForgeHost(WebuiHost):
     """The Forge that runs us."""
 
     name = "Forge"
 
     def __init__(self) -> None:
+        super().__init__()
         self._borrowed: ForgeModel | None = None
-        self._presses = webui_turn.Presses()
-
-    @property
-    def lora_dir(self) -> Path:
-        return webui.lora_dir()
-
-    @property
-    def cache_dir(self) -> Path:
-        return webui.cache_dir()
-
-    @property
-    def settings_file(self) -> Path:
-        return webui.settings_file()
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         """fn() on Forge's generation thread, which swallows exceptions: they are carried around it."""
+        from backend import memory_management
         from modules_forge import main_thread
 
         outcome: dict[str, Any] = {}
 
         def work() -> None:
             try:
-                with models_kept():
+                with models_kept(memory_management, _MOVERS):
                     outcome["result"] = fn()
             except BaseException as error:  # noqa: BLE001 - raised again below, on the caller's thread
                 outcome["error"] = error
@@ -105,31 +96,9 @@ class ForgeHost:
         with _held(engine), webui_pictures.expected(pictures):
             yield
 
-    def samplers(self) -> list[str]:
-        return webui_pictures.samplers()
-
-    def schedulers(self) -> list[str]:
-        return webui_pictures.schedulers()
-
     def drawing_family(self) -> Family | None:
         engine = _loaded_engine()
         return _ENGINES.get(type(engine).__name__) if engine else None
-
-    def drawing_size_px(self) -> int | None:
-        family = self.drawing_family()
-        return family.native_size_px if family else None
-
-    def loras(self, *, refresh: bool = False) -> list[LoraInfo]:
-        return webui_loras.loras(refresh=refresh)
-
-    def save_grid(self, picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
-        return webui_pictures.save_grid(picture, infotext, request)
-
-    def label_font(self) -> Path | None:
-        return webui_pictures.label_font()
-
-    def bind_sending(self, button: Any, infotext: Any) -> bool:
-        return webui_pictures.bind_sending(button, infotext)
 
     def lora_changed(self, path: Path) -> None:
         import networks
@@ -141,12 +110,6 @@ class ForgeHost:
             _take_out_loras(engine)
         webui.forget_prompts()
         webui_loras.list_new_network()
-
-    def interrupted(self) -> bool:
-        return self._presses.interrupted()
-
-    def show_progress(self, step: int, steps: int, text: str) -> None:
-        webui_turn.show_progress(step, steps, text)
 
     def outlook(self) -> Outlook | None:
         from modules import sd_models

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lib_trainer.host.base import Placement
@@ -112,6 +113,28 @@ def owned_outputs(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def _own_output(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     return output.clone() if torch.is_grad_enabled() and output._is_view() else output
+
+
+@contextmanager
+def input_cast(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Linear layers, convolutions and norms compute in the number format of their input, however they are stored.
+
+    Their classes are changed, not the modules: an adapter may be put on and taken off these meanwhile.
+    """
+    kinds = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
+    with attributes({type(module) for module in modules if isinstance(module, kinds)}, forward=_input_cast_forward):
+        yield
+
+
+def _input_cast_forward(module: Any, x: Tensor) -> Tensor:
+    weight, bias = (None if tensor is None else tensor.to(x.dtype) for tensor in (module.weight, module.bias))
+    if isinstance(module, nn.Linear):
+        return functional.linear(x, weight, bias)
+    if isinstance(module, nn.Conv2d):
+        return module._conv_forward(x, weight, bias)
+    if isinstance(module, nn.GroupNorm):
+        return functional.group_norm(x, module.num_groups, weight, bias, module.eps)
+    return functional.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
 
 
 @contextmanager

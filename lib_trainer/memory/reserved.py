@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from lib_trainer.memory.allocator import Block, CachingAllocator
 from lib_trainer.memory.measure import StoragePeak
@@ -50,7 +50,7 @@ class ReservedPeak(StoragePeak):
     def _workspaces(self, function: str, args: Any) -> list[int]:
         if "convolution" in function:
             # cuDNN turns its inputs and its output into channels-last copies.
-            size = sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+            size = sum(leaf.numel() * leaf.element_size() for leaf in tree_flatten(args)[0] if isinstance(leaf, Tensor))
             return [size if "backward" in function else size * 3 // 2]
         if "attention" in function and "backward" in function:
             # The queries' gradient is summed in float32.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count, islice, tee
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,12 +20,15 @@ from lib_trainer.dataset.schedule import Draw, Schedule
 from lib_trainer.events import Notice, Step
 from lib_trainer.host.base import HostModel, TextCond
 from lib_trainer.training.diffusion import weighted_loss
-from lib_trainer.training.optimizer import compute_dtype, make_optimizer, make_schedule, parameter_groups
+from lib_trainer.training.optimizer import (
+    compute_dtype,
+    make_optimizer,
+    make_scaler,
+    make_schedule,
+    parameter_groups,
+)  # fmt: skip
 from lib_trainer.training.passes import Pass, prepare_pass
 from lib_trainer.training.updates import FusedUpdate, Update, WholeUpdate
-
-if TYPE_CHECKING:
-    from torch.amp import GradScaler
 
 MakeBatch = Callable[[tuple[Draw, ...]], Batch]
 # How many passes wait ready while one is computed.
@@ -51,7 +53,7 @@ class Training:
         groups = parameter_groups(config, self.adapter.layers_of("lora_unet_"), self.adapter.layers_of("lora_te"))
         self.optimizer, self.notice = make_optimizer(config, groups, device)
         self.rate = make_schedule(config, self.optimizer, self.schedule.steps)
-        self.scaler: GradScaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.scaler = make_scaler(self.dtype, device)
         kind = FusedUpdate if config.fused_backward_pass else WholeUpdate
         self.update: Update = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
 

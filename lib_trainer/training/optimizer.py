@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from lib_trainer.config import TrainingConfig
 from lib_trainer.errors import MissingPackage
+
+if TYPE_CHECKING:
+    from torch.amp import GradScaler
 
 ParameterGroups = list[dict[str, Any]]
 # Layers, each with its parameters.
@@ -91,12 +94,19 @@ def _adafactor(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.O
 
 def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> Any:
     """The learning rate over `steps` optimizer steps, with `lr_warmup` per cent of them rising."""
-    from transformers.optimization import get_scheduler
+    from transformers import optimization
 
-    warmup = round(steps * config.lr_warmup / 100)
-    name = "constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler
-    extra = {"num_cycles": config.lr_scheduler_num_cycles} if name == "cosine_with_restarts" else {}
-    return get_scheduler(name, optimizer, warmup, steps, scheduler_specific_kwargs=extra)
+    # Called one by one: the function that chooses by name takes no options in the release that A1111 pins.
+    warmup, cycles = round(steps * config.lr_warmup / 100), config.lr_scheduler_num_cycles
+    match config.lr_scheduler:
+        case "constant":
+            return optimization.get_constant_schedule_with_warmup(optimizer, warmup)
+        case "linear":
+            return optimization.get_linear_schedule_with_warmup(optimizer, warmup, steps)
+        case "cosine":
+            return optimization.get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+        case "cosine_with_restarts":
+            return optimization.get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, warmup, steps, cycles)
 
 
 def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
@@ -105,3 +115,12 @@ def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
         return torch.float32
     has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
     return torch.bfloat16 if mixed_precision == "bf16" and has_bf16 else torch.float16
+
+
+def make_scaler(dtype: torch.dtype, device: torch.device) -> GradScaler:
+    """Scales the loss where gradients in half precision would vanish; does nothing for other number formats."""
+    enabled = dtype == torch.float16
+    if not hasattr(torch.amp, "GradScaler"):
+        # Before PyTorch 2.3, which A1111 does not ask for, it was a graphics card's alone.
+        return torch.cuda.amp.GradScaler(enabled=enabled and device.type == "cuda")
+    return torch.amp.GradScaler(device.type, enabled=enabled)

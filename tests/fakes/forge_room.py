@@ -5,61 +5,37 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from lib_trainer.host.base import GenerateRequest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
 from lib_trainer.host.forge import ForgeHost
-
-T = TypeVar("T")
+from tests.fakes.room import Precision, Schedule, WebuiRoom
 
 _ROOT = Path(__file__).parent / "forge"
 _PACKAGES = ("backend", "modules", "modules_forge", "networks")
 
 
-@dataclass(frozen=True)
-class ForgeRoom:
-    """A Forge, real or fake, with one checkpoint selected.
+class Prompts(list):
+    """What Forge hands its engine: prompts that know the size of the picture."""
 
-    Attributes:
-        generation_thread: name of the thread that generates.
-    """
+    width, height = 64, 64
+
+
+@dataclass(frozen=True)
+class ForgeRoom(WebuiRoom):
+    """A Forge, real or fake, with one checkpoint selected."""
 
     host: ForgeHost
-    checkpoint: str
-    generation_thread: str
-    _drawn: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def engine(self) -> Any:
-        """Forge's own engine of the loaded checkpoint."""
-        from modules.sd_models import model_data
-
-        return model_data.get_sd_model()
-
-    def run(self, fn: Callable[[], T]) -> T:
-        return self.host.run_exclusive(fn)
-
-    def request(self, prompt: str = "a photo", **changes: Any) -> GenerateRequest:
-        # As small as can be, for machines without a GPU.
-        small = {"width_px": 64, "height_px": 64, "steps": 1, "cfg_scale": 1.0, "seed": 7}
-        return GenerateRequest(prompt, **{**small, **changes})
-
-    def picture(self, prompt: str = "a photo", **changes: Any) -> bytes:
-        """One picture's pixels, on the generation thread."""
-        return self.run(lambda: self.host.generate(self.request(prompt, **changes))[0].tobytes())
-
-    def clean_picture(self) -> bytes:
-        """The picture without any adapter, as it was drawn when the tests first asked: before anything was borrowed."""
-        if "clean" not in self._drawn:
-            self._drawn["clean"] = self.picture()
-        return self._drawn["clean"]
 
     def select(self, checkpoint: str = "", storage: str = "Automatic") -> None:
-        """As a person does at the top of the page; what is selected is loaded when it is needed."""
+        """Args: storage: Forge's own name, as in "Diffusion in Low Bits" at the top of its page."""
         from modules import shared
         from modules_forge import main_entry
 
@@ -68,6 +44,133 @@ class ForgeRoom:
         shared.opts.data["sd_model_checkpoint"] = checkpoint or self.checkpoint
         shared.opts.data["forge_unet_storage_dtype"] = storage
         main_entry.refresh_model_loading_parameters()
+
+    def select_eight_bits(self) -> None:
+        self.select(storage="float8-e4m3fn")
+
+    @property
+    def engine(self) -> Any:
+        """Forge's own engine of the loaded checkpoint."""
+        from modules.sd_models import model_data
+
+        return model_data.get_sd_model()
+
+    @property
+    def model(self) -> Any:
+        return self.engine
+
+    @property
+    def precision(self) -> Precision:
+        objects = self.engine.forge_objects
+        unet, text = objects.unet.model, next(objects.clip.cond_stage_model.parameters())
+        return Precision(unet.storage_dtype, unet.computation_dtype, text.dtype, objects.vae.vae_dtype)
+
+    def parts(self) -> list[nn.Module]:
+        objects = self.engine.forge_objects_original
+        return [objects.unet.model, objects.clip.cond_stage_model, objects.vae.first_stage_model]
+
+    def switches(self) -> Any:
+        from backend import stream
+        from backend.nn import unet as forge_unet
+
+        return forge_unet.attention_function, stream.stream_activated
+
+    def hosts_text(self, prompts: Sequence[str], clip_skip: int = 1) -> tuple[Tensor, Tensor | None]:
+        with torch.inference_mode():
+            self.engine.set_clip_skip(clip_skip)
+            cond = self.engine.get_learned_conditioning(Prompts(prompts))
+            self.engine.set_clip_skip(1)
+            if isinstance(cond, dict):
+                return cond["crossattn"].float().clone(), cond["vector"][:, : -6 * 256].float().clone()
+            return cond.float().clone(), None
+
+    def caption_traces(self) -> tuple[dict[str, Any], Any]:
+        from backend.text_processing import classic_engine
+        from modules.shared import opts
+
+        notes = dict(classic_engine.last_extra_generation_params)
+        if classic_engine.opts is not opts:
+            notes["options"] = classic_engine.opts
+        engines = [value for name, value in vars(self.engine).items() if name.startswith("text_processing_engine")]
+        return notes, [(engine.clip_skip, engine.emphasis.name) for engine in engines]
+
+    def posterior_mean(self, pixels: Tensor) -> Tensor:
+        vae = self.engine.forge_objects.vae
+        with torch.inference_mode():
+            mean = vae.first_stage_model.encode(pixels.to(vae.device, vae.vae_dtype), lambda found: found.mean)
+        return mean.float().cpu().clone() * self.host.drawing_family().latent_scale
+
+    def encode_varied(self, pixels: Tensor) -> Tensor:
+        return self.engine.encode_first_stage(pixels).clone()
+
+    def schedule(self) -> Schedule:
+        predictor = self._predictor
+        alphas_cumprod = 1 / (predictor.sigmas.float().cpu() ** 2 + 1)
+        prediction = {"epsilon": "epsilon", "v_prediction": "v"}[predictor.prediction_type]
+        return Schedule(alphas_cumprod, prediction, bool(getattr(self.engine.model_config, "ztsnr", False)))
+
+    def denoised(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        sigma, scaled = self._as_drawn(x_t, t)
+        return self._predictor.calculate_denoised(sigma, output, scaled)
+
+    def drawn_denoised(self, prompts: Sequence[str], x_t: Tensor, t: Tensor) -> Tensor:
+        from backend import memory_management
+
+        unet = self.engine.forge_objects.unet
+        with torch.inference_mode():
+            cond = self.engine.get_learned_conditioning(Prompts(prompts))
+            memory_management.load_models_gpu([unet])
+            cond = cond if isinstance(cond, dict) else {"crossattn": cond}
+            extra = {"y": cond["vector"]} if "vector" in cond else {}
+            sigma, scaled = self._as_drawn(x_t, t)
+            return unet.model.apply_model(scaled, sigma, c_crossattn=cond["crossattn"], transformer_options={}, **extra)
+
+    @property
+    def _predictor(self) -> Any:
+        return self.engine.forge_objects.unet.model.predictor
+
+    def _as_drawn(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise levels (B,) of timesteps, and noisy latents as Forge's sampler holds them: their signal whole."""
+        sigma = self._predictor.sigmas.to(x_t.device)[t]
+        return sigma, x_t * (sigma.view(-1, 1, 1, 1) ** 2 + 1) ** 0.5
+
+    def hosts_modules(self, names: Sequence[str]) -> list[nn.Module]:
+        from backend.patcher.lora import model_lora_keys_clip, model_lora_keys_unet
+
+        unet, clip = self._lora_roots
+        known = model_lora_keys_unet(unet, {}), model_lora_keys_clip(clip, {})
+        found = []
+        for name in names:
+            root, keys = (unet, known[0]) if name.startswith("lora_unet_") else (clip, known[1])
+            found.append(root.get_submodule(keys[name].removesuffix(".weight")))
+        return found
+
+    def unknown_tensors(self, path: Path) -> Collection[str]:
+        from backend.patcher.lora import load_lora, model_lora_keys_clip, model_lora_keys_unet
+
+        unet, clip = self._lora_roots
+        rest = load_file(path)
+        for keys in (model_lora_keys_unet(unet, {}), model_lora_keys_clip(clip, {})):
+            _, rest = load_lora(rest, keys)
+        return rest.keys()
+
+    @property
+    def _lora_roots(self) -> tuple[nn.Module, nn.Module]:
+        """The modules that Forge's loader knows keys of: around the UNet, around the text encoders."""
+        objects = self.engine.forge_objects
+        return objects.unet.model, objects.clip.cond_stage_model
+
+    def models_movers(self) -> list[Callable[[], object]]:
+        """`/sdapi/v1/unload-checkpoint`, "Unload all models", and a preprocessor that loads a model of its own."""
+        from backend import memory_management
+        from modules import sd_models
+
+        device, vae = memory_management.get_torch_device(), self.engine.forge_objects.vae.patcher
+        return [
+            lambda: sd_models.unload_model_weights(),
+            lambda: memory_management.free_memory(1e30, device),
+            torch.inference_mode()(lambda: memory_management.load_models_gpu([vae])),
+        ]
 
 
 @contextmanager

@@ -2,5 +2,5 @@
 
 import pytest
 
-_SHARED = ("borrowing", "loras", "model", "runs", "turns")
+_SHARED = ("borrowing", "forge", "grids", "loras", "model", "runs", "turns", "watching")
 pytest.register_assert_rewrite(*(f"tests.host.contract_{name}" for name in _SHARED))

@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 
 from tests.fakes.forge_room import ForgeRoom, fake_forge
+from tests.fakes.room import WebuiRoom
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -25,3 +26,9 @@ def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A fake Forge for the tests of one module."""
     with fake_forge(tmp_path_factory.mktemp("forge"), request.param) as room:
         yield room
+
+
+@pytest.fixture(scope="module")
+def room(forge: ForgeRoom) -> WebuiRoom:
+    """The WebUI that the contracts run in: Forge, unless a module has a `room` of its own."""
+    return forge

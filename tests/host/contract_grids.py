@@ -184,14 +184,14 @@ class WebUIGrids(Grids):
         put(room, "jeff")
         plan = strength_plan(room.request(), ["p"], [7], Varied("jeff"), [0, 1])
         wanted = [item.picture.tobytes() for item in drawn(room, plan)]
-        engine = room.engine
+        model = room.model
 
         def work() -> list[bytes]:
             pictures = []
             for item in draw_cells(room.host, plan):
                 pictures.append(item.picture.tobytes())
-                room.select(storage="float8-e4m3fn")
-                assert room.engine is engine, "the checkpoint is not loaded anew between cells"
+                room.select_eight_bits()
+                assert room.model == model, "the checkpoint is not loaded anew between cells"
             return pictures
 
         try:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from lib_trainer.config import Recipe
 from lib_trainer.jobs import Jobs
 from lib_trainer.status import Status
-from tests.fakes.forge_room import ForgeRoom
+from tests.fakes.room import WebuiRoom
 from tests.host.contract_runs import recipe
 from tests.host.contract_turns import end_another_call
 from tests.host.helpers import differing, parts_of, state_of
@@ -35,9 +35,14 @@ def long_recipe(pictures: Path, name: str, **changes: object) -> Recipe:
     return recipe(pictures, name, max_train_steps=1000, algo="locon", conv_dim=0, **changes)
 
 
+def same_file(one: Path, other: Path) -> bool:
+    left, right = load_file(one), load_file(other)
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
 @pytest.fixture
-def jobs(forge: ForgeRoom):
-    jobs = Jobs(forge.host)
+def jobs(room: WebuiRoom):
+    jobs = Jobs(room.host)
     yield jobs
     jobs.stop(save=False)
     jobs.wait(PATIENCE_S)
@@ -45,12 +50,12 @@ def jobs(forge: ForgeRoom):
 
 class Watching:
     def test_generate_waits_for_its_turn_and_draws_what_it_would_have(
-        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+        self, room: WebuiRoom, pictures: Path, jobs: Jobs
     ) -> None:
-        clean, drawn = forge.clean_picture(), []
+        clean, drawn = room.clean_picture(), []
         jobs.start(long_recipe(pictures, "busy"))
         until(jobs, lambda status: status.step >= 1)
-        other = threading.Thread(target=lambda: drawn.append(forge.picture()))
+        other = threading.Thread(target=lambda: drawn.append(room.picture()))
         other.start()
         before = jobs.status().step
         until(jobs, lambda status: status.step >= before + 2)
@@ -59,22 +64,22 @@ class Watching:
         other.join(PATIENCE_S)
         assert drawn == [clean]
 
-    def test_interrupt_saves_and_gives_everything_back(self, forge: ForgeRoom, pictures: Path, jobs: Jobs) -> None:
+    def test_interrupt_saves_and_gives_everything_back(self, room: WebuiRoom, pictures: Path, jobs: Jobs) -> None:
         from modules import shared
 
-        clean, state = forge.clean_picture(), state_of(parts_of(forge))
+        clean, state = room.clean_picture(), state_of(parts_of(room))
         jobs.start(long_recipe(pictures, "interrupted"))
         until(jobs, lambda status: status.step >= 2)
         assert shared.state.job == "Train LoRA" and shared.state.sampling_steps == 1000
         shared.state.interrupt()
         status = jobs.wait(PATIENCE_S)
         assert (status.state, status.tag) == ("stopped", "<lora:interrupted:0.8>")
-        assert differing(state, state_of(parts_of(forge))) == []
-        assert forge.picture() == clean
-        assert forge.picture(f"a photo {status.tag}") != clean
+        assert differing(state, state_of(parts_of(room))) == []
+        assert room.picture() == clean
+        assert room.picture(f"a photo {status.tag}") != clean
 
     def test_interrupt_is_heard_though_another_call_clears_it_at_once(
-        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+        self, room: WebuiRoom, pictures: Path, jobs: Jobs
     ) -> None:
         from modules import shared
 
@@ -86,22 +91,12 @@ class Watching:
         assert (status.state, status.tag) == ("stopped", "<lora:cleared:0.8>")
 
     def test_other_calls_that_move_models_wait_and_change_nothing(
-        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+        self, room: WebuiRoom, pictures: Path, jobs: Jobs
     ) -> None:
-        """What `/sdapi/v1/unload-checkpoint`, "Unload all models" and a preprocessor do, on threads of their own."""
-        from backend import memory_management
-        from modules import sd_models
-
-        clean = forge.clean_picture()
+        clean = room.clean_picture()
         jobs.start(recipe(pictures, "alone", max_train_steps=6))
         alone = jobs.wait(PATIENCE_S).path
-        device = memory_management.get_torch_device()
-        calls = (
-            lambda: sd_models.unload_model_weights(),
-            lambda: memory_management.free_memory(1e30, device),
-            torch.inference_mode()(lambda: memory_management.load_models_gpu([forge.engine.forge_objects.vae.patcher])),
-        )
-        others = [threading.Thread(target=call) for call in calls]
+        others = [threading.Thread(target=call) for call in room.models_movers()]
         jobs.start(recipe(pictures, "disturbed", max_train_steps=6))
         until(jobs, lambda status: status.step >= 1)
         jobs.pause()
@@ -113,50 +108,26 @@ class Watching:
         disturbed = jobs.wait(PATIENCE_S)
         for other in others:
             other.join(PATIENCE_S)
-        assert waiting == [True] * 3 and not any(other.is_alive() for other in others)
-        assert (disturbed.state, _same(alone, disturbed.path)) == ("done", True)
-        assert forge.picture() == clean
-
-    def test_another_choice_at_the_top_of_the_page_counts_after_the_run(
-        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
-    ) -> None:
-        from backend import stream
-        from modules import sd_models
-
-        clean, switch = forge.clean_picture(), stream.stream_activated
-        jobs.start(recipe(pictures, "as_before"))
-        before = jobs.wait(PATIENCE_S).path
-        jobs.start(recipe(pictures, "chosen"))
-        until(jobs, lambda status: status.step >= 1)
-        try:
-            forge.select(storage="Automatic (fp16 LoRA)")
-            chosen = dict(sd_models.model_data.forge_loading_parameters)
-            # As every page does that is opened.
-            stream.stream_activated = True
-            assert jobs.wait(PATIENCE_S).state == "done"
-            assert sd_models.model_data.forge_loading_parameters == chosen and stream.stream_activated
-            assert _same(before, jobs.status().path)
-        finally:
-            stream.stream_activated = switch
-            forge.select()
-        assert forge.picture() == clean
+        assert waiting and all(waiting) and not any(other.is_alive() for other in others)
+        assert (disturbed.state, same_file(alone, disturbed.path)) == ("done", True)
+        assert room.picture() == clean
 
     def test_test_pictures_show_what_is_learned_and_change_nothing(
-        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+        self, room: WebuiRoom, pictures: Path, jobs: Jobs
     ) -> None:
-        clean = forge.clean_picture()
+        clean = room.clean_picture()
         prompts = {"sample_every_n_steps": 1, "sample_prompts": "a photo --w 64 --h 64 --s 1 --l 1 --d 7"}
         jobs.start(recipe(pictures, "shown", **prompts))
         shown = jobs.wait(PATIENCE_S)
         assert (shown.state, [sample.step for sample in shown.samples]) == ("done", [1, 2, 3])
         drawn = [Image.open(sample.path).tobytes() for sample in shown.samples]
         assert len({clean, *drawn}) == 4
-        assert forge.picture() == clean
+        assert room.picture() == clean
         jobs.start(recipe(pictures, "unshown"))
-        assert _same(shown.path, jobs.wait(PATIENCE_S).path)
+        assert same_file(shown.path, jobs.wait(PATIENCE_S).path)
 
     def test_a_stopped_run_goes_on_and_ends_as_if_it_never_had(
-        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+        self, room: WebuiRoom, pictures: Path, jobs: Jobs
     ) -> None:
         jobs.start(recipe(pictures, "whole", max_train_steps=6))
         whole = jobs.wait(PATIENCE_S).path
@@ -167,20 +138,15 @@ class Watching:
         if jobs.past()[0].state == "stopped":
             jobs.resume_run(run_id)
             assert jobs.wait(PATIENCE_S).state == "done"
-        assert _same(whole, jobs.status().path)
+        assert same_file(whole, jobs.status().path)
 
-    def test_a_picture_may_be_drawn_between_two_lives(self, forge: ForgeRoom, pictures: Path, jobs: Jobs) -> None:
+    def test_a_picture_may_be_drawn_between_two_lives(self, room: WebuiRoom, pictures: Path, jobs: Jobs) -> None:
         run_id = jobs.start(long_recipe(pictures, "lives"))
         until(jobs, lambda status: status.step >= 1)
         jobs.pause()
         until(jobs, lambda status: status.kept_step >= 1)
         jobs.stop(save=True)
         stopped = jobs.wait(PATIENCE_S)
-        assert forge.picture(f"a photo {stopped.tag}") != forge.clean_picture()
+        assert room.picture(f"a photo {stopped.tag}") != room.clean_picture()
         jobs.resume_run(run_id)
         assert until(jobs, lambda status: status.step > stopped.step).state == "training"
-
-
-def _same(one: Path, other: Path) -> bool:
-    left, right = load_file(one), load_file(other)
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)

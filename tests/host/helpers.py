@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.adapter.files import adapter_tensors, save_adapter
 from lib_trainer.config import AdapterConfig
+from lib_trainer.errors import UserError
 from lib_trainer.host.base import HostModel, Layer, Outlook, SizeCond, TextCond
-from tests.fakes.forge_room import ForgeRoom
+from tests.fakes.room import WebuiRoom
 
 LOHA = AdapterConfig(algo="loha", network_dim=4, network_alpha=2.0, conv_dim=2, conv_alpha=1.0)
 LOHA_TUCKER = AdapterConfig(algo="loha", network_dim=4, network_alpha=2.0, conv_dim=2, conv_alpha=1.0, use_tucker=True)
@@ -73,15 +75,23 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
+def text_layers(room: WebuiRoom, model: HostModel) -> list[Layer]:
+    """Those of the text encoders. Where they cannot be trained, that is said, and the test has nothing more to ask."""
+    if not room.trains_text:
+        with pytest.raises(UserError, match="text encoders"):
+            model.text_layers()
+        pytest.skip("the text encoders cannot be trained here")
+    return model.text_layers()
+
+
 def without_room(outlook: Outlook) -> Outlook:
     return replace(outlook, available_bytes=None, total_bytes=None)
 
 
-def parts_of(forge: ForgeRoom) -> list[nn.Module]:
+def parts_of(room: WebuiRoom) -> list[nn.Module]:
     """UNet, text encoders and VAE of the selected checkpoint, as they are after a picture without LoRAs."""
-    forge.picture()
-    objects = forge.engine.forge_objects_original
-    return [objects.unet.model, objects.clip.cond_stage_model, objects.vae.first_stage_model]
+    room.picture()
+    return room.parts()
 
 
 def state_of(modules: Iterable[nn.Module]) -> list[tuple[Any, ...]]:

@@ -1,6 +1,6 @@
 """The contract on the fake Forge; `tests/forge` runs the same on the real one."""
 
-from tests.host import contract_loras, contract_model
+from tests.host import contract_forge, contract_loras, contract_model
 from tests.host.contract_borrowing import Borrowing
 from tests.host.contract_turns import Turns
 
@@ -38,4 +38,16 @@ class TestLoras(contract_loras.Loras):
 
 
 class TestDrawingWhileBorrowed(contract_loras.DrawingWhileBorrowed):
+    pass
+
+
+class TestForgeMemory(contract_forge.ForgeMemory):
+    pass
+
+
+class TestForgePrediction(contract_forge.ForgePrediction):
+    pass
+
+
+class TestForgeLoras(contract_forge.ForgeLoras):
     pass

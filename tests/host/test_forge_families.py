@@ -15,6 +15,7 @@ from lib_trainer.families import SD1, SD2, SDXL
 from lib_trainer.host.base import RECOMPUTED
 from lib_trainer.host.forge_outlook import outlook_of_file
 from tests.fakes.forge_room import ForgeRoom, fake_forge
+from tests.host.contract_forge import ForgePrediction
 from tests.host.contract_model import Prediction
 from tests.host.helpers import gradients, learned_adapter
 from tests.host.tiny_pipelines import tiny_pipeline, write_single_file
@@ -27,6 +28,10 @@ def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 class TestPrediction(Prediction):
+    pass
+
+
+class TestForgePrediction(ForgePrediction):
     pass
 
 

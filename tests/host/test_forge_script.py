@@ -71,7 +71,7 @@ def test_the_grid_comes_first_and_then_every_picture(room: WebUIGridRoom, script
     grid, *pictures = processed.images
     assert processed.index_of_first_image == 1
     assert [text.split("\n")[0] for text in processed.infotexts[1:]] == ["p", "p <lora:jeff:0.5>", "p <lora:jeff:1>"]
-    assert pictures[0].tobytes() == room.forge.picture("p")
+    assert pictures[0].tobytes() == room.webui.picture("p")
     for picture, text in zip(pictures, processed.infotexts[1:], strict=True):
         assert room.txt2img(text) == picture.tobytes()
     assert grid.width > 3 * 64

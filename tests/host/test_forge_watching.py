@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes.forge_room import ForgeRoom, fake_forge
+from tests.host.contract_forge import ForgeWatching
 from tests.host.contract_runs import pictures  # noqa: F401 - a fixture
 from tests.host.contract_watching import Watching, jobs  # noqa: F401 - a fixture
 
@@ -18,4 +19,8 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForgeRoom]:
 
 
 class TestWatching(Watching):
+    pass
+
+
+class TestForgeWatching(ForgeWatching):
     pass

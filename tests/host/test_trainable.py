@@ -127,3 +127,33 @@ def test_checkpointing_recomputes_from_the_input_as_it_was() -> None:
         assert block.calls == 3
     assert torch.allclose(x.grad, 2 * (2 * x.detach()).exp())
     assert "forward" not in vars(block)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(4, 6), (2, 4)),
+        (nn.Conv2d(4, 6, 3, stride=2, padding=1), (2, 4, 5, 5)),
+        (nn.GroupNorm(2, 4), (2, 4, 3, 3)),
+        (nn.LayerNorm(4), (2, 3, 4)),
+        (nn.LayerNorm(4, elementwise_affine=False), (2, 3, 4)),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_a_layer_computes_in_the_numbers_of_its_input(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    wanted, own = layer(x), type(layer).forward
+    half = layer.bfloat16()
+    with trainable.input_cast([half]):
+        found = half(x)
+    assert found.dtype == torch.float32
+    # The weights alone were rounded.
+    assert torch.allclose(found, wanted, atol=2e-2)
+    assert type(layer).forward is own
+
+
+def test_an_adapter_put_on_meanwhile_stays() -> None:
+    layer = nn.Linear(2, 2)
+    with trainable.input_cast([layer]):
+        layer.forward = adapted = lambda x: x
+    assert layer.forward is adapted

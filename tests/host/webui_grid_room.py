@@ -6,32 +6,34 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from lib_trainer.host.base import GenerateRequest
-from lib_trainer.host.forge import ForgeHost
-from tests.fakes.forge_room import ForgeRoom
+from lib_trainer.host.base import GenerateRequest, Host
+from tests.fakes.room import WebuiRoom
 from tests.host.contract_grids import parse_infotext
 
 
 @dataclass(frozen=True)
 class WebUIGridRoom:
-    forge: ForgeRoom
+    webui: WebuiRoom
 
     @property
-    def host(self) -> ForgeHost:
-        return self.forge.host
+    def host(self) -> Host:
+        return self.webui.host
 
     @property
-    def engine(self) -> Any:
-        return self.forge.engine
+    def model(self) -> Any:
+        return self.webui.model
 
     def run(self, fn: Any) -> Any:
-        return self.forge.run(fn)
+        return self.webui.run(fn)
 
     def request(self, prompt: str = "", **changes: Any) -> GenerateRequest:
-        return self.forge.request(prompt, **changes)
+        return self.webui.request(prompt, **changes)
 
-    def select(self, storage: str = "Automatic") -> None:
-        self.forge.select(storage=storage)
+    def select(self) -> None:
+        self.webui.select()
+
+    def select_eight_bits(self) -> None:
+        self.webui.select_eight_bits()
 
     def txt2img(self, infotext: str) -> bytes:
         return self.run(lambda: draw(infotext))

@@ -6,6 +6,7 @@ import pytest
 
 from lib_trainer.host.forge import ForgeHost
 from tests.fakes.forge_room import ForgeRoom
+from tests.fakes.room import WebuiRoom
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,9 @@ def forge() -> ForgeRoom:
     shared.opts.data["live_previews_enable"] = False
     room.select()
     return room
+
+
+@pytest.fixture(scope="session")
+def room(forge: ForgeRoom) -> WebuiRoom:
+    """The WebUI that the contracts run in."""
+    return forge

@@ -2,71 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-
-from lib_trainer.events import Finished, Planned
 from lib_trainer.host.forge_outlook import outlook_of_file
-from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, RESERVE_BYTES, Plan
-from lib_trainer.memory.predict import predict_kept
-from lib_trainer.planning import plan_from_outlook
-from lib_trainer.simulation import Measured, simulate
 from tests.fakes.forge_room import ForgeRoom
-from tests.host.contract_runs import drive, pictures, recipe  # noqa: F401 - a fixture
+from tests.host.contract_memory import Memory
+from tests.host.contract_runs import pictures  # noqa: F401 - a fixture
 from tests.host.helpers import without_room
-from tests.memory.plans import FACE, STYLE, work_of
-
-SIZE_PX = 256
 
 
-class RealStep:
-    """A borrowed model as `simulate` wants it, with contents."""
-
-    no_contents = nullcontext()
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def weights_elsewhere(self) -> list[torch.Tensor]:
-        return []
-
-
-@pytest.mark.parametrize("adapter", [FACE, STYLE], ids=["face", "style"])
-@pytest.mark.parametrize("recomputes", [False, True])
-def test_a_real_step_takes_what_was_predicted(forge: ForgeRoom, adapter: Any, recomputes: bool) -> None:
-    wanted = work_of(adapter=adapter, size_px=SIZE_PX, gradient_checkpointing=recomputes).recipe
-    wanted = wanted.with_values({"resolution_px": f"{SIZE_PX},{SIZE_PX}"})
-
-    def work() -> tuple[Plan, Measured]:
-        with forge.host.open_model() as model:
-            plan = plan_from_outlook(model.outlook(), wanted)
-            width = model.encode_text(["a cat"], 1).pooled
-            return plan, simulate(RealStep(model), plan, 0 if width is None else width.shape[1])
-
-    plan, measured = forge.run(work)
-    kept = predict_kept(plan.work, plan.savings)
-    assert abs(plan.parts.total / measured.peak_bytes - 1) < 0.05, (plan.parts, measured)
-    assert abs(kept / measured.kept_bytes - 1) < 0.05, (kept, measured)
-
-
-def test_a_whole_run_within_a_budget_gives_everything_back(forge: ForgeRoom, pictures: Path) -> None:  # noqa: F811
-    clean = forge.clean_picture()
-    least = forge.run(lambda: _smallest_gb(forge))
-    events = drive(forge, recipe(pictures, "lean", vram_budget_gb=round(least, 2), fused_backward_pass=True))
-    planned = next(event for event in events if isinstance(event, Planned))
-    assert planned.total_bytes <= planned.room_bytes
-    assert "held in 8 bits" in planned.text and "within backward" in planned.text
-    assert isinstance(events[-1], Finished)
-    assert forge.picture() == clean
-    assert forge.picture("a photo <lora:lean:1>") != clean
+class TestMemory(Memory):
+    pass
 
 
 def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(forge: ForgeRoom) -> None:
@@ -78,11 +25,3 @@ def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(forge: ForgeRoo
 def _loaded_outlook(forge: ForgeRoom) -> Any:
     with forge.host.open_model() as model:
         return model.outlook()
-
-
-def _smallest_gb(forge: ForgeRoom) -> float:
-    """The smallest card that the loaded checkpoint can be trained on in 8 bits, nothing streamed."""
-    with forge.host.open_model() as model:
-        layers = sum(math.prod(layer.shape) for layer in model.adaptable_layers())
-    # Too little for them in 16 bits.
-    return (1.8 * layers + DESKTOP_BYTES + RESERVE_BYTES) / GIB

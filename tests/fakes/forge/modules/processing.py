@@ -13,11 +13,11 @@ import networks
 from backend import memory_management
 from backend.text_processing import classic_engine
 from modules import paths_internal, shared
+from modules.processing_results import NETWORK, Processed, described, fix_seed  # noqa: F401
 from modules.sd_models import forge_model_reload, model_data
 
 # Set when another checkpoint was selected.
 pending = SimpleNamespace(global_unload=False)
-_NETWORK = re.compile(r"<lora:([^:>]+):?([^>]*)>")
 _COMMENT = re.compile(r"#[^\n]*(\n|$)")
 
 
@@ -75,16 +75,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     pass
 
 
-class Processed:
-    def __init__(self, p, images_list, seed=-1, info="", infotexts=None, index_of_first_image=0):
-        self.images, self.seed, self.info, self.infotexts = images_list, seed, info, infotexts or []
-        self.index_of_first_image = index_of_first_image
-
-
-def fix_seed(p):
-    p.seed = 4242 if p.seed in (None, -1) else p.seed
-
-
 def process_images(p):
     _, reloaded = forge_model_reload()
     if pending.global_unload:
@@ -104,32 +94,13 @@ def process_images(p):
         if not (state.interrupted or state.stopping_generation):
             images = _draw(p, engine)
             state.nextjob()
-    infotexts = [infotext(p, place) for place in range(max(1, len(images)))]
-    for image, text in zip(images, infotexts, strict=False):
-        if shared.opts.enable_pnginfo:
-            image.info["parameters"] = text
-    return SimpleNamespace(images=images, infotexts=infotexts)
-
-
-def infotext(p, place):
-    # Without a runner of scripts the parsed prompt stays, which has no tags.
-    prompt = p.prompt if p.scripts is not None else _NETWORK.sub("", p.prompt)
-    lines = [prompt, *([f"Negative prompt: {p.negative_prompt}"] if p.negative_prompt else [])]
-    facts = {
-        "Steps": p.steps, "Sampler": p.sampler_name, "Schedule type": p.scheduler, "CFG scale": p.cfg_scale,
-        "Seed": p.seed + place, "Size": f"{p.width}x{p.height}", "Model": engine_name(),
-    }  # fmt: skip
-    return "\n".join([*lines, ", ".join(f"{key}: {value}" for key, value in facts.items())])
-
-
-def engine_name():
-    return model_data.get_sd_model().sd_checkpoint_info.name
+    return described(p, images)
 
 
 def _draw(p, engine):
     engine.forge_objects = engine.forge_objects_original.shallow_copy()
     prompt = _COMMENT.sub("\n", p.prompt) if shared.opts.enable_prompt_comments else p.prompt
-    found = _NETWORK.findall(prompt)
+    found = NETWORK.findall(prompt)
     names, strengths = [name for name, _ in found], [list(map(float, (given or "1").split(":"))) for _, given in found]
     try:
         networks.load_networks(names, [each[0] for each in strengths], [each[-1] for each in strengths])
@@ -137,7 +108,7 @@ def _draw(p, engine):
         # One name that is not there: as if none had been asked for.
         networks.load_networks([], [], [])
     engine.forge_objects = engine.forge_objects_after_applying_lora.shallow_copy()
-    c = _conditioning(p, engine, _NETWORK.sub("", prompt), p.cached_c)
+    c = _conditioning(p, engine, NETWORK.sub("", prompt), p.cached_c)
     uc = _conditioning(p, engine, p.negative_prompt, p.cached_uc)
     unet = engine.forge_objects.unet
     memory_management.load_models_gpu([unet])

@@ -1,42 +1,43 @@
-"""Nobody else moves Forge's models while it is our turn."""
+"""Nobody else moves the WebUI's models while it is our turn."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.trainable import attributes
 
-_MOVERS = ("free_memory", "load_models_gpu", "unload_all_models")
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def models_kept() -> Iterator[None]:
+def models_kept(owner: Any, movers: Sequence[str]) -> Iterator[None]:
     """While entered, only the thread that entered moves models; others wait for the lock, as Generate does.
 
-    Forge moves them outside its lock as well: an API call or a button that unloads all, an interrogator, a
+    A WebUI moves them outside its lock as well: an API call or a button that unloads all, an interrogator, a
     preprocessor. In the middle of a step that would pull the weights away. Only a call on an event loop is refused,
     with UserError: the whole WebUI would wait with it.
-    """
-    from backend import memory_management
 
-    owner = threading.get_ident()
-    later = {name: _waiting(getattr(memory_management, name), owner) for name in _MOVERS}
-    with attributes([memory_management], **later):
+    Args:
+        owner: the WebUI's module whose functions move models.
+        movers: their names.
+    """
+    thread = threading.get_ident()
+    later = {name: _waiting(getattr(owner, name), thread) for name in movers}
+    with attributes([owner], **later):
         yield
 
 
-def _waiting(move: Callable[..., Any], owner: int) -> Callable[..., Any]:
+def _waiting(move: Callable[..., Any], thread: int) -> Callable[..., Any]:
     def wait_and_move(*args: Any, **kwargs: Any) -> Any:
         from modules.call_queue import queue_lock
 
-        if threading.get_ident() == owner:
+        if threading.get_ident() == thread:
             return move(*args, **kwargs)
         if _on_event_loop():
             raise UserError("Train LoRA is using the model.", "Wait until it has finished, or stop it.")

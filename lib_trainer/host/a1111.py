@@ -1,0 +1,214 @@
+"""AUTOMATIC1111's stable-diffusion-webui: its loaded checkpoint is borrowed, trained on, and given back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from lib_trainer.errors import UserError
+from lib_trainer.families import SD1, SD2, SDXL, Family
+from lib_trainer.host import webui, webui_loras, webui_pictures, webui_turn
+from lib_trainer.host.a1111_model import A1111Model, compute_device
+from lib_trainer.host.a1111_outlook import outlook_of_file, outlook_of_model
+from lib_trainer.host.base import GenerateRequest, HostModel, Outlook
+from lib_trainer.host.trainable import attributes
+from lib_trainer.host.webui_host import WebuiHost
+from lib_trainer.host.webui_kept import models_kept
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+_MOVERS = (
+    "load_model",
+    "reload_model_weights",
+    "unload_model_weights",
+    "send_model_to_cpu",
+    "send_model_to_device",
+    "send_model_to_trash",
+)
+_FAMILIES = {"SD1": SD1, "SD2": SD2, "SDXL": SDXL}
+_UNET_CHANNELS = 4
+
+
+class A1111Host(WebuiHost):
+    """The A1111 that runs us."""
+
+    name = "A1111"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._borrowed: A1111Model | None = None
+
+    def run_exclusive(self, fn: Callable[[], T]) -> T:
+        """fn() under A1111's lock; it has no thread of its own to generate on."""
+        from modules import sd_models
+
+        with (
+            webui_turn.generation_turn() as presses,
+            attributes([self], _presses=presses),
+            models_kept(sd_models, _MOVERS),
+        ):
+            return fn()
+
+    @contextmanager
+    def open_model(self) -> Iterator[HostModel]:
+        from modules import devices
+
+        model = _selected_model()
+        family = _family_of(model)
+        with ExitStack() as stack:
+            stack.callback(devices.torch_gc)
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            # The thread's autocast setting is the host's business; training chooses its own dtypes.
+            stack.enter_context(torch.autocast("cpu", enabled=False))
+            stack.enter_context(torch.autocast("cuda", enabled=False))
+            _take_out_loras(model)
+            stack.enter_context(_kept_prompt_notes())
+            borrowed = A1111Model(model, family, stack)
+            stack.enter_context(attributes([self], _borrowed=borrowed))
+            yield borrowed
+
+    def generate(self, request: GenerateRequest) -> list[Image]:
+        if self._borrowed is None:
+            _selected_model()
+            return webui_pictures.draw(request, self._presses)
+        model = self._borrowed.model
+        with self._borrowed.resting(), _held(model):
+            try:
+                return webui_pictures.draw(request, self._presses)
+            finally:
+                _take_out_loras(model)
+
+    @contextmanager
+    def drawing(self, pictures: int) -> Iterator[None]:
+        model = self._borrowed.model if self._borrowed else _selected_model()
+        with _held(model), webui_pictures.expected(pictures):
+            yield
+
+    def drawing_family(self) -> Family | None:
+        model = _loaded_model()
+        return _known_family(model) if model else None
+
+    def lora_changed(self, path: Path) -> None:
+        import networks
+        from modules.sd_models import model_data
+
+        for name, network in list(networks.networks_in_memory.items()):
+            if Path(network.network_on_disk.filename) == path:
+                del networks.networks_in_memory[name]
+        if model_data.sd_model is not None:
+            # Layers know the LoRAs in their weights by name, and would keep the old file's.
+            _take_out_loras(model_data.sd_model)
+        webui.forget_prompts()
+        webui_loras.list_new_network()
+
+    def outlook(self) -> Outlook | None:
+        from modules import sd_models
+
+        model = _loaded_model()
+        if model is not None:
+            family = _known_family(model)
+            return outlook_of_model(model, family) if family else None
+        selected = _selected_file()
+        return outlook_of_file(selected, sd_models.model_data.loaded_sd_models) if selected else None
+
+    def describe(self) -> str:
+        """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""
+        model = _loaded_model()
+        if model is None:
+            selected = _selected_file()
+            parts = [selected.name if selected else "no checkpoint", "loaded when training starts"]
+        else:
+            family = _known_family(model)
+            stored = str(next(model.model.diffusion_model.parameters()).dtype).removeprefix("torch.")
+            label = family.label if family else "cannot be trained here"
+            parts = [model.sd_checkpoint_info.name, label, stored]
+        device = compute_device()
+        if device.type != "cuda":
+            return " · ".join([*parts, "on the CPU"])
+        free, total = torch.cuda.mem_get_info(device)
+        return " · ".join([*parts, f"{free / 2**30:.1f} of {total / 2**30:.1f} GB free"])
+
+
+def _selected_file() -> Path | None:
+    from modules import sd_models
+
+    try:
+        return Path(sd_models.select_checkpoint().filename)
+    except FileNotFoundError:
+        return None
+
+
+def _loaded_model() -> Any:
+    """The model of the selected checkpoint if it is loaded already; else None."""
+    from modules.sd_models import model_data
+
+    selected, model = _selected_file(), model_data.sd_model
+    return model if model is not None and selected == Path(model.sd_checkpoint_info.filename) else None
+
+
+def _selected_model() -> Any:
+    """The model of the checkpoint that is selected in A1111; loads it through A1111 if it is not loaded yet."""
+    from modules import sd_models
+
+    if _selected_file() is None:
+        raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
+    if sd_models.model_data.get_sd_model() is None:
+        raise UserError("The selected checkpoint could not be loaded.", "The WebUI's console says why; choose another.")
+    return sd_models.reload_model_weights()
+
+
+def _known_family(model: Any) -> Family | None:
+    kind = getattr(model, "model_type", None)
+    return _FAMILIES.get(kind.name) if kind else None
+
+
+def _family_of(model: Any) -> Family:
+    family, name = _known_family(model), model.sd_checkpoint_info.name
+    if family is None:
+        raise UserError(f"{name} cannot be trained here.", "Choose an SD 1.x, SD 2.x or SDXL checkpoint.")
+    if model.model.diffusion_model.input_blocks[0][0].weight.shape[1] != _UNET_CHANNELS:
+        raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
+    return family
+
+
+def _take_out_loras(model: Any) -> None:
+    """Weights as the checkpoint has them; a prompt with LoRAs puts them in again."""
+    import networks
+
+    networks.load_networks([])
+    with torch.no_grad():
+        for module in getattr(model, "network_layer_mapping", {}).values():
+            # By force: one that failed half-way left weights changed, and the layer believing that none are.
+            networks.network_restore_weights_from_backup(module)
+            if hasattr(module, "network_current_names"):
+                module.network_current_names = ()
+
+
+@contextmanager
+def _held(model: Any) -> Iterator[None]:
+    """Pictures are drawn with this model, even if a person has selected another checkpoint meanwhile."""
+    from modules import sd_models
+
+    with attributes([sd_models], reload_model_weights=lambda *_args, **_kwargs: model):
+        yield
+
+
+@contextmanager
+def _kept_prompt_notes() -> Iterator[None]:
+    """Encoding a caption leaves notes for the next picture's infotext; captions are none of its business."""
+    from modules.sd_hijack import model_hijack
+
+    with attributes(
+        [model_hijack],
+        extra_generation_params=dict(model_hijack.extra_generation_params),
+        comments=list(model_hijack.comments),
+    ):
+        yield

@@ -1,0 +1,2 @@
+current_unet = None
+"""There is no extension with a UNet of its own."""

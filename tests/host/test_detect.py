@@ -1,0 +1,41 @@
+"""Which host is found in which WebUI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.detect import current_host
+from tests.fakes.a1111_room import fake_a1111
+from tests.fakes.forge_room import fake_forge
+
+
+def test_forge(tmp_path: Path) -> None:
+    with fake_forge(tmp_path / "forge", "sd1.safetensors"):
+        assert current_host().name == "Forge"
+
+
+def test_a1111(tmp_path: Path) -> None:
+    with fake_a1111(tmp_path / "a1111", "sd1.safetensors"):
+        assert current_host().name == "A1111"
+
+
+def test_no_webui() -> None:
+    with pytest.raises(UserError, match="no WebUI") as caught:
+        current_host()
+    assert "stable-diffusion-webui" in caught.value.hint
+
+
+@pytest.mark.parametrize("packages", [("modules",), ("modules", "modules_forge", "ldm", "sgm", "ldm_patched")])
+def test_a_webui_that_is_neither_is_not_taken_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...]
+) -> None:
+    """reForge holds its models as ComfyUI does, and brings A1111's packages along."""
+    for package in packages:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="this WebUI"):
+        current_host()
