@@ -22,6 +22,7 @@ from lib_trainer.preview.tags import Use, names_in
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.remember import read_settings, write_settings
 from lib_trainer.ui.try_given import PAIR, Given
+from lib_trainer.ui.try_lines import line_of, name_of
 from lib_trainer.ui.try_view import Thumbnails, show_sheet
 from lib_trainer.ui.tryit import propose_prompt
 
@@ -60,9 +61,8 @@ class TryActions:
     def list_loras(self, lora: str | None, other: str | None, *, refresh: bool = False) -> list[Any]:
         """-> lora, other: every file, with what speaks against it."""
         loras, family = self._host.loras(refresh=refresh), self._host.drawing_family()
-        choices = [(_label(item, misfit(item, family)), item.name) for item in loras]
-        known = {item.name for item in loras}
-        return [gr.update(choices=choices, value=name if name in known else None) for name in (lora, other)]
+        lines = {item.name: line_of(item, misfit(item, family)) for item in loras}
+        return [gr.update(choices=list(lines.values()), value=lines.get(name_of(chosen))) for chosen in (lora, other)]
 
     def reload(self, lora: str | None, other: str | None, prompt: str) -> list[Any]:
         """-> lora, other: the folder is looked into anew; the LoRA of the prompt is chosen if none is."""
@@ -75,7 +75,7 @@ class TryActions:
         A prompt that stays is not sent back: it would overwrite what is typed meanwhile.
         """
         loras = self._host.loras()
-        first, second = (find_lora(name or "", loras) for name in (lora, other))
+        first, second = (find_lora(name_of(chosen), loras) for chosen in (lora, other))
         row = gr.update(visible=mode == PAIR)
         if first is None or prompt.strip() not in ("", proposed[1]):
             return [row, gr.update(), proposed]
@@ -84,7 +84,7 @@ class TryActions:
 
     def begin(self, seen: int, *values: Any) -> list[Any]:
         """-> message, seen, *live. Everything is checked before the host is asked for a picture."""
-        given = Given(*values)
+        given = Given.read(*values)
         try:
             self._refuse_during_run()
             plan = given.plan(self._host.loras())
@@ -138,7 +138,7 @@ class TryActions:
 
     def make_picture(self, *values: Any) -> tuple[dict[str, Any], str]:
         """-> picture, message: one picture of the first prompt, or a sentence where there is none."""
-        given = Given(*values)
+        given = Given.read(*values)
         try:
             self._refuse_during_run()
             request = given.picture(self._host.loras())
@@ -161,7 +161,7 @@ class TryActions:
         """The settings for the next time, and the prompts with the run."""
         path, values = self._host.settings_file, asdict(given)
         write_settings(path, {**read_settings(path), SETTING: {name: values[name] for name in REMEMBERED}})
-        lora = find_lora(given.lora or "", self._host.loras())
+        lora = find_lora(given.lora, self._host.loras())
         if lora is not None and given.mode != PAIR:
             save_prompts(lora, prompt_lines(given.prompt))
 
@@ -184,14 +184,6 @@ def _propose_pair(first: LoraInfo, second: LoraInfo) -> str:
 
 def _choices(names: list[str], kept: Any) -> dict[str, Any]:
     return gr.update(choices=names, value=kept if kept in names else next(iter(names), None))
-
-
-def _label(lora: LoraInfo, is_misfit: bool) -> str:
-    """`jeff · SD 1.x`, `⚠ oil · SDXL, does not fit …`, `⚠ a=b · “=” in its name …`."""
-    family = lora.family.label if lora.family else ""
-    about = lora.problem or (f"{family}, does not fit the checkpoint" if is_misfit else family)
-    mark = "⚠ " if lora.problem or is_misfit else ""
-    return f"{mark}{lora.name}{f' · {about}' if about else ''}"
 
 
 def _about(item: Drawn) -> str:

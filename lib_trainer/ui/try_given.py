@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lib_trainer.errors import UserError
 from lib_trainer.finals import stages_of
@@ -13,6 +14,7 @@ from lib_trainer.preview.numbers import read_seeds, read_strengths
 from lib_trainer.preview.plan import GridPlan, Varied, combined_plan, epoch_plan, strength_plan
 from lib_trainer.preview.prompts import prompt_lines
 from lib_trainer.preview.tags import Use, names_in, with_lora
+from lib_trainer.ui.try_lines import name_of
 
 STRENGTHS, STEPS, PAIR = "Strengths", "Saved steps", "Two LoRAs"
 MODES = (STRENGTHS, STEPS, PAIR)
@@ -22,12 +24,12 @@ _SIDE_STEP_PX, _SMALLEST_PX = 8, 64
 
 @dataclass(frozen=True)
 class Given:
-    """What the inputs hold, in the order of `TryPanel.inputs`. A number field may be empty."""
+    """What the inputs hold, in the order of `TryPanel.inputs`, LoRAs by name. A number field may be empty."""
 
     mode: str
-    lora: str | None
+    lora: str
     strengths: str
-    other: str | None
+    other: str
     other_strengths: str
     prompt: str
     negative: str
@@ -38,6 +40,12 @@ class Given:
     sampler: str | None
     schedule: str | None
     seeds: str
+
+    @classmethod
+    def read(cls, *values: Any) -> Given:
+        """From the inputs' own values, where a LoRA is a line of its list."""
+        given = cls(*values)
+        return replace(given, lora=name_of(given.lora), other=name_of(given.other))
 
     def request(self) -> GenerateRequest:
         """All of a picture but its prompt. Raises UserError for a number that is missing."""

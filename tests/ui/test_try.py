@@ -20,6 +20,7 @@ from lib_trainer.ui.remember import read_settings
 from lib_trainer.ui.tab import build
 from lib_trainer.ui.try_actions import REMEMBERED, TryActions
 from lib_trainer.ui.try_given import PAIR, STEPS, STRENGTHS, Given
+from lib_trainer.ui.try_lines import name_of
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 
 SECONDS = 20
@@ -110,12 +111,17 @@ def test_what_cannot_be_drawn_is_said_before_the_host_is_asked(room, changes, sa
 def test_a_lora_for_other_models_is_marked_and_refused(room):
     room.card("oil", {"sd version": "SDXL"})
     lora, _ = room.actions.list_loras("jeff", None)
-    labels = {name: label for label, name in lora["choices"]}
-    assert labels["oil"] == "⚠ oil · SDXL, does not fit the checkpoint"
-    assert lora["value"] == "jeff"
+    line = next(line for line in lora["choices"] if name_of(line) == "oil")
+    # No-break spaces look like others.
+    assert line.replace("\u00a0", " ") == "⚠ oil · SDXL, does not fit the checkpoint"
+    assert name_of(lora["value"]) == "jeff"
+    assert "made for SDXL" in room.begin(lora=line)[0]
     assert "made for SDXL" in room.begin(lora="oil")[0]
     room.host.family = SDXL
-    assert ("oil · SDXL", "oil") in room.actions.list_loras(None, None)[0]["choices"]
+    lines = room.actions.list_loras(None, None)[0]["choices"]
+    assert "oil · SDXL" in [line.replace("\u00a0", " ") for line in lines]
+    # What was chosen stays chosen, although its line says something else now.
+    assert room.actions.list_loras(line, None)[0]["value"] in lines
 
 
 def test_pictures_appear_one_by_one_and_are_sent_once(room):
@@ -210,8 +216,8 @@ def test_prompts_are_offered_until_the_person_writes_their_own(room):
 def test_after_a_run_its_lora_is_in_the_list(room):
     room.host.put("anna")
     lora, other = room.actions.reload(None, "oil", "p <lora:anna:0.8>")
-    assert (lora["value"], other["value"]) == ("anna", "oil")
-    assert room.actions.reload("jeff", None, "p <lora:anna:0.8>")[0]["value"] == "jeff"
+    assert (name_of(lora["value"]), name_of(other["value"])) == ("anna", "oil")
+    assert name_of(room.actions.reload("jeff", None, "p <lora:anna:0.8>")[0]["value"]) == "jeff"
 
 
 def test_nothing_is_drawn_during_a_run(tmp_path):
