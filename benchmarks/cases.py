@@ -35,11 +35,6 @@ class Compute:
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
-    def as_trained(self, maker: str) -> AbstractContextManager[None]:
-        """Entered for forward. Trainers run LyCORIS and PEFT under autocast; ours casts what it must by itself."""
-        others = maker in ("lycoris", "peft") and self.torch_dtype != torch.float32
-        return torch.autocast(self.device, self.torch_dtype, enabled=others)
-
 
 @dataclass(frozen=True)
 class Implementation:
@@ -49,19 +44,26 @@ class Implementation:
         name: shown in tables, and names the folder of its packages.
         maker: which function of `makers` builds its layers.
         requirement: what it needs besides the packages that ours has; "" for nothing.
+        autocast: trainers run it under autocast; ours casts what it must by itself.
     """
 
     name: str
     maker: str
     requirement: str = ""
+    autocast: bool = False
+
+    def forward_in(self, compute: Compute) -> AbstractContextManager[None]:
+        """Entered for forward, as trainers do."""
+        casts = self.autocast and compute.torch_dtype != torch.float32
+        return torch.autocast(compute.device, compute.torch_dtype, enabled=casts)
 
 
 OURS = Implementation("ours", "ours")
 FROZEN = Implementation("frozen", "frozen")
 BASELINES: tuple[Implementation, ...] = (
-    Implementation("lycoris-3.2.0.post2", "lycoris", "lycoris-lora==3.2.0.post2"),
-    Implementation("lycoris-3.4.0", "lycoris", "lycoris-lora==3.4.0"),
-    Implementation("lycoris-4.1.3", "lycoris", "lycoris-lora==4.1.3"),
-    Implementation("peft", "peft", "peft==0.17.1"),
+    Implementation("lycoris-3.2.0.post2", "lycoris", "lycoris-lora==3.2.0.post2", autocast=True),
+    Implementation("lycoris-3.4.0", "lycoris", "lycoris-lora==3.4.0", autocast=True),
+    Implementation("lycoris-4.1.3", "lycoris", "lycoris-lora==4.1.3", autocast=True),
+    Implementation("peft", "peft", "peft==0.17.1", autocast=True),
 )
 IMPLEMENTATIONS = {item.name: item for item in (OURS, FROZEN, *BASELINES)}

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from benchmarks.cases import ADAPTERS, Compute
+from benchmarks.cases import ADAPTERS, FROZEN, OURS, Compute
 from benchmarks.loads import LayerLoad
 from benchmarks.report import say, table
 from lib_trainer.adapter.functional import Operation
@@ -113,7 +113,7 @@ def _seconds(who: str, setting: dict[str, int]) -> float:
         "x_shape": [setting["batch"], setting["tokens"], _WIDTH],
         "compute": asdict(Compute()),
     }
-    loads = [LayerLoad("frozen" if who == "frozen" else "ours", task) for _ in range(setting["layers"])]
+    loads = [LayerLoad(FROZEN if who == "frozen" else OURS, task) for _ in range(setting["layers"])]
     times = []
     for _ in range(_ROUNDS + 1):
         started = time.process_time()

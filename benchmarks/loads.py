@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from benchmarks.cases import Compute
+from benchmarks.cases import Compute, Implementation
 from benchmarks.makers import MAKERS, make_lively, plain_layer
 from benchmarks.memory import measured_memory
 from benchmarks.steps import StepLoad
@@ -26,13 +26,13 @@ class Load(Protocol):
 class LayerLoad:
     """Forward and backward of one layer; its input asks for a gradient, as all but a network's first do."""
 
-    def __init__(self, maker: str, task: dict[str, Any]) -> None:
+    def __init__(self, implementation: Implementation, task: dict[str, Any]) -> None:
         torch.manual_seed(0)
         operation, config = operation_from(task["operation"]), AdapterConfig(**task["adapter"])
-        self._maker, self._compute = maker, Compute(**task["compute"])
+        self._implementation, self._compute = implementation, Compute(**task["compute"])
         device, dtype = self._compute.device, self._compute.torch_dtype
         layer = plain_layer(operation).to(device, dtype)
-        self._layer, parameters = MAKERS[maker](layer, operation, config)
+        self._layer, parameters = MAKERS[implementation.maker](layer, operation, config)
         make_lively(parameters)
         self._parameters = list(parameters.values())
         self._x = torch.randn(task["x_shape"]).to(device, dtype).requires_grad_()
@@ -50,7 +50,7 @@ class LayerLoad:
         return measured_memory(self._forward, lambda y: y.backward(self._grad), known)
 
     def _forward(self) -> torch.Tensor:
-        with self._compute.as_trained(self._maker):
+        with self._implementation.forward_in(self._compute):
             return self._layer(self._x)
 
 
@@ -59,4 +59,4 @@ def operation_from(values: dict[str, Any]) -> Operation:
     return Operation(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-LOADS: dict[str, Callable[[str, dict[str, Any]], Load]] = {"layer": LayerLoad, "step": StepLoad}
+LOADS: dict[str, Callable[[Implementation, dict[str, Any]], Load]] = {"layer": LayerLoad, "step": StepLoad}

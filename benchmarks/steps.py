@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Compute
+from benchmarks.cases import Compute, Implementation
 from benchmarks.makers import MAKERS, make_lively
 from benchmarks.memory import measured_memory
 from benchmarks.shapes import frozen_unet, unet_inputs
@@ -27,17 +27,17 @@ class StepLoad:
     Without an adapter it is the limit: forward and the gradient of the UNet's input.
     """
 
-    def __init__(self, maker: str, task: dict[str, Any]) -> None:
+    def __init__(self, implementation: Implementation, task: dict[str, Any]) -> None:
         torch.manual_seed(0)
         family, config = FAMILIES[task["family"]], AdapterConfig(**task["adapter"])
-        self._maker, self._compute = maker, Compute(**task["compute"])
+        self._implementation, self._compute = implementation, Compute(**task["compute"])
         device, dtype = self._compute.device, self._compute.torch_dtype
         self._unet = frozen_unet(family, device, dtype)
         if task["checkpointing"]:
             self._unet.train().enable_gradient_checkpointing()
         self._inputs = unet_inputs(family, task["size_px"], task["batch"], device, dtype)
         self._wanted = torch.randn_like(self._inputs["sample"], dtype=torch.float32)
-        self._parameters = adapt(self._unet, unet_layers(self._unet, family), maker, config)
+        self._parameters = adapt(self._unet, unet_layers(self._unet, family), implementation.maker, config)
         trained = list(self._parameters.values())
         if not trained:
             self._inputs["sample"].requires_grad_()
@@ -56,7 +56,7 @@ class StepLoad:
         return measured_memory(self._forward, self._backward, [*self._unet.parameters(), *self._parameters.values()])
 
     def _forward(self) -> Tensor:
-        with self._compute.as_trained(self._maker):
+        with self._implementation.forward_in(self._compute):
             predicted = self._unet(**self._inputs).sample
         return nn.functional.mse_loss(predicted.float(), self._wanted)
 

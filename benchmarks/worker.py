@@ -42,7 +42,7 @@ def main(name: str) -> None:
 
 def _serve(name: str, task: dict[str, Any], answers: TextIO) -> None:
     """Builds one load and answers what is asked of it, until it is to end."""
-    load = LOADS[task["load"]](IMPLEMENTATIONS[name].maker, task)
+    load = LOADS[task["load"]](IMPLEMENTATIONS[name], task)
     _answer(answers, name)
     for line in sys.stdin:
         task = json.loads(line)

@@ -12,6 +12,7 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 pytest.importorskip("lycoris")
+from benchmarks import growth
 from benchmarks.cases import ADAPTERS, OURS, Compute, Implementation
 from benchmarks.growth import Growth, plot_growth
 from benchmarks.loads import LayerLoad
@@ -47,8 +48,8 @@ def test_two_processes_answer_in_turn(tmp_path: Path) -> None:
 def test_both_sides_compute_the_same(adapter: str) -> None:
     task = {**TASK, "adapter": asdict(ADAPTERS[adapter])}
     found = []
-    for maker in ("ours", "lycoris"):
-        load = LayerLoad(maker, task)
+    for implementation in (OURS, Implementation("lycoris", "lycoris")):
+        load = LayerLoad(implementation, task)
         load.run()
         found.append(load._x.grad)
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
@@ -58,6 +59,14 @@ def test_a_scan_is_timed_and_its_memory_grows_with_names_alone(tmp_path: Path) -
     found = time_scan(tmp_path, 50)
     assert found.pictures == 50 and found.seconds < 5
     assert found.peak_bytes / found.pictures < 10_000
+
+
+def test_growth_is_measured_of_both_adapters_and_the_frozen_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "_VALUES", {"batch": (1, 2)})
+    monkeypatch.setattr(growth, "_DEFAULTS", {"batch": 1, "tokens": 8, "rank": 4, "layers": 1})
+    found = growth.measure_growth(threads=1)
+    assert {curve.who for curve in found} == {"loha", "lokr", "frozen"}
+    assert all(len(curve.seconds) == 2 and min(curve.seconds) > 0 for curve in found)
 
 
 def test_the_plot_shows_every_curve(tmp_path: Path) -> None:
