@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL, Family
-from lib_trainer.host import webui, webui_loras, webui_pictures, webui_turn
+from lib_trainer.host import webui, webui_loras, webui_turn
 from lib_trainer.host.a1111_model import A1111Model, compute_device
 from lib_trainer.host.a1111_outlook import outlook_of_file, outlook_of_model
-from lib_trainer.host.base import GenerateRequest, HostModel, Outlook
+from lib_trainer.host.base import Outlook
 from lib_trainer.host.trainable import attributes
 from lib_trainer.host.webui_host import WebuiHost
 from lib_trainer.host.webui_kept import models_kept
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 T = TypeVar("T")
 
@@ -41,10 +38,6 @@ class A1111Host(WebuiHost):
 
     name = "A1111"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._borrowed: A1111Model | None = None
-
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         """fn() under A1111's lock; it has no thread of its own to generate on."""
         from modules import sd_models
@@ -56,41 +49,51 @@ class A1111Host(WebuiHost):
         ):
             return fn()
 
+    def _selected(self) -> Any:
+        from modules import sd_models
+
+        if _selected_file() is None:
+            raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
+        if sd_models.model_data.get_sd_model() is None:
+            raise UserError(
+                "The selected checkpoint could not be loaded.", "The WebUI's console says why; choose another."
+            )
+        return sd_models.reload_model_weights()
+
+    def _family_of(self, loaded: Any) -> Family:
+        family, name = _known_family(loaded), loaded.sd_checkpoint_info.name
+        if family is None:
+            raise UserError(f"{name} cannot be trained here.", "Choose an SD 1.x, SD 2.x or SDXL checkpoint.")
+        if loaded.model.diffusion_model.input_blocks[0][0].weight.shape[1] != _UNET_CHANNELS:
+            raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
+        return family
+
+    def _borrow(self, loaded: Any, family: Family, undo: ExitStack) -> A1111Model:
+        undo.enter_context(_kept_prompt_notes())
+        return A1111Model(loaded, family, undo)
+
+    def _take_out_loras(self, loaded: Any) -> None:
+        import networks
+
+        networks.load_networks([])
+        with torch.no_grad():
+            for module in getattr(loaded, "network_layer_mapping", {}).values():
+                # By force: one that failed half-way left weights changed, and the layer believing that none are.
+                networks.network_restore_weights_from_backup(module)
+                if hasattr(module, "network_current_names"):
+                    module.network_current_names = ()
+
     @contextmanager
-    def open_model(self) -> Iterator[HostModel]:
+    def _held(self, loaded: Any) -> Iterator[None]:
+        from modules import sd_models
+
+        with attributes([sd_models], reload_model_weights=lambda *_args, **_kwargs: loaded):
+            yield
+
+    def _free_memory(self) -> None:
         from modules import devices
 
-        model = _selected_model()
-        family = _family_of(model)
-        with ExitStack() as stack:
-            stack.callback(devices.torch_gc)
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            # The thread's autocast setting is the host's business; training chooses its own dtypes.
-            stack.enter_context(torch.autocast("cpu", enabled=False))
-            stack.enter_context(torch.autocast("cuda", enabled=False))
-            _take_out_loras(model)
-            stack.enter_context(_kept_prompt_notes())
-            borrowed = A1111Model(model, family, stack)
-            stack.enter_context(attributes([self], _borrowed=borrowed))
-            yield borrowed
-
-    def generate(self, request: GenerateRequest) -> list[Image]:
-        if self._borrowed is None:
-            _selected_model()
-            return webui_pictures.draw(request, self._presses)
-        model = self._borrowed.model
-        with self._borrowed.resting(), _held(model):
-            try:
-                return webui_pictures.draw(request, self._presses)
-            finally:
-                _take_out_loras(model)
-
-    @contextmanager
-    def drawing(self, pictures: int) -> Iterator[None]:
-        model = self._borrowed.model if self._borrowed else _selected_model()
-        with _held(model), webui_pictures.expected(pictures):
-            yield
+        devices.torch_gc()
 
     def drawing_family(self) -> Family | None:
         model = _loaded_model()
@@ -105,7 +108,7 @@ class A1111Host(WebuiHost):
                 del networks.networks_in_memory[name]
         if model_data.sd_model is not None:
             # Layers know the LoRAs in their weights by name, and would keep the old file's.
-            _take_out_loras(model_data.sd_model)
+            self._take_out_loras(model_data.sd_model)
         webui.forget_prompts()
         webui_loras.list_new_network()
 
@@ -154,51 +157,9 @@ def _loaded_model() -> Any:
     return model if model is not None and selected == Path(model.sd_checkpoint_info.filename) else None
 
 
-def _selected_model() -> Any:
-    """The model of the checkpoint that is selected in A1111; loads it through A1111 if it is not loaded yet."""
-    from modules import sd_models
-
-    if _selected_file() is None:
-        raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
-    if sd_models.model_data.get_sd_model() is None:
-        raise UserError("The selected checkpoint could not be loaded.", "The WebUI's console says why; choose another.")
-    return sd_models.reload_model_weights()
-
-
 def _known_family(model: Any) -> Family | None:
     kind = getattr(model, "model_type", None)
     return _FAMILIES.get(kind.name) if kind else None
-
-
-def _family_of(model: Any) -> Family:
-    family, name = _known_family(model), model.sd_checkpoint_info.name
-    if family is None:
-        raise UserError(f"{name} cannot be trained here.", "Choose an SD 1.x, SD 2.x or SDXL checkpoint.")
-    if model.model.diffusion_model.input_blocks[0][0].weight.shape[1] != _UNET_CHANNELS:
-        raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
-    return family
-
-
-def _take_out_loras(model: Any) -> None:
-    """Weights as the checkpoint has them; a prompt with LoRAs puts them in again."""
-    import networks
-
-    networks.load_networks([])
-    with torch.no_grad():
-        for module in getattr(model, "network_layer_mapping", {}).values():
-            # By force: one that failed half-way left weights changed, and the layer believing that none are.
-            networks.network_restore_weights_from_backup(module)
-            if hasattr(module, "network_current_names"):
-                module.network_current_names = ()
-
-
-@contextmanager
-def _held(model: Any) -> Iterator[None]:
-    """Pictures are drawn with this model, even if a person has selected another checkpoint meanwhile."""
-    from modules import sd_models
-
-    with attributes([sd_models], reload_model_weights=lambda *_args, **_kwargs: model):
-        yield
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from lib_trainer.host.a1111_outlook import dense_shape, outlook_of_model
 from lib_trainer.host.a1111_places import Places
 from lib_trainer.host.base import CheckpointInfo, Layer, Outlook, Placement, SizeCond, TextCond
 from lib_trainer.host.lean import LeanWeights, lean_weights
+from lib_trainer.host.webui_model import WebuiModel
 
 
-class A1111Model:
+class A1111Model(WebuiModel):
     """A borrowed `LatentDiffusion` or SDXL `DiffusionEngine`; implements `host.base.HostModel`.
 
     Args:
@@ -28,27 +29,26 @@ class A1111Model:
     """
 
     def __init__(self, model: Any, family: Family, undo: ExitStack) -> None:
+        # Entered first, so that it ends last: what training changes is undone where it was done.
+        self._loan = undo.enter_context(ExitStack())
+        super().__init__(model, undo)
         self.family = family
         self.checkpoint = _checkpoint_info(model)
         self.device = compute_device()
         self.prediction = "v" if model.parameterization == "v" else "epsilon"
         self.alphas_cumprod = _alphas_cumprod(model)
         self.unet: nn.Module = model.model.diffusion_model
-        self.model = model
         self._vae: nn.Module = model.first_stage_model
         self._text: nn.Module = model.conditioner if family is SDXL else model.cond_stage_model
         self._places = Places([self.unet, self._text, self._vae], self.device)
-        self._trained: tuple[Placement, bool] | None = None
         self._lean: LeanWeights | None = None
-        self._loan = undo.enter_context(ExitStack())
-        self._changes = undo.enter_context(ExitStack())
         self._begin_loan()
 
     def _begin_loan(self) -> None:
         from modules import sd_unet, shared
 
         enter = self._loan.enter_context
-        enter(self._places.ours(self.model))
+        enter(self._places.ours(self.loaded))
         # A compiled UNet of an extension, or a hypernetwork of the last prompt, would stand in for what is trained.
         enter(trainable.attributes([sd_unet], current_unet=None))
         enter(trainable.attributes([shared], loaded_hypernetworks=[]))
@@ -73,7 +73,7 @@ class A1111Model:
         """pixels (B, 3, H, W) -> the scaled mean (B, 4, H/8, W/8), not a sample: the same picture, the same latents."""
         stored = next(self._vae.parameters()).dtype
         moments = self._vae.quant_conv(self._vae.encoder(pixels.to(self.device, stored)))
-        return (moments.chunk(2, dim=1)[0].float() * self.model.scale_factor).cpu()
+        return (moments.chunk(2, dim=1)[0].float() * self.loaded.scale_factor).cpu()
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
         from modules import devices
@@ -98,14 +98,9 @@ class A1111Model:
         return TextCond(context.float().cpu(), None if pooled is None else pooled.float().cpu())
 
     def outlook(self) -> Outlook:
-        return outlook_of_model(self.model, self.family)
+        return outlook_of_model(self.loaded, self.family)
 
-    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
-        self._changes.close()
-        self._trained = (placement, text_encoder)
-        self._prepare(placement, text_encoder)
-
-    def _prepare(self, placement: Placement, text_encoder: bool) -> None:
+    def _change(self, placement: Placement, text_encoder: bool) -> None:
         import ldm.modules.attention
         import sgm.modules.attention
         from modules import devices, sd_hijack_optimizations
@@ -133,18 +128,12 @@ class A1111Model:
 
     @contextmanager
     def resting(self) -> Iterator[None]:
-        """While entered, the model is A1111's to draw with; then training goes on where it was.
-
-        An attached adapter stays attached, so a picture drawn meanwhile shows what it has learned.
-        """
-        self._changes.close()
-        self._loan.close()
-        try:
-            yield
-        finally:
-            self._begin_loan()
-            if self._trained:
-                self._prepare(*self._trained)
+        with super().resting():
+            self._loan.close()
+            try:
+                yield
+            finally:
+                self._begin_loan()
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         from modules import devices

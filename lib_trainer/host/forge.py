@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from lib_trainer.errors import UserError
 from lib_trainer.families import SD1, SD2, SDXL, Family
-from lib_trainer.host import webui, webui_loras, webui_pictures, webui_turn
-from lib_trainer.host.base import GenerateRequest, HostModel, Outlook
+from lib_trainer.host import webui, webui_loras, webui_turn
+from lib_trainer.host.base import Outlook
 from lib_trainer.host.forge_model import ForgeModel
 from lib_trainer.host.forge_outlook import outlook_of_engine, outlook_of_file
 from lib_trainer.host.trainable import attributes
 from lib_trainer.host.webui_host import WebuiHost
 from lib_trainer.host.webui_kept import models_kept
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 T = TypeVar("T")
 
@@ -32,10 +29,6 @@ class ForgeHost(WebuiHost):
     """The Forge that runs us."""
 
     name = "Forge"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._borrowed: ForgeModel | None = None
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         """fn() on Forge's generation thread, which swallows exceptions: they are carried around it."""
@@ -62,39 +55,55 @@ class ForgeHost(WebuiHost):
             # Its traceback leads back to this frame: a circle that would keep all of the failed run's tensors.
             del error
 
-    @contextmanager
-    def open_model(self) -> Iterator[HostModel]:
-        engine = _selected_engine()
-        family = _family_of(engine)
-        with ExitStack() as stack:
-            stack.callback(_free_memory)
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            # The thread's autocast setting is the host's business; training chooses its own dtypes.
-            stack.enter_context(torch.autocast("cpu", enabled=False))
-            stack.enter_context(torch.autocast("cuda", enabled=False))
-            _take_out_loras(engine)
-            stack.enter_context(_kept_prompt_notes())
-            model = ForgeModel(engine, family, stack)
-            stack.enter_context(attributes([self], _borrowed=model))
-            yield model
+    def _selected(self) -> Any:
+        from modules import sd_models
+        from modules_forge import main_entry
 
-    def generate(self, request: GenerateRequest) -> list[Image]:
-        if self._borrowed is None:
-            _selected_engine()
-            return webui_pictures.draw(request, self._presses)
-        engine = self._borrowed.engine
-        with self._borrowed.resting(), _held(engine):
-            try:
-                return webui_pictures.draw(request, self._presses)
-            finally:
-                _take_out_loras(engine)
+        if not sd_models.model_data.forge_loading_parameters:
+            main_entry.refresh_model_loading_parameters()
+        if sd_models.model_data.forge_loading_parameters["checkpoint_info"] is None:
+            raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
+        engine, _ = sd_models.forge_model_reload()
+        return engine
+
+    def _family_of(self, loaded: Any) -> Family:
+        kind, name = type(loaded).__name__, loaded.sd_checkpoint_info.name
+        if kind not in _ENGINES:
+            raise UserError(
+                f"{name} is a {kind} checkpoint, which cannot be trained here.",
+                "Choose an SD 1.x, SD 2.x or SDXL checkpoint.",
+            )
+        if loaded.is_inpaint:
+            raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
+        return _ENGINES[kind]
+
+    def _borrow(self, loaded: Any, family: Family, undo: ExitStack) -> ForgeModel:
+        undo.enter_context(_kept_prompt_notes())
+        return ForgeModel(loaded, family, undo)
+
+    def _take_out_loras(self, loaded: Any) -> None:
+        original = loaded.forge_objects_original
+        loaded.forge_objects = original.shallow_copy()
+        loaded.forge_objects_after_applying_lora = original.shallow_copy()
+        loaded.current_lora_hash = str([])
+        for patcher in (original.unet, original.clip.patcher):
+            # By force: a merge that failed half-way left weights changed, and the loader believing that none are.
+            patcher.lora_loader.refresh(lora_patches={}, offload_device=patcher.offload_device, force_refresh=True)
 
     @contextmanager
-    def drawing(self, pictures: int) -> Iterator[None]:
-        engine = self._borrowed.engine if self._borrowed else _selected_engine()
-        with _held(engine), webui_pictures.expected(pictures):
+    def _held(self, loaded: Any) -> Iterator[None]:
+        from modules import processing, sd_models
+
+        with attributes([processing, sd_models], forge_model_reload=lambda: (loaded, False)):
             yield
+
+    def _free_memory(self) -> None:
+        from backend import memory_management
+
+        # As Forge itself would: what is moved outside inference mode is no inference tensor any more.
+        with torch.inference_mode():
+            memory_management.unload_all_models()
+        memory_management.soft_empty_cache()
 
     def drawing_family(self) -> Family | None:
         engine = _loaded_engine()
@@ -107,7 +116,7 @@ class ForgeHost(WebuiHost):
         networks.load_lora_state_dict.cache_clear()
         engine = model_data.get_sd_model()
         if getattr(engine, "forge_objects", None) is not None:
-            _take_out_loras(engine)
+            self._take_out_loras(engine)
         webui.forget_prompts()
         webui_loras.list_new_network()
 
@@ -153,52 +162,6 @@ def _loaded_engine() -> Any:
     return engine if loaded and model_data.forge_hash == str(model_data.forge_loading_parameters) else None
 
 
-def _selected_engine() -> Any:
-    """The engine of the checkpoint that is selected in Forge; loads it through Forge if it is not loaded yet."""
-    from modules import sd_models
-    from modules_forge import main_entry
-
-    if not sd_models.model_data.forge_loading_parameters:
-        main_entry.refresh_model_loading_parameters()
-    if sd_models.model_data.forge_loading_parameters["checkpoint_info"] is None:
-        raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
-    engine, _ = sd_models.forge_model_reload()
-    return engine
-
-
-def _family_of(engine: Any) -> Family:
-    kind = type(engine).__name__
-    name = engine.sd_checkpoint_info.name
-    if kind not in _ENGINES:
-        raise UserError(
-            f"{name} is a {kind} checkpoint, which cannot be trained here.",
-            "Choose an SD 1.x, SD 2.x or SDXL checkpoint.",
-        )
-    if engine.is_inpaint:
-        raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
-    return _ENGINES[kind]
-
-
-def _take_out_loras(engine: Any) -> None:
-    """Weights and objects as the checkpoint has them; a prompt with LoRAs reads their files and puts them in again."""
-    original = engine.forge_objects_original
-    engine.forge_objects = original.shallow_copy()
-    engine.forge_objects_after_applying_lora = original.shallow_copy()
-    engine.current_lora_hash = str([])
-    for patcher in (original.unet, original.clip.patcher):
-        # By force: a merge that failed half-way left weights changed, and the loader believing that none are.
-        patcher.lora_loader.refresh(lora_patches={}, offload_device=patcher.offload_device, force_refresh=True)
-
-
-@contextmanager
-def _held(engine: Any) -> Iterator[None]:
-    """Pictures are drawn with this engine, even if a person has selected another checkpoint meanwhile."""
-    from modules import processing, sd_models
-
-    with attributes([processing, sd_models], forge_model_reload=lambda: (engine, False)):
-        yield
-
-
 @contextmanager
 def _kept_prompt_notes() -> Iterator[None]:
     """Encoding a caption leaves notes for the next picture's infotext; captions are none of its business."""
@@ -209,12 +172,3 @@ def _kept_prompt_notes() -> Iterator[None]:
         yield
     finally:
         classic_engine.last_extra_generation_params = before
-
-
-def _free_memory() -> None:
-    from backend import memory_management
-
-    # As Forge itself would: what is moved outside inference mode is no inference tensor any more.
-    with torch.inference_mode():
-        memory_management.unload_all_models()
-    memory_management.soft_empty_cache()

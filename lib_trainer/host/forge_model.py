@@ -16,11 +16,12 @@ from lib_trainer.host import trainable, webui
 from lib_trainer.host.base import CheckpointInfo, Layer, Outlook, Placement, SizeCond, TextCond
 from lib_trainer.host.forge_outlook import dense_shape, outlook_of_engine
 from lib_trainer.host.lean import LeanWeights, lean_weights
+from lib_trainer.host.webui_model import WebuiModel
 
 _TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
 
 
-class ForgeModel:
+class ForgeModel(WebuiModel):
     """A borrowed `ForgeDiffusionEngine`; implements `host.base.HostModel`.
 
     Args:
@@ -31,6 +32,7 @@ class ForgeModel:
     def __init__(self, engine: Any, family: Family, undo: ExitStack) -> None:
         from backend import memory_management
 
+        super().__init__(engine, undo)
         objects = engine.forge_objects_original
         predictor = objects.unet.model.predictor
         self.family = family
@@ -39,11 +41,8 @@ class ForgeModel:
         self.prediction = "v" if predictor.prediction_type == "v_prediction" else "epsilon"
         self.alphas_cumprod = _alphas_cumprod(engine, predictor)
         self.unet: nn.Module = objects.unet.model.diffusion_model
-        self.engine = engine
         self._objects = objects
-        self._trained: tuple[Placement, bool] | None = None
         self._lean: LeanWeights | None = None
-        self._changes = undo.enter_context(ExitStack())
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         vae = self._objects.vae
@@ -66,11 +65,11 @@ class ForgeModel:
             if not grad:
                 memory_management.load_model_gpu(self._objects.clip.patcher)
             if self.family is SDXL:
-                hidden_l = self.engine.text_processing_engine_l(texts)
-                hidden_g, pooled = self.engine.text_processing_engine_g(texts)
+                hidden_l = self.loaded.text_processing_engine_l(texts)
+                hidden_g, pooled = self.loaded.text_processing_engine_g(texts)
                 context = torch.cat([hidden_l, hidden_g], dim=2)
             else:
-                context, pooled = self.engine.text_processing_engine(texts), None
+                context, pooled = self.loaded.text_processing_engine(texts), None
         if grad:
             return TextCond(context, pooled)
         return TextCond(_own(context), None if pooled is None else _own(pooled))
@@ -81,7 +80,7 @@ class ForgeModel:
         from backend.text_processing import classic_engine
 
         names = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
-        engines = [getattr(self.engine, name) for name in names if hasattr(self.engine, name)]
+        engines = [getattr(self.loaded, name) for name in names if hasattr(self.loaded, name)]
         with ExitStack() as stack:
             stack.enter_context(trainable.attributes([classic_engine], opts=SimpleNamespace(emphasis="None")))
             for engine in engines:
@@ -90,14 +89,9 @@ class ForgeModel:
             yield
 
     def outlook(self) -> Outlook:
-        return outlook_of_engine(self.engine, self.family)
+        return outlook_of_engine(self.loaded, self.family)
 
-    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
-        self._changes.close()
-        self._trained = (placement, text_encoder)
-        self._prepare(placement, text_encoder)
-
-    def _prepare(self, placement: Placement, text_encoder: bool) -> None:
+    def _change(self, placement: Placement, text_encoder: bool) -> None:
         from backend import attention, memory_management, stream
         from backend.nn import unet as forge_unet
 
@@ -127,23 +121,10 @@ class ForgeModel:
         blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
         enter(trainable.checkpointed(blocks, placement))
 
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """While entered, the engine is Forge's to draw with; then training goes on where it was.
-
-        An attached adapter stays attached, so a picture drawn meanwhile shows what it has learned.
-        """
-        self._changes.close()
-        try:
-            yield
-        finally:
-            if self._trained:
-                self._prepare(*self._trained)
-
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         vector = None
         if self.family is SDXL:
-            embedded = self.engine.embedder(sizes.pixels.flatten()).reshape(len(x_t), -1)
+            embedded = self.loaded.embedder(sizes.pixels.flatten()).reshape(len(x_t), -1)
             vector = torch.cat([text.pooled, embedded.to(text.pooled)], dim=1)
         # Forge writes into this dictionary; its default value is shared by all calls.
         options: dict[str, Any] = {}

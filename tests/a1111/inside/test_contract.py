@@ -1,41 +1,13 @@
 """The contract, on the real A1111."""
 
-from tests.host import contract_loras, contract_model
-from tests.host.contract_borrowing import Borrowing
-from tests.host.contract_turns import Turns
-
-
-class TestTurns(Turns):
-    pass
-
-
-class TestBorrowing(Borrowing):
-    pass
-
-
-class TestImages(contract_model.Images):
-    pass
-
-
-class TestText(contract_model.Text):
-    pass
-
-
-class TestPrediction(contract_model.Prediction):
-    pass
-
-
-class TestLayers(contract_model.Layers):
-    pass
-
-
-class TestWeights(contract_model.Weights):
-    pass
-
-
-class TestLoras(contract_loras.Loras):
-    pass
-
-
-class TestDrawingWhileBorrowed(contract_loras.DrawingWhileBorrowed):
-    pass
+from tests.host.contract import (  # noqa: F401 - the tests
+    TestBorrowing,
+    TestDrawingWhileBorrowed,
+    TestImages,
+    TestLayers,
+    TestLoras,
+    TestPrediction,
+    TestText,
+    TestTurns,
+    TestWeights,
+)
