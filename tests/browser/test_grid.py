@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from inspect import signature
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from PIL import Image
 from lib_trainer.access import Access
 from lib_trainer.adapter.copying import copy_adapter
 from lib_trainer.adapter.files import adapter_tensors, save_adapter
+from lib_trainer.host.base import GenerateRequest
 from lib_trainer.host.standalone import StandaloneHost
 from lib_trainer.jobs import Jobs
 from lib_trainer.preview.studio import Studio
@@ -113,6 +116,19 @@ def begin(page, steps: int) -> None:
     page.click("#train_lora_grid")
 
 
+def holding(monkeypatch: pytest.MonkeyPatch, site: Site, after: int) -> threading.Event:
+    """Drawing waits after so many pictures until the event is set: a slow page still sees it half done."""
+    seen, drawn, generate = threading.Event(), count(1), site.host.generate
+
+    def hold(request: GenerateRequest) -> list[Image.Image]:
+        if next(drawn) > after:
+            assert seen.wait(SLOW_MS / 1000)
+        return generate(request)
+
+    monkeypatch.setattr(site.host, "generate", hold)
+    return seen
+
+
 def whole(page, count: int) -> None:
     page.wait_for_function(
         "count => document.querySelectorAll('#train_lora_sheet [data-live=\"0\"] [data-cell]').length === count",
@@ -120,16 +136,17 @@ def whole(page, count: int) -> None:
     )
 
 
-def test_a_strength_grid_fills_in_is_found_again_and_chosen_from(site, browser, page):
+def test_a_strength_grid_fills_in_is_found_again_and_chosen_from(site, browser, page, monkeypatch):
+    seen = holding(monkeypatch, site, after=3)
     choose(page, "#train_lora_try_lora", "jeff · SD 1.x")
     page.wait_for_function("document.querySelector('#train_lora_prompt textarea').value.includes('jeff_word')")
     page.fill(PROMPT, "jeff_word as a superhero\na red circle on a blue background")
     begin(page, steps=6)
-    page.wait_for_selector(CELLS)
-    assert 0 < page.locator(CELLS).count() < 10
+    page.wait_for_function(f"document.querySelectorAll('{CELLS}').length === 3")
     keep(page, "half-light-1280")
     other = open_tab(site, browser, width=1920, theme="dark")
     other.wait_for_selector(CELLS)
+    seen.set()
     whole(other, 10)
     whole(page, 10)
     assert page.locator("#train_lora_sheet td small").count() == 8
@@ -157,7 +174,8 @@ def test_a_strength_grid_fills_in_is_found_again_and_chosen_from(site, browser, 
         assert "Script: Train LoRA grid" in grid.text["parameters"]
 
 
-def test_two_loras_are_stopped_half_way_and_keep_what_is_there(site, page):
+def test_two_loras_are_stopped_half_way_and_keep_what_is_there(site, page, monkeypatch):
+    seen = holding(monkeypatch, site, after=2)
     choose(page, "#train_lora_try_lora", "jeff · SD 1.x")
     compare(page, "Two LoRAs")
     choose(page, "#train_lora_try_other", "oil")
@@ -167,6 +185,8 @@ def test_two_loras_are_stopped_half_way_and_keep_what_is_there(site, page):
     begin(page, steps=12)
     page.wait_for_selector(CELLS)
     page.click("#train_lora_grid_stop")
+    page.wait_for_function("document.querySelector('#train_lora_grid_stop').disabled")
+    seen.set()
     page.wait_for_selector("#train_lora_sheet :text('Stopped')")
     sheet = site.studio.wait(60)
     assert 0 < len(sheet.drawn) < 9
