@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.families import SD1, SD2, SDXL
-from lib_trainer.host.a1111_model import A1111Model
 from lib_trainer.host.base import RECOMPUTED
 from tests.fakes.a1111_room import A1111Room, fake_a1111
+from tests.host.contract_families import Families, opened
 from tests.host.contract_model import Prediction
 from tests.host.helpers import differing, gradients, learned_adapter, state_of
 
@@ -28,9 +27,8 @@ class TestPrediction(Prediction):
     pass
 
 
-def _open(room: A1111Room) -> A1111Model:
-    with room.host.open_model() as model:
-        return model
+class TestFamilies(Families):
+    pass
 
 
 def _gradients(room: A1111Room) -> dict[str, torch.Tensor]:
@@ -42,28 +40,13 @@ def _gradients(room: A1111Room) -> dict[str, torch.Tensor]:
         return gradients(model, learned_adapter(layers), layers, text)
 
 
-def test_families(room: A1111Room) -> None:
-    found = {}
-    for checkpoint in ("sd1.safetensors", "sd2-v.safetensors", "sdxl.safetensors"):
-        room.select(checkpoint)
-        model = room.run(lambda: _open(room))
-        found[checkpoint] = model.family, model.prediction, model.checkpoint.name
-        assert len(model.checkpoint.sha256) == 64
-    assert found == {
-        "sd1.safetensors": (SD1, "epsilon", "sd1.safetensors"),
-        "sd2-v.safetensors": (SD2, "v", "sd2-v.safetensors"),
-        "sdxl.safetensors": (SDXL, "epsilon", "sdxl.safetensors"),
-    }
-    room.select()
-
-
 @pytest.mark.parametrize(
     ("checkpoint", "said"), [("sd3.safetensors", "cannot be trained"), ("sd1-inpainting.safetensors", "inpainting")]
 )
 def test_what_cannot_be_trained_is_named(room: A1111Room, checkpoint: str, said: str) -> None:
     room.select(checkpoint)
     with pytest.raises(UserError, match=said) as caught:
-        room.run(lambda: _open(room))
+        opened(room)
     assert checkpoint in caught.value.message and caught.value.hint
     if said != "inpainting":
         assert said in room.host.describe()
@@ -80,7 +63,7 @@ def test_no_checkpoint_at_all(room: A1111Room) -> None:
         assert room.host.describe().startswith("no checkpoint")
         assert room.host.outlook() is None
         with pytest.raises(UserError, match="No checkpoint"):
-            room.run(lambda: _open(room))
+            opened(room)
     finally:
         sd_models.checkpoints_list.update(kept[0])
         sd_models.checkpoint_aliases.update(kept[1])
@@ -92,7 +75,7 @@ def test_a_vae_of_its_own_is_named_in_what_the_cache_is_kept_by(room: A1111Room)
     room.picture()
     kept, sd_vae.loaded_vae_file = sd_vae.loaded_vae_file, "/models/VAE/vivid.safetensors"
     try:
-        assert room.run(lambda: _open(room)).checkpoint.vae == "vivid.safetensors"
+        assert opened(room).checkpoint.vae == "vivid.safetensors"
     finally:
         sd_vae.loaded_vae_file = kept
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.families import SD1, SD2, SDXL
+from lib_trainer.families import SDXL
 from lib_trainer.host.base import RECOMPUTED
 from lib_trainer.host.forge_outlook import outlook_of_file
 from tests.fakes.forge_room import ForgeRoom, fake_forge
+from tests.host.contract_families import Families, opened
 from tests.host.contract_forge import ForgePrediction
 from tests.host.contract_model import Prediction
 from tests.host.helpers import gradients, learned_adapter
@@ -35,24 +36,8 @@ class TestForgePrediction(ForgePrediction):
     pass
 
 
-def _open(room: ForgeRoom):
-    with room.host.open_model() as model:
-        return model
-
-
-def test_families(forge: ForgeRoom) -> None:
-    found = {}
-    for checkpoint in ("sd1.safetensors", "sd2-v.safetensors", "sdxl.safetensors"):
-        forge.select(checkpoint)
-        model = forge.run(lambda: _open(forge))
-        found[checkpoint] = model.family, model.prediction, model.checkpoint.name
-        assert len(model.checkpoint.sha256) == 64
-    assert found == {
-        "sd1.safetensors": (SD1, "epsilon", "sd1.safetensors"),
-        "sd2-v.safetensors": (SD2, "v", "sd2-v.safetensors"),
-        "sdxl.safetensors": (SDXL, "epsilon", "sdxl.safetensors"),
-    }
-    forge.select()
+class TestFamilies(Families):
+    pass
 
 
 def test_a_separate_vae_is_named_in_what_the_cache_is_kept_by(forge: ForgeRoom) -> None:
@@ -60,10 +45,10 @@ def test_a_separate_vae_is_named_in_what_the_cache_is_kept_by(forge: ForgeRoom) 
 
     opts.forge_additional_modules = ["/models/VAE/vivid.safetensors"]
     try:
-        assert "vivid" in forge.run(lambda: _open(forge)).checkpoint.vae
+        assert "vivid" in opened(forge).checkpoint.vae
     finally:
         opts.forge_additional_modules = []
-    assert forge.run(lambda: _open(forge)).checkpoint.vae == ""
+    assert opened(forge).checkpoint.vae == ""
 
 
 @pytest.mark.parametrize(
@@ -73,7 +58,7 @@ def test_a_separate_vae_is_named_in_what_the_cache_is_kept_by(forge: ForgeRoom) 
 def test_what_cannot_be_trained_is_named(forge: ForgeRoom, checkpoint: str, said: str) -> None:
     forge.select(checkpoint)
     with pytest.raises(UserError, match=said) as caught:
-        forge.run(lambda: _open(forge))
+        opened(forge)
     assert checkpoint in caught.value.message and caught.value.hint
     if said != "inpainting":
         assert "cannot be trained" in forge.host.describe()
@@ -90,7 +75,7 @@ def test_no_checkpoint_at_all(tmp_path: Path, forge: ForgeRoom) -> None:
         forge.select("")
         assert forge.host.describe().startswith("no checkpoint")
         with pytest.raises(UserError, match="No checkpoint"):
-            forge.run(lambda: _open(forge))
+            opened(forge)
     finally:
         sd_models.checkpoints_list.update(kept[0])
         sd_models.checkpoint_aliases.update(kept[1])

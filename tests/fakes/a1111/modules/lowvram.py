@@ -1,7 +1,10 @@
 """With `--medvram` and `--lowvram` one part of the model at a time lies on the device: the one that was asked last."""
 
+import sys
+
 from modules import devices, shared
 
+_HERE = sys.modules[__name__]
 cpu = devices.cpu
 module_in_gpu = None
 
@@ -30,8 +33,7 @@ def apply(sd_model):
 
 def _bring(part):
     """This part alone to the device, or none."""
-    global module_in_gpu
-    before, module_in_gpu = module_in_gpu, part
+    before, _HERE.module_in_gpu = module_in_gpu, part
     if before is not part:
         for moved, place in ((before, cpu), (part, devices.device)):
             if moved is not None:
