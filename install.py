@@ -51,7 +51,7 @@ def installed() -> dict[str, str]:
 
 
 def release(version: str) -> tuple[int, int]:
-    """"2.3.1+cu121" -> (2, 3)."""
+    """ "2.3.1+cu121" -> (2, 3)."""
     major, minor, *_ = [*re.findall(r"\d+", version), 0, 0]
     return int(major), int(minor)
 

@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_compute(ways)
     ways.add_argument("--rounds", type=int, default=3)
     ways.set_defaults(run=_ways)
+    plans = kinds.add_parser("plans", help="memory plans of the shipped recipes, and what simulated steps take")
+    plans.add_argument("--budget", type=float, default=8, help="GB of the card that is planned for")
+    plans.set_defaults(run=_plans)
     card = kinds.add_parser("card", help="whether the plans for a smaller card hold on this machine's")
     card.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
     card.add_argument("--sizes", nargs="+", type=int, default=[1024], help="sides of the pictures in px")
@@ -81,7 +84,7 @@ def _add_compute(parser: argparse.ArgumentParser) -> None:
 
 def _layers(options: argparse.Namespace) -> None:
     from benchmarks.layers import compare_layers, report_layers
-    from lib_trainer.families import FAMILIES
+    from lib_trainer.models.families import FAMILIES
 
     size = options.size or FAMILIES[options.family].native_size_px
     for adapter in options.adapters:
@@ -145,6 +148,12 @@ def _ways(options: argparse.Namespace) -> None:
     from benchmarks.ways import measure_ways
 
     measure_ways(Compute(options.device, options.dtype), options.rounds, options.threads)
+
+
+def _plans(options: argparse.Namespace) -> None:
+    from benchmarks.plans import report_plans
+
+    report_plans(options.budget)
 
 
 def _card(options: argparse.Namespace) -> None:

@@ -13,18 +13,18 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import say, table
+from benchmarks.simulation.simulate import batch_of
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.cli.plan import TABLE_RECIPES
 from lib_trainer.cli.train import open_recipe
-from lib_trainer.config import Recipe
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Sample, Scan
-from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.events import Step
-from lib_trainer.families import FAMILIES
-from lib_trainer.host.standalone_empty import EmptyModel, build_unet, pooled_width
-from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Plan, Room
-from lib_trainer.planning import describe_savings, plan_for_card
-from lib_trainer.simulation import batch_of
+from lib_trainer.host.standalone.fake_model import EmptyModel, build_unet, pooled_width
+from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan
+from lib_trainer.memory.planner import describe_savings, plan_for_card
+from lib_trainer.models.families import FAMILIES
 from lib_trainer.training.loop import Training, fit
 
 _STEPS = 6
@@ -56,8 +56,8 @@ def measure_on_card(family: str, sizes_px: Sequence[int], budget_gb: float) -> I
 
 
 def _measured(family: str, recipe: str, size_px: int, budget_gb: float) -> OnCard:
-    room = Room.of_card(budget_gb)
-    plan = plan_for_card(FAMILIES[family], open_recipe(recipe).recipe, size_px, size_px, room)
+    budget = Budget.of_card(budget_gb)
+    plan = plan_for_card(FAMILIES[family], open_recipe(recipe).recipe, size_px, size_px, budget)
     step_s = None
     with suppress(torch.cuda.OutOfMemoryError):
         step_s = statistics.median(step.seconds for step in steps_on_card(plan, _STEPS)[1:])
@@ -76,7 +76,7 @@ def steps_on_card(plan: Plan, count: int) -> list[Step]:
         unet = build_unet(work.shape, work.compute)
     unet.cpu()
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (plan.room.total_bytes - CONTEXT_BYTES) / total))
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (plan.budget.total_bytes - CONTEXT_BYTES) / total))
     recipe = replace(plan.recipe, training=replace(plan.recipe.training, max_train_steps=count))
     batch = batch_of(plan, pooled_width(work.shape))
     try:
@@ -103,7 +103,7 @@ def report_on_card(found: Sequence[OnCard]) -> None:
     """Markdown, a row a recipe and size."""
     rows = []
     for item in found:
-        work, reserve = item.plan.work, item.plan.room.reserve_bytes
+        work, reserve = item.plan.work, item.plan.budget.reserve_bytes
         sizes = (item.plan.total_bytes, item.allocated_bytes + reserve, item.reserved_bytes + CONTEXT_BYTES)
         rows.append(
             [

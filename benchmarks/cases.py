@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lib_trainer.config import AdapterConfig
+from lib_trainer.config.recipe import AdapterConfig
 
 # The recipes of presets/: a face with LoHa, a style with LoKr; and LoHa without the Tucker form, as kohya_ss runs it.
 ADAPTERS: dict[str, AdapterConfig] = {

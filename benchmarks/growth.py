@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from benchmarks.cases import ADAPTERS, FROZEN, OURS, Compute
 from benchmarks.loads import LayerLoad
 from benchmarks.report import say, table
-from lib_trainer.adapter.functional import Operation
+from lib_trainer.adapter.kernels.autograd import LayerOp
 
 _WIDTH = 640
 _DEFAULTS = {"batch": 1, "tokens": 1024, "rank": 16, "layers": 1}
@@ -108,7 +108,7 @@ def _seconds(who: str, setting: dict[str, int]) -> float:
     name = "lokr" if who == "frozen" else who
     adapter = replace(ADAPTERS[name], network_dim=setting["rank"])
     task = {
-        "operation": asdict(Operation((_WIDTH, _WIDTH))),
+        "operation": asdict(LayerOp((_WIDTH, _WIDTH))),
         "adapter": asdict(adapter),
         "x_shape": [setting["batch"], setting["tokens"], _WIDTH],
         "compute": asdict(Compute()),

@@ -12,7 +12,7 @@ from benchmarks.pairs import Ratios, joined, paired, weighted
 from benchmarks.processes import Worker, workers
 from benchmarks.report import say, table
 from benchmarks.shapes import Shape, shapes_of
-from lib_trainer.families import FAMILIES
+from lib_trainer.models.families import FAMILIES
 
 _LEAST_S = 0.1
 

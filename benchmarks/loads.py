@@ -11,8 +11,8 @@ from benchmarks.cases import Compute, Implementation
 from benchmarks.makers import MAKERS, make_lively, plain_layer
 from benchmarks.memory import measured_memory
 from benchmarks.steps import StepLoad
-from lib_trainer.adapter.functional import Operation
-from lib_trainer.config import AdapterConfig
+from lib_trainer.adapter.kernels.autograd import LayerOp
+from lib_trainer.config.recipe import AdapterConfig
 
 
 class Load(Protocol):
@@ -54,9 +54,9 @@ class LayerLoad:
             return self._layer(self._x)
 
 
-def operation_from(values: dict[str, Any]) -> Operation:
+def operation_from(values: dict[str, Any]) -> LayerOp:
     """From JSON, where tuples are lists."""
-    return Operation(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return LayerOp(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 LOADS: dict[str, Callable[[Implementation, dict[str, Any]], Load]] = {"layer": LayerLoad, "step": StepLoad}

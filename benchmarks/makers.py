@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.functional import Operation, frozen
-from lib_trainer.adapter.layers import new_factors
-from lib_trainer.adapter.names import FILE_KEYS
-from lib_trainer.config import AdapterConfig
+from lib_trainer.adapter.kernels.autograd import LayerOp, frozen
+from lib_trainer.adapter.keys import FILE_KEYS
+from lib_trainer.adapter.modules import new_module
+from lib_trainer.config.recipe import AdapterConfig
 
 # What stands in for the layer, and what is trained, by our names of the factors.
 Made = tuple[nn.Module, dict[str, nn.Parameter]]
 
 
-def plain_layer(operation: Operation) -> nn.Module:
+def plain_layer(operation: LayerOp) -> nn.Module:
     """The torch layer that computes `operation`, frozen, with weights of the usual size."""
     out, inner, *kernel = operation.shape
     if kernel:
@@ -29,13 +29,13 @@ def plain_layer(operation: Operation) -> nn.Module:
     return layer.requires_grad_(False)
 
 
-def make_frozen(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
+def make_frozen(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Made:
     """The limit: no adapter."""
     return layer, {}
 
 
-def make_ours(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
-    factors = new_factors("layer", operation, config)
+def make_ours(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Made:
+    factors = new_module("layer", operation, config)
     if factors is not None:
         factors.to(layer.weight.device)
 
@@ -49,7 +49,7 @@ def make_ours(layer: nn.Module, operation: Operation, config: AdapterConfig) -> 
     return layer, dict(factors.named_parameters())
 
 
-def make_lycoris(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
+def make_lycoris(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Made:
     """The module of the LyCORIS release that is installed, as its network wrapper makes it."""
     from lycoris.modules.loha import LohaModule
     from lycoris.modules.lokr import LokrModule
@@ -65,7 +65,7 @@ def make_lycoris(layer: nn.Module, operation: Operation, config: AdapterConfig) 
     return layer, {names[name]: parameter for name, parameter in module.named_parameters() if name in names}
 
 
-def make_peft(layer: nn.Module, operation: Operation, config: AdapterConfig) -> Made:
+def make_peft(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Made:
     from peft import LoHaConfig, LoKrConfig, get_peft_model
 
     rank, alpha = _rank(operation, config)
@@ -78,7 +78,7 @@ def make_peft(layer: nn.Module, operation: Operation, config: AdapterConfig) -> 
     return made, {name: parameter for name, parameter in made.named_parameters() if parameter.requires_grad}
 
 
-MAKERS: dict[str, Callable[[nn.Module, Operation, AdapterConfig], Made]] = {
+MAKERS: dict[str, Callable[[nn.Module, LayerOp, AdapterConfig], Made]] = {
     "frozen": make_frozen,
     "ours": make_ours,
     "lycoris": make_lycoris,
@@ -94,6 +94,6 @@ def make_lively(parameters: Mapping[str, nn.Parameter], size: float = 0.05) -> N
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
 
 
-def _rank(operation: Operation, config: AdapterConfig) -> tuple[int, float]:
+def _rank(operation: LayerOp, config: AdapterConfig) -> tuple[int, float]:
     wide = operation.is_conv and operation.shape[2:] != (1, 1)
     return (config.conv_dim, config.conv_alpha) if wide else (config.network_dim, config.network_alpha)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from lib_trainer.memory.measure import StoragePeak
+from lib_trainer.memory.storage_peak import StoragePeak
 
 
 def measured_memory(

@@ -16,11 +16,11 @@ import torch
 
 from benchmarks.cases import ADAPTERS
 from lib_trainer.adapter.attach import new_adapter
-from lib_trainer.adapter.files import adapter_tensors, save_adapter
-from lib_trainer.config import Recipe
+from lib_trainer.adapter.io import adapter_tensors, save_adapter
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.events import Step
-from lib_trainer.host.standalone import StandaloneHost
-from lib_trainer.host.standalone_tokenizer import HUB_NAME, clip_tokenizer
+from lib_trainer.host.standalone.host import StandaloneHost
+from lib_trainer.host.standalone.tokenizer import HUB_NAME, clip_tokenizer
 from lib_trainer.run import run
 
 

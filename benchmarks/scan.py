@@ -13,10 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.report import mebibytes, say, table
-from lib_trainer.config import DatasetConfig, Recipe
+from lib_trainer.config.recipe import DatasetConfig, Recipe
 from lib_trainer.dataset.buckets import Bucket
+from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import scan_folder
-from lib_trainer.dataset.schedule import Schedule
 
 _SIDES_PX = (512, 640, 768, 832, 960, 1024)
 

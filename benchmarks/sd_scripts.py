@@ -48,10 +48,10 @@ def main(folder: Path, seed: int, result: Path, arguments: list[str]) -> None:
 
 def _our_draws(seed: int) -> Any:
     """In the place of sd-scripts' own function: pass i draws from a generator of its own, as our loop does."""
-    passes = count()
+    micro_batches = count()
 
     def draw(args: Any, scheduler: Any, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + next(passes))
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + next(micro_batches))
         noise = draw_noise(latents.shape, 0.0, generator)
         timesteps = draw_timesteps(len(latents), scheduler.alphas_cumprod, generator)
         return noise, add_noise(latents, noise, timesteps, scheduler.alphas_cumprod), timesteps

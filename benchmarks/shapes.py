@@ -11,11 +11,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from lib_trainer.adapter.attach import operation_of
-from lib_trainer.adapter.functional import Operation
-from lib_trainer.families import SDXL, Family
-from lib_trainer.host.standalone_empty import build_unet
-from lib_trainer.host.standalone_model import unet_layers
+from lib_trainer.adapter.attach import layer_op_of
+from lib_trainer.adapter.kernels.autograd import LayerOp
+from lib_trainer.host.standalone.fake_model import build_unet
+from lib_trainer.host.standalone.model import unet_layers
+from lib_trainer.models.families import SDXL, Family
 
 _TOKENS = 77
 
@@ -29,7 +29,7 @@ class Shape:
         x_shape: (B, tokens, in), (B, in) or (B, in, H, W).
     """
 
-    operation: Operation
+    operation: LayerOp
     x_shape: tuple[int, ...]
 
     @property
@@ -83,13 +83,13 @@ def shapes_of(family: Family, size_px: int, batch: int = 1) -> Counter[Shape]:
     """How often each adapted layer occurs in one pass of the UNet over square pictures."""
     unet, seen = frozen_unet(family, "meta"), Counter()
 
-    def counting(operation: Operation) -> Callable[[nn.Module, Any, Any], None]:
+    def counting(operation: LayerOp) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, inputs: Any, _output: Any) -> None:
             seen[Shape(operation, tuple(inputs[0].shape))] += 1
 
         return hook
 
     for layer in unet_layers(unet, family):
-        layer.module.register_forward_hook(counting(operation_of(layer)))
+        layer.module.register_forward_hook(counting(layer_op_of(layer)))
     unet(**unet_inputs(family, size_px, batch, "meta"))
     return seen

@@ -11,10 +11,10 @@ from benchmarks.cases import Compute, Implementation
 from benchmarks.makers import MAKERS, make_lively
 from benchmarks.memory import measured_memory
 from benchmarks.shapes import frozen_unet, unet_inputs
-from lib_trainer.adapter.attach import operation_of
-from lib_trainer.config import AdapterConfig
-from lib_trainer.families import FAMILIES
-from lib_trainer.host.standalone_model import unet_layers
+from lib_trainer.adapter.attach import layer_op_of
+from lib_trainer.config.recipe import AdapterConfig
+from lib_trainer.host.standalone.model import unet_layers
+from lib_trainer.models.families import FAMILIES
 
 _LEARNING_RATE = 1e-4
 # Small enough that hundreds of adapted layers leave the activations finite.
@@ -73,7 +73,7 @@ def adapt(unet: nn.Module, layers: list[Any], maker: str, config: AdapterConfig)
     paths = {module: path for path, module in unet.named_modules()}
     trained: dict[str, nn.Parameter] = {}
     for layer in layers:
-        made, parameters = MAKERS[maker](layer.module, operation_of(layer), config)
+        made, parameters = MAKERS[maker](layer.module, layer_op_of(layer), config)
         make_lively(parameters, _FACTOR_SIZE)
         trained |= {f"{layer.name}.{name}": parameter for name, parameter in parameters.items()}
         if made is not layer.module:

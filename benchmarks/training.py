@@ -11,7 +11,7 @@ from benchmarks.cases import ADAPTERS, FROZEN, OURS, Compute, Implementation
 from benchmarks.pairs import Ratios, paired
 from benchmarks.processes import Worker, workers
 from benchmarks.report import mebibytes, say, table
-from lib_trainer.families import FAMILIES
+from lib_trainer.models.families import FAMILIES
 
 _LOSSES = 3
 # A graphics card takes several steps in a second.

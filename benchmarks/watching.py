@@ -19,10 +19,13 @@ from statistics import median
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from lib_trainer.access import Access
-from lib_trainer.cli.hosts import open_host
+from lib_trainer.app import default_run
+from lib_trainer.cli.host import open_host
 from lib_trainer.demo.recipes import LESSONS
-from lib_trainer.jobs import Jobs
+from lib_trainer.host.access import Access
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.preview.grid_job import GridJob
+from lib_trainer.ui.status_view import show_panel
 from lib_trainer.web.router import PREFIX, make_router
 
 ASK_SECONDS = 1.0
@@ -36,9 +39,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--browsers", type=int, default=2)
     given = parser.parse_args(arguments)
     host = open_host(given.out)
-    jobs = Jobs(host)
+    jobs = Jobs(host, default_run)
     app = FastAPI()
-    app.include_router(make_router(host, jobs, Access()))
+    app.include_router(make_router(host, jobs, Access(), GridJob(host), show_panel))
     lesson = LESSONS["face"]
     recipe = lesson.recipe(lesson.draw(given.out / "data")).with_values({"max_train_steps": given.steps})
     pairs = []

@@ -16,10 +16,10 @@ from benchmarks.pairs import seconds_of
 from benchmarks.report import say, where_and_when
 from benchmarks.shapes import Shape
 from benchmarks.shapes import shapes_of as unet_shapes
-from lib_trainer.adapter.functional import applied
-from lib_trainer.adapter.layers import Factors, new_factors
-from lib_trainer.adapter.ways import TABLE, Spot, Way, form_of, measured_ways, shapes_of, spot_of, table_key
-from lib_trainer.families import SD1, SDXL
+from lib_trainer.adapter.kernels.autograd import applied
+from lib_trainer.adapter.kernels.dispatch import TABLE, Spot, Way, form_of, measured_ways, shapes_of, spot_of, table_key
+from lib_trainer.adapter.modules import AdapterModule, new_module
+from lib_trainer.models.families import SD1, SDXL
 
 # Two sizes of each family, so that the number of places varies for every weight.
 _UNETS = ((SD1, 512), (SD1, 256), (SDXL, 1024), (SDXL, 512))
@@ -34,7 +34,7 @@ def measure_ways(compute: Compute, rounds: int, threads: int) -> None:
     stored = json.loads(TABLE.read_text("utf-8")) if TABLE.is_file() else {}
     rows: dict[Spot, Way] = {}
     for adapter, shape in _layers():
-        factors = new_factors("layer", shape.operation, ADAPTERS[adapter])
+        factors = new_module("layer", shape.operation, ADAPTERS[adapter])
         spot = spot_of(factors.algo, shapes_of(factors.tensors), shape.operation, shape.x_shape)
         if spot is None or spot in rows:
             continue
@@ -71,7 +71,7 @@ def _is_precise(compute: Compute) -> bool:
     return compute.torch_dtype == torch.float32
 
 
-def _seconds_of_ways(factors: Factors, shape: Shape, compute: Compute, rounds: int) -> dict[Way, float]:
+def _seconds_of_ways(factors: AdapterModule, shape: Shape, compute: Compute, rounds: int) -> dict[Way, float]:
     """The ways take turns; each one's median, relative to the first of its round, times the shortest first."""
     make_lively(factors.tensors)
     layer = plain_layer(shape.operation).to(compute.device, compute.torch_dtype)
@@ -86,7 +86,7 @@ def _seconds_of_ways(factors: Factors, shape: Shape, compute: Compute, rounds: i
 
 
 def _run(
-    way: Way, factors: Factors, weight: Tensor, bias: Tensor | None, shape: Shape, *, precise: bool
+    way: Way, factors: AdapterModule, weight: Tensor, bias: Tensor | None, shape: Shape, *, precise: bool
 ) -> Callable[[], None]:
     x = torch.randn(shape.x_shape).to(weight).requires_grad_()
     form = form_of(way, factors.algo, factors.tensors, shape.operation, factors.scale, precise=precise)

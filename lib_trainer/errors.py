@@ -21,7 +21,7 @@ class ConfigError(UserError):
     """Every problem of a configuration at once.
 
     Args:
-        problems: field name -> what is wrong with it. Field names are those of `lib_trainer.config`.
+        problems: field name -> what is wrong with it. Field names are those of `lib_trainer.config.recipe`.
     """
 
     def __init__(self, problems: dict[str, str]) -> None:

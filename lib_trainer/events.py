@@ -1,7 +1,7 @@
 """What a run says of itself while it goes on, and what is said to it.
 
-`run.run` is a generator of these. Whoever drives it pauses by not asking for the next one, sends a `Wish` in answer to
-a `Step`, and stops it by throwing `StopRequested` into it; however it ends, the host gets everything back.
+`run.run` is a generator of these. Whoever drives it pauses by not asking for the next one, sends a `Command` in answer
+to a `Step`, and stops it by throwing `StopRequested` into it; however it ends, the host gets everything back.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class Planned:
         parts: what it goes to, in words -> bytes.
         total_bytes: their sum, the predicted peak with its reserve.
         tensor_bytes: without the reserve, as a device counts its peak.
-        room_bytes: what can be had; 0 where nobody knows.
+        budget_bytes: what can be had; 0 where nobody knows.
         text: all that in a sentence or two.
     """
 
     parts: dict[str, int]
     total_bytes: int
     tensor_bytes: int
-    room_bytes: int
+    budget_bytes: int
     text: str
 
 
@@ -123,7 +123,7 @@ class Finished:
 Event = Progress | Planned | Begun | Step | Notice | Kept | Sampled | Saved | Finished
 
 
-class Wish(Enum):
+class Command(Enum):
     """What may be sent into a run in answer to a `Step`, and to every `Saved`, `Kept` and `Sampled` after it."""
 
     SAVE = "save"

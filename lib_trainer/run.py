@@ -13,25 +13,27 @@ from functools import partial
 from pathlib import Path
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.config import Recipe
-from lib_trainer.dataset.batches import make_batch
+from lib_trainer.adapter.io import is_ours
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.cache import cache_latents, cache_texts
+from lib_trainer.dataset.cache_store import prune_cache
+from lib_trainer.dataset.collate import make_batch
 from lib_trainer.dataset.fingerprint import fingerprint
+from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Scan, scan_folder
-from lib_trainer.dataset.schedule import Schedule
-from lib_trainer.dataset.stores import prune_cache
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Begun, Event, Finished, Notice, Progress, Step, StopRequested, Wish
-from lib_trainer.history import SAMPLE_DIR, STATE_FILE
-from lib_trainer.host.base import Host, HostModel
+from lib_trainer.events import Begun, Command, Event, Finished, Notice, Progress, Step, StopRequested
+from lib_trainer.host.base import Host
+from lib_trainer.jobs.history import SAMPLE_DIR, STATE_FILE
+from lib_trainer.memory.out_of_memory import explained_shortage
 from lib_trainer.memory.plan import Plan
-from lib_trainer.memory.shortage import explained_shortage
-from lib_trainer.planning import planned
-from lib_trainer.sampling import Sampling, sample_requests
-from lib_trainer.saving import Saving, clear_parts, is_ours
-from lib_trainer.stages import Keeping, Stages
+from lib_trainer.memory.planner import planned
+from lib_trainer.models.base import HostModel
+from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.loop import Training, fit
-from lib_trainer.training.state import kept_settings
+from lib_trainer.training.resume_state import kept_settings
+from lib_trainer.training.sampling import Sampling, sample_requests
+from lib_trainer.training.saving import Saving, clear_parts
 
 Events = Generator[Event, None, None]
 
@@ -61,7 +63,9 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     saved: list[Path] = []
     try:
         with explained_shortage(None), host.open_model() as model:
-            outcome = yield from _train(host, model, recipe, scan, Places(target, folder, saved, goes_on=bool(kept)))
+            outcome = yield from _train(
+                host, model, recipe, scan, OutputPaths(target, folder, saved, goes_on=bool(kept))
+            )
     finally:
         # Copies on the way stay, however the run ends, and must not show as the older ones of that name.
         for path in saved:
@@ -86,7 +90,7 @@ class _Outcome:
 
 
 @dataclass(frozen=True)
-class Places:
+class OutputPaths:
     """Where things are written.
 
     Attributes:
@@ -103,8 +107,8 @@ class Places:
 
 
 def _train(
-    host: Host, model: HostModel, recipe: Recipe, scan: Scan, places: Places
-) -> Generator[Event, Wish | None, _Outcome]:
+    host: Host, model: HostModel, recipe: Recipe, scan: Scan, places: OutputPaths
+) -> Generator[Event, Command | None, _Outcome]:
     """Everything that happens while the model is borrowed."""
     _require_trainable_schedule(model)
     text_layers = model.text_layers() if recipe.training.text_encoder_lr > 0 else []
@@ -140,7 +144,7 @@ def _train(
     return outcome
 
 
-def _steps(stages: Stages, outcome: _Outcome) -> Generator[Event, Wish | None, None]:
+def _steps(stages: Callbacks, outcome: _Outcome) -> Generator[Event, Command | None, None]:
     """Every step from where an earlier life of the run was kept; how it went is noted in `outcome`."""
     training = stages.keeping.training
     taken = stages.keeping.go_on()
@@ -165,10 +169,10 @@ def _steps(stages: Stages, outcome: _Outcome) -> Generator[Event, Wish | None, N
         outcome.failure = error
 
 
-def _stages(host: Host, training: Training, saving: Saving, scan: Scan, folder: Path | None) -> Stages:
+def _stages(host: Host, training: Training, saving: Saving, scan: Scan, folder: Path | None) -> Callbacks:
     pictures = fingerprint(scan) if folder else ""
     sampling = Sampling(host, training.recipe, training.adapter, folder / SAMPLE_DIR if folder else None)
-    return Stages(saving, Keeping(folder / STATE_FILE if folder else None, training, pictures), sampling)
+    return Callbacks(saving, ResumeSaver(folder / STATE_FILE if folder else None, training, pictures), sampling)
 
 
 def _said(event: Event) -> Events:

@@ -8,13 +8,13 @@ import lib_trainer  # noqa: F401
 
 def on_ui_tabs():
     # Imported late: the WebUI runs this file before its own start is through.
-    from lib_trainer.ui.webui import make_tab
+    from lib_trainer.app import make_tab
 
     return [make_tab()]
 
 
 def on_app_started(_demo, app):
-    from lib_trainer.web.webui import add_routes
+    from lib_trainer.app import add_routes
 
     add_routes(app)
 

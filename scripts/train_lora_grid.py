@@ -11,22 +11,26 @@ class StrengthGrid(scripts.Script):
         return "LoRA strength grid"
 
     def show(self, is_img2img):
-        return not is_img2img
+        # Imported late, here and below: the WebUI runs this file before its own start is through.
+        from lib_trainer.host.detect import is_supported
+
+        return not is_img2img and is_supported()
 
     def ui(self, _is_img2img):
-        # Imported late: the WebUI runs this file before its own start is through.
-        from lib_trainer.ui.script import place_script
+        from lib_trainer.app import host_and_jobs
+        from lib_trainer.ui.txt2img_script import place_script
 
-        return place_script()
+        return place_script(host_and_jobs()[0])
 
     def run(self, p, *values):
-        from lib_trainer.host.webui_pictures import label_font
-        from lib_trainer.host.webui_script import draw_each, hand_back, seeds_of
+        from lib_trainer.app import host_and_jobs
+        from lib_trainer.host.webui.script import draw_each, hand_back, seeds_of
+        from lib_trainer.host.webui.txt2img import label_font
         from lib_trainer.preview.drawing import Drawn
-        from lib_trainer.preview.grid import compose_grid, grid_infotext
-        from lib_trainer.ui.script import plan_script
+        from lib_trainer.preview.grid_image import compose_grid, grid_infotext
+        from lib_trainer.ui.txt2img_script import plan_script
 
-        plan = plan_script(p.prompt, seeds_of(p), *values)
+        plan = plan_script(host_and_jobs()[0], p.prompt, seeds_of(p), *values)
         wanted = [(cell.request.prompt, cell.request.seed) for cell in plan.cells]
         drawn = [Drawn(plan.cells[place], picture, text) for place, picture, text in draw_each(p, wanted)]
         grid = compose_grid(plan, drawn, label_font()) if drawn else None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_trainer.history import RUNS_DIR, History
+from lib_trainer.jobs.history import RUNS_DIR, History
 from tests.killing import make_pictures, whole_files
 
 KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "2")), 8

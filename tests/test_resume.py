@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_trainer.config import Recipe
-from lib_trainer.history import RUNS_DIR, History
-from lib_trainer.host.standalone import StandaloneHost
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.host.standalone.host import StandaloneHost
+from lib_trainer.jobs.history import RUNS_DIR, History
 from lib_trainer.run import run
 from tests.cli.tiny_demo import write_weights
 from tests.killing import live, whole_files

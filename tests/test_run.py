@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_trainer.adapter.files import read_adapter, read_metadata
-from lib_trainer.config import Recipe
+from lib_trainer.adapter.io import read_adapter, read_metadata
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import ConfigError, Shortage, UserError
 from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
 from lib_trainer.run import run
 from lib_trainer.training import loop
-from lib_trainer.training.updates import WholeUpdate
+from lib_trainer.training.optimizer_step import OptimizerStep
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 
 VALUES = {
@@ -168,7 +168,7 @@ def test_out_of_memory_says_what_to_lower(forge: ForgeRoom, pictures: Path, monk
     def short(*_args: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(WholeUpdate, "finish", short)
+    monkeypatch.setattr(OptimizerStep, "finish", short)
     with pytest.raises(UserError, match="not enough") as caught:
         drive(forge, recipe_of(pictures, "large", train_batch_size=2))
     assert "lower the size from" in caught.value.hint and isinstance(caught.value, Shortage)

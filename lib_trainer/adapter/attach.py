@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.functional import Operation, frozen
-from lib_trainer.adapter.layers import Factors, new_factors
-from lib_trainer.config import AdapterConfig
+from lib_trainer.adapter.kernels.autograd import LayerOp, frozen
+from lib_trainer.adapter.modules import AdapterModule, new_module
+from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
-from lib_trainer.overrides import Forward, overridden_forward
+from lib_trainer.utils.patch import Forward, overridden_forward
 
 if TYPE_CHECKING:
-    from lib_trainer.host.base import Layer
+    from lib_trainer.models.base import Layer
 
 # Layer, tensor to be like -> its frozen weight and bias; `HostModel.read_weight`.
 ReadLayer = Callable[["Layer", Tensor], tuple[Tensor, "Tensor | None"]]
@@ -25,7 +25,7 @@ ReadLayer = Callable[["Layer", Tensor], tuple[Tensor, "Tensor | None"]]
 class Adapter(nn.Module):
     """The factors of every adapted layer, by layer name, in file order."""
 
-    def __init__(self, factors: dict[str, Factors]) -> None:
+    def __init__(self, factors: dict[str, AdapterModule]) -> None:
         super().__init__()
         self.layers = nn.ModuleDict(factors)
 
@@ -51,13 +51,13 @@ class Adapter(nn.Module):
             factors.row_mask, factors.silenced = None, False
 
 
-def operation_of(layer: Layer) -> Operation:
+def layer_op_of(layer: Layer) -> LayerOp:
     if layer.kind == "linear":
-        return Operation(layer.shape)
+        return LayerOp(layer.shape)
     padding = layer.padding
     if not isinstance(padding, tuple):
         raise TypeError(f"{layer.name}: padding {padding!r} is given by name, not in pixels")
-    return Operation(layer.shape, tuple(layer.stride), tuple(padding), tuple(layer.dilation), layer.groups)
+    return LayerOp(layer.shape, tuple(layer.stride), tuple(padding), tuple(layer.dilation), layer.groups)
 
 
 def new_adapter(layers: Sequence[Layer], config: AdapterConfig, seed: int) -> Adapter:
@@ -71,7 +71,7 @@ def new_adapter(layers: Sequence[Layer], config: AdapterConfig, seed: int) -> Ad
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in layers:
-            made = new_factors(layer.name, operation_of(layer), config)
+            made = new_module(layer.name, layer_op_of(layer), config)
             if made is not None:
                 factors[layer.name] = made
     if not factors:
@@ -94,7 +94,7 @@ def attached(
 
     def wrap(module: nn.Module, _forward: Forward) -> Forward:
         layer = layer_of[module]
-        operation = operation_of(layer)
+        operation = layer_op_of(layer)
 
         def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
             return read_weight(layer, like)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lib_trainer.config import Recipe
-from lib_trainer.families import Family
-from lib_trainer.host.base import CheckpointInfo
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.models.base import CheckpointInfo
+from lib_trainer.models.families import Family
 
 RECIPE_KEY = "train_lora_recipe"
 LABELS = {"loha": "LoHa", "lokr": "LoKr", "locon": "LoCon"}
@@ -31,14 +29,6 @@ _AS_THEY_ARE = (
 AS_THEY_ARE = tuple(_AS_THEY_ARE.split())
 NETWORK_ARGS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "use_tucker")
 LOKR_ARGS = ("factor", "decompose_both", "full_matrix")
-# What the kohya_ss GUI calls by another name than the file.
-GUI_NAMES = {
-    "num_epochs": "epoch",
-    "max_train_steps": "max_train_steps",
-    "lr_warmup_steps": "lr_warmup_steps",
-    "batch_size_per_device": "train_batch_size",
-    "training_comment": "training_comment",
-}
 # The legacy hash reads 64 KiB one MiB into the file.
 _LEGACY_START, _LEGACY_END = 0x100000, 0x110000
 
@@ -102,47 +92,6 @@ def file_hashes(content: bytes) -> dict[str, str]:
     if len(content) > _LEGACY_START:  # below that it would be the same for every file
         hashes["sshs_legacy_hash"] = hashlib.sha256(content[_LEGACY_START:_LEGACY_END]).hexdigest()[:8]
     return hashes
-
-
-def card(
-    recipe: Recipe, family: Family, checkpoint: CheckpointInfo, trained_on: TrainedOn, *, steps: int
-) -> dict[str, Any]:
-    """What the WebUI's card shows and puts into a prompt: the content of NAME.json."""
-    adapter = recipe.adapter
-    size = f"{LABELS[adapter.algo]} {adapter.network_dim}" + (f"/{adapter.conv_dim}" if adapter.conv_dim else "")
-    facts = f"{size}, {steps} steps on {len(trained_on.pictures)} pictures, on {checkpoint.name} ({family.label})"
-    return {
-        "description": recipe.output.comment,
-        "sd version": family.card_version,
-        "activation text": trained_on.trigger_word,
-        "preferred weight": recipe.output.preferred_weight,
-        "notes": f"Trained with Train LoRA: {facts}.",
-    }
-
-
-def gui_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """kohya's `ss_*` of any file under the names of the kohya_ss GUI; empty when the file has none."""
-    known = {key[3:]: value for key, value in metadata.items() if key.startswith("ss_") and value not in ("", "None")}
-    if "network_module" not in known:
-        return {}
-    folders = _first(known.get("datasets"))
-    known.update({key: value for key, value in folders.items() if key not in known})
-    known.update({key: value for key, value in _first(folders.get("subsets")).items() if key not in known})
-    settings = {name: known[name] for name in (*AS_THEY_ARE, "unet_lr", "learning_rate") if name in known}
-    arguments = _object(known.get("network_args"))
-    settings.update({name: arguments[name] for name in (*NETWORK_ARGS, *LOKR_ARGS, "use_cp") if name in arguments})
-    algo = str(arguments.get("algo", "lora")).lower()
-    lycoris = "lycoris" in known["network_module"]
-    settings["LoRA_type"] = f"LyCORIS/{'LoCon' if algo in ('lora', 'locon') else algo}" if lycoris else "Standard"
-    settings.update({gui: known[name] for name, gui in GUI_NAMES.items() if name in known})
-    if "optimizer" in known:  # bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1)
-        name, _, options = known["optimizer"].partition("(")
-        settings["optimizer"] = name.rsplit(".", 1)[-1]
-        parts = re.split(r",(?![^(]*\))", options.removesuffix(")"))
-        settings["optimizer_args"] = " ".join(f'"{part.strip()}"' for part in parts if part.strip())
-    if "resolution" in known:  # "896,896", "(896, 896)" or [896, 896]
-        settings["max_resolution"] = str(known["resolution"]).strip("()[] ")
-    return settings
 
 
 def _about_training(recipe: Recipe, steps: int, epoch: int) -> dict[str, Any]:
@@ -229,21 +178,3 @@ def _model_spec(recipe: Recipe, family: Family, trained_on: TrainedOn, predictio
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _object(text: Any) -> dict[str, Any]:
-    """A JSON object inside the metadata; anything else, which any file may hold, is empty."""
-    try:
-        value = json.loads(text) if isinstance(text, str) else text
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _first(value: Any) -> dict[str, Any]:
-    """The first object of a JSON list."""
-    try:
-        items = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        return {}
-    return items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else {}

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lib_trainer.cli.grid import GRID_FILE, draw_plan, save_drawn
-from lib_trainer.cli.hosts import open_host
+from lib_trainer.cli.host import open_host
 from lib_trainer.cli.output import Answer, say
-from lib_trainer.cli.progress import train
+from lib_trainer.cli.run_training import train
 from lib_trainer.cli.train import describe_run, summarize_run
 from lib_trainer.demo.datasets import FACE_WORD, SIZE_PX, STYLE_WORD, prior_drawings
-from lib_trainer.demo.learning import LearningFigures, measure
+from lib_trainer.demo.evaluate import LearningFigures, measure
 from lib_trainer.demo.recipes import LESSONS, Lesson
 from lib_trainer.host.base import GenerateRequest
-from lib_trainer.host.standalone import StandaloneHost
-from lib_trainer.host.standalone_lora import merged_loras
-from lib_trainer.preview.plan import GridPlan, Varied, strength_plan, use_plan
-from lib_trainer.preview.tags import Use
+from lib_trainer.host.standalone.host import StandaloneHost
+from lib_trainer.host.standalone.merge_lora import merged_loras
+from lib_trainer.lora.tags import LoraRef
+from lib_trainer.preview.grid_spec import GridSpec, Varied, lora_grid, strength_grid
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.85, 1.0)
 COMBINED_FILE = "combined_grid.png"
@@ -70,7 +70,7 @@ def _teach(host: StandaloneHost, lesson: Lesson, out: Path, prefix: str) -> tupl
     values["learning"] = describe_figures(figures)
     lines += summarize_figures(figures)
     values["grid"] = out / f"{prefix}{GRID_FILE}"
-    plan = strength_plan(REQUEST, lesson.prompts, (REQUEST.seed,), Varied(lesson.name), STRENGTHS)
+    plan = strength_grid(REQUEST, lesson.prompts, (REQUEST.seed,), Varied(lesson.name), STRENGTHS)
     _draw(host, values["grid"], plan)
     return values, [*lines, f"What it draws: {values['grid']}"]
 
@@ -121,11 +121,11 @@ def summarize_figures(figures: LearningFigures) -> list[str]:
 
 
 def _draw_together(host: StandaloneHost, path: Path) -> Path:
-    face, style = Use(FACE_WORD, 0.8), Use(STYLE_WORD, 0.6)
+    face, style = LoraRef(FACE_WORD, 0.8), LoraRef(STYLE_WORD, 0.6)
     columns = [("without", ()), (face.label, (face,)), (style.label, (style,)), ("both", (face, style))]
-    _draw(host, path, use_plan(REQUEST, COMBINED_PROMPTS, columns))
+    _draw(host, path, lora_grid(REQUEST, COMBINED_PROMPTS, columns))
     return path
 
 
-def _draw(host: StandaloneHost, path: Path, plan: GridPlan) -> None:
+def _draw(host: StandaloneHost, path: Path, plan: GridSpec) -> None:
     save_drawn(path, plan, draw_plan(host, plan, []))

@@ -8,20 +8,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lib_trainer.cards import saved_prompts
-from lib_trainer.cli.hosts import open_host
+from lib_trainer.cli.host import open_host
 from lib_trainer.cli.output import Answer
 from lib_trainer.errors import UserError
-from lib_trainer.finals import stages_of
-from lib_trainer.host.base import GenerateRequest, Host, LoraInfo
-from lib_trainer.host.standalone_pictures import save_picture
+from lib_trainer.host.base import GenerateRequest, Host
+from lib_trainer.host.standalone.images import save_picture
+from lib_trainer.lora.card import saved_prompts
+from lib_trainer.lora.checkpoints import stages_of
+from lib_trainer.lora.info import LoraInfo
+from lib_trainer.lora.lookup import find_lora, require_loras
+from lib_trainer.lora.prompts import kind_of, propose_prompts
+from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.drawing import Drawn, check_names, draw_cells
-from lib_trainer.preview.grid import compose_grid, grid_infotext
-from lib_trainer.preview.names import find_lora, require_loras
+from lib_trainer.preview.grid_image import compose_grid, grid_infotext
+from lib_trainer.preview.grid_spec import GridSpec, Varied, checkpoint_grid, combined_grid, strength_grid
 from lib_trainer.preview.numbers import read_seeds, read_strengths
-from lib_trainer.preview.plan import GridPlan, Varied, combined_plan, epoch_plan, strength_plan
-from lib_trainer.preview.prompts import kind_of, propose_prompts
-from lib_trainer.preview.tags import Use
 
 GRID_FILE = "strength_grid.png"
 
@@ -44,7 +45,7 @@ def run_grid(given: argparse.Namespace) -> Answer:
     return Answer({**values, "stopped_early": True} if stopped else values, (str(path),))
 
 
-def draw_plan(host: Host, plan: GridPlan, drawn: list[Drawn]) -> list[Drawn]:
+def draw_plan(host: Host, plan: GridSpec, drawn: list[Drawn]) -> list[Drawn]:
     """Draws a grid under a progress bar. What is done is in `drawn` even if it is interrupted."""
 
     def work() -> None:
@@ -57,12 +58,12 @@ def draw_plan(host: Host, plan: GridPlan, drawn: list[Drawn]) -> list[Drawn]:
     return drawn
 
 
-def save_drawn(path: Path, plan: GridPlan, drawn: Sequence[Drawn]) -> None:
+def save_drawn(path: Path, plan: GridSpec, drawn: Sequence[Drawn]) -> None:
     """Writes the grid as a PNG with its infotext, whole or not at all."""
     save_picture(path, compose_grid(plan, drawn), grid_infotext(plan, drawn))
 
 
-def make_plan(host: Host, given: argparse.Namespace) -> GridPlan:
+def make_plan(host: Host, given: argparse.Namespace) -> GridSpec:
     """What the arguments ask for. Raises UserError for names, numbers and sizes that cannot be."""
     strengths = read_strengths(given.strengths)
     width_px, height_px = _size(given.size) if given.size else (host.drawing_size_px(),) * 2
@@ -77,12 +78,12 @@ def make_plan(host: Host, given: argparse.Namespace) -> GridPlan:
     prompts = given.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.words or lora.name)
     if given.epochs:
         stages = [(stage.name, label) for stage, label in stages_of(lora.name, loras)]
-        plan = epoch_plan(base, prompts, seeds, stages, strengths)
+        plan = checkpoint_grid(base, prompts, seeds, stages, strengths)
     elif len(other_strengths) > 1:
-        plan = combined_plan(base, prompts, seeds, (_varied(lora), strengths), (Varied(other), other_strengths))
+        plan = combined_grid(base, prompts, seeds, (_varied(lora), strengths), (Varied(other), other_strengths))
     else:
-        beside = [Use(other, other_strengths[0])] if other else []
-        plan = strength_plan(base, prompts, seeds, _varied(lora), strengths, beside)
+        beside = [LoraRef(other, other_strengths[0])] if other else []
+        plan = strength_grid(base, prompts, seeds, _varied(lora), strengths, beside)
     check_names(host, plan)
     return plan
 
@@ -101,7 +102,7 @@ def _other(text: str | None) -> tuple[str, tuple[float, ...]]:
     return name, read_strengths(strengths)
 
 
-def _describe(item: Drawn, plan: GridPlan) -> dict[str, object]:
+def _describe(item: Drawn, plan: GridSpec) -> dict[str, object]:
     return {
         "row": plan.row_labels[item.cell.row],
         "column": plan.column_labels[item.cell.column],

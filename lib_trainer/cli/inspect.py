@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib_trainer.adapter.files import AdapterFile, read_adapter
-from lib_trainer.adapter.layers import Factors
+from lib_trainer.adapter.io import AdapterFile, read_adapter
 from lib_trainer.adapter.metadata import LABELS
+from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.cli.output import Answer
-from lib_trainer.families import FAMILIES
-from lib_trainer.host.lora_files import family_by_metadata
+from lib_trainer.lora.describe import family_by_metadata
+from lib_trainer.models.families import FAMILIES
 
 _TRANSFORMER = r"(proj_in|proj_out|transformer_blocks_\d+_(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
 _RESNET = r"(conv1|conv2|time_emb_proj|conv_shortcut)"
@@ -65,7 +65,7 @@ def family_of(file: AdapterFile) -> str:
     return "unknown"
 
 
-def _ranks(layers: Mapping[str, Factors]) -> dict[str, int]:
+def _ranks(layers: Mapping[str, AdapterModule]) -> dict[str, int]:
     """`32, alpha 16` -> how many layers have it."""
     counts = Counter(
         f"{f'rank {factors.rank}' if factors.rank else 'full'}, alpha {factors.alpha:g}" for factors in layers.values()

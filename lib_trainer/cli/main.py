@@ -117,8 +117,6 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--family", choices=("sd1", "sd2", "sdxl"), default="sd1", help="of the checkpoint")
     parser.add_argument("--size", metavar="PX", help="1024, or 896x768 (default: the recipe's)")
     parser.add_argument("--budget", default="8GB", metavar="8GB", help="the card's memory (default: 8GB)")
-    parser.add_argument("--simulate", action="store_true", help="follow a whole step on tensors without contents, too")
-    parser.add_argument("--table", action="store_true", help="the shipped recipes at usual sizes, simulated as well")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
     )
@@ -189,9 +187,9 @@ def _run_inspect(given: argparse.Namespace) -> Answer:
 
 
 def _run_ui(given: argparse.Namespace) -> Answer:
-    from lib_trainer.access import Access
-    from lib_trainer.cli.hosts import open_host
-    from lib_trainer.web.webui import serve
+    from lib_trainer.app import serve
+    from lib_trainer.cli.host import open_host
+    from lib_trainer.host.access import Access
 
     access = Access(changes=given.api, folders=(given.out, *given.allow))
     serve(open_host(given.out, given.checkpoint), access, port=given.port)

@@ -6,12 +6,12 @@ import argparse
 import time
 from dataclasses import asdict
 
-from lib_trainer.cli.hosts import open_host
+from lib_trainer.cli.host import open_host
 from lib_trainer.cli.output import Answer
-from lib_trainer.cli.progress import train
+from lib_trainer.cli.run_training import train
 from lib_trainer.cli.train import describe_run, summarize_run
 from lib_trainer.errors import UserError
-from lib_trainer.history import RUNS_DIR, History, PastRun
+from lib_trainer.jobs.history import RUNS_DIR, History, PastRun
 
 
 def run_resume(given: argparse.Namespace) -> Answer:

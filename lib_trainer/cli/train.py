@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lib_trainer.cli.hosts import open_host
+from lib_trainer.cli.host import open_host
 from lib_trainer.cli.output import Answer, say
-from lib_trainer.cli.progress import train
+from lib_trainer.cli.run_training import train
 from lib_trainer.demo.recipes import EMBEDDED_SIZES
 from lib_trainer.errors import UserError
 from lib_trainer.events import Finished
-from lib_trainer.recipes import LoadedRecipe, load_recipe, presets
+from lib_trainer.recipes.files import LoadedRecipe, load_recipe, presets
 
 
 def run_train(given: argparse.Namespace) -> Answer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from lib_trainer.config import DatasetConfig
+from lib_trainer.config.recipe import DatasetConfig
 
 # sd-scripts varies the colours of a third of its pictures, and then either hue or gamma.
 _COLOR_RATE = 1 / 3

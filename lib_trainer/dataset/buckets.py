@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lib_trainer.config import DatasetConfig
+from lib_trainer.config.recipe import DatasetConfig
 
 
 @dataclass(frozen=True, order=True)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from lib_trainer.dataset.buckets import is_enlarged
+from lib_trainer.dataset.cache_latents import LatentCaching
+from lib_trainer.dataset.cache_store import Entry, LatentStore, TextStore, entry_path, keep, read_tensors
 from lib_trainer.dataset.images import shown_name
-from lib_trainer.dataset.latents import LatentCaching
-from lib_trainer.dataset.schedule import Schedule
-from lib_trainer.dataset.stores import Entry, LatentStore, TextStore, entry_path, keep, read_tensors
+from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Notice, Progress
-from lib_trainer.host.base import HostModel
+from lib_trainer.models.base import HostModel
 
 _BATCH_CAPTIONS = 8
 _LARGE_RAM_BYTES = 2**32

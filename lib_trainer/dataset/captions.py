@@ -7,7 +7,7 @@ import random
 import unicodedata
 from pathlib import Path
 
-from lib_trainer.config import DatasetConfig
+from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.errors import UserError
 
 MAX_CAPTION_BYTES = 2**16

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from lib_trainer.config import DatasetConfig
+from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.augment import Augmentation
 from lib_trainer.dataset.buckets import Bucket, resized_size
 from lib_trainer.errors import UserError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_trainer.config import DatasetConfig
+from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.captions import caption_endings, read_caption
 from lib_trainer.dataset.folders import (
     PictureFolder,

@@ -13,10 +13,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lib_trainer.config import Recipe
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.demo import datasets
 from lib_trainer.demo.world import Drawing, draw_random
-from lib_trainer.recipes import PRESET_DIR, load_recipe
+from lib_trainer.recipes.files import PRESET_DIR, load_recipe
 
 # What the embedded model can do at all.
 EMBEDDED_SIZES: dict[str, Any] = {

@@ -9,7 +9,10 @@ import re
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from lib_trainer.demo.canvas import FLAT, Canvas, Colour, Pen
 from lib_trainer.demo.faces import EXPRESSIONS, GAZES, HAIR_STYLES, Face, draw_face
@@ -155,3 +158,9 @@ def _maybe_named(rng: Random, words: str) -> str:
 
 def _distance(one: Colour, other: Colour) -> float:
     return sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5
+
+
+def to_pixels(pictures: list[Image.Image]) -> Tensor:
+    """Pictures of one size -> (B, 3, H, W) float32 in −1…1."""
+    stacked = np.stack([np.asarray(picture.convert("RGB"), dtype=np.float32) for picture in pictures])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous() / 127.5 - 1.0

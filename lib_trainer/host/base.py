@@ -2,78 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lib_trainer.families import Family, UNetShape
+from lib_trainer.lora.info import LoraInfo
+from lib_trainer.models.base import HostModel
+from lib_trainer.models.families import Family
+from lib_trainer.models.placement import MemoryProfile
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
-    from torch import Tensor, nn
 
 T = TypeVar("T")
-
-INFOTEXT_KEY = "parameters"
-"""Under this key of `Image.info`, and of a PNG file, stands a picture's infotext."""
-
-
-@dataclass(frozen=True)
-class TextCond:
-    """What the text encoders made of a batch of prompts.
-
-    Attributes:
-        context: (B, 77·n, D) hidden states for cross-attention.
-        pooled: (B, P) pooled text of SDXL, without the size numbers; None for families without it.
-    """
-
-    context: Tensor
-    pooled: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class SizeCond:
-    """Sizes in pixels, one row a picture, in the order SDXL embeds them. Other families ignore them.
-
-    Attributes:
-        pixels: (B, 6) float: original height, width, crop top, left, target height, width.
-    """
-
-    pixels: Tensor
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer that an adapter can be put on.
-
-    Attributes:
-        name: kohya's name, with prefix: `lora_unet_…`, `lora_te_…`, `lora_te1_…`.
-        module: the host's own module. Its `weight` may be stored in any form: read it with `HostModel.read_weight`.
-        kind: what the module computes.
-        shape: of its weight as a dense tensor: (out, in) or (out, in, k, k).
-        stride, padding, dilation, groups: of a convolution; ignored for linear layers.
-    """
-
-    name: str
-    module: nn.Module
-    kind: Literal["linear", "conv2d"]
-    shape: tuple[int, ...]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """Which checkpoint is borrowed. `sha256` is the file's hash (hex), `vae` names a VAE that replaces its own."""
-
-    name: str
-    sha256: str
-    vae: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,126 +38,6 @@ class GenerateRequest:
     scheduler: str = ""
     seed: int = 1
     batch_size: int = 1
-
-
-@dataclass(frozen=True)
-class LoraInfo:
-    """A LoRA file that the host knows.
-
-    Attributes:
-        name: NAME in `<lora:NAME:0.8>`.
-        aliases: other names that the host takes for this file.
-        family: the models it was made for; None where the file does not say.
-        words: what calls it in a prompt, by its card or by what it says of itself.
-        strength: what its card proposes; 0 where it proposes none.
-        steps: optimizer steps it was trained for; 0 where the file does not say.
-        problem: why no prompt can call it; "" when one can.
-    """
-
-    name: str
-    path: Path
-    aliases: tuple[str, ...] = ()
-    family: Family | None = None
-    words: str = ""
-    strength: float = 0.0
-    steps: int = 0
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the UNet's weights lie while it is trained on, and which of its work is done twice.
-
-    Attributes:
-        recomputed: the blocks whose activations are recomputed in backward, as places in the order of forward among
-            all residual and transformer blocks; None for all of them.
-        int8: the layers' weights are stored in 8 bits.
-        streamed: share of the layers' weights that stays on the CPU and is fetched for each use.
-    """
-
-    recomputed: frozenset[int] | None = frozenset()
-    int8: bool = False
-    streamed: float = 0.0
-
-    @property
-    def is_lean(self) -> bool:
-        return self.int8 or self.streamed > 0
-
-    def recomputes(self, place: int) -> bool:
-        return self.recomputed is None or place in self.recomputed
-
-
-RESIDENT = Placement()
-"""All of it on the device, nothing recomputed."""
-RECOMPUTED = Placement(recomputed=None)
-"""All of it on the device, every block recomputed."""
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What there is to train, and room for it. Known before a model is borrowed.
-
-    Attributes:
-        weight_bytes: of one number of the UNet as the host stores it; 0.5 for 4-bit forms.
-        is_dense: the weights are plain numbers, of which other forms can be made.
-        available_bytes: of the device, everything of the host's moved off it; None for a CPU.
-        total_bytes: of the device.
-    """
-
-    family: Family
-    shape: UNetShape
-    weight_bytes: float
-    is_dense: bool = True
-    available_bytes: int | None = None
-    total_bytes: int = 0
-
-
-class HostModel(Protocol):
-    """The borrowed checkpoint: free of LoRAs, and able to be trained on while it is borrowed."""
-
-    family: Family
-    checkpoint: CheckpointInfo
-    device: torch.device
-    prediction: Literal["epsilon", "v"]
-    alphas_cumprod: Tensor
-    """(T,) float32, on the CPU."""
-
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """pixels (B, 3, H, W) in −1…1, float32, CPU -> latents (B, 4, H/8, W/8), scaled, float32, CPU."""
-
-    def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
-        """Prompts, of any length, to hidden states in 75-token chunks as the host makes them.
-
-        Without `grad` the result is float32 on the CPU; with it, it lies on the device and carries the graph.
-        """
-
-    def outlook(self) -> Outlook:
-        """What there is to train, and room for it."""
-
-    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
-        """UNet to the device and differentiable; VAE, and text encoders unless trained, off the device.
-
-        Under a lean placement its layers must be computed with what `read_weight` gives.
-        """
-
-    def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
-        """x_t (B, 4, h, w), t (B,) whole timesteps -> the UNet's output (B, 4, h, w), float32, with its graph.
-
-        x_t, text and sizes come on the device, in the compute dtype (`sizes` in float32).
-        """
-
-    def adaptable_layers(self) -> list[Layer]:
-        """The UNet's layers that kohya + LyCORIS adapt, in file order."""
-
-    def text_layers(self) -> list[Layer]:
-        """The text encoders' layers that kohya + LyCORIS adapt, in file order.
-
-        Raises:
-            UserError: where the host cannot train them.
-        """
-
-    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(weight, bias) as dense tensors in the dtype and on the device of `like`, however the host stores them."""
 
 
 class Host(Protocol):
@@ -289,7 +112,7 @@ class Host(Protocol):
     def show_progress(self, step: int, steps: int, text: str) -> None:
         """Moves the host's own progress bar: `step` of `steps`, and a line of text. Call it inside `run_exclusive`."""
 
-    def outlook(self) -> Outlook | None:
+    def memory_profile(self) -> MemoryProfile | None:
         """What training would find now, without borrowing the model; None where it is not known before it is loaded."""
 
     def describe(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from lib_trainer.access import Access
 from lib_trainer.errors import UserError
+from lib_trainer.host.access import Access
 from lib_trainer.host.base import Host
 
 
@@ -18,11 +18,11 @@ def current_host() -> Host:
     if find_spec("modules_forge"):
         # reForge has the name but not the model of Forge.
         if find_spec("backend"):
-            from lib_trainer.host.forge import ForgeHost
+            from lib_trainer.host.forge.host import ForgeHost
 
             return ForgeHost()
     elif find_spec("modules") and find_spec("ldm") and find_spec("sgm"):
-        from lib_trainer.host.a1111 import A1111Host
+        from lib_trainer.host.a1111.host import A1111Host
 
         return A1111Host()
     where = "this WebUI" if find_spec("modules") else "a program that is no WebUI"
@@ -30,8 +30,17 @@ def current_host() -> Host:
     raise UserError(f"Training does not work in {where} yet.", hint)
 
 
+def is_supported() -> bool:
+    """Whether training works in this WebUI."""
+    try:
+        current_host()
+    except UserError:
+        return False
+    return True
+
+
 def current_access() -> Access:
     """Who may call us over the network, in the WebUI this process belongs to."""
-    from lib_trainer.host.webui_access import access
+    from lib_trainer.host.webui.access import access
 
     return access()

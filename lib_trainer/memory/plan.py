@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lib_trainer.config import Recipe
-from lib_trainer.host.base import Placement
-from lib_trainer.memory.predict import Parts, Savings, Work, all_stretches, predict, recompute_order
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.memory.estimate import Parts, Savings, Work, all_stretches, predict, recompute_order
+from lib_trainer.models.placement import Placement
 
 GIB = 2**30
 RESERVE = "reserve"
@@ -27,7 +27,7 @@ _STREAM_STEP = 1 / 16
 
 
 @dataclass(frozen=True)
-class Room:
+class Budget:
     """What training may fill.
 
     Attributes:
@@ -39,12 +39,12 @@ class Room:
     reserve_bytes: int
 
     @classmethod
-    def of_card(cls, gib: float) -> Room:
+    def of_card(cls, gib: float) -> Budget:
         """A card of that size with a desktop on it."""
         return cls(round(gib * GIB) - DESKTOP_BYTES, RESERVE_BYTES)
 
     @classmethod
-    def measured(cls, available_bytes: int) -> Room:
+    def measured(cls, available_bytes: int) -> Budget:
         """What a running program finds free."""
         return cls(available_bytes, RESERVE_BYTES - CONTEXT_BYTES)
 
@@ -62,7 +62,7 @@ class Plan:
     work: Work
     savings: Savings
     parts: Parts
-    room: Room | None
+    budget: Budget | None
     blocks: int
     dense: bool = True
     eight_bit: bool = True
@@ -80,24 +80,24 @@ class Plan:
             "activations": parts.activations,
             "working space": parts.working,
         }
-        return {**named, RESERVE: self.room.reserve_bytes} if self.room else named
+        return {**named, RESERVE: self.budget.reserve_bytes} if self.budget else named
 
     def again(self, work: Work) -> Plan:
         """The plan for other work in the same room."""
-        return make_plan(work, self.room, dense=self.dense, eight_bit=self.eight_bit, settled=self.settled)
+        return make_plan(work, self.budget, dense=self.dense, eight_bit=self.eight_bit, settled=self.settled)
 
-    def in_room(self, room: Room) -> Plan:
+    def in_room(self, budget: Budget) -> Plan:
         """The plan for the same work in other room."""
-        return make_plan(self.work, room, dense=self.dense, eight_bit=self.eight_bit, settled=self.settled)
+        return make_plan(self.work, budget, dense=self.dense, eight_bit=self.eight_bit, settled=self.settled)
 
     @property
     def total_bytes(self) -> int:
         """The predicted peak, the reserve included."""
-        return self.parts.total + (self.room.reserve_bytes if self.room else 0)
+        return self.parts.total + (self.budget.reserve_bytes if self.budget else 0)
 
     @property
     def fits(self) -> bool:
-        return self.room is None or self.total_bytes + self.parts.total * _DOUBT <= self.room.total_bytes
+        return self.budget is None or self.total_bytes + self.parts.total * _DOUBT <= self.budget.total_bytes
 
     @cached_property
     def placement(self) -> Placement:
@@ -111,11 +111,11 @@ class Plan:
     def recipe(self) -> Recipe:
         """The recipe with what the plan changes in it: how a step is taken, never what is learned from."""
         training, savings = self.work.recipe.training, self.savings
-        passes = training.gradient_accumulation_steps * training.train_batch_size // savings.batch
+        micro_batches = training.gradient_accumulation_steps * training.train_batch_size // savings.batch
         changed = replace(
             training,
             train_batch_size=savings.batch,
-            gradient_accumulation_steps=passes,
+            gradient_accumulation_steps=micro_batches,
             # Where another optimizer stands in for the recipe's anyway, that is not the plan's doing.
             optimizer=training.optimizer if savings.optimizer == self.work.optimizer else savings.optimizer,
             fused_backward_pass=savings.fused,
@@ -124,9 +124,9 @@ class Plan:
 
 
 def make_plan(
-    work: Work, room: Room | None, *, dense: bool = True, eight_bit: bool = True, settled: bool = False
+    work: Work, budget: Budget | None, *, dense: bool = True, eight_bit: bool = True, settled: bool = False
 ) -> Plan:
-    """The plan that fits `room` at the least cost, or the smallest one if none does.
+    """The plan that fits `budget` at the least cost, or the smallest one if none does.
 
     Savings are added in the order of what they cost in speed and quality, until everything fits with all blocks
     recomputed; then those that are not needed after all are taken back, and as few blocks as possible recomputed.
@@ -136,13 +136,13 @@ def make_plan(
         eight_bit: 8-bit optimizers can be had.
         settled: steps are taken as the recipe says, as in the run's earlier life; only where the model lies is planned.
     """
-    search = _Search(work, room, dense=dense, eight_bit=eight_bit, settled=settled)
-    return search.literal() if room is None else search.cheapest()
+    search = _Search(work, budget, dense=dense, eight_bit=eight_bit, settled=settled)
+    return search.literal() if budget is None else search.cheapest()
 
 
 class _Search:
-    def __init__(self, work: Work, room: Room | None, *, dense: bool, eight_bit: bool, settled: bool) -> None:
-        self.work, self.room, self.dense, self.eight_bit, self.settled = work, room, dense, eight_bit, settled
+    def __init__(self, work: Work, budget: Budget | None, *, dense: bool, eight_bit: bool, settled: bool) -> None:
+        self.work, self.budget, self.dense, self.eight_bit, self.settled = work, budget, dense, eight_bit, settled
         self.blocks = sum(part.recomputable for part in all_stretches(work))
         training = work.recipe.training
         self.wished = Savings(
@@ -159,11 +159,11 @@ class _Search:
         return self._plan(self.wished)
 
     def cheapest(self) -> Plan:
-        rungs = list(self._ladder())
-        fitting = next((number for number, savings in enumerate(rungs) if self._plan(savings).fits), None)
+        candidates = list(self._ladder())
+        fitting = next((number for number, savings in enumerate(candidates) if self._plan(savings).fits), None)
         if fitting is None:
-            return self._plan(min(rungs, key=lambda savings: self._plan(savings).total_bytes))
-        savings = self._without_the_needless(rungs[fitting])
+            return self._plan(min(candidates, key=lambda savings: self._plan(savings).total_bytes))
+        savings = self._without_the_needless(candidates[fitting])
         return self._plan(self._with_the_least_recomputed(savings))
 
     def _ladder(self) -> Iterator[Savings]:
@@ -219,7 +219,7 @@ class _Search:
 
     def _plan(self, savings: Savings) -> Plan:
         parts = predict(self.work, savings)
-        return Plan(self.work, savings, parts, self.room, self.blocks, self.dense, self.eight_bit, self.settled)
+        return Plan(self.work, savings, parts, self.budget, self.blocks, self.dense, self.eight_bit, self.settled)
 
 
 def _largest_divisor(number: int) -> int:

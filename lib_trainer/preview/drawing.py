@@ -9,9 +9,10 @@ from PIL import ImageChops, ImageStat
 from PIL.Image import Image
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import INFOTEXT_KEY, GenerateRequest, Host
-from lib_trainer.preview.names import require_loras
-from lib_trainer.preview.plan import Cell, GridPlan
+from lib_trainer.host.base import GenerateRequest, Host
+from lib_trainer.lora.lookup import require_loras
+from lib_trainer.preview.grid_spec import Cell, GridSpec
+from lib_trainer.utils.png import INFOTEXT_KEY
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Drawn:
     change: float | None = None
 
 
-def check_names(host: Host, plan: GridPlan) -> None:
+def check_names(host: Host, plan: GridSpec) -> None:
     """Raises UserError for a LoRA that is not there, that no prompt can call, or that does not fit the checkpoint."""
     prompts = [cell.request.prompt for cell in plan.cells]
     try:
@@ -40,7 +41,7 @@ def check_names(host: Host, plan: GridPlan) -> None:
         require_loras(prompts, host.loras(refresh=True), host.drawing_family())
 
 
-def draw_cells(host: Host, plan: GridPlan, stopped: Callable[[], bool] = lambda: False) -> Iterator[Drawn]:
+def draw_cells(host: Host, plan: GridSpec, stopped: Callable[[], bool] = lambda: False) -> Iterator[Drawn]:
     """Draws until all is drawn, `stopped()` says so, or the host is interrupted. Call it inside `run_exclusive`.
 
     A picture that was interrupted half-way is not among them, and one that is the same as another is drawn once.
@@ -76,6 +77,6 @@ def difference(one: Image, other: Image) -> float:
     return 100 * sum(means) / len(means) / 255
 
 
-def _in_order(plan: GridPlan) -> list[Cell]:
+def _in_order(plan: GridSpec) -> list[Cell]:
     """Row by row; the picture that the others of a row are compared with comes first."""
     return sorted(plan.cells, key=lambda cell: (cell.row, cell.column != plan.baseline))

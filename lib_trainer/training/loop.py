@@ -13,22 +13,17 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
-from lib_trainer.config import Recipe
-from lib_trainer.dataset.ahead import made_ahead
-from lib_trainer.dataset.batches import Batch
-from lib_trainer.dataset.schedule import Draw, Schedule
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.dataset.collate import Batch
+from lib_trainer.dataset.sampler import Draw, Schedule
 from lib_trainer.events import Notice, Step
-from lib_trainer.host.base import HostModel, TextCond
+from lib_trainer.models.base import HostModel, TextCond
+from lib_trainer.models.device import compute_dtype
 from lib_trainer.training.diffusion import weighted_loss
-from lib_trainer.training.optimizer import (
-    compute_dtype,
-    make_optimizer,
-    make_scaler,
-    make_schedule,
-    parameter_groups,
-)  # fmt: skip
-from lib_trainer.training.passes import Pass, prepare_pass
-from lib_trainer.training.updates import FusedUpdate, Update, WholeUpdate
+from lib_trainer.training.micro_batch import MicroBatch, prepare_micro_batch
+from lib_trainer.training.optimizer import make_optimizer, make_scaler, make_schedule, parameter_groups
+from lib_trainer.training.optimizer_step import FusedBackwardStep, OptimizerStep, Update
+from lib_trainer.utils.prefetch import made_ahead
 
 MakeBatch = Callable[[tuple[Draw, ...]], Batch]
 # How many passes wait ready while one is computed.
@@ -54,13 +49,13 @@ class Training:
         self.optimizer, self.notice = make_optimizer(config, groups, device)
         self.rate = make_schedule(config, self.optimizer, self.schedule.steps)
         self.scaler = make_scaler(self.dtype, device)
-        kind = FusedUpdate if config.fused_backward_pass else WholeUpdate
+        kind = FusedBackwardStep if config.fused_backward_pass else OptimizerStep
         self.update: Update = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
 
-    def prepare(self, numbered: tuple[int, tuple[Draw, ...]]) -> Pass:
+    def prepare(self, numbered: tuple[int, tuple[Draw, ...]]) -> MicroBatch:
         """The run's pass of this number, which draws these. Any thread may do it, before its turn."""
         index, draws = numbered
-        drawn = prepare_pass(self.make_batch(draws), index, self.model, self.recipe.training, self.dtype)
+        drawn = prepare_micro_batch(self.make_batch(draws), index, self.model, self.recipe.training, self.dtype)
         return drawn.pinned() if self.model.device.type == "cuda" else drawn
 
 
@@ -79,14 +74,14 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
     epochs, steps = divmod(taken, schedule.steps_per_epoch)
     index = epochs * schedule.batches_per_epoch + steps * schedule.recipe.training.gradient_accumulation_steps
     left, drawn = tee(islice(_steps(schedule, epochs, steps), schedule.steps - taken))
-    numbered = enumerate(chain.from_iterable(passes for _, passes in drawn), start=index)
+    numbered = enumerate(chain.from_iterable(micro_batches for _, micro_batches in drawn), start=index)
     started = time.perf_counter()
     with closing(made_ahead(numbered, training.prepare, workers=1, ahead=_PASSES_AHEAD)) as ahead:
         prepared = (future.result() for _, future in ahead)
-        for number, (epoch, passes) in enumerate(left, start=taken + 1):
+        for number, (epoch, micro_batches) in enumerate(left, start=taken + 1):
             learning_rate = training.optimizer.param_groups[0]["lr"]
             with training.update.armed():
-                on_device = step_loss(training, islice(prepared, len(passes)), len(passes))
+                on_device = step_loss(training, islice(prepared, len(micro_batches)), len(micro_batches))
                 loss, moved = training.update.finish(on_device, number)
             if moved:
                 training.rate.step()
@@ -109,14 +104,14 @@ def _steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tuple[int, l
         steps = 0
 
 
-def step_loss(training: Training, passes: Iterable[Pass], count: int) -> Tensor:
+def step_loss(training: Training, micro_batches: Iterable[MicroBatch], count: int) -> Tensor:
     """Forward and backward of one optimizer step's passes, `count` of them.
 
     Returns:
         The step's loss, a scalar on the device.
     """
     shares = []
-    for drawn in passes:
+    for drawn in micro_batches:
         share = _pass_loss(training, drawn) / count
         training.update.backward(share)
         shares.append(share.detach())
@@ -125,7 +120,7 @@ def step_loss(training: Training, passes: Iterable[Pass], count: int) -> Tensor:
     return torch.stack(shares).sum()
 
 
-def _pass_loss(training: Training, drawn: Pass) -> Tensor:
+def _pass_loss(training: Training, drawn: MicroBatch) -> Tensor:
     """The loss of one pass, a scalar with its graph."""
     model = training.model
     training.adapter.draw_dropout(training.recipe.adapter, drawn.generator)
@@ -134,7 +129,7 @@ def _pass_loss(training: Training, drawn: Pass) -> Tensor:
     return weighted_loss(predicted, drawn.wanted, drawn.weights)
 
 
-def _fresh_text(training: Training, drawn: Pass) -> TextCond:
+def _fresh_text(training: Training, drawn: MicroBatch) -> TextCond:
     """What the text encoders that are being trained make of the captions, with its graph."""
     text = training.model.encode_text(drawn.captions, training.recipe.training.clip_skip, grad=True)
 

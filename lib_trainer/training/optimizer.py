@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lib_trainer.config import TrainingConfig
+from lib_trainer.config.recipe import TrainingConfig
 from lib_trainer.errors import MissingPackage
+from lib_trainer.models.device import available_optimizer
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
@@ -42,25 +43,6 @@ def make_optimizer(
     name, notice = available_optimizer(config.optimizer, device)
     made = {"AdamW": _adamw, "AdamW8bit": _adamw_8bit, "Prodigy": _prodigy, "Adafactor": _adafactor}[name]
     return made(groups, config), notice
-
-
-def available_optimizer(name: str, device: torch.device) -> tuple[str, str]:
-    """The optimizer that stands in for `name` on this device, mostly itself, and why another does ("" if none)."""
-    reason = _no_8bit(device) if name == "AdamW8bit" else ""
-    return ("AdamW", f"AdamW8bit {reason}; AdamW is used instead.") if reason else (name, "")
-
-
-def _no_8bit(device: torch.device) -> str:
-    """Why 8-bit AdamW cannot be had on this device; "" if it can. It computes the same as AdamW, in less memory."""
-    if not find_spec("bitsandbytes"):
-        return "needs the package bitsandbytes, which is not installed"
-    if device.type == "cuda":
-        return ""
-    from bitsandbytes import __version__
-
-    # The CPU kernels of the 8-bit optimizers came with 0.49.
-    release = tuple(int(part) for part in __version__.split(".")[:2])
-    return "" if release >= (0, 49) else f"does not run on a CPU in bitsandbytes {__version__}"
 
 
 def _adamw(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -107,14 +89,6 @@ def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, step
             return optimization.get_cosine_schedule_with_warmup(optimizer, warmup, steps)
         case "cosine_with_restarts":
             return optimization.get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, warmup, steps, cycles)
-
-
-def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
-    """What the UNet computes in: the recipe's wish where the device can do it; float32 on a CPU."""
-    if device.type == "cpu" or mixed_precision == "fp32":
-        return torch.float32
-    has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if mixed_precision == "bf16" and has_bf16 else torch.float16
 
 
 def make_scaler(dtype: torch.dtype, device: torch.device) -> GradScaler:

@@ -9,20 +9,20 @@ from typing import Any
 
 import gradio as gr
 
-from lib_trainer.config import Recipe, default_of
+from lib_trainer.config.recipe import Recipe, default_of
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.host.base import Host
-from lib_trainer.jobs import Jobs
-from lib_trainer.recipes import LoadedRecipe
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.recipes.files import LoadedRecipe
+from lib_trainer.ui.dataset_panel import EMPTY, draws_of, show_scan
 from lib_trainer.ui.form import WRONG, Form, help_of, recipe_from
-from lib_trainer.ui.history import HistoryActions
-from lib_trainer.ui.memory import show_memory
+from lib_trainer.ui.grid_panel import propose_prompt
+from lib_trainer.ui.history_panel import HistoryActions
+from lib_trainer.ui.last_settings import read_settings, read_values, write_settings
+from lib_trainer.ui.memory_bar import show_memory
 from lib_trainer.ui.messages import show_error
-from lib_trainer.ui.pictures import EMPTY, draws_of, show_scan
-from lib_trainer.ui.recipe import load_preset, load_upload, preset_for, recipe_values, show_notices, show_plan
-from lib_trainer.ui.remember import read_settings, read_values, write_settings
-from lib_trainer.ui.train import LiveView
-from lib_trainer.ui.tryit import propose_prompt
+from lib_trainer.ui.recipe_panel import load_preset, load_upload, preset_for, recipe_values, show_notices, show_plan
+from lib_trainer.ui.train_panel import LiveView
 
 PLAN_FIELDS = ("max_train_steps", "epoch", "train_batch_size", "gradient_accumulation_steps")
 # What the memory plan depends on.
@@ -92,9 +92,7 @@ class Actions:
         title = re.split(r"[/\\]", str(getattr(file, "name", file)))[-1]
         return [None, *self._fill(lambda: load_upload(file), title, kind, prompt, proposed, values)]
 
-    def use_run(
-        self, chosen: str | None, kind: str, prompt: str, proposed: Proposed, *values: Any
-    ) -> list[Any]:
+    def use_run(self, chosen: str | None, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> preset, notices, prompt, proposed, *form: the settings of a past run."""
         title = (chosen or "").rpartition(" · ")[0]
         return [None, *self._fill(lambda: self.history.settings(chosen), title, kind, prompt, proposed, values)]

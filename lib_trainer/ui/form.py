@@ -1,4 +1,4 @@
-"""The inputs of a recipe, built from the metadata of `lib_trainer.config`."""
+"""The inputs of a recipe, built from the metadata of `lib_trainer.config.recipe`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_trainer.config import SECTIONS, Recipe, field_of, field_types
+from lib_trainer.config.recipe import SECTIONS, Recipe, field_of, field_types
 from lib_trainer.errors import ConfigError
 
 SECTION_TITLES = {"adapter": "Adapter", "dataset": "Pictures and captions", "training": "Training", "output": "File"}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
-from lib_trainer.status import Status
-from lib_trainer.ui.curve import draw_curve
+from lib_trainer.jobs.status import Status
 from lib_trainer.ui.form import shown_name
+from lib_trainer.ui.loss_chart import draw_curve
 
 TITLES = {
     "queued": "Waiting",
@@ -30,6 +31,17 @@ def show_status(status: Status) -> str:
     """The whole progress panel, in parts that javascript/train_lora.js replaces one by one."""
     parts = "".join(f'<div data-part="{name}">{html}</div>' for name, html in show_parts(status).items())
     return f'<div class="train-lora-status {status.state}" data-live="{int(status.live)}">{parts}</div>'
+
+
+def show_panel(status: Status) -> dict[str, Any]:
+    """Everything that javascript/train_lora.js shows of a run."""
+    return {
+        "live": status.live,
+        "state": status.state,
+        "buttons": buttons_of(status),
+        "saved": status.path.stem if status.path and not status.live else "",
+        "parts": show_parts(status),
+    }
 
 
 def show_parts(status: Status) -> dict[str, str]:
@@ -126,10 +138,7 @@ def _queue(status: Status) -> str:
 def _error(status: Status) -> str:
     if status.state != "failed":
         return ""
-    problems = "".join(
-        f"<li>{escape(shown_name(name))}: {escape(text)}</li>"
-        for name, text in status.problems.items()
-    )
+    problems = "".join(f"<li>{escape(shown_name(name))}: {escape(text)}</li>" for name, text in status.problems.items())
     what = f"<ul>{problems}</ul>" if problems else f"<p>{escape(status.error)}</p>"
     return f'<div class="error">{what}<p>{escape(status.hint)}</p></div>'
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 import gradio as gr
 
 from lib_trainer.host.base import Host
-from lib_trainer.jobs import Jobs
-from lib_trainer.preview.studio import Studio
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.preview.grid_job import GridJob
 from lib_trainer.ui.actions import MEMORY_FIELDS, PLAN_FIELDS, Actions, recipe_size, show_plan_of, starting_point
+from lib_trainer.ui.dataset_panel import PicturesPanel, place_pictures
 from lib_trainer.ui.form import Form
-from lib_trainer.ui.history import HistoryPanel, place_history
-from lib_trainer.ui.packages import show_missing
-from lib_trainer.ui.pictures import PicturesPanel, place_pictures
-from lib_trainer.ui.recipe import RecipePanel, place_recipe
-from lib_trainer.ui.train import TrainPanel, place_train
-from lib_trainer.ui.try_actions import TryActions
-from lib_trainer.ui.try_wires import opened_page, wire_try
-from lib_trainer.ui.tryit import TryPanel, place_cell, place_try
+from lib_trainer.ui.grid_actions import TryActions
+from lib_trainer.ui.grid_events import opened_page, wire_try
+from lib_trainer.ui.grid_panel import TryPanel, place_cell, place_try
+from lib_trainer.ui.history_panel import HistoryPanel, place_history
+from lib_trainer.ui.missing_packages import show_missing
+from lib_trainer.ui.recipe_panel import RecipePanel, place_recipe
+from lib_trainer.ui.train_panel import TrainPanel, place_train
 
 # Short answers bypass gradio's queue: they must be heard while a picture is being made.
 QUICK = {"queue": False, "show_progress": "hidden", "api_name": False}
 SLOW = {"show_progress": "minimal", "api_name": False}
 
 
-def build(host: Host, jobs: Jobs, page_key: str = "", studio: Studio | None = None) -> gr.Blocks:
-    """The whole tab for one host; `page_key` lets it ask the routes, `studio` draws its grids.
+def build(host: Host, jobs: Jobs, page_key: str = "", grid_job: GridJob | None = None) -> gr.Blocks:
+    """The whole tab for one host; `page_key` lets it ask the routes, `grid_job` draws its grids.
 
     It looks for no model and no picture until the page is opened.
     """
@@ -49,7 +49,7 @@ def build(host: Host, jobs: Jobs, page_key: str = "", studio: Studio | None = No
         _wire_settings(actions, form, pictures, recipe, tryit, proposed, draws)
         _wire_run(actions, form, pictures, recipe, train)
         _wire_history(actions, form, pictures, recipe, tryit, proposed, train, past)
-        trying = TryActions(host, jobs, studio or Studio(host))
+        trying = TryActions(host, jobs, grid_job or GridJob(host))
         seen = wire_try(host, trying, tryit, cell, proposed, QUICK, SLOW)
         blocks.load(
             actions.open_page,

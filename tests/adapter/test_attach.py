@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.config import AdapterConfig
+from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
 from tests.adapter.layers import OPERATIONS, RECIPES, an_input, as_layer, as_module, lively_factors, read_plain
 

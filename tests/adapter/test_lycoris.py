@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from lib_trainer.adapter.attach import Adapter, new_adapter
-from lib_trainer.adapter.files import adapter_tensors, read_adapter, save_adapter
-from lib_trainer.adapter.layers import Factors, _lycoris_module
-from lib_trainer.adapter.names import FILE_KEYS
-from lib_trainer.config import AdapterConfig
+from lib_trainer.adapter.io import adapter_tensors, read_adapter, save_adapter
+from lib_trainer.adapter.keys import FILE_KEYS
+from lib_trainer.adapter.modules import AdapterModule, _lycoris_module
+from lib_trainer.config.recipe import AdapterConfig
 from tests.adapter.layers import CASES, OPERATIONS, RECIPES, an_input, as_layer, as_module, lively_factors
 
 lycoris = pytest.importorskip("lycoris")
 RELEASE = tuple(int(part) for part in version("lycoris-lora").split(".")[:2])
 
 
-def their_module(recipe: str, name: str, factors: Factors) -> tuple[nn.Module, nn.Module]:
+def their_module(recipe: str, name: str, factors: AdapterModule) -> tuple[nn.Module, nn.Module]:
     """LyCORIS' module on a plain torch layer, with the factors' values, in float64."""
     operation, config = OPERATIONS[name], RECIPES[recipe]
     wide = operation.is_conv and operation.shape[2:] != (1, 1)

@@ -10,27 +10,31 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from lib_trainer.adapter.metadata import (
-    RECIPE_KEY,
-    TrainedOn,
-    TrainedPicture,
-    card,
-    file_hashes,
-    file_metadata,
-    gui_settings,
-)
-from lib_trainer.config import Recipe
-from lib_trainer.families import SD1, SD2, SDXL, Family
-from lib_trainer.host.base import CheckpointInfo
-from lib_trainer.kohya import read_gui
-from lib_trainer.recipes import recipe_from_metadata
+from lib_trainer.adapter.metadata import RECIPE_KEY, TrainedOn, TrainedPicture, file_hashes, file_metadata
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.lora.card import card
+from lib_trainer.models.base import CheckpointInfo
+from lib_trainer.models.families import SD1, SD2, SDXL, Family
+from lib_trainer.recipes.files import recipe_from_metadata
+from lib_trainer.recipes.kohya_gui import read_gui
+from lib_trainer.recipes.kohya_metadata import gui_settings
 
 CHECKPOINT = CheckpointInfo("Realistic.safetensors", "ab" * 32, vae="kl.safetensors")
 RECIPE = Recipe().with_values(
     {
-        "output_name": "jeff_person", "train_data_dir": "/home/jeff/secret", "trigger_word": "jeff_person",
-        "algo": "lokr", "factor": 8, "network_dim": 12, "max_train_steps": 100, "lr_warmup": 5, "seed": 7,
-        "resolution_px": "896,640", "comment": "for a friend", "min_snr_gamma": 5, "noise_offset": 0.05,
+        "output_name": "jeff_person",
+        "train_data_dir": "/home/jeff/secret",
+        "trigger_word": "jeff_person",
+        "algo": "lokr",
+        "factor": 8,
+        "network_dim": 12,
+        "max_train_steps": 100,
+        "lr_warmup": 5,
+        "seed": 7,
+        "resolution_px": "896,640",
+        "comment": "for a friend",
+        "min_snr_gamma": 5,
+        "noise_offset": 0.05,
     }
 )
 TRAINED_ON = TrainedOn(
@@ -54,19 +58,42 @@ def test_everything_is_text() -> None:
 
 def test_kohyas_names() -> None:
     expected = {
-        "ss_output_name": "jeff_person", "ss_network_module": "lycoris.kohya", "ss_network_dim": "12",
-        "ss_network_alpha": "16.0", "ss_learning_rate": "0.0001", "ss_unet_lr": "0.0001", "ss_steps": "60",
-        "ss_epoch": "3", "ss_max_train_steps": "100", "ss_lr_warmup_steps": "5", "ss_resolution": "896,640",
-        "ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False", "ss_sd_model_name": "Realistic.safetensors",
-        "ss_new_sd_model_hash": "ab" * 32, "ss_vae_name": "kl.safetensors", "ss_num_train_images": "21",
-        "ss_num_batches_per_epoch": "21", "ss_seed": "7", "ss_training_comment": "for a friend",
-        "ss_min_snr_gamma": "5.0", "ss_noise_offset": "0.05", "ss_shuffle_caption": "False",
+        "ss_output_name": "jeff_person",
+        "ss_network_module": "lycoris.kohya",
+        "ss_network_dim": "12",
+        "ss_network_alpha": "16.0",
+        "ss_learning_rate": "0.0001",
+        "ss_unet_lr": "0.0001",
+        "ss_steps": "60",
+        "ss_epoch": "3",
+        "ss_max_train_steps": "100",
+        "ss_lr_warmup_steps": "5",
+        "ss_resolution": "896,640",
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_v2": "False",
+        "ss_sd_model_name": "Realistic.safetensors",
+        "ss_new_sd_model_hash": "ab" * 32,
+        "ss_vae_name": "kl.safetensors",
+        "ss_num_train_images": "21",
+        "ss_num_batches_per_epoch": "21",
+        "ss_seed": "7",
+        "ss_training_comment": "for a friend",
+        "ss_min_snr_gamma": "5.0",
+        "ss_noise_offset": "0.05",
+        "ss_shuffle_caption": "False",
     }
     made = metadata()
     assert {key: made.get(key) for key in expected} == expected
     assert json.loads(made["ss_network_args"]) == {
-        "algo": "lokr", "preset": "full", "conv_dim": "8", "conv_alpha": "4.0", "rank_dropout": "0.0",
-        "module_dropout": "0.0", "use_tucker": "False", "factor": "8", "decompose_both": "False",
+        "algo": "lokr",
+        "preset": "full",
+        "conv_dim": "8",
+        "conv_alpha": "4.0",
+        "rank_dropout": "0.0",
+        "module_dropout": "0.0",
+        "use_tucker": "False",
+        "factor": "8",
+        "decompose_both": "False",
         "full_matrix": "False",
     }
 
@@ -108,8 +135,13 @@ def test_webuis_tell_the_families_apart(
 def test_model_spec() -> None:
     made = metadata()
     expected = {
-        "sai_model_spec": "1.0.1", "title": "jeff_person", "trigger_phrase": "jeff_person", "resolution": "896x640",
-        "usage_hint": "<lora:jeff_person:0.8>", "description": "for a friend", "encoder_layer": "1",
+        "sai_model_spec": "1.0.1",
+        "title": "jeff_person",
+        "trigger_phrase": "jeff_person",
+        "resolution": "896x640",
+        "usage_hint": "<lora:jeff_person:0.8>",
+        "description": "for a friend",
+        "encoder_layer": "1",
         "implementation": "https://github.com/Stability-AI/generative-models",
     }
     assert {key: made[f"modelspec.{key}"] for key in expected} == expected

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_trainer.adapter.functional import applied
-from lib_trainer.adapter.ways import Way, measured_ways
+from lib_trainer.adapter.kernels.autograd import applied
+from lib_trainer.adapter.kernels.dispatch import Way, measured_ways
 from tests.adapter.layers import CASES, OPERATIONS, a_weight, an_input, lively_factors
-from tests.adapter.test_functional import form_in, gradients, plain, written_out_delta
+from tests.adapter.test_kernels import form_in, gradients, plain, written_out_delta
 
 NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card that torch can use")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CARD])]

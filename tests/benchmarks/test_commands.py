@@ -19,12 +19,12 @@ from benchmarks.loads import LayerLoad
 from benchmarks.processes import WorkerDied, workers
 from benchmarks.scan import time_scan
 from benchmarks.trainers import Task, arguments
-from lib_trainer.adapter.functional import Operation
-from lib_trainer.adapter.ways import TABLE, way_for
+from lib_trainer.adapter.kernels.autograd import LayerOp
+from lib_trainer.adapter.kernels.dispatch import TABLE, way_for
 
 INSTALLED = Implementation("lycoris-4.1.3", "lycoris")
 TASK = {
-    "operation": asdict(Operation((32, 48))),
+    "operation": asdict(LayerOp((32, 48))),
     "adapter": asdict(ADAPTERS["loha"]),
     "x_shape": [1, 6, 48],
     "compute": asdict(Compute()),
@@ -85,6 +85,6 @@ def test_sd_scripts_is_asked_for_the_same_adapter(tmp_path: Path) -> None:
 def test_the_table_of_ways_answers_for_a_layer_that_it_holds() -> None:
     assert TABLE.is_file()
     thin = {"w1": torch.empty(8, 8), "w2_a": torch.empty(160, 64), "w2_b": torch.empty(64, 160)}
-    assert way_for("lokr", thin, Operation((1280, 1280)), (1, 1280), "cpu", precise=True) == "chained"
+    assert way_for("lokr", thin, LayerOp((1280, 1280)), (1, 1280), "cpu", precise=True) == "chained"
     full = {"w1": torch.empty(8, 8), "w2": torch.empty(640, 80)}
-    assert way_for("lokr", full, Operation((5120, 640)), (1, 1024, 640), "cpu", precise=True) == "factored"
+    assert way_for("lokr", full, LayerOp((5120, 640)), (1, 1024, 640), "cpu", precise=True) == "factored"

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("diffusers")
 from benchmarks.shapes import shapes_of
-from lib_trainer.families import SD1, SDXL
+from lib_trainer.models.families import SD1, SDXL
 
 
 @pytest.mark.parametrize(("family", "size_px", "layers", "giga"), [(SD1, 512, 282, 338.6), (SDXL, 1024, 788, 2988.3)])

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from lib_trainer.app import default_run
+
 pytest.importorskip("gradio")
 pytest.importorskip("playwright")
 
@@ -22,14 +24,13 @@ import gradio as gr
 import torch
 from PIL import Image
 
-from lib_trainer.access import Access
-from lib_trainer.adapter.copying import copy_adapter
-from lib_trainer.adapter.files import adapter_tensors, save_adapter
+from lib_trainer.adapter.io import adapter_tensors, copy_adapter, save_adapter
+from lib_trainer.host.access import Access
 from lib_trainer.host.base import GenerateRequest
-from lib_trainer.host.standalone import StandaloneHost
-from lib_trainer.jobs import Jobs
-from lib_trainer.preview.studio import Studio
-from lib_trainer.ui.page import open_page
+from lib_trainer.host.standalone.host import StandaloneHost
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.preview.grid_job import GridJob
+from lib_trainer.ui.standalone_page import open_page
 from tests.browser.conftest import CHROMIUM
 from tests.host.helpers import LOHA, learned_adapter
 
@@ -55,18 +56,18 @@ class Site:
                 self.host.lora_dir.mkdir(parents=True, exist_ok=True)
                 save_adapter(self.file(name), adapter_tensors(adapter, "fp32"), facts)
         copy_adapter(self.file("oil"), self.file("jeff-000001"), "jeff-000001")
-        self.studio = Studio(self.host)
+        self.grid_job = GridJob(self.host)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self._page = open_page(self.host, Jobs(self.host), Access(), "127.0.0.1", self.port, self.studio)
+        self._page = open_page(self.host, Jobs(self.host, default_run), Access(), "127.0.0.1", self.port, self.grid_job)
 
     def file(self, name: str) -> Path:
         return self.host.lora_dir / f"{name}.safetensors"
 
     def close(self) -> None:
-        self.studio.stop()
-        self.studio.wait(60)
+        self.grid_job.stop()
+        self.grid_job.wait(60)
         self._page.close()
 
 
@@ -170,7 +171,7 @@ def test_a_strength_grid_fills_in_is_found_again_and_chosen_from(site, browser, 
     assert json.loads(site.file("jeff").with_suffix(".json").read_text())["preferred weight"] == 0.85
     with Image.open(site.file("jeff").with_suffix(".png")) as picture:
         assert "<lora:jeff:0.85>" in picture.text["parameters"]
-    with Image.open(site.studio.sheet().path) as grid:
+    with Image.open(site.grid_job.grid_status().path) as grid:
         assert "Script: Train LoRA grid" in grid.text["parameters"]
 
 
@@ -188,14 +189,14 @@ def test_two_loras_are_stopped_half_way_and_keep_what_is_there(site, page, monke
     page.wait_for_function("document.querySelector('#train_lora_grid_stop').disabled")
     seen.set()
     page.wait_for_selector("#train_lora_sheet :text('Stopped')")
-    sheet = site.studio.wait(60)
-    assert 0 < len(sheet.drawn) < 9
-    assert page.locator(CELLS).count() == len(sheet.drawn)
-    assert sheet.path.exists()
+    grid_status = site.grid_job.wait(60)
+    assert 0 < len(grid_status.drawn) < 9
+    assert page.locator(CELLS).count() == len(grid_status.drawn)
+    assert grid_status.path.exists()
     keep(page, "stopped-light-1280")
     page.reload()
     page.wait_for_selector("#train_lora_sheet :text('Stopped')")
-    assert page.locator(CELLS).count() == len(sheet.drawn)
+    assert page.locator(CELLS).count() == len(grid_status.drawn)
 
 
 def test_a_saved_step_becomes_the_final_file(site, page):
@@ -217,9 +218,9 @@ def test_a_saved_step_becomes_the_final_file(site, page):
 
 
 def test_a_misspelt_name_is_said_before_anything_is_drawn(site, page):
-    drawn = site.studio.sheet().version
+    drawn = site.grid_job.grid_status().version
     page.fill(PROMPT, "a house <lora:jef:1>")
     page.click("#train_lora_grid")
     page.wait_for_selector("#train_lora_try_message .train-lora-error")
     assert "Did you mean jeff" in page.inner_text("#train_lora_try_message")
-    assert site.studio.sheet().version == drawn
+    assert site.grid_job.grid_status().version == drawn

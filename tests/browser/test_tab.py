@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from lib_trainer.preview.grid_job import GridJob
+from lib_trainer.ui.status_view import show_panel
+
 pytest.importorskip("gradio")
 pytest.importorskip("playwright")
 
 import gradio as gr
 
-from lib_trainer.access import Access
-from lib_trainer.jobs import Jobs
+from lib_trainer.host.access import Access
+from lib_trainer.jobs.queue import Jobs
 from lib_trainer.ui.tab import build
 from lib_trainer.web.router import make_router
 from tests.browser.conftest import CHROMIUM
@@ -52,7 +55,7 @@ class Site:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         outer.launch(server_name="127.0.0.1", server_port=self.port, prevent_thread_lock=True, quiet=True)
-        outer.app.include_router(make_router(self.host, self.jobs, self.access))
+        outer.app.include_router(make_router(self.host, self.jobs, self.access, GridJob(self.host), show_panel))
 
     def open(self, width: int = 1280, theme: str = "light", unreachable: str = ""):
         """A new page; what has `unreachable` in its address cannot be had from the page's first moment on."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lib_trainer.host import standalone
+from lib_trainer.host.standalone import host as standalone
 from tests.cli.tiny_demo import write_weights
 
 

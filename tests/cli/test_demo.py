@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from lib_trainer.adapter.files import read_metadata
+from lib_trainer.adapter.io import read_metadata
 from lib_trainer.cli import demo
 from lib_trainer.cli.main import main
-from lib_trainer.cli.progress import train
-from lib_trainer.demo import learning
+from lib_trainer.cli.run_training import train
+from lib_trainer.demo import evaluate as learning
 from lib_trainer.demo.datasets import prior_drawings
 from lib_trainer.demo.recipes import LESSONS
-from lib_trainer.host.standalone import StandaloneHost
+from lib_trainer.host.standalone.host import StandaloneHost
 
 
 @pytest.fixture

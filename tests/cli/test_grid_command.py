@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lib_trainer.adapter.copying import copy_adapter
-from lib_trainer.adapter.files import adapter_tensors, save_adapter
+from lib_trainer.adapter.io import adapter_tensors, copy_adapter, save_adapter
 from lib_trainer.cli import grid
 from lib_trainer.cli.main import main
-from lib_trainer.host.standalone import StandaloneHost
+from lib_trainer.host.standalone.host import StandaloneHost
 from tests.host.helpers import LOHA, learned_adapter
 
 

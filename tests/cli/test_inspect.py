@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 
 from lib_trainer.cli.inspect import KNOWN_NAME, inspect_file
 from lib_trainer.errors import UserError
-from lib_trainer.families import SD1, SDXL
-from lib_trainer.host.names import diffusers_names, kohya_name, ldm_names
-from lib_trainer.host.standalone_model import StandaloneModel, unet_layers
-from tests.host.test_names import SD15, weighted_names
-from tests.host.test_names import SDXL as SDXL_CONFIG
+from lib_trainer.host.standalone.model import StandaloneModel, unet_layers
+from lib_trainer.models.families import SD1, SDXL
+from lib_trainer.models.layer_names import diffusers_names, kohya_name, ldm_names
 from tests.host.test_standalone import model_of
 from tests.host.tiny_pipelines import tiny_pipeline
+from tests.models.test_layer_names import SD15, weighted_names
+from tests.models.test_layer_names import SDXL as SDXL_CONFIG
 
 
 def lora(name: str, rank: int = 4, width: int = 8, context: int = 8) -> dict[str, torch.Tensor]:

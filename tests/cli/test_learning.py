@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib_trainer.cli.demo import measure_file
-from lib_trainer.cli.hosts import open_host
-from lib_trainer.cli.progress import train
-from lib_trainer.demo.learning import LearningFigures
+from lib_trainer.cli.host import open_host
+from lib_trainer.cli.run_training import train
+from lib_trainer.demo.evaluate import LearningFigures
 from lib_trainer.demo.recipes import LESSONS
-from lib_trainer.host.base import SizeCond
-from lib_trainer.host.standalone import StandaloneHost
-from lib_trainer.host.standalone_lora import merged_loras
+from lib_trainer.host.standalone.host import StandaloneHost
+from lib_trainer.host.standalone.merge_lora import merged_loras
+from lib_trainer.models.base import SizeCond
 
 STEPS = {"face": 100, "style": 120}
 

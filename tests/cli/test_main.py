@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_trainer.adapter.files import read_metadata
+from lib_trainer.adapter.io import read_metadata
 from lib_trainer.cli import main as cli
 from lib_trainer.cli.main import main
 from lib_trainer.cli.output import Answer
@@ -115,7 +115,7 @@ def test_a_foreign_checkpoint_trains_at_the_size_of_the_recipe(weights, pictures
 
 def test_ui_serves_the_tab_on_this_host(monkeypatch, embedded, tmp_path):
     pytest.importorskip("gradio")
-    from lib_trainer.web import webui
+    from lib_trainer.web import mount as webui
 
     served = {}
     monkeypatch.setattr(webui, "serve", lambda host, access, port: served.update(host=host, access=access, port=port))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lib_trainer.cli.main import main
 from lib_trainer.demo.recipes import LESSONS
-from lib_trainer.families import SD1
-from lib_trainer.host import standalone
+from lib_trainer.host.standalone import host as standalone
+from lib_trainer.models.families import SD1
 from tests.host.tiny_pipelines import tiny_pipeline
 
 

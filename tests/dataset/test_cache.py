@@ -2,11 +2,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_trainer.config import Recipe
-from lib_trainer.dataset.batches import make_batch
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.cache import cache_latents, cache_texts
+from lib_trainer.dataset.collate import make_batch
+from lib_trainer.dataset.sampler import Draw, Schedule
 from lib_trainer.dataset.scan import scan_folder
-from lib_trainer.dataset.schedule import Draw, Schedule
 from lib_trainer.errors import UserError
 from lib_trainer.events import Notice, Progress, StopRequested
 from tests.dataset.tiny import TinyModel, drive, make_recipe

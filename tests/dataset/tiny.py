@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib_trainer.config import DatasetConfig, Recipe, TrainingConfig
+from lib_trainer.config.recipe import DatasetConfig, Recipe, TrainingConfig
 from lib_trainer.events import Event
-from lib_trainer.families import SD1
-from lib_trainer.host.base import CheckpointInfo, TextCond
+from lib_trainer.models.base import CheckpointInfo, TextCond
+from lib_trainer.models.families import SD1
 
 WORDS_IN_CHUNK = 4
 

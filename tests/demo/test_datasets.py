@@ -3,7 +3,7 @@ from random import Random
 import pytest
 from PIL import Image
 
-from lib_trainer.config import DatasetConfig
+from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.demo.datasets import (
     UNSEEN_SUBJECTS,

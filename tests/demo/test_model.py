@@ -4,9 +4,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
-from lib_trainer.demo.learn_vae import to_pixels
-from lib_trainer.demo.model import WEIGHTS, new_vae, settle_latents
-from lib_trainer.demo.world import COLOURS
+from lib_trainer.demo.build.model import new_vae, settle_latents
+from lib_trainer.demo.world import COLOURS, to_pixels
+from lib_trainer.host.standalone.host import WEIGHTS
 from tests.demo.pictures import world_pictures
 
 MAX_BYTES = 12_000_000

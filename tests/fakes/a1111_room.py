@@ -215,7 +215,7 @@ def _at(sigmas: Tensor, t: Tensor, x_t: Tensor) -> Tensor:
 @contextmanager
 def fake_a1111(folder: Path, checkpoint: str) -> Iterator[A1111Room]:
     """The fake A1111, started in `folder` with a checkpoint per family; its packages are gone on exit."""
-    from lib_trainer.host.a1111 import A1111Host
+    from lib_trainer.host.a1111.host import A1111Host
 
     with running_a1111(folder):
         room = A1111Room(A1111Host(), checkpoint, threading.current_thread().name)

@@ -11,9 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from lib_trainer.families import SD1, Family
-from lib_trainer.host.base import INFOTEXT_KEY, GenerateRequest, LoraInfo
-from lib_trainer.host.lora_files import describe_lora
+from lib_trainer.host.base import GenerateRequest
+from lib_trainer.lora.describe import describe_lora
+from lib_trainer.lora.info import LoraInfo
+from lib_trainer.models.families import SD1, Family
+from lib_trainer.utils.png import INFOTEXT_KEY
 
 
 class Easel:

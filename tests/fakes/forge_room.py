@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lib_trainer.host.forge import ForgeHost
+from lib_trainer.host.forge.host import ForgeHost
 from tests.fakes.room import Precision, Schedule, WebuiRoom
 
 _ROOT = Path(__file__).parent / "forge"

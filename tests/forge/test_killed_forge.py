@@ -1,6 +1,6 @@
 """Forge itself, killed while it trains, started again and told over REST to go on.
 
-    FORGE_DIR=… [FORGE_PYTHON=…] [TRAIN_LORA_KILLS=20] pytest tests/forge/test_killed_forge.py
+FORGE_DIR=… [FORGE_PYTHON=…] [TRAIN_LORA_KILLS=20] pytest tests/forge/test_killed_forge.py
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ It needs a fixture `room`, the WebUI.
 
 from tests.host import contract_loras, contract_model
 from tests.host.contract_borrowing import Borrowing
-from tests.host.contract_turns import Turns
+from tests.host.contract_lock import Turns
 
 
 class TestTurns(Turns):

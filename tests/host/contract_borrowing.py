@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.host.base import RECOMPUTED, RESIDENT, HostModel, Layer, Placement
-from lib_trainer.memory.unet import stretches
+from lib_trainer.memory.unet_blocks import stretches
+from lib_trainer.models.base import HostModel, Layer
+from lib_trainer.models.placement import RECOMPUTED, RESIDENT, Placement
 from tests.fakes.room import WebuiRoom
 from tests.host.helpers import (
     LOHA,
@@ -98,16 +99,16 @@ class Borrowing:
             with room.host.open_model() as model:
                 layers = model.adaptable_layers()
                 blocks = [p for p in model.unet.modules() if type(p).__name__ in ("BasicTransformerBlock", "ResBlock")]
-                return model.outlook(), [layer.shape for layer in layers], len(blocks)
+                return model.memory_profile(), [layer.shape for layer in layers], len(blocks)
 
-        outlook, shapes, blocks = room.run(work)
+        memory_profile, shapes, blocks = room.run(work)
         # How much is free at this moment is another matter.
-        assert without_room(outlook) == without_room(room.host.outlook())
-        parts = stretches(outlook.shape, 64, 64)
+        assert without_room(memory_profile) == without_room(room.host.memory_profile())
+        parts = stretches(memory_profile.shape, 64, 64)
         planned = [stage.operation.shape for part in parts for stage in part.stages if stage.adapted]
         assert sorted(planned) == sorted(shapes)
         assert sum(part.recomputable for part in parts) == blocks
-        assert outlook.is_dense and outlook.weight_bytes in (2, 4)
+        assert memory_profile.is_dense and memory_profile.weight_bytes in (2, 4)
 
     @pytest.mark.parametrize(
         ("text_encoder", "placement"),

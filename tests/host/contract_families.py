@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lib_trainer.families import SD1, SD2, SDXL
-from lib_trainer.host.base import HostModel
+from lib_trainer.models.base import HostModel
+from lib_trainer.models.families import SD1, SD2, SDXL
 from tests.fakes.room import WebuiRoom
 
 

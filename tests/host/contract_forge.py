@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
-from lib_trainer.adapter.names import FILE_KEYS
-from lib_trainer.host.base import RESIDENT
-from lib_trainer.jobs import Jobs
+from lib_trainer.adapter.keys import FILE_KEYS
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.models.placement import RESIDENT
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.contract_loras import learned, written
 from tests.host.contract_runs import recipe

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter, attached
-from lib_trainer.config import AdapterConfig
+from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import RECOMPUTED, RESIDENT, TextCond
+from lib_trainer.models.base import TextCond
+from lib_trainer.models.placement import RECOMPUTED, RESIDENT
 from tests.fakes.room import WebuiRoom
 from tests.host.helpers import (
     LOCON,

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.simulation.simulate import Measured, simulate
 from lib_trainer.events import Finished, Planned
+from lib_trainer.memory.estimate import predict_kept
 from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, RESERVE_BYTES, Plan
-from lib_trainer.memory.predict import predict_kept
-from lib_trainer.planning import plan_from_outlook
-from lib_trainer.simulation import Measured, simulate
+from lib_trainer.memory.planner import plan_from_profile
 from tests.fakes.room import WebuiRoom
 from tests.host.contract_runs import drive, pictures, recipe  # noqa: F401 - a fixture
 from tests.memory.plans import FACE, STYLE, work_of
@@ -46,7 +46,7 @@ class Memory:
 
         def work() -> tuple[Plan, Measured]:
             with room.host.open_model() as model:
-                plan = plan_from_outlook(model.outlook(), wanted)
+                plan = plan_from_profile(model.memory_profile(), wanted)
                 width = model.encode_text(["a cat"], 1).pooled
                 return plan, simulate(RealStep(model), plan, 0 if width is None else width.shape[1])
 
@@ -60,7 +60,7 @@ class Memory:
         least = room.run(lambda: _smallest_gb(room))
         events = drive(room, recipe(pictures, "lean", vram_budget_gb=round(least, 2), fused_backward_pass=True))
         planned = next(event for event in events if isinstance(event, Planned))
-        assert planned.total_bytes <= planned.room_bytes
+        assert planned.total_bytes <= planned.budget_bytes
         assert "held in 8 bits" in planned.text and "within backward" in planned.text
         assert isinstance(events[-1], Finished)
         assert room.picture() == clean

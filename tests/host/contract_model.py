@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_trainer.families import SDXL
-from lib_trainer.host.base import RECOMPUTED, RESIDENT, SizeCond, TextCond
+from lib_trainer.models.base import SizeCond, TextCond
+from lib_trainer.models.families import SDXL
+from lib_trainer.models.placement import RECOMPUTED, RESIDENT
 from tests.fakes.room import WebuiRoom
 from tests.host.helpers import LOHA, gradients, new_adapter, noisy, on_device, relative_error
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from lib_trainer import run as runs
 from lib_trainer.adapter.attach import Adapter
-from lib_trainer.config import Recipe
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Finished, Progress, Saved, Step, StopRequested
 from tests.fakes.room import WebuiRoom

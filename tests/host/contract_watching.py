@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lib_trainer.config import Recipe
-from lib_trainer.jobs import Jobs
-from lib_trainer.status import Status
+from lib_trainer.app import default_run
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.jobs.status import Status
 from tests.fakes.room import WebuiRoom
+from tests.host.contract_lock import end_another_call
 from tests.host.contract_runs import recipe
-from tests.host.contract_turns import end_another_call
 from tests.host.helpers import differing, parts_of, state_of
 
 PATIENCE_S = 120
@@ -42,7 +43,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 @pytest.fixture
 def jobs(room: WebuiRoom):
-    jobs = Jobs(room.host)
+    jobs = Jobs(room.host, default_run)
     yield jobs
     jobs.stop(save=False)
     jobs.wait(PATIENCE_S)

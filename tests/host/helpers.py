@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
-from lib_trainer.adapter.files import adapter_tensors, save_adapter
-from lib_trainer.config import AdapterConfig
+from lib_trainer.adapter.io import adapter_tensors, save_adapter
+from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import HostModel, Layer, Outlook, SizeCond, TextCond
+from lib_trainer.models.base import HostModel, Layer, SizeCond, TextCond
+from lib_trainer.models.placement import MemoryProfile
 from tests.fakes.room import WebuiRoom
 
 LOHA = AdapterConfig(algo="loha", network_dim=4, network_alpha=2.0, conv_dim=2, conv_alpha=1.0)
@@ -84,8 +85,8 @@ def text_layers(room: WebuiRoom, model: HostModel) -> list[Layer]:
     return model.text_layers()
 
 
-def without_room(outlook: Outlook) -> Outlook:
-    return replace(outlook, available_bytes=None, total_bytes=None)
+def without_room(memory_profile: MemoryProfile) -> MemoryProfile:
+    return replace(memory_profile, available_bytes=None, total_bytes=None)
 
 
 def parts_of(room: WebuiRoom) -> list[nn.Module]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import RECOMPUTED
+from lib_trainer.models.placement import RECOMPUTED
 from tests.fakes.a1111_room import A1111Room, fake_a1111
 from tests.host.contract_families import Families, opened
 from tests.host.contract_model import Prediction
@@ -61,7 +61,7 @@ def test_no_checkpoint_at_all(room: A1111Room) -> None:
     sd_models.checkpoint_aliases.clear()
     try:
         assert room.host.describe().startswith("no checkpoint")
-        assert room.host.outlook() is None
+        assert room.host.memory_profile() is None
         with pytest.raises(UserError, match="No checkpoint"):
             opened(room)
     finally:
@@ -159,14 +159,14 @@ def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(room: A1111Room
     for checkpoint in ("sd1.safetensors", "sdxl.safetensors"):
         sd_models.model_data.__init__()
         room.select(checkpoint)
-        announced = room.host.outlook()
+        announced = room.host.memory_profile()
         assert sd_models.model_data.sd_model is None and "loaded when training starts" in room.host.describe()
         room.picture()
-        assert room.host.outlook() == announced
+        assert room.host.memory_profile() == announced
     shared.cmd_opts.no_half = False
     try:
         room.select("sd1.safetensors")
-        assert room.host.outlook().weight_bytes == 2.0
+        assert room.host.memory_profile().weight_bytes == 2.0
     finally:
         shared.cmd_opts.no_half = True
         room.select()
@@ -179,6 +179,6 @@ def test_a_file_that_is_no_checkpoint_is_left_to_loading(tmp_path: Path, room: A
     kept = sd_models.select_checkpoint
     sd_models.select_checkpoint = lambda: SimpleNamespace(filename=str(tmp_path / "odd.ckpt"))
     try:
-        assert room.host.outlook() is None
+        assert room.host.memory_profile() is None
     finally:
         sd_models.select_checkpoint = kept

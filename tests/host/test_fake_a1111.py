@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib_trainer.host.standalone_shapes import read_single_file
+from lib_trainer.models.checkpoint_file import read_single_file
 from tests.fakes.a1111_start import running_a1111
 
 FIRST_RES_BLOCK = "lora_unet_down_blocks_0_resnets_0_conv1"

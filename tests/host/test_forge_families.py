@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.families import SDXL
-from lib_trainer.host.base import RECOMPUTED
-from lib_trainer.host.forge_outlook import outlook_of_file
+from lib_trainer.host.forge.inspect import outlook_of_file
+from lib_trainer.models.families import SDXL
+from lib_trainer.models.placement import RECOMPUTED
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 from tests.host.contract_families import Families, opened
 from tests.host.contract_forge import ForgePrediction
@@ -122,9 +122,13 @@ def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(
 ) -> None:
     (tmp_path / "parts").mkdir()
     path = write_single_file(tiny_pipeline(SDXL, tmp_path / "parts"), SDXL, tmp_path / "tiny.safetensors")
-    outlook = outlook_of_file(path, storage)
-    assert (outlook.family, outlook.weight_bytes, outlook.is_dense) == (SDXL, weight_bytes, storage is None)
-    assert outlook.shape.channels and outlook.shape.pooled_dim
+    memory_profile = outlook_of_file(path, storage)
+    assert (memory_profile.family, memory_profile.weight_bytes, memory_profile.is_dense) == (
+        SDXL,
+        weight_bytes,
+        storage is None,
+    )
+    assert memory_profile.shape.channels and memory_profile.shape.pooled_dim
     (tmp_path / "notes.safetensors").write_bytes(b"no checkpoint")
     for name in ("notes.safetensors", "none.safetensors"):
         assert outlook_of_file(tmp_path / name, storage) is None

@@ -8,13 +8,13 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from lib_trainer.families import SD1, SDXL, Family
-from lib_trainer.host import webui
-from lib_trainer.host.base import Layer
-from lib_trainer.host.forge_outlook import dense_shape
+from lib_trainer.host.forge.inspect import dense_shape
+from lib_trainer.host.webui import prompts as webui
+from lib_trainer.models.base import Layer
+from lib_trainer.models.families import SD1, SDXL, Family
 from tests.fakes.forge_room import fake_forge
-from tests.host.test_names import SD15
-from tests.host.test_names import SDXL as SDXL_DIFFUSERS
+from tests.models.test_layer_names import SD15
+from tests.models.test_layer_names import SDXL as SDXL_DIFFUSERS
 
 LDM = {
     SD1: {

@@ -14,8 +14,8 @@ pytest.importorskip("gradio")
 import gradio as gr
 from PIL import Image
 
+from lib_trainer.app import host_and_jobs
 from lib_trainer.errors import UserError
-from lib_trainer.ui.webui import host_and_jobs
 from tests.fakes.forge_room import fake_forge
 from tests.host.contract_grids import put
 from tests.host.webui_grid_room import WebUIGridRoom

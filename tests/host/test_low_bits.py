@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.host.base import RECOMPUTED, RESIDENT
-from lib_trainer.memory.measure import saved_bytes
+from lib_trainer.memory.storage_peak import saved_bytes
+from lib_trainer.models.placement import RECOMPUTED, RESIDENT
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 from tests.host.helpers import LOHA, gradients, noisy, on_device
 
@@ -94,8 +94,8 @@ def test_no_dequantised_copy_is_kept_for_backward(forge: ForgeRoom) -> None:
 def test_the_outlook_counts_four_bits_and_their_scales(forge: ForgeRoom) -> None:
     def work() -> tuple[float, bool]:
         with forge.host.open_model() as model:
-            outlook = model.outlook()
-            return outlook.weight_bytes, outlook.is_dense
+            memory_profile = model.memory_profile()
+            return memory_profile.weight_bytes, memory_profile.is_dense
 
     weight_bytes, is_dense = forge.run(work)
     linear = 0.5 + 4 / 64

@@ -11,20 +11,22 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
-from lib_trainer.adapter.files import adapter_tensors, save_adapter
-from lib_trainer.config import AdapterConfig
+from lib_trainer.adapter.io import adapter_tensors, save_adapter
+from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
-from lib_trainer.families import SD1, SD2, SDXL
-from lib_trainer.host.base import RECOMPUTED, RESIDENT, CheckpointInfo, GenerateRequest, Placement, SizeCond, TextCond
-from lib_trainer.host.names import diffusers_names
-from lib_trainer.host.standalone import StandaloneHost
-from lib_trainer.host.standalone_lora import merged_loras, parse_prompt
-from lib_trainer.host.standalone_model import StandaloneModel, blocks_in_order, token_chunks, unet_layers
-from lib_trainer.host.standalone_shapes import unet_shape
-from lib_trainer.memory.unet import stretches
-from tests.host.test_names import SD15 as SD15_CONFIG
-from tests.host.test_names import SDXL as SDXL_CONFIG
+from lib_trainer.host.base import GenerateRequest
+from lib_trainer.host.standalone.host import StandaloneHost
+from lib_trainer.host.standalone.merge_lora import merged_loras, parse_prompt
+from lib_trainer.host.standalone.model import StandaloneModel, blocks_in_order, token_chunks, unet_layers
+from lib_trainer.memory.unet_blocks import stretches
+from lib_trainer.models.base import CheckpointInfo, SizeCond, TextCond
+from lib_trainer.models.checkpoint_file import unet_shape
+from lib_trainer.models.families import SD1, SD2, SDXL
+from lib_trainer.models.layer_names import diffusers_names
+from lib_trainer.models.placement import RECOMPUTED, RESIDENT, Placement
 from tests.host.tiny_pipelines import tiny_pipeline, tiny_tokenizer
+from tests.models.test_layer_names import SD15 as SD15_CONFIG
+from tests.models.test_layer_names import SDXL as SDXL_CONFIG
 
 CPU = torch.device("cpu")
 FAMILIES = pytest.mark.parametrize("family", [SD1, SD2, SDXL], ids=lambda family: family.key)
@@ -414,7 +416,7 @@ def test_it_says_what_it_works_with(host):
 
 def test_the_names_are_those_that_a_webui_reads_from_its_own_unet(tmp_path):
     """SD 1.x names made from LDM names, as the WebUI hosts make them, are the ones made here."""
-    from lib_trainer.host.names import kohya_name, ldm_names
+    from lib_trainer.models.layer_names import kohya_name, ldm_names
 
     pipeline = tiny_pipeline(SD1, tmp_path)
     weighted = [n for n, m in pipeline.unet.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]

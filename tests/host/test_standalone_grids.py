@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from lib_trainer.families import SD1, SDXL
 from lib_trainer.host.base import GenerateRequest
-from lib_trainer.host.standalone import StandaloneHost
+from lib_trainer.host.standalone.host import StandaloneHost
+from lib_trainer.models.families import SD1, SDXL
 from tests.host.contract_grids import Grids, parse_infotext
 from tests.host.tiny_pipelines import tiny_pipeline
 

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from lib_trainer.families import SD1, SD2, SDXL, Family
-from lib_trainer.host.names import ldm_names
-from lib_trainer.host.standalone_tokenizer import read_vocabulary
+from lib_trainer.host.standalone.tokenizer import read_vocabulary
+from lib_trainer.models.families import SD1, SD2, SDXL, Family
+from lib_trainer.models.layer_names import ldm_names
 
 END_MARK = "<|endoftext|>"
 TEXT_WIDTH = 32

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from lib_trainer.config import AdapterConfig, Recipe
-from lib_trainer.families import SD1, Family
-from lib_trainer.memory.plan import Plan, Room, make_plan
-from lib_trainer.memory.predict import Work
+from lib_trainer.config.recipe import AdapterConfig, Recipe
+from lib_trainer.memory.estimate import Work
+from lib_trainer.memory.plan import Budget, Plan, make_plan
+from lib_trainer.models.families import SD1, Family
 
 FACE = AdapterConfig("loha", 32, 16, 8, 4, use_tucker=True)
 STYLE = AdapterConfig("lokr", 64, 64, 64, 64, factor=8)
@@ -30,8 +30,8 @@ def work_of(
     return Work(family, family.unet, recipe, optimizer, size_px, size_px, weight_bytes, compute)
 
 
-CARD_8GB = Room.of_card(8)
+CARD_8GB = Budget.of_card(8)
 
 
-def plan_of(family: Family = SD1, size_px: int = 512, room: Room | None = CARD_8GB, **settings: Any) -> Plan:
-    return make_plan(work_of(family, size_px, **settings), room)
+def plan_of(family: Family = SD1, size_px: int = 512, budget: Budget | None = CARD_8GB, **settings: Any) -> Plan:
+    return make_plan(work_of(family, size_px, **settings), budget)

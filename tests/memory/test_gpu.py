@@ -9,10 +9,10 @@ import torch
 
 pytest.importorskip("diffusers")
 from benchmarks.card import steps_on_card
-from lib_trainer.families import SD1, SDXL, Family
-from lib_trainer.memory.plan import Plan, Room
+from lib_trainer.memory.plan import Budget, Plan
+from lib_trainer.models.families import SD1, SDXL, Family
 from tests.memory.plans import FACE, STYLE, plan_of
-from tests.memory.test_predict import SD1_SMALL
+from tests.memory.test_estimate import SD1_SMALL
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,7 +29,7 @@ SMALL = replace(SD1, unet=SD1_SMALL)
 )
 def test_the_allocators_peak_is_what_was_predicted(adapter, family: Family, size_px: int, card_gb: float) -> None:
     """Taking no more than such a card has, which `steps_on_card` sees to."""
-    plan = plan_of(family, size_px, Room.of_card(card_gb), adapter=adapter, optimizer="AdamW8bit")
+    plan = plan_of(family, size_px, Budget.of_card(card_gb), adapter=adapter, optimizer="AdamW8bit")
     measured = peak_on_card(plan)
     assert abs(plan.parts.total / measured - 1) < 0.05, (plan.savings, plan.parts, measured)
 

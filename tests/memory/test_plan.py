@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from lib_trainer.families import FAMILIES, SD1, SDXL, Family
-from lib_trainer.memory.plan import GIB, Room, make_plan
-from lib_trainer.memory.predict import Savings, predict
-from lib_trainer.memory.unet import stretches
+from lib_trainer.memory.estimate import Savings, predict
+from lib_trainer.memory.plan import GIB, Budget, make_plan
+from lib_trainer.memory.unet_blocks import stretches
+from lib_trainer.models.families import FAMILIES, SD1, SDXL, Family
 from tests.memory.plans import FACE, STYLE, plan_of, work_of
 
 BOTH = pytest.mark.parametrize("adapter", [FACE, STYLE], ids=["face", "style"])
@@ -19,10 +19,10 @@ BOTH = pytest.mark.parametrize("adapter", [FACE, STYLE], ids=["face", "style"])
     ("family", "size_px", "card_gb"), [(SD1, 896, 8), (SDXL, 1024, 8), (SDXL, 1024, 6)], ids=["sd1", "sdxl", "sdxl-6GB"]
 )
 def test_both_recipes_fit_the_cards_they_are_made_for(family: Family, size_px: int, card_gb: int, adapter) -> None:
-    room = Room.of_card(card_gb)
-    assert room.total_bytes == pytest.approx((card_gb - 0.8) * GIB)
-    plan = plan_of(family, size_px, room, adapter=adapter)
-    assert plan.fits and plan.total_bytes <= room.total_bytes
+    budget = Budget.of_card(card_gb)
+    assert budget.total_bytes == pytest.approx((card_gb - 0.8) * GIB)
+    plan = plan_of(family, size_px, budget, adapter=adapter)
+    assert plan.fits and plan.total_bytes <= budget.total_bytes
     assert plan.total_bytes == sum(plan.named_parts.values())
 
 
@@ -44,8 +44,8 @@ SAVINGS = {
 
 @pytest.mark.parametrize("card_gb", [11, 9, 8, 7, 6, 5, 4, 3, 2.6])
 def test_a_saving_is_used_only_where_all_cheaper_ones_are_not_enough(card_gb: float) -> None:
-    work, room = work_of(SDXL, 1024, optimizer="AdamW", train_batch_size=2), Room.of_card(card_gb)
-    plan = make_plan(work, room)
+    work, budget = work_of(SDXL, 1024, optimizer="AdamW", train_batch_size=2), Budget.of_card(card_gb)
+    plan = make_plan(work, budget)
     used = [name for name, is_used in SAVINGS.items() if is_used(plan.savings)]
     if not used:
         return
@@ -61,8 +61,8 @@ def _optimizer(eight_bit: bool) -> str:
 
 def test_as_the_room_shrinks_every_saving_comes_into_use() -> None:
     work = work_of(SDXL, 1024, optimizer="AdamW")
-    plans = [make_plan(work, Room.of_card(tenths / 10)) for tenths in (240, 95, 85, 81, 80, 70, 50, 35)]
-    plans.append(plan_of(SD1, 1024, Room.of_card(2.4), train_batch_size=6, optimizer="AdamW"))
+    plans = [make_plan(work, Budget.of_card(tenths / 10)) for tenths in (240, 95, 85, 81, 80, 70, 50, 35)]
+    plans.append(plan_of(SD1, 1024, Budget.of_card(2.4), train_batch_size=6, optimizer="AdamW"))
     for name, is_used in SAVINGS.items():
         assert any(is_used(plan.savings) for plan in plans if name != "batch" or plan.work.family is SD1), name
     assert plans[0].savings == Savings(0, False, False, 0.0, "AdamW", 1)
@@ -71,13 +71,13 @@ def test_as_the_room_shrinks_every_saving_comes_into_use() -> None:
 
 
 def test_more_room_never_costs_more() -> None:
-    recomputed = [plan_of(SD1, 896, Room.of_card(gb)).savings.recomputed for gb in (4.5, 5, 5.5, 6)]
+    recomputed = [plan_of(SD1, 896, Budget.of_card(gb)).savings.recomputed for gb in (4.5, 5, 5.5, 6)]
     assert recomputed == sorted(recomputed, reverse=True) and recomputed[0] > recomputed[-1]
 
 
 def test_narrow_blocks_are_recomputed_first() -> None:
     """They save most for their work."""
-    plan = plan_of(SD1, 896, Room.of_card(5.2))
+    plan = plan_of(SD1, 896, Budget.of_card(5.2))
     blocks = [part for part in stretches(SD1.unet, 896, 896) if part.recomputable]
     chosen = [blocks[place] for place in plan.placement.recomputed]
     assert 0 < len(chosen) < len(blocks)
@@ -93,20 +93,20 @@ def test_without_a_known_room_the_recipe_is_taken_at_its_word() -> None:
 
 
 def test_what_cannot_fit_is_planned_as_small_as_can_be() -> None:
-    plan = plan_of(SDXL, 1024, Room.of_card(2))
+    plan = plan_of(SDXL, 1024, Budget.of_card(2))
     assert not plan.fits and plan.savings.streamed == 1 and plan.savings.int8_base
-    assert make_plan(plan.work, Room(plan.total_bytes + GIB, plan.room.reserve_bytes)).fits
+    assert make_plan(plan.work, Budget(plan.total_bytes + GIB, plan.budget.reserve_bytes)).fits
 
 
 def test_weights_in_low_bits_already_are_not_stored_anew() -> None:
     work = replace(work_of(SDXL, 1024), weight_bytes=0.5)
-    plan = make_plan(work, Room.of_card(4), dense=False)
+    plan = make_plan(work, Budget.of_card(4), dense=False)
     assert not plan.savings.int8_base and plan.savings.streamed == 0
-    assert plan.parts.base < 0.35 * make_plan(replace(work, weight_bytes=2), Room.of_card(8), dense=False).parts.base
+    assert plan.parts.base < 0.35 * make_plan(replace(work, weight_bytes=2), Budget.of_card(8), dense=False).parts.base
 
 
 def test_a_smaller_batch_makes_up_for_it_in_passes() -> None:
-    plan = plan_of(SD1, 1024, Room.of_card(2.4), train_batch_size=6)
+    plan = plan_of(SD1, 1024, Budget.of_card(2.4), train_batch_size=6)
     training = plan.recipe.training
     assert training.train_batch_size < 6
     assert training.train_batch_size * training.gradient_accumulation_steps == 6
@@ -116,7 +116,7 @@ def test_a_smaller_batch_makes_up_for_it_in_passes() -> None:
 @pytest.mark.parametrize("forbidden", [{"optimizer": "Prodigy"}, {"gradient_accumulation_steps": 2}])
 def test_steps_within_backward_are_left_out_where_they_cannot_be(forbidden: dict) -> None:
     for gb in (9, 6, 4, 3):
-        plan = plan_of(SDXL, 1024, Room.of_card(gb), **forbidden)
+        plan = plan_of(SDXL, 1024, Budget.of_card(gb), **forbidden)
         plan.recipe.check(needs_name=False)
         assert not plan.savings.fused
 
@@ -125,14 +125,14 @@ def test_a_run_that_goes_on_takes_its_steps_as_before_however_little_room_there_
     """Another batch, optimizer or way of stepping would be another run, and its kept state would not fit."""
     work = work_of(SDXL, 1024, optimizer="AdamW", train_batch_size=4)
     for gb in (24, 12, 8, 6, 4):
-        plan = make_plan(work, Room.of_card(gb), settled=True)
+        plan = make_plan(work, Budget.of_card(gb), settled=True)
         assert plan.recipe == work.recipe
         assert plan.again(work).recipe == work.recipe
     assert plan.savings.streamed and plan.savings.int8_base and plan.savings.recomputed
 
 
 def test_a_trained_text_encoder_is_counted() -> None:
-    alone, both = (plan_of(SDXL, 1024, Room.of_card(24), text_encoder_lr=rate) for rate in (0.0, 1e-5))
+    alone, both = (plan_of(SDXL, 1024, Budget.of_card(24), text_encoder_lr=rate) for rate in (0.0, 1e-5))
     weights = sum(layers * 12 * width**2 + 49485 * width for width, layers in SDXL.text_encoders) * 2
     assert both.parts.base - alone.parts.base == pytest.approx(weights, rel=0.02)
     assert both.parts.adapter > alone.parts.adapter
@@ -142,5 +142,5 @@ def test_a_trained_text_encoder_is_counted() -> None:
 def test_a_plan_takes_no_time(family: Family) -> None:
     plan_of(family, 1024)
     started = time.perf_counter()
-    plan_of(family, 1024, Room.of_card(5))
+    plan_of(family, 1024, Budget.of_card(5))
     assert time.perf_counter() - started < 5

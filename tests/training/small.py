@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
-from lib_trainer.config import AdapterConfig, Recipe, TrainingConfig
-from lib_trainer.dataset.batches import Batch
+from lib_trainer.config.recipe import AdapterConfig, Recipe, TrainingConfig
+from lib_trainer.dataset.collate import Batch
+from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Sample, Scan
-from lib_trainer.dataset.schedule import Schedule
 from lib_trainer.events import Step
-from lib_trainer.host.base import Layer, SizeCond, TextCond
+from lib_trainer.models.base import Layer, SizeCond, TextCond
 from lib_trainer.training.loop import Training, fit
 
 PICTURES = 4

@@ -3,14 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_trainer.training.diffusion import (
-    add_noise,
-    draw_noise,
-    draw_timesteps,
-    min_snr_weights,
-    target,
-    weighted_loss,
-)
+from lib_trainer.training.diffusion import add_noise, draw_noise, draw_timesteps, min_snr_weights, target, weighted_loss
 
 ALPHAS = torch.linspace(0.999, 0.005, 1000)
 

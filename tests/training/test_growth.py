@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.config import AdapterConfig
-from lib_trainer.dataset.batches import Batch
+from lib_trainer.config.recipe import AdapterConfig
+from lib_trainer.dataset.collate import Batch
 from lib_trainer.events import Step
-from lib_trainer.families import SDXL
-from lib_trainer.host.base import RESIDENT, CheckpointInfo, Placement, SizeCond, TextCond
-from lib_trainer.host.standalone_model import StandaloneModel
-from lib_trainer.memory.measure import StoragePeak
+from lib_trainer.host.standalone.model import StandaloneModel
+from lib_trainer.memory.storage_peak import StoragePeak
+from lib_trainer.models.base import CheckpointInfo, SizeCond, TextCond
+from lib_trainer.models.families import SDXL
+from lib_trainer.models.placement import RESIDENT, Placement
 from lib_trainer.training.loop import Training, fit
 from tests.host.tiny_pipelines import tiny_pipeline
 from tests.training.small import recipe_of, schedule_of

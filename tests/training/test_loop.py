@@ -6,10 +6,10 @@ from torch import Tensor
 
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.events import Notice
-from lib_trainer.host.base import SizeCond, TextCond
+from lib_trainer.models.base import SizeCond, TextCond
 from lib_trainer.training import loop
 from lib_trainer.training.loop import Training, fit
-from lib_trainer.training.updates import Diverged, WholeUpdate
+from lib_trainer.training.optimizer_step import Diverged, OptimizerStep
 from tests.training.small import PICTURES, InfiniteGradient, make_batch, one_layer_model, recipe_of, schedule_of, train
 
 
@@ -30,13 +30,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others() -> None
 def test_accumulated_passes_add_up_to_the_mean_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[list[Tensor]] = []
 
-    def record(update: WholeUpdate, loss: Tensor, number: int) -> tuple[float, bool]:
+    def record(update: OptimizerStep, loss: Tensor, number: int) -> tuple[float, bool]:
         parameters = [p for group in update._optimizer.param_groups for p in group["params"]]
         taken.append([p.grad.clone() for p in parameters])
         update._optimizer.zero_grad()
         return float(loss), True
 
-    monkeypatch.setattr(WholeUpdate, "finish", record)
+    monkeypatch.setattr(OptimizerStep, "finish", record)
     train(recipe_of(max_train_steps=4))
     single, taken[:] = taken[:], []
     _, steps, _ = train(recipe_of(max_train_steps=1, gradient_accumulation_steps=4))
@@ -102,7 +102,7 @@ def test_a_gradient_that_overflows_is_skipped_and_scaled_less(monkeypatch: pytes
     with attached(adapter, model.layers, model.read_weight):
         training = Training(model, adapter, recipe, schedule_of(recipe), make_batch)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-        training.update = WholeUpdate(training.optimizer, scaler, 1.0)
+        training.update = OptimizerStep(training.optimizer, scaler, 1.0)
         start = [p.detach().clone() for p in adapter.parameters()]
         rates = [step.learning_rate for step in fit(training)]
     assert scaler.get_scale() < 2.0**40

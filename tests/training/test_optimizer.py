@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from lib_trainer.config import TrainingConfig
+from lib_trainer.config.recipe import TrainingConfig
 from lib_trainer.errors import MissingPackage
+from lib_trainer.models.device import compute_dtype
 from lib_trainer.training import optimizer as room
-from lib_trainer.training.optimizer import compute_dtype, make_optimizer, make_schedule, parameter_groups
+from lib_trainer.training.optimizer import make_optimizer, make_schedule, parameter_groups
 
 CPU = torch.device("cpu")
 

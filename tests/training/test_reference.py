@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.adapter.names import FILE_KEYS
-from lib_trainer.config import AdapterConfig, Recipe
-from lib_trainer.host.base import Layer, SizeCond
+from lib_trainer.adapter.keys import FILE_KEYS
+from lib_trainer.config.recipe import AdapterConfig, Recipe
+from lib_trainer.models.base import Layer, SizeCond
 from lib_trainer.training.diffusion import add_noise, draw_noise, draw_timesteps, min_snr_weights, weighted_loss
 from lib_trainer.training.loop import Training, fit
 from tests.training.small import SmallModel, make_batch, recipe_of, schedule_of
@@ -67,7 +67,7 @@ def model_of(unet: Unet) -> SmallModel:
 
 def lycoris_losses(recipe: Recipe) -> list[float]:
     """A training loop of a few lines around LyCORIS' modules, which replace the forwards of the same UNet."""
-    from lib_trainer.adapter.layers import _lycoris_module
+    from lib_trainer.adapter.modules import _lycoris_module
 
     model, config = model_of(Unet()), recipe.adapter
     start = new_adapter(model.layers, config, recipe.training.seed)

@@ -9,11 +9,23 @@ from pathlib import Path
 
 from PIL import Image
 
-from lib_trainer.config import Recipe
-from lib_trainer.events import Begun, Event, Finished, Kept, Notice, Progress, Sampled, Saved, Step, StopRequested, Wish
-from lib_trainer.families import SDXL
-from lib_trainer.history import SAMPLE_DIR
-from lib_trainer.host.base import Outlook
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.events import (
+    Begun,
+    Command,
+    Event,
+    Finished,
+    Kept,
+    Notice,
+    Progress,
+    Sampled,
+    Saved,
+    Step,
+    StopRequested,
+)
+from lib_trainer.jobs.history import SAMPLE_DIR
+from lib_trainer.models.families import SDXL
+from lib_trainer.models.placement import MemoryProfile
 from tests.fakes.easel import Easel
 
 
@@ -34,8 +46,8 @@ class FakeHost(Easel):
     def show_progress(self, step: int, steps: int, text: str) -> None:
         self.progress.append((step, steps, text))
 
-    def outlook(self) -> Outlook | None:
-        return Outlook(SDXL, SDXL.unet, 2, available_bytes=round(6.9 * 2**30), total_bytes=8 * 2**30)
+    def memory_profile(self) -> MemoryProfile | None:
+        return MemoryProfile(SDXL, SDXL.unet, 2, available_bytes=round(6.9 * 2**30), total_bytes=8 * 2**30)
 
     def describe(self) -> str:
         return "Realistic.safetensors · SDXL · fp16 · 6.9 of 8.0 GB free"
@@ -58,9 +70,9 @@ class SlowRun:
             for number in range(1, self.steps + 1):
                 time.sleep(self.seconds)
                 rate = recipe.training.learning_rate * (1 + math.cos(math.pi * number / self.steps)) / 2
-                wish = yield Step(number, self.steps, 1 + number // 60, fake_loss(number), rate, self.seconds, 2**30)
-                while wish:
-                    wish = yield self._fulfil(wish, number, recipe, folder)
+                command = yield Step(number, self.steps, 1 + number // 60, fake_loss(number), rate, self.seconds, 2**30)
+                while command:
+                    command = yield self._fulfil(command, number, recipe, folder)
         except StopRequested as stop:
             if not stop.save:
                 return
@@ -72,9 +84,8 @@ class SlowRun:
         tag = f"<lora:{recipe.output.output_name}:{recipe.output.preferred_weight:g}>"
         yield Finished(path, tag, number, stopped_early=early)
 
-
-    def _fulfil(self, wish: Wish, number: int, recipe: Recipe, folder: Path) -> Event:
-        if wish is Wish.KEEP:
+    def _fulfil(self, command: Command, number: int, recipe: Recipe, folder: Path) -> Event:
+        if command is Command.KEEP:
             return Kept(number)
         path = folder / SAMPLE_DIR / f"step{number:08d}-1.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ pytest.importorskip("gradio")
 
 import gradio as gr
 
-from lib_trainer.config import Recipe, field_types
+from lib_trainer.config.recipe import Recipe, field_types
 from lib_trainer.errors import ConfigError
 from lib_trainer.ui.form import Form, label_of, recipe_from, to_input
 

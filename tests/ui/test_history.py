@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from lib_trainer.app import default_run
+
 pytest.importorskip("gradio")
 
-from lib_trainer.jobs import Jobs
-from lib_trainer.ui.history import HistoryActions
-from lib_trainer.ui.train import LiveView
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.ui.history_panel import HistoryActions
+from lib_trainer.ui.train_panel import LiveView
 from tests.ui.fakes import FakeHost, SlowRun
 from tests.ui.test_tab import Page, page, pictures  # noqa: F401 - fixtures
 
@@ -60,7 +62,7 @@ def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa
 
 @pytest.mark.parametrize("chosen", [None, "", "jeff · done · 20260101-000000-abcdef"])
 def test_without_a_run_a_sentence(tmp_path, chosen):
-    jobs = Jobs(FakeHost(tmp_path))
+    jobs = Jobs(FakeHost(tmp_path), default_run)
     history = HistoryActions(jobs, LiveView(jobs))
     assert "No run is chosen." in history.look(chosen)
     assert "No run is chosen." in history.resume(chosen)[1]

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("gradio")
 
 from lib_trainer.events import Sampled
-from lib_trainer.status import Queued, Status
-from lib_trainer.ui.curve import DRAWN_POINTS, draw_curve, smooth, thin
+from lib_trainer.jobs.status import Queued, Status
+from lib_trainer.ui.loss_chart import DRAWN_POINTS, draw_curve, smooth, thin
 from lib_trainer.ui.status_view import PARTS, buttons_of, show_duration, show_pace, show_parts, show_status
 
 TRAINING = Status(

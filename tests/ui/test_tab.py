@@ -7,20 +7,23 @@ from inspect import signature
 
 import pytest
 
+from lib_trainer.app import default_run
+
 pytest.importorskip("gradio")
 
 import gradio as gr
 
-from lib_trainer.access import Access
+import lib_trainer.app as webui
 from lib_trainer.errors import UserError
-from lib_trainer.jobs import Jobs
-from lib_trainer.ui import packages, webui
+from lib_trainer.host.access import Access
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.ui import missing_packages as packages
 from lib_trainer.ui.actions import Actions, name_from, starting_point
 from lib_trainer.ui.form import Form
-from lib_trainer.ui.page import build_page
-from lib_trainer.ui.recipe import preset_for, show_plan
+from lib_trainer.ui.grid_panel import propose_prompt
+from lib_trainer.ui.recipe_panel import preset_for, show_plan
+from lib_trainer.ui.standalone_page import build_page
 from lib_trainer.ui.tab import build
-from lib_trainer.ui.tryit import propose_prompt
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 
 
@@ -63,7 +66,7 @@ def component_ids(config):
 
 def test_gradio_takes_the_tab_alone_and_inside_a_webui(tmp_path):
     host = FakeHost(tmp_path)
-    tab = build(host, Jobs(host))
+    tab = build(host, Jobs(host, default_run))
     with gr.Blocks() as outer, gr.Tabs(), gr.TabItem("Train LoRA"):
         tab.render()
     ids = component_ids(outer.get_config_file())
@@ -74,7 +77,7 @@ def test_gradio_takes_the_tab_alone_and_inside_a_webui(tmp_path):
 @pytest.mark.skipif("head" not in signature(gr.Blocks).parameters, reason="a page of its own needs gradio 4")
 def test_a_page_of_its_own_brings_style_and_script(tmp_path):
     host = FakeHost(tmp_path)
-    page = build_page(host, Jobs(host), Access())
+    page = build_page(host, Jobs(host, default_run), Access())
     assert "train_lora_refresh" in page.head
     assert "train-lora-card" in page.css
     ids = [component["props"].get("elem_id") for component in page.get_config_file()["components"]]

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from lib_trainer.preview.grid_job import GridJob
+from lib_trainer.ui.status_view import show_panel
+
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from lib_trainer.access import Access
-from lib_trainer.jobs import Jobs
+from lib_trainer.host.access import Access
+from lib_trainer.jobs.queue import Jobs
 from lib_trainer.web.router import PREFIX, make_router
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 
@@ -33,7 +36,7 @@ class Program:
         self.jobs = Jobs(self.host, SlowRun(self.steps, 0.005))
         self.access = Access(**{"changes": True, "folders": (self.folder,), **self.options})
         self.app = FastAPI()
-        self.app.include_router(make_router(self.host, self.jobs, self.access))
+        self.app.include_router(make_router(self.host, self.jobs, self.access, GridJob(self.host), show_panel))
         self.client = TestClient(self.app, base_url="http://127.0.0.1:7860")
         self.pictures = self.folder / "pictures"
         if not self.pictures.exists():

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lib_trainer.host.a1111 import A1111Host
+from lib_trainer.host.a1111.host import A1111Host
 from tests.fakes.a1111_room import A1111Room
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lib_trainer.host.forge import ForgeHost
+from lib_trainer.host.forge.host import ForgeHost
 from tests.fakes.forge_room import ForgeRoom
 from tests.fakes.room import WebuiRoom
 

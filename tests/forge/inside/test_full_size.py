@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from lib_trainer.recipes import PRESET_DIR, load_recipe
+from lib_trainer.recipes.files import PRESET_DIR, load_recipe
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.contract_runs import drive, pictures  # noqa: F401 - a fixture
 

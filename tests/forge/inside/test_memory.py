@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lib_trainer.host.forge_outlook import outlook_of_file
+from lib_trainer.host.forge.inspect import outlook_of_file
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.contract_memory import Memory
 from tests.host.contract_runs import pictures  # noqa: F401 - a fixture
@@ -24,4 +24,4 @@ def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(forge: ForgeRoo
 
 def _loaded_outlook(forge: ForgeRoom) -> Any:
     with forge.host.open_model() as model:
-        return model.outlook()
+        return model.memory_profile()

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import torch
 
-from lib_trainer.families import SDXL
-from lib_trainer.host import webui
-from lib_trainer.host.forge_outlook import dense_shape
+from lib_trainer.host.forge.inspect import dense_shape
+from lib_trainer.host.webui import prompts as webui
+from lib_trainer.models.families import SDXL
 from tests.fakes.forge_room import ForgeRoom
 
 

@@ -1,0 +1,144 @@
+"""A training step on tensors without contents: what it would take, storage by storage.
+
+The step is the real one, from the noised latents to the last gradient; the optimizer makes its state and does nothing.
+There are two, for the first has no such state until its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lib_trainer.adapter.attach import Adapter, attached, new_adapter
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.dataset.collate import Batch
+from lib_trainer.memory.estimate import optimizer_bytes
+from lib_trainer.memory.plan import Plan
+from lib_trainer.memory.storage_peak import StoragePeak
+from lib_trainer.models.base import HostModel, SizeCond, TextCond
+from lib_trainer.training.loop import Training, step_loss
+
+_TEXT_TOKENS, _LATENT_PX = 77, 8
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step took.
+
+    Attributes:
+        peak_bytes: the most that was alive at once, weights and optimizer included.
+        kept_bytes: what the forward pass left alive for backward.
+    """
+
+    peak_bytes: int
+    kept_bytes: int
+
+
+class SimulatedModel(HostModel, Protocol):
+    """A model without contents."""
+
+    unet: nn.Module
+    no_contents: AbstractContextManager[Any]
+
+    def weights_elsewhere(self) -> list[Tensor]:
+        """Weights that would not lie on a graphics card now."""
+
+
+def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: StoragePeak | None = None) -> Measured:
+    """What optimizer steps take under the plan, without a reserve.
+
+    Args:
+        pooled_width: of SDXL's pooled text; 0 for other families.
+        peak: follows the storages; one of its own if None.
+    """
+    peak = peak or StoragePeak()
+    recipe = plan.recipe
+    layers = model.adaptable_layers()
+    adapter = new_adapter(layers, recipe.adapter, 0)
+    with model.no_contents:
+        _prepare(model, plan, peak)
+        peak.count(_without_contents(adapter).parameters())
+        batch = batch_of(plan, pooled_width)
+        with peak, attached(adapter, layers, model.read_weight):
+            training, optimizer = _training(model, adapter, recipe, plan, batch)
+            peak.restart()
+            before, after_forward = peak.current, []
+            whole_backward = training.update.backward
+
+            def backward(share: Tensor) -> None:
+                after_forward.append(peak.current)
+                whole_backward(share)
+
+            training.update.backward = backward
+            with training.update.armed():
+                micro_batches = [
+                    training.prepare((index, ())) for index in range(recipe.training.gradient_accumulation_steps)
+                ]
+                for _ in range(_STEPS):
+                    step_loss(training, micro_batches, len(micro_batches))
+                    optimizer.step()
+                    adapter.zero_grad(set_to_none=True)
+    return Measured(peak.peak, after_forward[0] - before)
+
+
+def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:
+    """Makes the model ready, and counts the weights that lie on the device then."""
+    if not plan.placement.is_lean:
+        model.prepare_training(plan.placement, text_encoder=False)
+        peak.count(model.unet.parameters())
+        return
+    peak.ignore(model.unet.parameters())
+    with peak:
+        model.prepare_training(plan.placement, text_encoder=False)
+    peak.leave_out(model.weights_elsewhere())
+
+
+def _training(
+    model: HostModel, adapter: Adapter, recipe: Recipe, plan: Plan, batch: Batch
+) -> tuple[Training, _StateOnly]:
+    # Libraries' optimizers ask for contents; the stand-in below has the size of theirs.
+    standing_in = replace(recipe, training=replace(recipe.training, optimizer="AdamW"))
+    schedule: Any = SimpleNamespace(steps=1)
+    training = Training(model, adapter, standing_in, schedule, lambda _draws: batch)
+    training.dtype = plan.work.compute
+    optimizer = _StateOnly(training.optimizer.param_groups, plan.savings.optimizer)
+    training.update = type(training.update)(optimizer, training.scaler, recipe.training.max_grad_norm)
+    return training, optimizer
+
+
+class _StateOnly(torch.optim.Optimizer):
+    """An optimizer that has another's state and takes no steps."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], name: str) -> None:
+        super().__init__([{"params": group["params"]} for group in groups], {})
+        self._name = name
+
+    def step(self, closure: Any = None) -> None:
+        """Makes the state of what has none, and takes no step."""
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
+            if parameter not in self.state:
+                size = optimizer_bytes(self._name, tuple(parameter.shape))
+                self.state[parameter] = {"kept": torch.empty(size, dtype=torch.uint8)}
+
+
+def _without_contents(adapter: Adapter) -> Adapter:
+    for factors in adapter.layers.values():
+        for name in factors.names:
+            factors.register_parameter(name, nn.Parameter(torch.empty(getattr(factors, name).shape)))
+    return adapter
+
+
+def batch_of(plan: Plan, pooled_width: int) -> Batch:
+    """A batch as large as those of the plan, with nothing in it."""
+    work, size = plan.work, plan.savings.batch
+    latents = torch.zeros(size, work.shape.latent_channels, work.height_px // _LATENT_PX, work.width_px // _LATENT_PX)
+    pooled = torch.zeros(size, pooled_width) if pooled_width else None
+    text = TextCond(torch.zeros(size, _TEXT_TOKENS, work.shape.context_dim), pooled)
+    return Batch(latents, SizeCond(torch.zeros(size, 6)), ("",) * size, text)

@@ -1,0 +1,218 @@
+"""Adapter files: written so that every WebUI reads them, whole or not at all; read with suspicion."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lib_trainer.adapter.attach import Adapter
+from lib_trainer.adapter.delta_weight import lokr_second
+from lib_trainer.adapter.keys import ALPHA, FILE_KEYS, algo_of, split_key
+from lib_trainer.adapter.metadata import RECIPE_KEY, file_hashes
+from lib_trainer.adapter.modules import AdapterModule
+from lib_trainer.errors import UserError
+from lib_trainer.utils.atomic_file import write_whole
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# A lone layer without its low-rank partner, and the fewest tensors each algo needs.
+_NEEDED = {
+    "loha": ({"w1_a", "w1_b", "w2_a", "w2_b"},),
+    "lokr": ({"w1", "w2"}, {"w1_a", "w1_b", "w2"}, {"w1", "w2_a", "w2_b"}, {"w1_a", "w1_b", "w2_a", "w2_b"}),
+    "locon": ({"up", "down"},),
+}
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What a file holds.
+
+    Attributes:
+        metadata: the file's own.
+        factors: layer name -> its factors, float32 on the CPU.
+        unmatched: keys that belong to no LoHa, LoKr or LoCon layer.
+    """
+
+    metadata: dict[str, str]
+    factors: dict[str, AdapterModule]
+    unmatched: tuple[str, ...]
+
+
+def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
+    """Every tensor under its name in a file, on the CPU. Alpha stays float32: fp16 ends at 65504."""
+    tensors = {}
+    for layer, factors in adapter.layers.items():
+        tensors[f"{layer}.{ALPHA}"] = torch.tensor(factors.alpha)
+        for name, value in _readable(factors).items():
+            key = f"{layer}.{FILE_KEYS[factors.algo][name]}"
+            tensors[key] = value.detach().to("cpu", DTYPES[precision]).contiguous()
+    return tensors
+
+
+def _readable(factors: AdapterModule) -> dict[str, Tensor]:
+    """The factors as every reader understands them: Forge fails on LoKr's tucker core, so W2 is written out in full."""
+    tensors = factors.tensors
+    if factors.algo != "lokr" or "t2" not in tensors:
+        return tensors
+    whole = {name: value for name, value in tensors.items() if name in ("w1", "w1_a", "w1_b")}
+    # With two full factors readers scale by 1; with a low-rank W1 by alpha / rank as before.
+    return {**whole, "w2": lokr_second(tensors) * (factors.scale if "w1" in whole else 1.0)}
+
+
+def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes `path` whole or not at all; what stood there before stays until the new file is complete.
+
+    kohya's hashes of the tensors are added to the metadata.
+
+    Raises:
+        UserError: when a number does not fit the save precision, or the disk is full or not writable.
+    """
+    broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"{path.name} was not written: {len(broken)} tensors hold numbers that are not finite ({broken[0]}).",
+            "Save as fp32 or bf16, or train with a lower learning rate.",
+        )
+    content = save(tensors)
+    write_whole(path, _with_metadata(content, {**metadata, **file_hashes(content)}))
+
+
+def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+    """A safetensors file with this metadata in order: the library's own order is another in every process."""
+    length = int.from_bytes(content[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8 : 8 + length])}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Tensors start at a multiple of eight.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """A file's metadata, read without its tensors. Raises UserError for what is no safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path.name} cannot be read: {error}.", "Choose a .safetensors file.") from error
+
+
+def read_adapter(path: Path) -> AdapterFile:
+    """A LoHa, LoKr or LoCon file.
+
+    Raises:
+        UserError: for a file that is no safetensors file, or holds no layer of those kinds.
+    """
+    metadata = read_metadata(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    found: dict[str, dict[str, dict[str, Tensor]]] = {}
+    alphas: dict[str, float] = {}
+    unmatched = []
+    for key, value in tensors.items():
+        layer, rest = split_key(key)
+        if rest == ALPHA:
+            alphas[layer] = float(value)
+        elif known := algo_of(rest):
+            found.setdefault(layer, {}).setdefault(known[0], {})[known[1]] = value.float()
+        else:
+            unmatched.append(key)
+    factors = {}
+    for layer, by_algo in found.items():
+        made = _factors(by_algo, alphas.get(layer))
+        if made is None:
+            unmatched += [key for key in tensors if split_key(key)[0] == layer]
+        else:
+            factors[layer] = made
+    unmatched += [f"{layer}.{ALPHA}" for layer in alphas if layer not in found]
+    if not factors:
+        raise UserError(f"{path.name} holds no LoHa, LoKr or LoRA layer.", "Choose a file from models/Lora.")
+    return AdapterFile(metadata, factors, tuple(unmatched))
+
+
+def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> AdapterModule | None:
+    if len(by_algo) != 1:
+        return None
+    algo, tensors = next(iter(by_algo.items()))
+    if not any(needed <= set(tensors) for needed in _NEEDED[algo]):
+        return None
+    ordered = {name: tensors[name] for name in FILE_KEYS[algo] if name in tensors}
+    factors = AdapterModule(algo, ordered, 0.0)
+    # A file without alpha means alpha = rank.
+    factors.alpha = float(factors.rank or 1) if alpha is None else alpha
+    return factors
+
+
+def is_ours(path: Path) -> bool:
+    """Whether an adapter file was trained here. Raises UserError for what is no safetensors file."""
+    return RECIPE_KEY in read_metadata(path)
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or where another program's file stands there, NAME-2, NAME-3 …"""
+    free, number = path, 1
+    while free.exists() and not is_ours(free):
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
+_LENGTH_BYTES = 8
+
+
+def copy_adapter(source: Path, target: Path, name: str, strength: float | None = None) -> None:
+    """Writes `target`, whole or not at all, with the tensors of `source`.
+
+    Args:
+        name: what the file says it is called.
+        strength: what it proposes to be used at; None leaves that as it was.
+
+    Raises:
+        UserError: when `source` cannot be read or `target` cannot be written.
+    """
+    metadata = read_metadata(source)
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise UserError(f"{source.name} cannot be read: {error.strerror or error}.", "Choose another file.") from error
+    header = _header(content)
+    header["__metadata__"] = dict(sorted(_renamed(metadata, name, strength).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Tensors start at a multiple of eight.
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    write_whole(target, len(text).to_bytes(_LENGTH_BYTES, "little") + text + content[_start(content) :])
+
+
+def tensors_hash(path: Path) -> str:
+    """Tells files of the same numbers from others, whatever their metadata says."""
+    content = path.read_bytes()
+    layout = {key: value for key, value in _header(content).items() if key != "__metadata__"}
+    digest = hashlib.sha256(json.dumps(layout, sort_keys=True).encode())
+    digest.update(memoryview(content)[_start(content) :])
+    return digest.hexdigest()
+
+
+def _renamed(metadata: dict[str, str], name: str, strength: float | None) -> dict[str, str]:
+    changed = {**metadata, "ss_output_name": name, "modelspec.title": name}
+    recipe: dict[str, Any] = json.loads(metadata.get(RECIPE_KEY, "{}"))
+    if recipe:
+        recipe["output_name"] = name
+        if strength is not None:
+            recipe["preferred_weight"] = strength
+        changed[RECIPE_KEY] = json.dumps(recipe, ensure_ascii=False)
+        changed["modelspec.usage_hint"] = f"<lora:{name}:{recipe.get('preferred_weight', 1):g}>"
+    return changed
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    return json.loads(content[_LENGTH_BYTES : _start(content)])
+
+
+def _start(content: bytes) -> int:
+    return _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")

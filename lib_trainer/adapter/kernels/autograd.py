@@ -1,0 +1,132 @@
+"""The maths of adapters as pure functions: ΔW, and layers whose backward keeps nothing of ΔW's size.
+
+Shapes: `out`, `in` are a layer's sides, `k` its kernel, `r` the rank. Factor names are LyCORIS' without their
+algorithm's prefix. Source: Yeh et al., "Navigating Text-To-Image Customization" (LyCORIS, ICLR 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from lib_trainer.adapter.delta_weight import Tensors
+
+# Frozen weight and bias in the dtype and on the device of the tensor given.
+ReadWeight = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+# Of a layer's input, where it is asked for, and of its factors in their order.
+Gradients = tuple[Tensor | None, Sequence[Tensor | None]]
+
+
+@dataclass(frozen=True)
+class LayerOp:
+    """What a layer does with its weight: a matrix product, or a 2-d convolution.
+
+    Attributes:
+        shape: of the weight, (out, in) or (out, in / groups, k, k).
+        stride, padding, dilation, groups: of the convolution.
+    """
+
+    shape: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def is_conv(self) -> bool:
+        return len(self.shape) == 4
+
+    @property
+    def is_pointwise(self) -> bool:
+        """A matrix product at every place: a linear layer, or a plain 1×1 convolution."""
+        plain = (self.stride, self.padding, self.groups) == ((1, 1), (0, 0), 1)
+        return not self.is_conv or (self.shape[2:] == (1, 1) and plain)
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x (…, in) -> (…, out), or (B, in, H, W) -> (B, out, H', W')."""
+        return F.conv2d(x, weight, bias, *self._settings) if self.is_conv else F.linear(x, weight, bias)
+
+    def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+        if not self.is_conv:
+            return grad @ weight
+        if self.is_pointwise:
+            matrix = weight.flatten(1).T.expand(len(x), -1, -1)
+            return torch.bmm(matrix, grad.flatten(2)).reshape(x.shape)
+        return conv2d_input(x.shape, weight, grad, *self._settings)
+
+    def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
+        if not self.is_conv:
+            return grad.flatten(0, -2).T @ x.flatten(0, -2)
+        if self.is_pointwise:
+            return sum_of_products(grad.flatten(2), x.flatten(2).transpose(1, 2)).reshape(self.shape)
+        return conv2d_weight(x, self.shape, grad, *self._settings)
+
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+
+def is_on_processor(x: Tensor) -> bool:
+    """Whether it is computed on a CPU. A tensor without contents stands for one on a graphics card."""
+    return x.device.type == "cpu" and not isinstance(x, FakeTensor)
+
+
+def sum_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """Σ a_n·b_n: (N, l, c), (N, c, m) -> (l, m)."""
+    # A sum over one product would still copy it.
+    return a[0] @ b[0] if len(a) == 1 else torch.bmm(a, b).sum(0)
+
+
+class Form(Protocol):
+    """A way to compute one layer's output and gradients. `read` reads W and the bias; x comes in the compute dtype."""
+
+    def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+        """x (…, in) -> (…, out), or (B, in, H, W) -> (B, out, H', W')."""
+
+    def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
+        """Gradients of x, None where it is not asked for, and of the factors in their order."""
+
+
+def applied(form: Form, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+    """The layer's output, with a graph that keeps x and the factors and nothing else."""
+    return _Layer.apply(form, read, tuple(factors), x, *factors.values())
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, form: Form, read: ReadWeight, names: tuple[str, ...], x: Tensor, *factors: Tensor) -> Tensor:
+        ctx.form, ctx.read, ctx.names = form, read, names
+        ctx.save_for_backward(x, *factors)
+        return form.forward(read, x, dict(zip(names, factors, strict=True)))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        x, *factors = ctx.saved_tensors
+        named = dict(zip(ctx.names, factors, strict=True))
+        grad_x, grads = ctx.form.backward(ctx.read, x, named, grad.contiguous(), ctx.needs_input_grad[3])
+        return (None, None, None, grad_x, *grads)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The host's own layer. Its weight is read again in backward, so no cast or dequantised copy is kept."""
+
+    operation: LayerOp
+
+    def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+        return self.operation(x, *read(x))
+
+    def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
+        return (self.operation.grad_input(x, read(x)[0], grad) if needs_x else None), ()
+
+
+def frozen(operation: LayerOp, read: ReadWeight, x: Tensor) -> Tensor:
+    """The host's own layer, as `Frozen` computes it."""
+    return applied(Frozen(operation), read, x, {})

@@ -1,0 +1,154 @@
+"""One adapted layer: its factors, and how they act on the layer's input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from torch import Tensor, nn
+
+from lib_trainer.adapter.delta_weight import DELTAS, Tensors
+from lib_trainer.adapter.kernels.autograd import Form, LayerOp, ReadWeight, applied, frozen, is_on_processor
+from lib_trainer.adapter.kernels.dispatch import form_of, way_for
+from lib_trainer.adapter.kernels.strategies import Whole
+from lib_trainer.adapter.keys import ALPHA, FILE_KEYS
+from lib_trainer.config.recipe import AdapterConfig
+from lib_trainer.errors import MissingPackage
+
+
+class AdapterModule(nn.Module):
+    """The trainable parameters of one layer's ΔW, in float32.
+
+    Args:
+        algo: `loha`, `lokr` or `locon`.
+        tensors: our factor name -> tensor; shapes as in `adapter.functional`.
+        alpha: the file's alpha; ΔW is scaled by alpha / rank, but for LoKr with two full factors, where it is 1.
+
+    Attributes:
+        strength: ΔW is multiplied by it.
+        row_mask: (out,) zeros and ones, the rows of ΔW that take part (rank dropout); None for all.
+        silenced: the whole layer sits out (module dropout).
+    """
+
+    def __init__(self, algo: str, tensors: Mapping[str, Tensor], alpha: float) -> None:
+        super().__init__()
+        self.algo = algo
+        self.alpha = alpha
+        self.strength = 1.0
+        self.row_mask: Tensor | None = None
+        self.silenced = False
+        self.names = tuple(tensors)
+        for name, tensor in tensors.items():
+            self.register_parameter(name, nn.Parameter(tensor))
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.names}
+
+    @property
+    def rank(self) -> int:
+        """Rank of the low-rank factor; 0 where every factor is full."""
+        for name in ("down", "w2_b", "w1_b"):
+            if name in self.names:
+                return getattr(self, name).shape[0]
+        return 0
+
+    @property
+    def out_features(self) -> int:
+        if self.algo == "locon":
+            return self.up.shape[0]
+        if self.algo == "loha":
+            return self.w1_a.shape[1 if "t1" in self.names else 0]
+        second = self.w2.shape[0] if "w2" in self.names else self.w2_a.shape[1 if "t2" in self.names else 0]
+        return self._first_shape()[0] * second
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank if self.rank else 1.0
+
+    def delta(self, shape: Sequence[int] | None = None) -> Tensor:
+        """ΔW at strength 1, float32; (out, in·k²) where the factors do not tell k, or reshaped to `shape`."""
+        change = DELTAS[self.algo](self.tensors) * self.scale
+        return change if shape is None else change.reshape(tuple(shape))
+
+    def apply_to(self, operation: LayerOp, read: ReadWeight, x: Tensor) -> Tensor:
+        """The layer with ΔW: operation(x, W + strength·ΔW) + bias, by the cheapest way that loses nothing.
+
+        Args:
+            read: reads the frozen weight and bias in the dtype and on the device of a tensor.
+            x: (…, in) or (B, in, H, W), in the compute dtype.
+        """
+        if self.silenced:
+            return frozen(operation, read, x)
+        return applied(self.form(operation, x), read, x, self.tensors)
+
+    def form(self, operation: LayerOp, x: Tensor) -> Form:
+        """How `apply_to` computes for such an input: by the way that is the fastest for its shape."""
+        factors, scale = self.tensors, self.strength * self.scale
+        precise = x.dtype == next(iter(factors.values())).dtype
+        if self.row_mask is not None:
+            return Whole(operation, self._masked_delta, apart=not precise)
+        device = "cpu" if is_on_processor(x) else "cuda"
+        way = way_for(self.algo, factors, operation, tuple(x.shape), device, precise=precise)
+        return form_of(way, self.algo, factors, operation, scale, precise=precise)
+
+    def _masked_delta(self, factors: Tensors) -> Tensor:
+        change = DELTAS[self.algo](factors) * (self.strength * self.scale)
+        return change * self.row_mask.to(change).reshape(-1, *[1] * (change.ndim - 1))
+
+    def _first_shape(self) -> tuple[int, int]:
+        """(out_l, in_m) of LoKr's first factor."""
+        return tuple(self.w1.shape) if "w1" in self.names else (self.w1_a.shape[0], self.w1_b.shape[1])
+
+
+def new_module(name: str, operation: LayerOp, config: AdapterConfig) -> AdapterModule | None:
+    """Fresh factors of one layer as LyCORIS makes them; None for a layer that the recipe leaves alone.
+
+    LyCORIS draws its start values from torch's global random state.
+    """
+    wide = operation.is_conv and operation.shape[2:] != (1, 1)
+    rank, alpha = (config.conv_dim, config.conv_alpha) if wide else (config.network_dim, config.network_alpha)
+    if rank == 0:
+        return None
+    module = _lycoris_module(config.algo)(
+        name,
+        _shell(operation),
+        lora_dim=rank,
+        alpha=alpha,
+        use_tucker=config.use_tucker,
+        factor=config.factor,
+        decompose_both=config.decompose_both,
+        full_matrix=config.full_matrix,
+    )
+    made = dict(module.named_parameters())
+    tensors = {ours: made[theirs].detach() for ours, theirs in FILE_KEYS[config.algo].items() if theirs in made}
+    return AdapterModule(config.algo, tensors, float(getattr(module, ALPHA)))
+
+
+def _lycoris_module(algo: str) -> Any:
+    if not find_spec("lycoris"):
+        raise MissingPackage("lycoris-lora", "Training an adapter")
+    from lycoris.modules.locon import LoConModule
+    from lycoris.modules.loha import LohaModule
+    from lycoris.modules.lokr import LokrModule
+
+    return {"loha": LohaModule, "lokr": LokrModule, "locon": LoConModule}[algo]
+
+
+def _shell(operation: LayerOp) -> nn.Module:
+    """A layer of the same shape without weights: LyCORIS reads nothing but the shape from it."""
+    out, inner = operation.shape[:2]
+    if not operation.is_conv:
+        return nn.Linear(inner, out, bias=False, device="meta")
+    return nn.Conv2d(
+        inner * operation.groups,
+        out,
+        operation.shape[2:],
+        operation.stride,
+        operation.padding,
+        operation.dilation,
+        operation.groups,
+        bias=False,
+        device="meta",
+    )

@@ -1,0 +1,81 @@
+"""Puts host, jobs, page and routes together: inside a WebUI, and as a page of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.errors import UserError
+from lib_trainer.events import Event
+from lib_trainer.host.access import Access
+from lib_trainer.host.base import Host
+from lib_trainer.host.detect import current_access, current_host
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.preview.grid_job import GridJob
+
+if TYPE_CHECKING:
+    from lib_trainer.ui.webui_tab import Tab
+
+
+def default_run(host: Host, recipe: Recipe, folder: Path) -> Iterator[Event]:
+    """`run.run`, imported when the first run starts: it pulls in torch and LyCORIS."""
+    from lib_trainer.run import run
+
+    return run(host, recipe, folder)
+
+
+@lru_cache(maxsize=1)
+def page_access() -> Access:
+    """Cached: a page opened before "Reload UI" keeps using the key it has."""
+    return current_access()
+
+
+@lru_cache(maxsize=1)
+def host_and_jobs() -> tuple[Host, Jobs]:
+    """The WebUI and its runs. Raises UserError in a program without a host module."""
+    # Cached: "Reload UI" builds every tab anew, and the run under way must be found again.
+    host = current_host()
+    return host, Jobs(host, default_run)
+
+
+@lru_cache(maxsize=1)
+def page_grid_job() -> GridJob:
+    """Cached like the runs: the last grid is found again."""
+    return GridJob(host_and_jobs()[0])
+
+
+def make_tab() -> Tab:
+    """(page, label, id), as the WebUI's `on_ui_tabs` expects it."""
+    from lib_trainer.ui.webui_tab import build_tab, explain
+
+    try:
+        return build_tab(*host_and_jobs(), page_access().page_key, page_grid_job())
+    except UserError as error:
+        return explain(error)
+
+
+def add_routes(app: Any) -> None:
+    """Adds the routes to the WebUI's FastAPI application; none where training does not work."""
+    from lib_trainer.ui.status_view import show_panel
+    from lib_trainer.web.router import make_router
+
+    try:
+        host, jobs = host_and_jobs()
+    except UserError:
+        return
+    app.include_router(make_router(host, jobs, page_access(), page_grid_job(), show_panel))
+
+
+def serve(host: Host, access: Access, address: str = "127.0.0.1", port: int = 7861) -> None:
+    """Serves the tab as a page of its own, with the routes, until the program is interrupted."""
+    from lib_trainer.ui.standalone_page import open_page
+    from lib_trainer.ui.status_view import show_panel
+    from lib_trainer.web.router import make_router
+
+    jobs, grid_job = Jobs(host, default_run), GridJob(host)
+    page = open_page(host, jobs, access, address, port, grid_job)
+    page.app.include_router(make_router(host, jobs, access, grid_job, show_panel))
+    page.block_thread()

@@ -1,0 +1,124 @@
+"""Follows a run: bars on stderr, and Ctrl-C heard between two steps."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from types import FrameType
+
+from tqdm import tqdm
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.events import Event, Finished, Notice, Progress, Step, StopRequested
+from lib_trainer.host.base import Host
+from lib_trainer.jobs.history import RUNS_DIR, History, RunLog
+from lib_trainer.run import run
+
+
+def train(host: Host, recipe: Recipe, log: RunLog | None = None) -> tuple[Finished, tuple[str, ...]]:
+    """One run to its end -> how it ended, and what should be known of it.
+
+    Ctrl-C saves what is learned; a second one breaks off. Whatever happens, `resume` can go on with it.
+
+    Args:
+        log: of a run that goes on; a new run gets its own.
+
+    Raises:
+        StopRequested: when it was stopped before anything was learned.
+        UserError: whatever a person can mend.
+    """
+    log = log or History(host.cache_dir / RUNS_DIR).begin(recipe)
+    try:
+        finished, notices = host.run_exclusive(lambda: follow(run(host, recipe, log.folder), log))
+    except (KeyboardInterrupt, StopRequested):
+        log.end("stopped")
+        raise
+    except Exception as error:
+        log.end("failed", str(error))
+        raise
+    log.end("stopped" if finished.stopped_early else "done")
+    return finished, notices
+
+
+def follow(events: Generator[Event, None, None], log: RunLog | None = None) -> tuple[Finished, tuple[str, ...]]:
+    """Drives the events of a run to the last one. Raises StopRequested when nothing was learned yet."""
+    notices: list[str] = []
+    event: Event | None = None
+    with closing(events), interruptible() as command, _Bar() as bar:
+        may_stop = True
+        while not isinstance(event, Finished):
+            if command.pressed and may_stop:
+                may_stop = False
+                bar.say("Stopping: what is learned so far is being saved. Ctrl-C again breaks off.")
+                event = events.throw(StopRequested(save=True))
+            else:
+                event = next(events)
+            if log:
+                log.take(event)
+            if isinstance(event, Notice):
+                notices.append(event.text)
+            # Whoever stops a run that is being saved wants it saved.
+            may_stop = may_stop and not (isinstance(event, Progress) and event.phase == "saving")
+            bar.show(event)
+    return event, tuple(notices)
+
+
+class Command:
+    """Whether Ctrl-C was pressed."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Command]:
+    """Turns the first Ctrl-C into a wish, so that it cuts no step or file in two; the second is the usual one."""
+    command = Command()
+
+    def hear(_signal: int, _frame: FrameType | None) -> None:
+        if command.pressed:
+            raise KeyboardInterrupt
+        command.pressed = True
+
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield command
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Bar:
+    """A progress bar that becomes another one when the phase changes."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._phase = ""
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._move(event.phase, event.done, event.total)
+        elif isinstance(event, Step):
+            self._move("training", event.number, event.total)
+            self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+        elif isinstance(event, Notice):
+            self.say(event.text)
+
+    def say(self, text: str) -> None:
+        tqdm.write(text, file=sys.stderr)
+
+    def _move(self, phase: str, done: int, total: int) -> None:
+        if self._bar is None or self._phase != phase:
+            self.__exit__()
+            self._phase = phase
+            self._bar = tqdm(total=total, desc=phase, file=sys.stderr)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)

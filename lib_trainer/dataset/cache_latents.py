@@ -1,0 +1,152 @@
+"""Pictures to latents: a few threads decode and cut ahead while the VAE encodes, one bucket after another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib_trainer.dataset.augment import augmentation_of
+from lib_trainer.dataset.buckets import Bucket, resized_size
+from lib_trainer.dataset.cache_store import Entry, entry_path, keep, read_tensors
+from lib_trainer.dataset.images import Cut, cut, decode_picture, read_bytes, shown_name
+from lib_trainer.dataset.sampler import Schedule
+from lib_trainer.errors import UserError
+from lib_trainer.events import Event, Notice, Progress
+from lib_trainer.models.base import HostModel
+from lib_trainer.utils.prefetch import made_ahead
+
+# One 1024×1024 picture, or as many smaller ones: encoding needs no more memory than the pictures SDXL is made for.
+_BATCH_PIXELS = 2**20
+_BATCH_PICTURES = 16
+# A picture is decoded anew for every so many variants, which bounds what waits in memory.
+_VARIANTS_AT_ONCE = 4
+_DECODERS = 4
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A picture to be encoded as `cut`, or where that is None, one that stands at `path` already."""
+
+    sample: int
+    variant: int
+    path: Path | None
+    cut: Cut | None
+
+
+# A sample and some of its variants: the work of one thread at a time.
+_Unit = tuple[int, tuple[int, ...]]
+
+
+class LatentCaching:
+    """The pictures of a run that are encoded so far, in RAM or in files under `folder`.
+
+    Attributes:
+        entries: (sample, variant) -> what a `LatentStore` holds.
+        failed: samples whose pixels cannot be read.
+    """
+
+    def __init__(self, schedule: Schedule, model: HostModel, folder: Path | None) -> None:
+        self.entries: dict[tuple[int, int], Entry] = {}
+        self.failed: set[int] = set()
+        self._schedule, self._model = schedule, model
+        self._folder = None if folder is None else folder / "latents"
+        self._total = 0
+
+    def encode(self, pictures: Sequence[tuple[int, int]]) -> Iterator[Event]:
+        """Encodes these (sample, variant) bucket by bucket."""
+        self._total = len(self.entries) + len(pictures)
+        pending: list[_Piece] = []
+        workers = min(_DECODERS, os.cpu_count() or 1)
+        with closing(made_ahead(self._units(pictures), self._prepare, workers=workers, ahead=2 * workers)) as prepared:
+            for (sample, variants), future in prepared:
+                bucket = self._schedule.buckets[sample]
+                if pending and self._schedule.buckets[pending[0].sample] != bucket:
+                    yield from self._flush(pending)
+                try:
+                    pieces = future.result()
+                except UserError as error:
+                    self._total -= len(variants)
+                    if sample not in self.failed:
+                        self.failed.add(sample)
+                        yield Notice(f"{error.message} The run goes on without it.")
+                    continue
+                for piece in pieces:
+                    if piece.cut is None:
+                        yield self._done(piece, piece.path)
+                        continue
+                    pending.append(piece)
+                    if len(pending) == _batch_size(bucket):
+                        yield from self._flush(pending)
+            yield from self._flush(pending)
+
+    def _flush(self, pending: list[_Piece]) -> Iterator[Event]:
+        """Encodes what is pending, all of one bucket, and empties the list."""
+        pieces = list(pending)
+        pending.clear()
+        if not pieces:
+            return
+        batch = self._model.encode_images(torch.stack([piece.cut.pixels for piece in pieces]))
+        for piece, latents in zip(pieces, batch, strict=True):
+            if not torch.isfinite(latents).all():
+                raise UserError(
+                    f"The VAE gave no usable numbers for {shown_name(self._image(piece.sample))}.",
+                    "Select a VAE that works in half precision, or start the WebUI with --no-half-vae.",
+                )
+            yield self._done(piece, keep({"latents": latents.clone(), "size": piece.cut.size}, piece.path))
+
+    def _done(self, piece: _Piece, entry: Entry) -> Progress:
+        self.entries[piece.sample, piece.variant] = entry
+        return Progress("caching", len(self.entries), self._total, shown_name(self._image(piece.sample)))
+
+    def _units(self, pictures: Iterable[tuple[int, int]]) -> list[_Unit]:
+        """(sample, some variants) in the order of encoding: bucket by bucket."""
+        variants: dict[int, list[int]] = {}
+        for sample, variant in pictures:
+            variants.setdefault(sample, []).append(variant)
+        by_bucket = sorted(variants, key=lambda sample: (self._schedule.buckets[sample], sample))
+        size = _VARIANTS_AT_ONCE
+        return [
+            (sample, tuple(variants[sample][start : start + size]))
+            for sample in by_bucket
+            for start in range(0, len(variants[sample]), size)
+        ]
+
+    def _prepare(self, unit: _Unit) -> list[_Piece]:
+        """Reads one picture, and cuts those variants out of it that are not in the cache. Raises UserError."""
+        sample, variants = unit
+        recipe, image, bucket = self._schedule.recipe, self._image(sample), self._schedule.buckets[sample]
+        data = read_bytes(image)
+        sha256 = hashlib.sha256(data).hexdigest()
+        picture = None
+        pieces = []
+        for variant in variants:
+            look = augmentation_of(variant, sha256, recipe.dataset, recipe.training.seed)
+            path = self._path(sample, sha256, None if look is None else asdict(look))
+            if path is not None and read_tensors(path) is not None:
+                pieces.append(_Piece(sample, variant, path, None))
+                continue
+            picture = picture or decode_picture(data, image)
+            pieces.append(_Piece(sample, variant, path, cut(picture, bucket, recipe.dataset, look)))
+        return pieces
+
+    def _path(self, sample: int, sha256: str, look: dict[str, Any] | None) -> Path | None:
+        if self._folder is None:
+            return None
+        seen, bucket = self._schedule.scan.samples[sample], self._schedule.buckets[sample]
+        resized = resized_size(seen.width_px, seen.height_px, bucket, self._schedule.recipe.dataset)
+        what = {"picture": sha256, "bucket": asdict(bucket), "resized": resized, "augmentation": look}
+        return entry_path(self._folder, self._model.checkpoint, what)
+
+    def _image(self, sample: int) -> Path:
+        return self._schedule.scan.samples[sample].image
+
+
+def _batch_size(bucket: Bucket) -> int:
+    return max(1, min(_BATCH_PICTURES, _BATCH_PIXELS // (bucket.width_px * bucket.height_px)))

@@ -1,0 +1,52 @@
+"""How drawn pictures and captions become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib_trainer.dataset.cache_store import LatentStore, TextStore
+from lib_trainer.dataset.sampler import Draw
+from lib_trainer.models.base import SizeCond, TextCond
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass of the UNet is trained on, on the CPU in float32.
+
+    Attributes:
+        latents: (B, 4, h, w), scaled.
+        sizes: of the pictures.
+        captions: one a picture.
+        text: what the text encoders made of them; None where they are trained and encode anew.
+    """
+
+    latents: Tensor
+    sizes: SizeCond
+    captions: tuple[str, ...]
+    text: TextCond | None
+
+
+def make_batch(draws: Sequence[Draw], latents: LatentStore, texts: TextStore | None) -> Batch:
+    """The batch of these draws, which share a bucket."""
+    encoded = [latents.read(draw.sample, draw.variant) for draw in draws]
+    captions = tuple(draw.caption for draw in draws)
+    return Batch(
+        latents=torch.stack([picture for picture, _ in encoded]),
+        sizes=SizeCond(torch.stack([size for _, size in encoded])),
+        captions=captions,
+        text=None if texts is None else _stack_texts(captions, texts),
+    )
+
+
+def _stack_texts(captions: Sequence[str], texts: TextStore) -> TextCond:
+    """Captions of unequal length side by side: the shorter end in empty chunks, as the WebUIs pad them."""
+    conds = [texts.read(caption) for caption in captions]
+    empty = texts.read("").context
+    longest = max(len(cond.context) for cond in conds)
+    contexts = [torch.cat([cond.context, *[empty] * ((longest - len(cond.context)) // len(empty))]) for cond in conds]
+    pooled = None if conds[0].pooled is None else torch.stack([cond.pooled for cond in conds])
+    return TextCond(torch.stack(contexts), pooled)

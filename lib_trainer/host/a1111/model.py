@@ -1,0 +1,221 @@
+"""The checkpoint that A1111 holds, as training sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.a1111.device_placement import DevicePlacement
+from lib_trainer.host.a1111.inspect import dense_shape, outlook_of_model
+from lib_trainer.host.webui import prompts as webui
+from lib_trainer.host.webui.model import WebuiModel
+from lib_trainer.models import trainable
+from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
+from lib_trainer.models.families import SD1, SDXL, Family
+from lib_trainer.models.offload import LeanWeights, lean_weights
+from lib_trainer.models.placement import MemoryProfile, Placement
+
+
+class A1111Model(WebuiModel):
+    """A borrowed `LatentDiffusion` or SDXL `DiffusionEngine`; implements `host.base.HostModel`.
+
+    Args:
+        model: A1111's `shared.sd_model`, with no LoRA in its weights.
+        undo: takes the context managers of every change made to the model; whoever borrows closes it.
+    """
+
+    def __init__(self, model: Any, family: Family, undo: ExitStack) -> None:
+        # Entered first, so that it ends last: what training changes is undone where it was done.
+        self._loan = undo.enter_context(ExitStack())
+        super().__init__(model, undo)
+        self.family = family
+        self.checkpoint = _checkpoint_info(model)
+        self.device = compute_device()
+        self.prediction = "v" if model.parameterization == "v" else "epsilon"
+        self.alphas_cumprod = _alphas_cumprod(model)
+        self.unet: nn.Module = model.model.diffusion_model
+        self._vae: nn.Module = model.first_stage_model
+        self._text: nn.Module = model.conditioner if family is SDXL else model.cond_stage_model
+        self._places = DevicePlacement([self.unet, self._text, self._vae], self.device)
+        self._lean: LeanWeights | None = None
+        self._begin_loan()
+
+    def _begin_loan(self) -> None:
+        from modules import sd_unet, shared
+
+        enter = self._loan.enter_context
+        enter(self._places.ours(self.loaded))
+        # A compiled UNet of an extension, or a hypernetwork of the last prompt, would stand in for what is trained.
+        enter(trainable.attributes([sd_unet], current_unet=None))
+        enter(trainable.attributes([shared], loaded_hypernetworks=[]))
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        self._places.bring([self._vae])
+        with torch.no_grad():
+            latents = self._posterior_mean(pixels)
+            if not torch.isfinite(latents).all():
+                # As A1111 does itself where half precision is too little for a VAE.
+                stored = next(self._vae.parameters()).dtype
+                try:
+                    self._vae.float()
+                    latents = self._posterior_mean(pixels)
+                finally:
+                    self._vae.to(stored)
+        if not torch.isfinite(latents).all():
+            raise UserError("The VAE turned a picture into numbers that are not finite.", "Choose another VAE.")
+        return latents
+
+    def _posterior_mean(self, pixels: Tensor) -> Tensor:
+        """pixels (B, 3, H, W) -> the scaled mean (B, 4, H/8, W/8), not a sample: the same picture, the same latents."""
+        stored = next(self._vae.parameters()).dtype
+        moments = self._vae.quant_conv(self._vae.encoder(pixels.to(self.device, stored)))
+        return (moments.chunk(2, dim=1)[0].float() * self.loaded.scale_factor).cpu()
+
+    def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
+        from modules import devices
+
+        texts = [webui.literal_caption(prompt) for prompt in prompts]
+        if not grad:
+            self._places.bring([self._text])
+        with ExitStack() as stack:
+            stack.enter_context(_plain_words(clip_skip))
+            if not grad:
+                # As pictures are drawn; a trained encoder computes in the numbers it is stored in.
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(devices.autocast())
+            if self.family is SDXL:
+                hidden_l = self._text.embedders[0](texts)
+                hidden_g, pooled = self._text.embedders[1](texts)
+                context = torch.cat([hidden_l, hidden_g], dim=2)
+            else:
+                context, pooled = self._text(texts), None
+        if grad:
+            return TextCond(context, pooled)
+        return TextCond(context.float().cpu(), None if pooled is None else pooled.float().cpu())
+
+    def memory_profile(self) -> MemoryProfile:
+        return outlook_of_model(self.loaded, self.family)
+
+    def _change(self, placement: Placement, text_encoder: bool) -> None:
+        import ldm.modules.attention
+        import sgm.modules.attention
+        from modules import devices, sd_hijack_optimizations
+
+        wanted = [] if placement.is_lean else [self.unet]
+        self._places.bring([*wanted, self._text] if text_encoder else wanted)
+        enter = self._changes.enter_context
+        for module in [self.unet, *([self._text] if text_encoder else [])]:
+            enter(trainable.frozen(module))
+            self._changes.callback(webui.release, [module])
+        parts = list(self.unet.modules())
+        if placement.is_lean:
+            self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
+            self._changes.callback(setattr, self, "_lean", None)
+        # Without autocast, what the adapter does not compute would meet numbers it is not stored in.
+        enter(trainable.input_cast([*parts, *self._text.modules()] if text_encoder else parts))
+        enter(trainable.attributes([devices], unet_needs_upcast=False))
+        attentions = [ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention]
+        sdpa = sd_hijack_optimizations.scaled_dot_product_attention_forward
+        enter(trainable.attributes(attentions, forward=sdpa))
+        # The model's own checkpointing, which wants gradients of all weights.
+        enter(trainable.attributes(parts, checkpoint=False, use_checkpoint=False))
+        blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
+        enter(trainable.checkpointed(blocks, placement))
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        with super().resting():
+            self._loan.close()
+            try:
+                yield
+            finally:
+                self._begin_loan()
+
+    def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
+        from modules import devices
+
+        # The UNet casts to the numbers it is drawn with; training may compute in others.
+        with trainable.attributes([self.unet], dtype=x_t.dtype), trainable.attributes([devices], dtype_unet=x_t.dtype):
+            vector = None
+            if self.family is SDXL:
+                embedded = self._text.embedders[2].timestep(sizes.pixels.flatten()).reshape(len(x_t), -1)
+                vector = torch.cat([text.pooled, embedded.to(text.pooled)], dim=1)
+            return self.unet(x_t, t.float(), context=text.context, y=vector).float()
+
+    def adaptable_layers(self) -> list[Layer]:
+        return webui.unet_layers(self.unet, self.family, dense_shape)
+
+    def text_layers(self) -> list[Layer]:
+        if self.family is not SD1:
+            # Their second encoder is open_clip's, whose queries, keys and values are one weight.
+            raise UserError(
+                f"The text encoders of {self.family.label} cannot be trained in this WebUI.",
+                "Leave them out, or train in stable-diffusion-webui-forge.",
+            )
+        return webui.text_encoder_layers(self._text.wrapped.transformer, "lora_te_", dense_shape)
+
+    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._lean is not None and self._lean.holds(layer):
+            return self._lean.read(layer, like)
+        weight, bias = layer.module.weight.detach(), layer.module.bias
+        return weight.to(like), None if bias is None else bias.detach().to(like)
+
+
+def compute_device() -> torch.device:
+    """Where A1111 computes, by its full name."""
+    from modules import devices
+
+    device = torch.device(devices.device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+class _Options:
+    """The WebUI's options with some of them changed."""
+
+    def __init__(self, options: Any, **changed: Any) -> None:
+        self._options = options
+        vars(self).update(changed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._options, name)
+
+
+@contextmanager
+def _plain_words(clip_skip: int) -> Iterator[None]:
+    """The text engines with our CLIP skip, and without the prompt syntax: a caption means its very words."""
+    from modules import sd_hijack_clip, sd_hijack_open_clip, shared
+
+    options = _Options(
+        shared.opts,
+        emphasis="None",
+        use_old_emphasis_implementation=False,
+        CLIP_stop_at_last_layers=clip_skip,
+        # SDXL is never read later than the layer before the last.
+        sdxl_clip_l_skip=clip_skip > 2,
+    )
+    with trainable.attributes([sd_hijack_clip, sd_hijack_open_clip], opts=options):
+        yield
+
+
+def _checkpoint_info(model: Any) -> CheckpointInfo:
+    from modules import sd_vae
+
+    info = model.sd_checkpoint_info
+    vae = Path(sd_vae.loaded_vae_file).name if sd_vae.loaded_vae_file else ""
+    return CheckpointInfo(info.name, info.sha256 or info.shorthash or "", vae)
+
+
+def _alphas_cumprod(model: Any) -> Tensor:
+    """The noise schedule that pictures are drawn with: the WebUI can rescale it to zero terminal SNR."""
+    from modules import sd_models
+
+    sd_models.apply_alpha_schedule_override(model)
+    return model.alphas_cumprod.detach().float().cpu().clone()

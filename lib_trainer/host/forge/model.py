@@ -1,0 +1,207 @@
+"""The checkpoint that Forge holds, as training sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.forge.inspect import dense_shape, outlook_of_engine
+from lib_trainer.host.webui import prompts as webui
+from lib_trainer.host.webui.model import WebuiModel
+from lib_trainer.models import trainable
+from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
+from lib_trainer.models.families import SDXL, Family
+from lib_trainer.models.offload import LeanWeights, lean_weights
+from lib_trainer.models.placement import MemoryProfile, Placement
+
+_TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
+
+
+class ForgeModel(WebuiModel):
+    """A borrowed `ForgeDiffusionEngine`; implements `host.base.HostModel`.
+
+    Args:
+        engine: Forge's engine, with no LoRA in its weights.
+        undo: takes the context managers of every change made to the engine; whoever borrows closes it.
+    """
+
+    def __init__(self, engine: Any, family: Family, undo: ExitStack) -> None:
+        from backend import memory_management
+
+        super().__init__(engine, undo)
+        objects = engine.forge_objects_original
+        predictor = objects.unet.model.predictor
+        self.family = family
+        self.checkpoint = _checkpoint_info(engine)
+        self.device = memory_management.get_torch_device()
+        self.prediction = "v" if predictor.prediction_type == "v_prediction" else "epsilon"
+        self.alphas_cumprod = _alphas_cumprod(engine, predictor)
+        self.unet: nn.Module = objects.unet.model.diffusion_model
+        self._objects = objects
+        self._lean: LeanWeights | None = None
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        vae = self._objects.vae
+        with torch.inference_mode(), _posterior_mean(vae.first_stage_model):
+            latents = vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5)
+            latents = vae.first_stage_model.process_in(latents)
+        latents = _own(latents)
+        if not torch.isfinite(latents).all():
+            raise UserError(
+                "The VAE turned a picture into numbers that are not finite.",
+                "Start the WebUI with --vae-in-fp32, or choose another VAE.",
+            )
+        return latents
+
+    def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
+        from backend import memory_management
+
+        texts = [webui.literal_caption(prompt) for prompt in prompts]
+        with self._plain_words(clip_skip), nullcontext() if grad else torch.inference_mode():
+            if not grad:
+                memory_management.load_model_gpu(self._objects.clip.patcher)
+            if self.family is SDXL:
+                hidden_l = self.loaded.text_processing_engine_l(texts)
+                hidden_g, pooled = self.loaded.text_processing_engine_g(texts)
+                context = torch.cat([hidden_l, hidden_g], dim=2)
+            else:
+                context, pooled = self.loaded.text_processing_engine(texts), None
+        if grad:
+            return TextCond(context, pooled)
+        return TextCond(_own(context), None if pooled is None else _own(pooled))
+
+    @contextmanager
+    def _plain_words(self, clip_skip: int) -> Iterator[None]:
+        """The text engines with our CLIP skip, and without the prompt syntax: a caption means its very words."""
+        from backend.text_processing import classic_engine
+
+        names = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
+        engines = [getattr(self.loaded, name) for name in names if hasattr(self.loaded, name)]
+        with ExitStack() as stack:
+            stack.enter_context(trainable.attributes([classic_engine], opts=SimpleNamespace(emphasis="None")))
+            for engine in engines:
+                # Every call leaves its emphasis behind, and the prompt boxes' token counters read it.
+                stack.enter_context(trainable.attributes([engine], clip_skip=clip_skip, emphasis=engine.emphasis))
+            yield
+
+    def memory_profile(self) -> MemoryProfile:
+        return outlook_of_engine(self.loaded, self.family)
+
+    def _change(self, placement: Placement, text_encoder: bool) -> None:
+        from backend import attention, memory_management, stream
+        from backend.nn import unet as forge_unet
+
+        patchers = [] if placement.is_lean else [self._objects.unet]
+        if text_encoder:
+            patchers.append(self._objects.clip.patcher)
+        # Moved as Forge itself moves them, so that they are given back as Forge made them.
+        with torch.inference_mode():
+            memory_management.unload_all_models()
+            memory_management.load_models_gpu(patchers)
+        enter = self._changes.enter_context
+        for module in [self.unet, *([self._objects.clip.cond_stage_model] if text_encoder else [])]:
+            enter(trainable.normal_parameters(module))
+            self._changes.callback(webui.release, [module])
+        parts = list(self.unet.modules())
+        if placement.is_lean:
+            self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
+            self._changes.callback(setattr, self, "_lean", None)
+        # Weights are cast to the input's dtype, so that training may compute in another than drawing does.
+        enter(trainable.attributes(parts, parameters_manual_cast=True))
+        # Forge frees weights cast on its second stream by the forward pass; backward still reads them. Its switch is
+        # set anew by every page that is opened.
+        enter(trainable.attributes([stream], should_use_stream=lambda: False))
+        enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
+        enter(trainable.owned_outputs(_added_to(parts)))
+        enter(trainable.attributes([forge_unet], attention_function=attention.attention_pytorch))
+        blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
+        enter(trainable.checkpointed(blocks, placement))
+
+    def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
+        vector = None
+        if self.family is SDXL:
+            embedded = self.loaded.embedder(sizes.pixels.flatten()).reshape(len(x_t), -1)
+            vector = torch.cat([text.pooled, embedded.to(text.pooled)], dim=1)
+        # Forge writes into this dictionary; its default value is shared by all calls.
+        options: dict[str, Any] = {}
+        return self.unet(x_t, t.float(), context=text.context, y=vector, transformer_options=options).float()
+
+    def adaptable_layers(self) -> list[Layer]:
+        return webui.unet_layers(self.unet, self.family, dense_shape)
+
+    def text_layers(self) -> list[Layer]:
+        encoders = self._objects.clip.cond_stage_model
+        layers = []
+        for name, encoder in encoders.named_children():
+            prefix = _TEXT_PREFIXES[name] if self.family is SDXL else "lora_te_"
+            layers += webui.text_encoder_layers(encoder, prefix, dense_shape)
+        return layers
+
+    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._lean is not None and self._lean.holds(layer):
+            return self._lean.read(layer, like)
+        from backend.operations import get_weight_and_bias
+
+        target = {"device": like.device, "dtype": like.dtype}
+        return get_weight_and_bias(layer.module, target, target, weight_fn=_dequantizer(layer.module.weight))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A normal float32 copy on the CPU of what may be an inference tensor."""
+    return tensor.float().cpu().clone()
+
+
+def _checkpoint_info(engine: Any) -> CheckpointInfo:
+    from modules import shared
+
+    info = engine.sd_checkpoint_info
+    extra = ",".join(sorted(getattr(shared.opts, "forge_additional_modules", None) or []))
+    return CheckpointInfo(info.name, info.sha256 or engine.sd_model_hash, extra)
+
+
+def _alphas_cumprod(engine: Any, predictor: Any) -> Tensor:
+    """The noise schedule that pictures are drawn with: rescaled where the checkpoint asks for zero terminal SNR."""
+    from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
+
+    sigmas = predictor.sigmas.detach().float().cpu().clone()
+    if getattr(engine.model_config, "ztsnr", False):
+        sigmas = rescale_zero_terminal_snr_sigmas(sigmas)
+    return 1 / (sigmas**2 + 1)
+
+
+def _added_to(parts: Sequence[nn.Module]) -> list[nn.Module]:
+    """The layers whose outputs Forge adds to in place."""
+    kinds = [(type(part).__name__, part) for part in parts]
+    transformers = [part.proj_in for kind, part in kinds if kind == "SpatialTransformer"]
+    return transformers + [part for kind, part in kinds if kind == "FeedForward"]
+
+
+@contextmanager
+def _posterior_mean(vae: nn.Module) -> Iterator[None]:
+    """The VAE encodes to the mean of its posterior instead of a sample: the same picture, the same latents."""
+    encode = vae.encode
+
+    def encode_to_mean(pixels: Tensor, _regulation: Any = None) -> Tensor:
+        return encode(pixels, lambda posterior: posterior.mode())
+
+    with trainable.attributes([vae], encode=encode_to_mean):
+        yield
+
+
+def _dequantizer(weight: Tensor) -> Any:
+    """The function that makes Forge's nf4, fp4 and GGUF weights dense, None for those that are."""
+    if hasattr(weight, "bnb_quantized"):
+        from backend.operations_bnb import functional_dequantize_4bit
+
+        return functional_dequantize_4bit
+    if getattr(weight, "gguf_cls", None) is not None:
+        from backend.operations_gguf import dequantize_tensor
+
+        return dequantize_tensor
+    return None

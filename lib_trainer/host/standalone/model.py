@@ -1,0 +1,218 @@
+"""A diffusers pipeline, as training sees it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+
+from lib_trainer.host.standalone.pipeline import alphas_cumprod, family_of
+from lib_trainer.host.webui import prompts as webui
+from lib_trainer.models import trainable
+from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
+from lib_trainer.models.checkpoint_file import unet_shape
+from lib_trainer.models.families import SDXL, Family
+from lib_trainer.models.layer_names import kohya_name, ldm_names
+from lib_trainer.models.offload import LeanWeights, lean_weights
+from lib_trainer.models.placement import MemoryProfile, Placement
+from lib_trainer.utils.patch import Forward, overridden_forward
+
+_BLOCKS = (Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D)
+# kohya + LyCORIS adapt these as well on SD 1.x and 2.x.
+_SINGLE_LAYERS = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
+_TEXT_LAYER = re.compile(r"encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$")
+_CPU = torch.device("cpu")
+
+
+class StandaloneModel:
+    """A pipeline's parts; implements `host.base.HostModel`.
+
+    At rest all parts lie on the CPU; each goes to `device` when it is needed and stays until it is in the way. In the
+    end every part is back where it was, which is the device for pictures that are drawn while training.
+
+    Args:
+        undo: takes the context managers of every change made to the parts; whoever borrows closes it.
+    """
+
+    def __init__(
+        self, pipeline: DiffusionPipeline, checkpoint: CheckpointInfo, device: torch.device, undo: ExitStack
+    ) -> None:
+        self.family: Family = family_of(pipeline)
+        self.checkpoint = checkpoint
+        self.device = device
+        self.prediction = "v" if pipeline.scheduler.config.prediction_type == "v_prediction" else "epsilon"
+        self.alphas_cumprod = alphas_cumprod(pipeline)
+        self.unet: nn.Module = pipeline.unet
+        self.pipeline = pipeline
+        self._undo = undo
+        self._lean: LeanWeights | None = None
+        for part in self._parts:
+            undo.callback(_move, part, part.device)
+
+    @property
+    def text_encoders(self) -> list[nn.Module]:
+        return [self.pipeline.text_encoder, *([self.pipeline.text_encoder_2] if self.family is SDXL else [])]
+
+    @property
+    def _parts(self) -> list[nn.Module]:
+        return [self.unet, self.pipeline.vae, *self.text_encoders]
+
+    def place(self, *on_device: nn.Module) -> None:
+        """These parts on the device, all others on the CPU."""
+        for part in self._parts:
+            _move(part, self.device if part in on_device else _CPU)
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        vae = self.pipeline.vae.to(self.device)
+        with torch.no_grad():
+            mean = vae.encode(pixels.to(self.device)).latent_dist.mode()
+        return (mean * vae.config.scaling_factor).float().cpu().contiguous()
+
+    def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
+        with torch.set_grad_enabled(grad):
+            read = [self._read_chunks(number, prompts, clip_skip) for number in range(len(self.text_encoders))]
+        context = torch.cat([hidden for hidden, _ in read], dim=2)
+        pooled = read[-1][1] if self.family is SDXL else None
+        if grad:
+            return TextCond(context, pooled)
+        return TextCond(context.float().cpu(), None if pooled is None else pooled.float().cpu())
+
+    def _read_chunks(self, number: int, prompts: Sequence[str], clip_skip: int) -> tuple[Tensor, Tensor | None]:
+        """(B, 77·n, D) hidden states of one encoder, and the pooled text of the first chunk where it has any."""
+        encoder = self.text_encoders[number].to(self.device)
+        tokenizer = self.pipeline.tokenizer_2 if number else self.pipeline.tokenizer
+        hidden, pooled = [], []
+        for tokens in token_chunks(tokenizer, prompts, encoder.config.max_position_embeddings):
+            output = encoder(tokens.to(self.device), output_hidden_states=True)
+            if self.family is SDXL:
+                # The layer before the last, as it is: SDXL was trained on it.
+                hidden.append(output.hidden_states[-max(clip_skip, 2)])
+                pooled.append(getattr(output, "text_embeds", None))
+            else:
+                # transformers' newest text model has no inner `text_model` any more.
+                normalize = getattr(encoder, "text_model", encoder).final_layer_norm
+                hidden.append(normalize(output.hidden_states[-clip_skip]))
+        return torch.cat(hidden, dim=1), pooled[0] if pooled else None
+
+    def memory_profile(self) -> MemoryProfile:
+        weight = self.unet.conv_in.weight
+        memory_profile = MemoryProfile(self.family, unet_shape(self.unet.config, self.family), weight.element_size())
+        if self.device == _CPU:
+            return memory_profile
+        free, total = torch.cuda.mem_get_info(self.device)
+        held = sum(p.nbytes for part in self._parts for p in part.parameters() if p.device == self.device)
+        return replace(memory_profile, available_bytes=free + held, total_bytes=total)
+
+    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
+        texts = self.text_encoders if text_encoder else []
+        self.place(*([] if placement.is_lean else [self.unet]), *texts)
+        enter = self._undo.enter_context
+        for part in [self.unet, *texts]:
+            enter(trainable.normal_parameters(part))
+            enter(trainable.frozen(part))
+        self._undo.callback(webui.release, [self.unet, *texts])
+        if placement.is_lean:
+            self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
+        weighted = [part for part in self.unet.modules() if part._parameters]
+        enter(overridden_forward(weighted, _casting_forward))
+        enter(trainable.checkpointed(blocks_in_order(self.unet), placement))
+
+    def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
+        extra: dict[str, Any] = {}
+        if self.family is SDXL:
+            extra["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": sizes.pixels}
+        return self.unet(x_t, t, encoder_hidden_states=text.context, **extra).sample.float()
+
+    def adaptable_layers(self) -> list[Layer]:
+        return unet_layers(self.unet, self.family)
+
+    def text_layers(self) -> list[Layer]:
+        prefixes = ("lora_te1_", "lora_te2_") if self.family is SDXL else ("lora_te_",)
+        return [
+            _layer(kohya_name(f"text_model.{match[0]}", prefix), module)
+            for prefix, encoder in zip(prefixes, self.text_encoders, strict=True)
+            for name, module in encoder.named_modules()
+            if (match := _TEXT_LAYER.search(name))
+        ]
+
+    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._lean is not None and self._lean.holds(layer):
+            return self._lean.read(layer, like)
+        weight, bias = layer.module.weight.detach(), layer.module.bias
+        return weight.to(like), None if bias is None else bias.detach().to(like)
+
+
+def blocks_in_order(unet: nn.Module) -> list[nn.Module]:
+    """The residual and transformer blocks of a diffusers UNet, in the order of forward."""
+    ordered: list[nn.Module] = []
+    for stage in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
+        transformers = list(getattr(stage, "attentions", []))
+        # The middle begins with a residual block of its own.
+        lead = 1 if stage is unet.mid_block else 0
+        ordered += stage.resnets[:lead]
+        for place, residual in enumerate(stage.resnets[lead:]):
+            pair = [residual, *transformers[place : place + 1]]
+            for part in reversed(pair) if lead else pair:
+                ordered += part.transformer_blocks if isinstance(part, Transformer2DModel) else [part]
+    return ordered
+
+
+def unet_layers(unet: nn.Module, family: Family) -> list[Layer]:
+    """The layers of a diffusers UNet that kohya + LyCORIS adapt, under their kohya names."""
+    modules = {name: part for name, part in unet.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    inside = tuple(f"{name}." for name, part in unet.named_modules() if isinstance(part, _BLOCKS))
+    names = ldm_names(modules) if family is SDXL else {name: name for name in modules}
+    single = () if family is SDXL else _SINGLE_LAYERS
+    return [
+        _layer(kohya_name(names[name]), module)
+        for name, module in modules.items()
+        if name.startswith(inside) or name in single
+    ]
+
+
+def token_chunks(tokenizer: Any, prompts: Sequence[str], length: int) -> list[Tensor]:
+    """Prompts cut into chunks of `length` tokens, start and end mark included: one (B, length) tensor a chunk.
+
+    Shorter prompts get empty chunks. As the WebUIs do, what follows the first end mark is the tokenizer's padding.
+    """
+    ids = tokenizer(list(prompts), truncation=False, add_special_tokens=False, verbose=False)["input_ids"]
+    room = length - 2
+    count = max(1, max(-(-len(line) // room) for line in ids))
+    start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    chunks = []
+    for place in range(count):
+        parts = [line[place * room : (place + 1) * room] for line in ids]
+        chunks.append(torch.tensor([[start, *part, end, *[pad] * (room - len(part))] for part in parts]))
+    return chunks
+
+
+def _layer(name: str, module: nn.Module) -> Layer:
+    return webui.describe_layer(name, module, tuple(module.weight.shape))
+
+
+def _move(part: nn.Module, device: torch.device) -> None:
+    if part.device != device:
+        part.to(device)
+
+
+def _casting_forward(module: nn.Module, forward: Forward) -> Forward:
+    """`forward` in the dtype of its input, whatever the weights are stored in."""
+
+    def call(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        own = module._parameters
+        if all(value is None or value.dtype == x.dtype for value in own.values()):
+            return forward(x, *args, **kwargs)
+        cast = {name: value.to(x.dtype) for name, value in own.items() if value is not None}
+        return torch.func.functional_call(module, cast, (x, *args), kwargs)
+
+    return call

@@ -1,0 +1,160 @@
+"""Opens a checkpoint as a diffusers pipeline: a diffusers folder or a single file, without asking the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.standalone.tokenizer import clip_tokenizer
+from lib_trainer.models.checkpoint_file import SingleFile, read_single_file
+from lib_trainer.models.families import SD1, SD2, SDXL, Family
+
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_END_MARK, _OPEN_CLIP_PAD = "<|endoftext|>", "!"
+_CHUNK_BYTES = 2**24
+
+
+def open_pipeline(checkpoint: Path, dtype: torch.dtype) -> DiffusionPipeline:
+    """The checkpoint on the CPU: UNet and text encoders in `dtype`, the autoencoder in float32.
+
+    Raises:
+        UserError: when it is neither a .safetensors file nor a folder of SD 1.x, SD 2.x or SDXL.
+    """
+    if checkpoint.is_dir():
+        pipeline = _open_folder(checkpoint, dtype)
+    elif checkpoint.is_file():
+        pipeline = _open_single_file(checkpoint, dtype)
+    else:
+        raise UserError(f"There is no checkpoint at {checkpoint}.", "Name a .safetensors file or a diffusers folder.")
+    # SDXL's overflows in half precision, and none is large.
+    pipeline.vae.to(torch.float32)
+    return pipeline
+
+
+def family_of(pipeline: DiffusionPipeline) -> Family:
+    """By what sets the UNets apart whatever their size: SDXL's size numbers, SD 2's linear projections."""
+    config = pipeline.unet.config
+    if config.addition_embed_type == "text_time":
+        return SDXL
+    return SD2 if config.use_linear_projection else SD1
+
+
+def alphas_cumprod(pipeline: DiffusionPipeline) -> Tensor:
+    """The noise schedule (T,) the checkpoint was trained with, float32."""
+    return DDIMScheduler.from_config(pipeline.scheduler.config).alphas_cumprod.float()
+
+
+def sha256_of(checkpoint: Path) -> str:
+    """Hex hash of a single file, or of all weights of a folder in the order of their names."""
+    files = [checkpoint] if checkpoint.is_file() else sorted(checkpoint.rglob("*.safetensors"))
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _open_folder(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is no diffusers folder.", "It must hold a model_index.json.") from error
+    kind = index.get("_class_name", "")
+    if kind not in _PIPELINES:
+        raise UserError(f"{folder.name} is a {kind}, which cannot be trained here.", "Choose SD 1.x, SD 2.x or SDXL.")
+    try:
+        return _class_of(kind).from_pretrained(folder, torch_dtype=dtype, local_files_only=True, **_left_out(kind))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder.name} cannot be opened: {error}", "The folder may be incomplete.") from error
+
+
+def _open_single_file(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
+    layout = read_single_file(path)
+    tokenizers = {"tokenizer": clip_tokenizer(_OPEN_CLIP_PAD if layout.family is SD2 else _END_MARK)}
+    if layout.family is SDXL:
+        tokenizers["tokenizer_2"] = clip_tokenizer(_OPEN_CLIP_PAD)
+    with tempfile.TemporaryDirectory() as folder:
+        _write_configs(layout, Path(folder))
+        pipeline = _class_of(layout.pipeline).from_single_file(
+            str(path),
+            config=folder,
+            torch_dtype=dtype,
+            local_files_only=True,
+            scheduler=_scheduler(layout, "epsilon"),
+            **tokenizers,
+            **_left_out(layout.pipeline),
+        )
+    pipeline.scheduler = _scheduler(layout, _prediction(layout, path, pipeline.unet))
+    return pipeline
+
+
+def _write_configs(layout: SingleFile, folder: Path) -> None:
+    index: dict[str, Any] = {"_class_name": layout.pipeline, "scheduler": ["diffusers", "DDIMScheduler"]}
+    for part, config in layout.configs.items():
+        reads_text = part.startswith("text_encoder")
+        index[part] = ["transformers" if reads_text else "diffusers", config["_class_name"]]
+        if reads_text:
+            index[part.replace("text_encoder", "tokenizer")] = ["transformers", "CLIPTokenizer"]
+        (folder / part).mkdir()
+        (folder / part / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def _scheduler(layout: SingleFile, prediction: str) -> DDIMScheduler:
+    zero_snr = "ztsnr" in layout.marks
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+        rescale_betas_zero_snr=zero_snr,
+        timestep_spacing="trailing" if zero_snr else "leading",
+    )
+
+
+def _prediction(layout: SingleFile, path: Path, unet: UNet2DConditionModel) -> str:
+    """What the UNet predicts: by the file's own mark, by the .yaml beside it, and for SD 2 by trying it."""
+    beside = path.with_suffix(".yaml")
+    says_v = "v_pred" in layout.marks or (
+        beside.is_file()
+        and re.search(r"parameterization:\s*[\"']?v\b", beside.read_text(encoding="utf-8", errors="replace"))
+    )
+    if says_v or (layout.family is SD2 and not beside.is_file() and not _predicts_noise(unet)):
+        return "v_prediction"
+    return "epsilon"
+
+
+@torch.no_grad()
+def _predicts_noise(unet: UNet2DConditionModel) -> bool:
+    """Whether pure noise at the last timestep comes back as itself; a v model would show (minus) a picture."""
+    noise = torch.randn((1, 4, 32, 32), generator=torch.Generator().manual_seed(0)).to(unet.dtype)
+    context = torch.zeros((1, 77, unet.config.cross_attention_dim), dtype=unet.dtype)
+    answer = unet(noise, 999, encoder_hidden_states=context).sample
+    return F.cosine_similarity(answer.float().flatten(), noise.float().flatten(), dim=0).item() > 0.5
+
+
+def _class_of(name: str) -> type[DiffusionPipeline]:
+    return getattr(diffusers, name)
+
+
+def _left_out(pipeline: str) -> dict[str, Any]:
+    """Parts that have no say in training."""
+    if pipeline == "StableDiffusionPipeline":
+        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return {}

@@ -1,0 +1,94 @@
+"""Text-to-image with diffusers' schedulers, on the parts that training borrows too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+)
+from torch import Tensor
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import GenerateRequest
+from lib_trainer.host.standalone.model import StandaloneModel
+from lib_trainer.models.base import SizeCond, TextCond
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SAMPLERS = {
+    "Euler": EulerDiscreteScheduler,
+    "Euler a": EulerAncestralDiscreteScheduler,
+    "DDIM": DDIMScheduler,
+    "DPM++ 2M": DPMSolverMultistepScheduler,
+}
+_LATENT_CELL_PX = 8
+
+
+def check_request(request: GenerateRequest) -> None:
+    """Raises UserError for a size or sampler that cannot be drawn with."""
+    if request.width_px % _LATENT_CELL_PX or request.height_px % _LATENT_CELL_PX:
+        raise UserError(f"{request.width_px}×{request.height_px} px cannot be drawn.", "Use multiples of 8.")
+    if request.sampler and request.sampler not in SAMPLERS:
+        raise UserError(f"There is no sampler {request.sampler!r} here.", f"Choose one of {', '.join(SAMPLERS)}.")
+
+
+@torch.no_grad()
+def draw(model: StandaloneModel, prompt: str, request: GenerateRequest) -> list[Image]:
+    """`request.batch_size` pictures of `prompt`; picture i is the one that seed + i draws alone.
+
+    Guidance as in Ho & Salimans, "Classifier-Free Diffusion Guidance" (2022). `request.prompt` is not looked at.
+    """
+    count, guided = request.batch_size, request.cfg_scale != 1
+    text = _repeated(model.encode_text([request.negative_prompt, prompt] if guided else [prompt], 1), count)
+    sizes = _sizes(request, len(text.context), model.device)
+    model.place(model.unet)
+    dtype = model.unet.dtype
+    text = _placed(text, model.device, dtype)
+    generators = [torch.Generator().manual_seed(request.seed + place) for place in range(count)]
+    scheduler: Any = SAMPLERS[request.sampler or "Euler"].from_config(model.pipeline.scheduler.config)
+    scheduler.set_timesteps(request.steps, device=model.device)
+    shape = (1, 4, request.height_px // _LATENT_CELL_PX, request.width_px // _LATENT_CELL_PX)
+    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    latents = noise.to(model.device) * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(latents, timestep).to(dtype)
+        scaled = torch.cat([scaled, scaled]) if guided else scaled
+        predicted = model.predict(scaled, timestep.expand(len(scaled)), text, sizes)
+        if guided:
+            without, with_prompt = predicted.chunk(2)
+            predicted = without + request.cfg_scale * (with_prompt - without)
+        latents = scheduler.step(predicted, timestep, latents, **_noise_source(scheduler, generators)).prev_sample
+    return _decode(model, latents)
+
+
+def _decode(model: StandaloneModel, latents: Tensor) -> list[Image]:
+    vae = model.pipeline.vae
+    model.place(vae)
+    decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
+    return model.pipeline.image_processor.postprocess(decoded.cpu(), output_type="pil")
+
+
+def _noise_source(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:
+    """Only the ancestral sampler draws noise on the way; every picture's comes from its own seed."""
+    return {"generator": generators} if isinstance(scheduler, EulerAncestralDiscreteScheduler) else {}
+
+
+def _repeated(text: TextCond, count: int) -> TextCond:
+    pooled = None if text.pooled is None else text.pooled.repeat_interleave(count, dim=0)
+    return TextCond(text.context.repeat_interleave(count, dim=0), pooled)
+
+
+def _placed(text: TextCond, device: torch.device, dtype: torch.dtype) -> TextCond:
+    pooled = None if text.pooled is None else text.pooled.to(device, dtype)
+    return TextCond(text.context.to(device, dtype), pooled)
+
+
+def _sizes(request: GenerateRequest, count: int, device: torch.device) -> SizeCond:
+    row = [request.height_px, request.width_px, 0, 0, request.height_px, request.width_px]
+    return SizeCond(torch.tensor([row] * count, dtype=torch.float32, device=device))

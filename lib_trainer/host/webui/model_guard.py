@@ -1,0 +1,56 @@
+"""Nobody else moves the WebUI's models while it is our turn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lib_trainer.errors import UserError
+from lib_trainer.utils.patch import attributes
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def model_guard(owner: Any, movers: Sequence[str]) -> Iterator[None]:
+    """While entered, only the thread that entered moves models; others wait for the lock, as Generate does.
+
+    A WebUI moves them outside its lock as well: an API call or a button that unloads all, an interrogator, a
+    preprocessor. In the middle of a step that would pull the weights away. Only a call on an event loop is refused,
+    with UserError: the whole WebUI would wait with it.
+
+    Args:
+        owner: the WebUI's module whose functions move models.
+        movers: their names.
+    """
+    thread = threading.get_ident()
+    later = {name: _waiting(getattr(owner, name), thread) for name in movers}
+    with attributes([owner], **later):
+        yield
+
+
+def _waiting(move: Callable[..., Any], thread: int) -> Callable[..., Any]:
+    def wait_and_move(*args: Any, **kwargs: Any) -> Any:
+        from modules.call_queue import queue_lock
+
+        if threading.get_ident() == thread:
+            return move(*args, **kwargs)
+        if _on_event_loop():
+            raise UserError("Train LoRA is using the model.", "Wait until it has finished, or stop it.")
+        _log.warning("%s waits until Train LoRA has finished with the model.", move.__name__)
+        with queue_lock:
+            return move(*args, **kwargs)
+
+    return wait_and_move
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,24 @@
+"""The WebUI's folders and files that belong to us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def lora_dir() -> Path:
+    from modules import shared
+
+    return Path(shared.cmd_opts.lora_dir)
+
+
+def cache_dir() -> Path:
+    """Where encoded pictures are kept: in the WebUI's data folder, never among a person's pictures."""
+    from modules.paths_internal import data_path
+
+    return Path(data_path) / "cache" / "train_lora"
+
+
+def settings_file() -> Path:
+    from modules.paths_internal import data_path
+
+    return Path(data_path) / "train_lora.json"

@@ -1,0 +1,238 @@
+"""What is kept of every run, in a folder of its own: recipe, how it stands, loss curve, samples, what a resume needs.
+
+ID/run.json            how it stands; written whole at every turn of the run
+ID/losses.csv          a line a step: step, epoch, loss, learning_rate, seconds
+ID/samples/*.png       pictures drawn on the way
+ID/state.safetensors   what a resume needs, until the run is done
+ID/lock                held by the program that drives the run
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lib_trainer.config.recipe import Recipe, field_types
+from lib_trainer.errors import UserError
+from lib_trainer.events import Begun, Event, Finished, Kept, Sampled, Saved, Step
+from lib_trainer.jobs.lock import RunLock, RunLocked, is_locked
+from lib_trainer.jobs.loss_log import LossFile
+from lib_trainer.utils.atomic_file import replace_file
+
+RUNS_DIR = "runs"
+RUN_FILE, SAMPLE_DIR, STATE_FILE = "run.json", "samples", "state.safetensors"
+KEPT_RUNS = 200
+# A resume needs up to some gigabytes: only so many runs that were not finished keep theirs.
+KEPT_STATES = 5
+ENDED = frozenset(("done", "stopped", "failed"))
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What is known of a run.
+
+    Attributes:
+        state: queued, training, done, stopped or failed. One that neither ended nor is under way was interrupted.
+        started, ended: wall clock in seconds since 1970; 0 where it is not over.
+        step, steps: taken, and of the whole run. `kept_step`: what a resume goes on from; -1 where nothing is kept.
+        recipe: `Recipe.flat()`. checkpoint, pictures: what it trained on; the second is a fingerprint.
+        files: names in the LoRA folder. samples: (step, file name in `samples`, prompt).
+    """
+
+    id: str
+    name: str
+    state: str = "queued"
+    started: float = 0.0
+    ended: float = 0.0
+    step: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    kept_step: int = -1
+    recipe: dict[str, Any] | None = None
+    checkpoint: str = ""
+    pictures: str = ""
+    files: tuple[str, ...] = ()
+    samples: tuple[tuple[int, str, str], ...] = ()
+    error: str = ""
+
+    @property
+    def resumable(self) -> bool:
+        return self.state != "done" and self.recipe is not None
+
+    def as_recipe(self) -> Recipe:
+        """Its recipe; settings that this release does not know are left out."""
+        known = field_types()
+        return Recipe().with_values({name: value for name, value in (self.recipe or {}).items() if name in known})
+
+
+class History:
+    """All runs of one host. Folders that cannot be read are passed over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, recipe: Recipe) -> RunLog:
+        """A folder for a new run. Raises UserError while another program trains one of that name."""
+        self._prune()
+        self._refuse_twins(recipe.output.output_name)
+        now = time.time()
+        run_id = time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + secrets.token_hex(3)
+        past = PastRun(run_id, recipe.output.output_name, started=now, recipe=recipe.flat())
+        log = RunLog(self.folder / run_id, past, self._claim(past))
+        log.write()
+        return log
+
+    def reopen(self, run_id: str) -> RunLog:
+        """The log of a run that goes on.
+
+        Raises:
+            UserError: when there is no such run, it is done, or another program drives it or one of its name.
+        """
+        past = self.find(run_id)
+        if not past.resumable:
+            raise UserError(f"{past.name} is done: there is nothing to resume.", "Train again with its settings.")
+        claim = self._claim(past)
+        try:
+            self._refuse_twins(past.name, but=run_id)
+        except UserError:
+            claim.give_up()
+            raise
+        # It may have gone on, and ended, until we had the claim.
+        return RunLog(self.folder / run_id, replace(self.find(run_id), error=""), claim)
+
+    def runs(self) -> list[PastRun]:
+        """Newest first."""
+        found = [past for path in self.folder.glob(f"*/{RUN_FILE}") if (past := _read(path))]
+        return sorted(found, key=lambda past: past.started, reverse=True)
+
+    def find(self, run_id: str) -> PastRun:
+        """Raises UserError when there is no run of that id."""
+        path = self.folder / run_id / RUN_FILE
+        past = _read(path) if _ID.fullmatch(run_id) and path.exists() else None
+        if past is None:
+            raise UserError(f"There is no run {run_id!r} any more.", "Look at the list of past runs again.")
+        return past
+
+    def losses(self, run_id: str) -> list[tuple[int, float, float]]:
+        """(step, loss, learning rate) of every step. Raises UserError when there is no run of that id."""
+        self.find(run_id)
+        return LossFile(self.folder / run_id).read()
+
+    def forget(self, run_id: str) -> None:
+        """Removes what is kept of a run; the files in the LoRA folder stay.
+
+        Raises:
+            UserError: when there is no such run, or another program drives it.
+        """
+        self._claim(self.find(run_id)).give_up()
+        shutil.rmtree(self.folder / run_id, ignore_errors=True)
+
+    def is_driven(self, run_id: str) -> bool:
+        """Whether a living program drives the run, this one included."""
+        return is_locked(self.folder / run_id)
+
+    def _claim(self, past: PastRun) -> RunLock:
+        try:
+            return RunLock(self.folder / past.id)
+        except RunLocked:
+            raise _in_other_hands(past.name) from None
+
+    def _refuse_twins(self, name: str, but: str = "") -> None:
+        """Two programs that train the same name would write the same file."""
+        for past in self.runs():
+            if past.name == name and past.id != but and not past.ended and self.is_driven(past.id):
+                raise _in_other_hands(name)
+
+    def _prune(self) -> None:
+        runs = self.runs()
+        for past in runs[KEPT_RUNS:]:
+            if not self.is_driven(past.id):
+                shutil.rmtree(self.folder / past.id, ignore_errors=True)
+        states = [path for past in runs[:KEPT_RUNS] if (path := self.folder / past.id / STATE_FILE).exists()]
+        for path in states[KEPT_STATES:]:
+            if not is_locked(path.parent):
+                with suppress(OSError):
+                    path.unlink()
+
+
+class RunLog:
+    """Writes down one run as it goes on. A disk that is full is said in the console and spoils no run.
+
+    `claim` is given up when the run is over.
+    """
+
+    def __init__(self, folder: Path, past: PastRun, claim: RunLock) -> None:
+        self.folder, self.past, self.claim = folder, past, claim
+        self._losses = LossFile(folder)
+
+    def take(self, event: Event) -> None:
+        """Notes what the run says."""
+        match event:
+            case Begun():
+                self._losses.open(event.step)
+                self.change(
+                    state="training", ended=0.0, step=event.step, steps=event.steps, pictures=event.pictures,
+                    checkpoint=event.checkpoint,
+                )  # fmt: skip
+            case Step():
+                self.past = replace(self.past, step=event.number, steps=event.total, loss=event.loss)
+                self._losses.write(event)
+            case Kept():
+                self.change(kept_step=event.step)
+            case Saved():
+                self.change(files=(*(file for file in self.past.files if file != event.path.name), event.path.name))
+            case Sampled():
+                self.change(samples=(*self.past.samples, (event.step, event.path.name, event.prompt)))
+            case Finished():
+                self.past = replace(self.past, step=event.steps)
+
+    def end(self, state: str, error: str = "") -> None:
+        """The run is over: done, stopped or failed."""
+        self._losses.close()
+        self.change(state=state, ended=time.time(), error=error)
+        if state == "done":
+            with suppress(OSError):
+                (self.folder / STATE_FILE).unlink(missing_ok=True)
+        self.claim.give_up()
+
+    def change(self, **changes: Any) -> None:
+        self.past = replace(self.past, **changes)
+        self.write()
+
+    def write(self) -> None:
+        content = json.dumps(asdict(self.past), ensure_ascii=False, indent=1).encode()
+        try:
+            replace_file(self.folder / RUN_FILE, content)
+        except OSError as error:
+            _log.warning("The history of %s cannot be written: %s", self.past.name, error)
+
+    def losses(self) -> list[tuple[int, float, float]]:
+        """(step, loss, learning rate) of the steps that were taken before this life of the run."""
+        return self._losses.read()
+
+
+def _in_other_hands(name: str) -> UserError:
+    return UserError(f"{name} is being trained by another program.", "Wait for it, or stop it there.")
+
+
+def _read(path: Path) -> PastRun | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        known = {item.name for item in fields(PastRun)}
+        values = {name: value for name, value in data.items() if name in known}
+        values["samples"] = tuple(tuple(sample) for sample in values.get("samples", ()))
+        values["files"] = tuple(values.get("files", ()))
+        return PastRun(**{**values, "id": path.parent.name})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        _log.warning("%s cannot be read: %s", path, error)
+        return None

@@ -1,0 +1,50 @@
+"""Which program drives a run: a lock of the operating system, that ends with the program however it ends."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+CLAIM_FILE = "lock"
+# Whoever only asks holds the lock for a moment.
+PATIENCE_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
+
+class RunLocked(Exception):
+    """Another holds the claim, in this program or in another."""
+
+
+class RunLock:
+    """The right to drive the run of a folder. Taken on one thread, it may be given up on another."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises Claimed. Where files cannot be locked, nobody is refused: the console says so."""
+        self._lock = FileLock(folder / CLAIM_FILE, thread_local=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=PATIENCE_SECONDS, poll_interval=0.02)
+        except Timeout:
+            raise RunLocked from None
+        except (OSError, NotImplementedError) as error:
+            _log.warning("%s cannot be locked against other programs: %s", folder, error)
+
+    def give_up(self) -> None:
+        """May be repeated."""
+        self._lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living program drives the run of `folder`, this one included."""
+    if not (folder / CLAIM_FILE).exists():
+        return False
+    lock = FileLock(folder / CLAIM_FILE, thread_local=False)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False

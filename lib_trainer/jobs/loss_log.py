@@ -1,0 +1,63 @@
+"""The loss curve of a run on the disk: `losses.csv`, a line a step."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from lib_trainer.events import Step
+from lib_trainer.utils.atomic_file import replace_file
+
+LOSS_FILE = "losses.csv"
+COLUMNS = ("step", "epoch", "loss", "learning_rate", "seconds")
+_log = logging.getLogger(__name__)
+
+
+class LossFile:
+    """The losses of the run in `folder`. A disk that is full is said in the console and spoils no run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LOSS_FILE
+        self._lines: TextIO | None = None
+
+    def read(self) -> list[tuple[int, float, float]]:
+        """(step, loss, learning rate) of every step that is written."""
+        return [(int(row[0]), float(row[2]), float(row[3])) for row in self._rows()]
+
+    def open(self, step: int) -> None:
+        """Goes on after the row of `step`: rows from before a crash that are trained again are dropped."""
+        rows = [row for row in self._rows() if int(row[0]) <= step]
+        text = "".join(",".join(row) + "\n" for row in (COLUMNS, *rows))
+        try:
+            replace_file(self._path, text.encode())
+            # A line at a time: what is kept for a resume must never know of a step that is not written here.
+            self._lines = self._path.open("a", encoding="utf-8", newline="", buffering=1)
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self._path, error)
+
+    def write(self, step: Step) -> None:
+        if self._lines is None:
+            return
+        numbers = (step.number, step.epoch, repr(step.loss), repr(step.learning_rate), f"{step.seconds:.4f}")
+        try:
+            self._lines.write(",".join(map(str, numbers)) + "\n")
+        except OSError as error:
+            _log.warning("%s cannot be written any more: %s", self._path, error)
+            self._lines = None
+
+    def close(self) -> None:
+        if self._lines is not None:
+            with suppress(OSError, ValueError):
+                self._lines.close()
+
+    def _rows(self) -> list[list[str]]:
+        """The rows below the head; a last one that was cut off is left out."""
+        try:
+            with self._path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.reader(file))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return []
+        return [row for row in rows[1:] if len(row) == len(COLUMNS) and row[0].isdigit() and row[-1]]

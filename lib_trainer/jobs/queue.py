@@ -1,0 +1,169 @@
+"""One run at a time and a queue behind it: who is next, what is wished for, and how it all stands.
+
+Everybody else, the tab and the routes, only reads immutable `Status` snapshots and leaves wishes; nothing here calls
+back. How one run is driven is told in `lib_trainer.jobs.job`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import replace
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.errors import UserError
+from lib_trainer.events import Command, StopRequested
+from lib_trainer.host.base import Host
+from lib_trainer.jobs.history import RUNS_DIR, History, PastRun
+from lib_trainer.jobs.job import Job, Run
+from lib_trainer.jobs.status import Queued, Status
+
+MOST_WAITING = 50
+
+
+class Jobs:
+    """The runs of one host. Every method may be called from any thread.
+
+    Where a method takes the id of a run, "" means the one under way.
+    """
+
+    def __init__(self, host: Host, run: Run) -> None:
+        self.history = History(host.cache_dir / RUNS_DIR)
+        self._host, self._run = host, run
+        self._changed = threading.Condition()
+        self._current: Job | None = None
+        self._waiting: deque[Job] = deque()
+        self._working = False
+
+    def start(self, recipe: Recipe) -> str:
+        """Starts a run, or puts it behind the one under way; returns its id at once.
+
+        Raises:
+            ConfigError: with every problem of the recipe.
+            UserError: while a run of that name is under way or waits, or too many wait.
+        """
+        recipe.check()
+        with self._changed:
+            self._refuse(recipe)
+            return self._enqueue(Job(self._host, recipe, self._run, self.history.begin(recipe)))
+
+    def resume_run(self, run_id: str) -> str:
+        """Goes on with a run that ended before it was done, from the last step that was kept.
+
+        Raises:
+            UserError: when there is no such run, it is done, or it is under way, here or in another program.
+            ConfigError: when its recipe cannot be any more.
+        """
+        with self._changed:
+            recipe = self.history.find(run_id).as_recipe().check()
+            self._refuse(recipe)
+            return self._enqueue(Job(self._host, recipe, self._run, self.history.reopen(run_id)))
+
+    def pause(self, run_id: str = "") -> None:
+        """Holds the run after the step under way. The host stays busy: its model is still ours."""
+        if job := self._find(run_id):
+            job.command(paused=True)
+
+    def resume(self, run_id: str = "") -> None:
+        if job := self._find(run_id):
+            job.command(paused=False)
+
+    def stop(self, save: bool, run_id: str = "") -> None:
+        """Ends the run after the step under way, paused or not; with `save`, what was learned is written first.
+
+        A run that waits leaves the queue.
+        """
+        if job := self._find(run_id):
+            job.command(stop=StopRequested(save=save))
+            with self._changed:
+                self._waiting = deque(job for job in self._waiting if job.status().live)
+                self._changed.notify_all()
+
+    def ask(self, command: Command, run_id: str = "") -> None:
+        """Saves a copy or draws the samples after the step under way, and the run goes on."""
+        if job := self._find(run_id):
+            job.ask(command)
+
+    def status(self, run_id: str = "") -> Status:
+        """How the run stands, or how the last one ended; with the runs that wait.
+
+        Raises:
+            UserError: for an id that is neither under way nor waits.
+        """
+        with self._changed:
+            job = self._find(run_id)
+            waiting = tuple(Queued(other.id, other.name) for other in self._waiting if other is not job)
+        return replace(job.status() if job else Status(), queue=waiting)
+
+    def version(self) -> str:
+        """Changes whenever `status` does; cheap to ask for."""
+        with self._changed:
+            job = self._find("")
+            waiting = ".".join(other.id for other in self._waiting)
+        return f"{job.id}.{job.version}.{waiting}" if job else ""
+
+    def past(self) -> list[PastRun]:
+        """The history, newest first. What was cut off by a crash is called interrupted.
+
+        A run that another program drives keeps the state that is written of it.
+        """
+        with self._changed:
+            live = {job.id: job.status().state for job in (self._current, *self._waiting) if job and job.status().live}
+        return [self._as_it_is(past, live) for past in self.history.runs()]
+
+    def forget(self, run_id: str) -> None:
+        """Removes a run from the history. Raises UserError while it is under way, or where there is none."""
+        with self._changed:
+            if any(job and job.id == run_id and job.status().live for job in (self._current, *self._waiting)):
+                raise UserError("This run is under way.", "Stop it before you remove it.")
+            self.history.forget(run_id)
+
+    def wait(self, timeout: float | None = None) -> Status:
+        """Waits until no run is under way and none waits, or for `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working, timeout)
+        return self.status()
+
+    def _find(self, run_id: str) -> Job | None:
+        with self._changed:
+            if not run_id:
+                over = self._current is None or not self._current.status().live
+                return self._waiting[0] if over and self._waiting else self._current
+            for job in (self._current, *self._waiting):
+                if job and job.id == run_id:
+                    return job
+        raise UserError(f"No run {run_id!r} is under way or waits.", "Look at the status again.")
+
+    def _as_it_is(self, past: PastRun, live: dict[str, str]) -> PastRun:
+        if past.id in live:
+            return replace(past, state=live[past.id])
+        return past if past.ended or self.history.is_driven(past.id) else replace(past, state="interrupted")
+
+    def _refuse(self, recipe: Recipe) -> None:
+        name = recipe.output.output_name
+        if len(self._waiting) >= MOST_WAITING:
+            raise UserError(f"{MOST_WAITING} runs wait already.", "Wait until some are done.")
+        if self._current and self._current.name == name and self._current.status().live:
+            raise UserError(f"{name} is still being trained.", "Wait for it, stop it, or choose another name.")
+        if any(job.name == name for job in self._waiting):
+            raise UserError(f"{name} waits for its turn already.", "Take it out of the queue, or choose another name.")
+
+    def _enqueue(self, job: Job) -> str:
+        self._waiting.append(job)
+        if not self._working:
+            self._working = True
+            self._current = self._waiting.popleft()
+            # A daemon: closing the WebUI must not wait for a training run.
+            threading.Thread(target=self._work, name="train-lora", daemon=True).start()
+        return job.id
+
+    def _work(self) -> None:
+        """Runs one job after the other until none waits."""
+        job: Job | None = self._current
+        while job:
+            job.work()
+            with self._changed:
+                job = self._waiting.popleft() if self._waiting else None
+                self._current = job or self._current
+                self._working = job is not None
+                self._changed.notify_all()

@@ -1,0 +1,209 @@
+"""How a run stands: an immutable `Status`, and the `Record` that makes it from events."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+from lib_trainer.events import Begun, Event, Finished, Kept, Notice, Planned, Progress, Sampled, Saved, Step
+
+LIVE = frozenset(("queued", "preparing", "caching", "training", "saving", "paused"))
+KEPT_LOSSES = 2000
+KEPT_NOTICES = 200
+KEPT_SAMPLES = 60
+# The pace is the median of the last steps: it follows when the machine gets slower, and a pause does not spoil it.
+PACE_STEPS = 20
+WAITING = "Waiting until the WebUI has finished what it is doing"
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A run that waits for its turn."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands, or how it ended.
+
+    Attributes:
+        id: of the run, also its folder in the history; "" where there is none.
+        version: grows with everything that happens, so that a watcher sees whether there is news.
+        state: idle, queued, preparing, caching, training, saving, paused, done, stopped or failed.
+        name: of the adapter.
+        started: wall clock of the start, in seconds since 1970; tells one run from the next.
+        phase: what is going on, for a person. `done` of `total` pieces of it are done.
+        step, steps, epoch, loss, learning_rate: of the last optimizer step.
+        seconds_per_step: median of the last steps; eta_seconds: what is left at that pace. 0 before the first step.
+        peak_bytes: the device's peak of allocated memory; 0 where unknown.
+        planned_bytes: what was predicted for it; budget_bytes: what could be had. 0 where unknown.
+        losses: (step, loss), evenly thinned to 2000 points at most; rates: (step, learning rate) of the same steps.
+        notices: what the run had to say, oldest first.
+        samples: the pictures that were drawn on the way, oldest first.
+        kept_step: the step that a resume would go on from; -1 while there is none.
+        queue: the runs that wait behind this one, in order.
+        stopping: a stop was asked for and is not carried out yet.
+        path, tag: of the finished adapter, and how to write it in a prompt.
+        error, hint, problems: of a run that failed; problems: field -> what is wrong with it.
+        remedy: settings with which the same run may do better; empty if none are known.
+    """
+
+    id: str = ""
+    version: int = 0
+    state: str = "idle"
+    name: str = ""
+    started: float = 0.0
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    loss: float = 0.0
+    learning_rate: float = 0.0
+    seconds_per_step: float = 0.0
+    eta_seconds: float = 0.0
+    peak_bytes: int = 0
+    planned_bytes: int = 0
+    budget_bytes: int = 0
+    losses: tuple[tuple[int, float], ...] = ()
+    rates: tuple[tuple[int, float], ...] = ()
+    notices: tuple[str, ...] = ()
+    samples: tuple[Sampled, ...] = ()
+    kept_step: int = -1
+    queue: tuple[Queued, ...] = ()
+    stopping: bool = False
+    path: Path | None = None
+    tag: str = ""
+    error: str = ""
+    hint: str = ""
+    problems: dict[str, str] = field(default_factory=dict)
+    remedy: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """A run is under way: waiting, working or paused."""
+        return self.state in LIVE
+
+
+class Record:
+    """What is kept of one run. Not thread-safe: its owner locks."""
+
+    def __init__(self, name: str, started: float, run_id: str = "") -> None:
+        # `brief` lacks the losses and notices, which are only copied for those who ask.
+        self.brief = Status(id=run_id, state="queued", name=name, started=started, phase=WAITING)
+        self._points: list[tuple[int, float, float]] = []
+        self._stride = 1
+        self._notices: deque[str] = deque(maxlen=KEPT_NOTICES)
+        self._samples: deque[Sampled] = deque(maxlen=KEPT_SAMPLES)
+        self._pace: deque[float] = deque(maxlen=PACE_STEPS)
+        self._working = "preparing"
+        self._outcome = "stopped"
+
+    def status(self) -> Status:
+        return replace(
+            self.brief,
+            losses=tuple((step, loss) for step, loss, _ in self._points),
+            rates=tuple((step, rate) for step, _, rate in self._points),
+            notices=tuple(self._notices),
+            samples=tuple(self._samples),
+        )
+
+    def set(self, **changes: object) -> None:
+        self.brief = replace(self.brief, version=self.brief.version + 1, **changes)
+
+    def note(self, text: str) -> None:
+        self._notices.append(text)
+        self.set()
+
+    def recall(self, points: Iterable[tuple[int, float, float]], samples: Iterable[Sampled]) -> None:
+        """The curve and the pictures of a run that goes on: (step, loss, learning rate) of its earlier steps."""
+        for step, loss, rate in points:
+            self._point(step, loss, rate)
+        self._samples.extend(samples)
+
+    def pause(self, paused: bool) -> None:
+        """Shows the run as paused, or as what it was doing before."""
+        if self.brief.state != "paused":
+            self._working = self.brief.state
+        self.set(state="paused" if paused else self._working)
+
+    def close(self, **changes: object) -> None:
+        """The run is over: done if it said so and nothing else is known, stopped if it did not."""
+        if self.brief.live:
+            self.set(**{"state": self._outcome, "phase": "", "stopping": False, "eta_seconds": 0.0, **changes})
+
+    def take(self, event: Event) -> None:
+        """Brings the record up to date with what the run says."""
+        match event:
+            case Progress():
+                self._work(_state_of(event.phase), phase=event.note or event.phase, done=event.done, total=event.total)
+            case Begun():
+                self._begin(event)
+            case Step():
+                self._step(event)
+            case Notice():
+                self.note(event.text)
+            case Planned():
+                self.note(event.text)
+                self.set(planned_bytes=event.tensor_bytes, budget_bytes=event.budget_bytes)
+            case Kept():
+                self.set(kept_step=event.step)
+            case Sampled():
+                self._samples.append(event)
+                self.set()
+            case Saved():
+                self.note(f"Saved {event.path.name} at step {event.step}.")
+            case Finished():
+                # It is over only when the host has everything back, which may still fail.
+                self._outcome = "stopped" if event.stopped_early else "done"
+                self.set(path=event.path, tag=event.tag, step=event.steps)
+
+    def _work(self, state: str, **changes: object) -> None:
+        self._working = state
+        # A pause that was wished for while this piece of work went on is still wished for.
+        self.set(state="paused" if self.brief.state == "paused" else state, **changes)
+
+    def _begin(self, event: Begun) -> None:
+        # Steps that were taken after the state a resume goes on from are taken again.
+        self._points = [point for point in self._points if point[0] <= event.step]
+        self._samples = deque((s for s in self._samples if s.step <= event.step), maxlen=KEPT_SAMPLES)
+        if event.step:
+            self.note(f"Going on from step {event.step} of {event.steps}.")
+        self.set(step=event.step, steps=event.steps, kept_step=event.step or -1)
+
+    def _step(self, event: Step) -> None:
+        self._pace.append(event.seconds)
+        pace = median(self._pace)
+        self._work(
+            "training",
+            phase="Training",
+            done=event.number,
+            total=event.total,
+            step=event.number,
+            steps=event.total,
+            epoch=event.epoch,
+            loss=event.loss,
+            learning_rate=event.learning_rate,
+            seconds_per_step=pace,
+            eta_seconds=pace * (event.total - event.number),
+            peak_bytes=event.peak_bytes,
+        )
+        self._point(event.number, event.loss, event.learning_rate)
+
+    def _point(self, step: int, loss: float, rate: float) -> None:
+        if step % self._stride == 0:
+            self._points.append((step, loss, rate))
+        if len(self._points) > KEPT_LOSSES:
+            self._stride *= 2
+            self._points = [point for point in self._points if point[0] % self._stride == 0]
+
+
+def _state_of(phase: str) -> str:
+    words = phase.lower()
+    return next((state for state in ("caching", "saving", "training") if state in words), "preparing")

@@ -1,0 +1,70 @@
+"""What a LoRA file and the card beside it say of themselves; the same for every host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from lib_trainer.lora.card import read_card
+from lib_trainer.lora.info import LoraInfo
+from lib_trainer.models.families import FAMILIES, SDXL, Family
+
+SUFFIXES = (".safetensors", ".ckpt", ".pt")
+_SDXL_ONLY = ("lora_te2_", "lora_unet_input_blocks_", "lora_unet_output_blocks_", "lora_unet_middle_block_")
+_BY_CONTEXT = {family.context_dim: family for family in FAMILIES.values()}
+
+
+def describe_lora(
+    path: Path, name: str, metadata: Mapping[str, Any], *, aliases: tuple[str, ...] = (), problem: str = ""
+) -> LoraInfo:
+    """The file as a host lists it. `metadata`: the file's own, which WebUIs keep in memory."""
+    card = read_card(path)
+    versions = {family.card_version: family for family in FAMILIES.values()}
+    family = versions.get(str(card.get("sd version"))) or family_by_metadata(metadata) or _family_by_keys(path)
+    words = str(card.get("activation text") or metadata.get("modelspec.trigger_phrase") or "").strip()
+    strength, steps = _number(card.get("preferred weight")), int(_number(metadata.get("ss_steps")))
+    return LoraInfo(name, path, aliases, family, words, strength, steps, problem)
+
+
+def family_by_metadata(metadata: Mapping[str, Any]) -> Family | None:
+    """By `modelspec.architecture` or kohya's `ss_base_model_version`; None if neither names one that we know."""
+    architecture = str(metadata.get("modelspec.architecture", "")).removesuffix("/lora")
+    version = str(metadata.get("ss_base_model_version", ""))
+    for family in FAMILIES.values():
+        if architecture and family.architecture.removesuffix("/lora") == architecture:
+            return family
+        # sd_v1, sd_v2_v, sdxl_base_v0-9: the first five letters name the family.
+        if version[:5] == family.base_model_version[:5]:
+            return family
+    return None
+
+
+def _family_by_keys(path: Path) -> Family | None:
+    try:
+        return _read_family(path, path.stat().st_mtime_ns) if path.suffix == ".safetensors" else None
+    except (OSError, SafetensorError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _read_family(path: Path, _changed_ns: int) -> Family | None:
+    """By the layers' names, or by the width of what cross-attention reads; only the file's head is read."""
+    with safe_open(path, framework="pt") as file:
+        keys = list(file.keys())
+        if any(key.startswith(_SDXL_ONLY) for key in keys):
+            return SDXL
+        for key in keys:
+            if "attn2_to_k" in key and key.endswith(("lora_down.weight", "hada_w1_b")):
+                return _BY_CONTEXT.get(file.get_slice(key).get_shape()[1])
+    return None
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0

@@ -1,0 +1,32 @@
+"""What is known of a LoRA file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_trainer.models.families import Family
+
+
+@dataclass(frozen=True)
+class LoraInfo:
+    """A LoRA file that the host knows.
+
+    Attributes:
+        name: NAME in `<lora:NAME:0.8>`.
+        aliases: other names that the host takes for this file.
+        family: the models it was made for; None where the file does not say.
+        words: what calls it in a prompt, by its card or by what it says of itself.
+        strength: what its card proposes; 0 where it proposes none.
+        steps: optimizer steps it was trained for; 0 where the file does not say.
+        problem: why no prompt can call it; "" when one can.
+    """
+
+    name: str
+    path: Path
+    aliases: tuple[str, ...] = ()
+    family: Family | None = None
+    words: str = ""
+    strength: float = 0.0
+    steps: int = 0
+    problem: str = ""

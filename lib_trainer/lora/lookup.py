@@ -1,0 +1,58 @@
+"""Are the LoRAs of a prompt there, and do they fit? Asked before anything is drawn: a WebUI would say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from lib_trainer.errors import UserError
+from lib_trainer.lora.info import LoraInfo
+from lib_trainer.lora.tags import names_in
+from lib_trainer.models.families import Family
+
+_SHOWN = 2
+
+
+def find_lora(name: str, loras: Sequence[LoraInfo]) -> LoraInfo | None:
+    """The file that a prompt means by this name; one that it hides, or that cannot be called, if there is no other."""
+    found = [lora for lora in loras if name == lora.name] or [lora for lora in loras if name in lora.aliases]
+    return min(found, key=lambda lora: bool(lora.problem), default=None)
+
+
+def require_loras(prompts: Iterable[str], loras: Sequence[LoraInfo], family: Family | None) -> None:
+    """Checks every `<lora:NAME:…>` of the prompts.
+
+    Args:
+        family: of the checkpoint that will draw; None where it is not known yet.
+
+    Raises:
+        UserError: naming all that are not there, with the nearest names; or one that no prompt can call, or that was
+            made for another family.
+    """
+    names = list(dict.fromkeys(name for prompt in prompts for name in names_in(prompt)))
+    found = {name: find_lora(name, loras) for name in names}
+    missing = [name for name, lora in found.items() if lora is None]
+    if missing:
+        raise UserError(f"There is no LoRA named {', '.join(missing)}.", _hint(missing, loras))
+    for lora in found.values():
+        if lora.problem:
+            raise UserError(f"{lora.name} cannot be used in a prompt: {lora.problem}.", "Rename the file.")
+        if misfit(lora, family):
+            raise UserError(
+                f"{lora.name} was made for {lora.family.label}, the loaded checkpoint is {family.label}.",
+                f"Choose another one, or load an {lora.family.label} checkpoint.",
+            )
+
+
+def misfit(lora: LoraInfo, family: Family | None) -> bool:
+    """Whether the checkpoint is known to be of another family than the LoRA."""
+    return lora.family is not None and family is not None and lora.family is not family
+
+
+def _hint(missing: Sequence[str], loras: Sequence[LoraInfo]) -> str:
+    known = {name.lower(): name for lora in loras for name in (lora.name, *lora.aliases)}
+    near = []
+    for name in map(str.lower, missing):
+        near += get_close_matches(name, known, _SHOWN) or [other for other in known if name in other][:_SHOWN]
+    shown = " or ".join(dict.fromkeys(known[name] for name in near))
+    return f"Did you mean {shown}?" if near else "Look at the names in the Lora tab."

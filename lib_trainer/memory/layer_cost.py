@@ -1,0 +1,95 @@
+"""What one adapted layer takes, found by running it on tensors without contents."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from lib_trainer.adapter.kernels.autograd import LayerOp, frozen
+from lib_trainer.adapter.modules import AdapterModule, new_module
+from lib_trainer.config.recipe import AdapterConfig
+from lib_trainer.memory.storage_peak import StoragePeak
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Bytes of one layer.
+
+    Attributes:
+        factors: shape of each trained parameter of its adapter; empty for a layer that is left alone.
+        backward: the most that its backward takes besides what was kept, the gradient of the input included.
+    """
+
+    factors: tuple[tuple[int, ...], ...]
+    backward: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) for shape in self.factors)
+
+
+@lru_cache(maxsize=4096)
+def layer_cost(
+    operation: LayerOp,
+    x_shape: tuple[int, ...],
+    config: AdapterConfig | None,
+    dtype: torch.dtype,
+    *,
+    reads_copy: bool,
+) -> LayerCost:
+    """The cost of a layer for an input of `x_shape`, batch included.
+
+    Args:
+        config: of its adapter; None for a layer that is left alone.
+        dtype: the compute dtype.
+        reads_copy: the weight is stored otherwise than it is computed with, so that each use makes a copy.
+    """
+    factors = _factors(operation, config) if config else None
+    weight = torch.empty(operation.shape, dtype=dtype, device="meta")
+
+    def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
+        return (torch.empty_like(weight) if reads_copy else weight), None
+
+    peak = StoragePeak()
+    x = torch.empty(x_shape, dtype=dtype, device="meta", requires_grad=True)
+    y = factors.apply_to(operation, read, x) if factors else frozen(operation, read, x)
+    grad = torch.empty_like(y)
+    parameters = list(factors.parameters()) if factors else []
+    peak.ignore([weight, x, y, grad, *parameters])
+    with peak:
+        made = torch.autograd.grad(y, [x, *parameters], grad)
+    own = sum(gradient.untyped_storage().nbytes() for gradient in made[1:])
+    return LayerCost(tuple(tuple(parameter.shape) for parameter in parameters), max(0, peak.peak - own))
+
+
+@lru_cache(maxsize=1024)
+def _factors(operation: LayerOp, config: AdapterConfig) -> AdapterModule | None:
+    """The layer's own factors, without contents."""
+    with torch.random.fork_rng(devices=[]), _quiet(logging.getLogger("LyCORIS")):
+        made = new_module("layer", operation, config)
+    return None if made is None else _without_contents(made)
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """LyCORIS says for every layer when a rank is too large for it; it will say so when the run begins."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _without_contents(factors: AdapterModule) -> AdapterModule:
+    for name in factors.names:
+        empty = torch.empty_like(getattr(factors, name), device="meta")
+        factors.register_parameter(name, nn.Parameter(empty))
+    return factors

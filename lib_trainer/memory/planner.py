@@ -1,0 +1,177 @@
+"""The memory plan of a run: what the recipe, its pictures and the device ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+
+import torch
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.dataset.buckets import Bucket
+from lib_trainer.dataset.sampler import Schedule
+from lib_trainer.dataset.scan import Scan
+from lib_trainer.errors import UserError
+from lib_trainer.events import Event, Planned
+from lib_trainer.memory.estimate import Work
+from lib_trainer.memory.plan import GIB, RESERVE, Budget, Plan, make_plan
+from lib_trainer.models.base import HostModel
+from lib_trainer.models.device import available_optimizer, compute_dtype
+from lib_trainer.models.families import Family
+from lib_trainer.models.placement import MemoryProfile
+
+_HALF_BYTES = 2
+# Smaller adapters and pictures that are tried out to say what would help.
+_SMALLER_SIZES_PX = (1024, 896, 768, 640, 512)
+
+
+def planned(model: HostModel, recipe: Recipe, scan: Scan, *, settled: bool) -> Generator[Event, None, Plan]:
+    """The plan of a run on a borrowed model, told as an event.
+
+    Args:
+        settled: the run goes on, and takes its steps as before however much memory there is now.
+
+    Raises:
+        UserError: for a budget of the recipe that cannot be met. Where the room was measured it is tried.
+    """
+    plan = plan_run(model.memory_profile(), recipe, Schedule(scan, recipe).buckets, model.device, settled=settled)
+    if recipe.training.vram_budget_gb:
+        require_fit(plan)
+    budget_bytes = plan.budget.total_bytes if plan.budget else 0
+    yield Planned(plan.named_parts, plan.total_bytes, plan.parts.total, budget_bytes, describe_plan(plan))
+    return plan
+
+
+def plan_run(
+    memory_profile: MemoryProfile,
+    recipe: Recipe,
+    sizes: Iterable[Bucket | tuple[int, int]],
+    device: torch.device,
+    *,
+    settled: bool = False,
+) -> Plan:
+    """The plan for pictures of these sizes, of which the largest decides.
+
+    Args:
+        device: where it is trained.
+        settled: see `make_plan`.
+    """
+    pairs = [(size.width_px, size.height_px) if isinstance(size, Bucket) else size for size in sizes]
+    width_px, height_px = max(pairs, key=lambda pair: pair[0] * pair[1])
+    training = recipe.training
+    optimizer, _ = available_optimizer(training.optimizer, device)
+    work = Work(
+        family=memory_profile.family,
+        shape=memory_profile.shape,
+        recipe=recipe,
+        optimizer=optimizer,
+        width_px=width_px,
+        height_px=height_px,
+        weight_bytes=memory_profile.weight_bytes,
+        compute=compute_dtype(training.mixed_precision, device),
+    )
+    eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"
+    budget = budget_of(memory_profile, recipe)
+    return make_plan(work, budget, dense=memory_profile.is_dense, eight_bit=eight_bit, settled=settled)
+
+
+def plan_from_profile(memory_profile: MemoryProfile, recipe: Recipe) -> Plan:
+    """The plan before a model is borrowed, for pictures of the recipe's full size."""
+    device = torch.device("cpu" if memory_profile.available_bytes is None else "cuda")
+    return plan_run(memory_profile, recipe, [recipe.dataset.resolution_px], device)
+
+
+def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int, budget: Budget) -> Plan:
+    """The plan for an ordinary checkpoint of the family, in half precision, on a card that computes as the recipe asks.
+
+    Nothing is asked of this machine.
+    """
+    compute = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[recipe.training.mixed_precision]
+    optimizer = recipe.training.optimizer
+    return make_plan(Work(family, family.unet, recipe, optimizer, width_px, height_px, _HALF_BYTES, compute), budget)
+
+
+def budget_of(memory_profile: MemoryProfile, recipe: Recipe) -> Budget | None:
+    """What the recipe allows, or what the device has; None where nobody knows."""
+    if recipe.training.vram_budget_gb:
+        return Budget.of_card(recipe.training.vram_budget_gb)
+    if memory_profile.available_bytes is None:
+        return None
+    return Budget.measured(memory_profile.available_bytes)
+
+
+def describe_plan(plan: Plan) -> str:
+    """`Memory: 6.1 of 7.2 GB. 42 of 87 blocks are computed twice; the weights are stored in 8 bits.`"""
+    total = f"Memory: about {show_gib(plan.total_bytes)}"
+    budget = f" of {plan.budget.total_bytes / GIB:.1f} GB." if plan.budget else " GB."
+    savings = "; ".join(describe_savings(plan))
+    return f"{total}{budget} {savings[:1].upper()}{savings[1:]}." if savings else f"{total}{budget}"
+
+
+def show_gib(size_bytes: int) -> str:
+    """`6.1`, or `0.03` for little, in GiB."""
+    return f"{size_bytes / GIB:.1f}" if size_bytes >= GIB else f"{size_bytes / GIB:.2f}"
+
+
+def describe_savings(plan: Plan) -> list[str]:
+    """What is done to make it fit, a phrase each."""
+    savings, wished = plan.savings, plan.work.recipe.training
+    told = []
+    if savings.recomputed:
+        told.append(f"{savings.recomputed} of {plan.blocks} blocks are computed twice")
+    if savings.optimizer != plan.work.optimizer:
+        told.append(f"the optimizer is {savings.optimizer}")
+    if savings.fused:
+        told.append("each layer takes its step within backward")
+    if savings.int8_base:
+        told.append("the checkpoint's weights are held in 8 bits")
+    if savings.streamed:
+        told.append(f"{savings.streamed:.0%} of the weights stay on the CPU and are fetched when needed")
+    if savings.batch < wished.train_batch_size:
+        micro_batches = plan.recipe.training.gradient_accumulation_steps
+        told.append(f"{savings.batch} pictures at a time, {micro_batches} passes a step")
+    return told
+
+
+def require_fit(plan: Plan) -> None:
+    """Refuses a budget that a person gave and that no plan can meet.
+
+    Raises:
+        UserError: says what is the least it takes, and what would help most.
+    """
+    if plan.fits:
+        return
+    budget = plan.budget.total_bytes / GIB
+    largest = max((part for part in plan.named_parts.items() if part[0] != RESERVE), key=lambda part: part[1])
+    raise UserError(
+        f"This takes at least {plan.total_bytes / GIB:.1f} GB, and {budget:.1f} GB can be had; the largest part is"
+        f" {largest[0]} with {largest[1] / GIB:.1f} GB.",
+        what_would_help(plan),
+    )
+
+
+def what_would_help(plan: Plan) -> str:
+    """Which smaller size or rank would fit; the one that changes less comes first."""
+    found = [text for text, smaller in _smaller(plan) if smaller.fits]
+    if not found:
+        return "Neither a smaller size nor a smaller rank would be enough: free memory, or take a larger card."
+    return f"What would fit: {' or '.join(found[:2])}."
+
+
+def _smaller(plan: Plan) -> Iterator[tuple[str, Plan]]:
+    """The nearest size, then the nearest rank that might do."""
+    work = plan.work
+    side = (work.width_px * work.height_px) ** 0.5
+    for size_px in (size for size in _SMALLER_SIZES_PX if size < side):
+        smaller = plan.again(replace(work, width_px=size_px, height_px=size_px))
+        if smaller.fits:
+            yield f"{size_px}×{size_px} px", smaller
+            break
+    rank = work.recipe.adapter.network_dim // 2
+    while rank >= 4:
+        adapter = replace(work.recipe.adapter, network_dim=rank, conv_dim=min(rank, work.recipe.adapter.conv_dim))
+        smaller = plan.again(replace(work, recipe=replace(work.recipe, adapter=adapter)))
+        if smaller.fits:
+            yield f"rank {rank}", smaller
+            break
+        rank //= 2

@@ -1,0 +1,117 @@
+"""What a borrowed model is: the data types that training, adapters and hosts exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from lib_trainer.models.families import Family
+from lib_trainer.models.placement import MemoryProfile, Placement
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TextCond:
+    """What the text encoders made of a batch of prompts.
+
+    Attributes:
+        context: (B, 77·n, D) hidden states for cross-attention.
+        pooled: (B, P) pooled text of SDXL, without the size numbers; None for families without it.
+    """
+
+    context: Tensor
+    pooled: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SizeCond:
+    """Sizes in pixels, one row a picture, in the order SDXL embeds them. Other families ignore them.
+
+    Attributes:
+        pixels: (B, 6) float: original height, width, crop top, left, target height, width.
+    """
+
+    pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer that an adapter can be put on.
+
+    Attributes:
+        name: kohya's name, with prefix: `lora_unet_…`, `lora_te_…`, `lora_te1_…`.
+        module: the host's own module. Its `weight` may be stored in any form: read it with `HostModel.read_weight`.
+        kind: what the module computes.
+        shape: of its weight as a dense tensor: (out, in) or (out, in, k, k).
+        stride, padding, dilation, groups: of a convolution; ignored for linear layers.
+    """
+
+    name: str
+    module: nn.Module
+    kind: Literal["linear", "conv2d"]
+    shape: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Which checkpoint is borrowed. `sha256` is the file's hash (hex), `vae` names a VAE that replaces its own."""
+
+    name: str
+    sha256: str
+    vae: str = ""
+
+
+class HostModel(Protocol):
+    """The borrowed checkpoint: free of LoRAs, and able to be trained on while it is borrowed."""
+
+    family: Family
+    checkpoint: CheckpointInfo
+    device: torch.device
+    prediction: Literal["epsilon", "v"]
+    alphas_cumprod: Tensor
+    """(T,) float32, on the CPU."""
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """pixels (B, 3, H, W) in −1…1, float32, CPU -> latents (B, 4, H/8, W/8), scaled, float32, CPU."""
+
+    def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
+        """Prompts, of any length, to hidden states in 75-token chunks as the host makes them.
+
+        Without `grad` the result is float32 on the CPU; with it, it lies on the device and carries the graph.
+        """
+
+    def memory_profile(self) -> MemoryProfile:
+        """What there is to train, and room for it."""
+
+    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
+        """UNet to the device and differentiable; VAE, and text encoders unless trained, off the device.
+
+        Under a lean placement its layers must be computed with what `read_weight` gives.
+        """
+
+    def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
+        """x_t (B, 4, h, w), t (B,) whole timesteps -> the UNet's output (B, 4, h, w), float32, with its graph.
+
+        x_t, text and sizes come on the device, in the compute dtype (`sizes` in float32).
+        """
+
+    def adaptable_layers(self) -> list[Layer]:
+        """The UNet's layers that kohya + LyCORIS adapt, in file order."""
+
+    def text_layers(self) -> list[Layer]:
+        """The text encoders' layers that kohya + LyCORIS adapt, in file order.
+
+        Raises:
+            UserError: where the host cannot train them.
+        """
+
+    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(weight, bias) as dense tensors in the dtype and on the device of `like`, however the host stores them."""

@@ -1,0 +1,57 @@
+"""The layers of an LDM UNet, and of CLIP text encoders, that kohya + LyCORIS adapt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from torch import nn
+
+from lib_trainer.models.base import Layer
+from lib_trainer.models.families import SDXL, Family
+from lib_trainer.models.layer_names import diffusers_names, kohya_name
+
+_BLOCKS = ("SpatialTransformer", "ResBlock", "Downsample", "Upsample")
+
+# kohya + LyCORIS adapt these as well on SD 1.x and 2.x, by their diffusers names.
+_SINGLE_LAYERS = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
+
+_TEXT_LAYERS = re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])")
+
+
+def unet_layers(unet: nn.Module, family: Family, shape_of: Callable[[nn.Module], tuple[int, ...]]) -> list[Layer]:
+    """The layers of an LDM UNet that kohya + LyCORIS adapt, under their kohya names.
+
+    Args:
+        unet: the host's UNet with LDM names (`input_blocks.…`).
+        shape_of: module -> shape of its dense weight, () for a module that is no linear layer or convolution.
+    """
+    shapes = {name: shape_of(module) for name, module in unet.named_modules()}
+    weighted = [name for name, shape in shapes.items() if len(shape) in (2, 4)]
+    inside = {f"{name}." for name, module in unet.named_modules() if type(module).__name__ in _BLOCKS}
+    modules = dict(unet.named_modules())
+    layers = []
+    file_names = {name: name for name in weighted} if family is SDXL else diffusers_names(weighted)
+    for name in weighted:
+        in_block = any(name.startswith(prefix) for prefix in inside)
+        if in_block or (family is not SDXL and file_names[name] in _SINGLE_LAYERS):
+            layers.append(describe_layer(kohya_name(file_names[name]), modules[name], shapes[name]))
+    return layers
+
+
+def text_encoder_layers(
+    encoder: nn.Module, prefix: str, shape_of: Callable[[nn.Module], tuple[int, ...]]
+) -> list[Layer]:
+    """The attention and MLP layers of one CLIP text encoder. `prefix`: `lora_te_`, `lora_te1_` or `lora_te2_`."""
+    layers = []
+    for name, module in encoder.named_modules():
+        match = _TEXT_LAYERS.search(name)
+        if match and match.end() == len(name):
+            layers.append(describe_layer(kohya_name(match[0], prefix), module, shape_of(module)))
+    return layers
+
+
+def describe_layer(name: str, module: nn.Module, shape: tuple[int, ...]) -> Layer:
+    if len(shape) == 2:
+        return Layer(name, module, "linear", shape)
+    return Layer(name, module, "conv2d", shape, module.stride, module.padding, module.dilation, module.groups)

@@ -1,0 +1,153 @@
+"""Makes a UNet that a WebUI loaded for drawing differentiable, and undoes it exactly.
+
+WebUIs load weights under `torch.inference_mode()`, add in place, and have no gradient checkpointing. Each function
+here is a context manager that changes one of these for as long as it is entered; they nest.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from lib_trainer.models.placement import Placement
+from lib_trainer.utils.patch import attributes, overridden_forward
+
+
+@contextmanager
+def normal_parameters(module: nn.Module) -> Iterator[None]:
+    """Replaces the parameters and buffers by ones that autograd can save; they share the storage, nothing is copied.
+
+    Autograd refuses to save inference tensors for backward, and just so the tensors that were inference tensors until
+    `.data` was set outside inference mode, as a move to a device does: those call themselves normal. So all are
+    replaced, and none of the new ones asks for a gradient. The module's own tensors come back on exit.
+    """
+    replaced: list[tuple[dict[str, Any], str, Tensor]] = []
+    with torch.inference_mode(False):
+        for part in module.modules():
+            for slots in (part._parameters, part._buffers):
+                for name, tensor in slots.items():
+                    if type(tensor) in (Tensor, nn.Parameter):
+                        replaced.append((slots, name, tensor))
+                        slots[name] = _normal_view(tensor)
+    try:
+        yield
+    finally:
+        for slots, name, tensor in reversed(replaced):
+            slots[name] = tensor
+
+
+def _normal_view(tensor: Tensor) -> Tensor:
+    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+    return nn.Parameter(view, requires_grad=False) if isinstance(tensor, nn.Parameter) else view
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of the module asks for a gradient; each one's own wish comes back on exit."""
+    asked = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in asked:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Gives each module a copy of its first input, because the host adds to the original in place afterwards."""
+    handles = [module.register_forward_pre_hook(_clone_first) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _clone_first(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    first, *rest = inputs
+    return (first.clone() if torch.is_grad_enabled() else first, *rest)
+
+
+@contextmanager
+def owned_outputs(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Makes each module's output a tensor of its own where it is a view, because the host adds to it in place.
+
+    Autograd forbids that on a view made inside a custom Function, such as an adapted linear layer.
+    """
+    handles = [module.register_forward_hook(_own_output) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _own_output(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output.clone() if torch.is_grad_enabled() and output._is_view() else output
+
+
+@contextmanager
+def input_cast(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Linear layers, convolutions and norms compute in the number format of their input, however they are stored.
+
+    Their classes are changed, not the modules: an adapter may be put on and taken off these meanwhile.
+    """
+    kinds = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
+    with attributes({type(module) for module in modules if isinstance(module, kinds)}, forward=_input_cast_forward):
+        yield
+
+
+def _input_cast_forward(module: Any, x: Tensor) -> Tensor:
+    weight, bias = (None if tensor is None else tensor.to(x.dtype) for tensor in (module.weight, module.bias))
+    if isinstance(module, nn.Linear):
+        return functional.linear(x, weight, bias)
+    if isinstance(module, nn.Conv2d):
+        return module._conv_forward(x, weight, bias)
+    if isinstance(module, nn.GroupNorm):
+        return functional.group_norm(x, module.num_groups, weight, bias, module.eps)
+    return functional.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
+
+
+@contextmanager
+def checkpointed(blocks: Sequence[nn.Module], placement: Placement) -> Iterator[None]:
+    """Recomputes activations in backward instead of keeping them.
+
+    Args:
+        blocks: all that could be recomputed, in the order of forward.
+        placement: says which of them are.
+    """
+    chosen = [block for place, block in enumerate(blocks) if placement.recomputes(place)]
+    with overridden_forward(chosen, _checkpointed_forward):
+        yield
+
+
+def _checkpointed_forward(_block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # The block adds to its input in place; the recomputation needs the input as it was.
+        return forward(x.clone(), *args, **kwargs)
+
+    def call(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            return forward(x, *args, **kwargs)
+        # Dropout draws its masks outside the blocks, so there is no random state to save.
+        return checkpoint(run, x, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return call
+
+
+def release(modules: Iterable[nn.Module]) -> None:
+    """Drops what autograd left behind."""
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.grad = None
+    gc.collect()

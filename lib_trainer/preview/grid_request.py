@@ -1,0 +1,95 @@
+"""The inputs of step 4, and the grid that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import GenerateRequest
+from lib_trainer.lora.checkpoints import stages_of
+from lib_trainer.lora.info import LoraInfo
+from lib_trainer.lora.lookup import find_lora, require_loras
+from lib_trainer.lora.prompts import prompt_lines
+from lib_trainer.lora.tags import LoraRef, names_in, with_lora
+from lib_trainer.preview.grid_spec import GridSpec, Varied, checkpoint_grid, combined_grid, strength_grid
+from lib_trainer.preview.numbers import read_seeds, read_strengths
+
+STRENGTHS, STEPS, PAIR = "Strengths", "Saved steps", "Two LoRAs"
+MODES = (STRENGTHS, STEPS, PAIR)
+# Latents are an eighth of the picture.
+_SIDE_STEP_PX, _SMALLEST_PX = 8, 64
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """What the inputs hold, LoRAs by name. A number field may be empty."""
+
+    mode: str
+    lora: str
+    strengths: str
+    other: str
+    other_strengths: str
+    prompt: str
+    negative: str
+    width: float | None
+    height: float | None
+    steps: float | None
+    cfg: float | None
+    sampler: str | None
+    schedule: str | None
+    seeds: str
+
+    def request(self) -> GenerateRequest:
+        """All of a picture but its prompt. Raises UserError for a number that is missing."""
+        if not all((self.width, self.height, self.steps, self.cfg)):
+            raise UserError("A number is missing.", "Fill in width, height, steps and CFG scale.")
+        width_px, height_px = (
+            max(_SMALLEST_PX, int(side) // _SIDE_STEP_PX * _SIDE_STEP_PX) for side in (self.width, self.height)
+        )
+        return GenerateRequest(
+            "", self.negative, width_px, height_px, int(self.steps), float(self.cfg), self.sampler or "",
+            self.schedule or "", read_seeds(self.seeds)[0],
+        )  # fmt: skip
+
+    def picture(self, loras: Sequence[LoraInfo]) -> GenerateRequest:
+        """One picture of the first prompt, with the chosen LoRA at the strength of its card."""
+        prompt = next(iter(prompt_lines(self.prompt)), "")
+        if self.lora:
+            lora = _find(self.lora, loras)
+            if not set(names_in(prompt)) & {lora.name, *lora.aliases}:
+                prompt = with_lora(prompt, LoraRef(lora.name, lora.strength or 1.0))
+        return replace(self.request(), prompt=prompt)
+
+    def plan(self, loras: Sequence[LoraInfo]) -> GridSpec:
+        """The grid. Without a chosen LoRA the first of the prompts is meant.
+
+        Raises:
+            UserError: for names, numbers and prompts that cannot be.
+        """
+        prompts, seeds = prompt_lines(self.prompt), read_seeds(self.seeds)
+        if not prompts:
+            raise UserError("There is no prompt.", "Write one a line.")
+        lora = _find(self.lora or next(iter(names_in(self.prompt)), ""), loras)
+        base, strengths = self.request(), read_strengths(self.strengths)
+        if self.mode == STEPS:
+            stages = [(stage.name, label) for stage, label in stages_of(lora.name, loras)]
+            if len(stages) < 2:
+                raise UserError(f"There are no saved steps of {lora.name}.", "See “Save every” in all settings.")
+            return checkpoint_grid(base, prompts, seeds, stages, strengths)
+        varied = Varied(lora.name, lora.aliases)
+        if self.mode == STRENGTHS:
+            return strength_grid(base, prompts, seeds, varied, strengths)
+        if not self.other:
+            raise UserError("Choose the LoRA beside it.", "Or compare strengths of one.")
+        other = _find(self.other, loras)
+        across = read_strengths(self.other_strengths)
+        return combined_grid(base, prompts, seeds, (varied, strengths), (Varied(other.name, other.aliases), across))
+
+
+def _find(name: str, loras: Sequence[LoraInfo]) -> LoraInfo:
+    if not name:
+        raise UserError("Choose a LoRA first.", "What you train appears in the list when it is saved.")
+    # Its family is asked when the checkpoint is known.
+    require_loras([LoraRef(name, 1).tag], loras, None)
+    return find_lora(name, loras)

@@ -1,0 +1,99 @@
+"""Test pictures on the way: the same prompts and seeds each time, drawn with what is learned so far."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import torch
+
+from lib_trainer.adapter.attach import Adapter
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.errors import ConfigError
+from lib_trainer.events import Event, Notice, Progress, Sampled, Step
+from lib_trainer.host.base import GenerateRequest, Host
+from lib_trainer.utils.atomic_file import replace_file
+
+SEED = 1
+# kohya's letters after a prompt: https://github.com/kohya-ss/sd-scripts, "prompt file".
+_OPTION = re.compile(r"\s--([a-z]+)\s+((?:(?!\s--[a-z]+\s).)*)")
+_NUMBERS = {"w": "width_px", "h": "height_px", "d": "seed", "s": "steps"}
+_log = logging.getLogger(__name__)
+
+
+def sample_requests(recipe: Recipe) -> list[GenerateRequest]:
+    """What is drawn: a line of `sample_prompts` each, or the word alone; in the size that is trained at.
+
+    Raises:
+        ConfigError: an option that is not known, or no number.
+    """
+    width_px, height_px = (side // 8 * 8 for side in recipe.dataset.resolution_px)
+    plain = GenerateRequest("", width_px=width_px, height_px=height_px, seed=SEED)
+    lines = [line.strip() for line in recipe.output.sample_prompts.splitlines()]
+    wanted = [line for line in lines if line and not line.startswith("#")] or [recipe.dataset.trigger_word]
+    return [_request(line, plain) for line in wanted]
+
+
+def _request(line: str, plain: GenerateRequest) -> GenerateRequest:
+    text, options = f" {line}", {}
+    for letter, value in _OPTION.findall(text):
+        try:
+            if letter in _NUMBERS:
+                options[_NUMBERS[letter]] = int(value)
+            elif letter == "l":
+                options["cfg_scale"] = float(value)
+            elif letter == "n":
+                options["negative_prompt"] = value.strip()
+            else:
+                raise ConfigError({"sample_prompts": f"--{letter} in {line!r} is not known; n, w, h, d, s and l are"})
+        except ValueError as error:
+            problem = f"--{letter} {value.strip()} in {line!r} is no number"
+            raise ConfigError({"sample_prompts": problem}) from error
+    for side in ("width_px", "height_px"):
+        options[side] = max(64, options.get(side, getattr(plain, side)) // 8 * 8)
+    return replace(plain, prompt=_OPTION.sub("", text).strip(), **options)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Draws the samples into `folder`.
+
+    Attributes:
+        adapter: attached to the model that the host draws with.
+    """
+
+    host: Host
+    recipe: Recipe
+    adapter: Adapter
+    folder: Path | None
+
+    def is_due(self, step: Step, steps_per_epoch: int) -> bool:
+        by_steps, by_epochs = self.recipe.output.sample_every_n_steps, self.recipe.output.sample_every_n_epochs
+        ends_epoch = step.number % steps_per_epoch == 0
+        by_epoch = bool(by_epochs) and ends_epoch and step.epoch % by_epochs == 0
+        return by_epoch or (bool(by_steps) and step.number % by_steps == 0)
+
+    def draw(self, step: Step) -> Iterator[Event]:
+        """One picture a prompt. What goes wrong is said, and the run goes on; its random numbers are its own."""
+        if self.folder is None:
+            return
+        for place, request in enumerate(sample_requests(self.recipe), start=1):
+            yield Progress("training", step.number, step.total, f"Drawing test picture {place}")
+            self.adapter.rest()
+            try:
+                with torch.random.fork_rng():
+                    pictures = self.host.generate(request)
+                if pictures:
+                    path = self.folder / f"step{step.number:08d}-{place}.png"
+                    content = BytesIO()
+                    pictures[0].save(content, "PNG")
+                    replace_file(path, content.getvalue())
+                    yield Sampled(path, step.number, request.prompt)
+            except Exception as error:  # noqa: BLE001 - whatever it was, hours of training must not end for it
+                _log.exception("The test picture could not be drawn")
+                yield Notice(f"A test picture could not be drawn: {str(error).strip().splitlines()[0]:.200}")
+                return

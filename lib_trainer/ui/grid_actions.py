@@ -1,0 +1,199 @@
+"""What step 4 does: a grid is begun, watched, stopped, and one of its pictures chosen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from html import escape
+from itertools import count
+from typing import Any
+
+import gradio as gr
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import Host
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.lora.card import save_prompts, saved_prompts
+from lib_trainer.lora.info import LoraInfo
+from lib_trainer.lora.lookup import find_lora, misfit
+from lib_trainer.lora.prompts import join_lines, kind_of, prompt_lines, propose_combined
+from lib_trainer.lora.tags import LoraRef, names_in
+from lib_trainer.preview.choose import choose
+from lib_trainer.preview.drawing import Drawn, check_names
+from lib_trainer.preview.grid_job import GridJob
+from lib_trainer.preview.grid_request import PAIR, GridRequest
+from lib_trainer.ui.grid_panel import propose_prompt
+from lib_trainer.ui.grid_view import Thumbnails, show_grid
+from lib_trainer.ui.last_settings import read_settings, write_settings
+from lib_trainer.ui.lora_choices import line_of, name_of
+from lib_trainer.ui.messages import show_error
+
+REMEMBERED = ("strengths", "other_strengths", "negative", "steps", "cfg", "seeds", "sampler", "schedule")
+SETTING = "try"
+_USUAL_STRENGTH = 0.8
+# What was proposed last, (name, prompt): only what the person has not changed is proposed anew.
+Proposed = tuple[str, str]
+
+
+class TryActions:
+    """The behaviour of step 4. What is drawn lives in the studio, so that a reload finds it again."""
+
+    def __init__(self, host: Host, jobs: Jobs, grid_job: GridJob) -> None:
+        self._host, self._jobs, self._studio = host, jobs, grid_job
+        self._thumbnails = Thumbnails()
+        self._beats = count(1)
+
+    def open_page(self) -> list[Any]:
+        """-> lora, other, width, height, *REMEMBERED, seen, *live: as the last grid was made."""
+        kept = read_settings(self._host.settings_file).get(SETTING)
+        kept = kept if isinstance(kept, dict) else {}
+        side = self._host.drawing_size_px()
+        schedules = self._host.schedulers()
+        lists = {
+            "sampler": _choices(self._host.samplers(), kept.get("sampler")),
+            "schedule": _choices(schedules, kept.get("schedule")) if schedules else gr.update(visible=False),
+        }
+        values = [
+            lists[name] if name in lists else gr.update(value=kept[name]) if name in kept else gr.update()
+            for name in REMEMBERED
+        ]
+        sizes = [gr.update(value=side) if side else gr.update() for _ in range(2)]
+        return [*self.list_loras(None, None), *sizes, *values, *self.show(-1)]
+
+    def list_loras(self, lora: str | None, other: str | None, *, refresh: bool = False) -> list[Any]:
+        """-> lora, other: every file, with what speaks against it."""
+        loras, family = self._host.loras(refresh=refresh), self._host.drawing_family()
+        lines = {item.name: line_of(item, misfit(item, family)) for item in loras}
+        return [gr.update(choices=list(lines.values()), value=lines.get(name_of(chosen))) for chosen in (lora, other)]
+
+    def reload(self, lora: str | None, other: str | None, prompt: str) -> list[Any]:
+        """-> lora, other: the folder is looked into anew; the LoRA of the prompt is chosen if none is."""
+        named = next(iter(names_in(prompt)), None)
+        return self.list_loras(lora or named, other, refresh=True)
+
+    def offer(self, mode: str, lora: str | None, other: str | None, prompt: str, proposed: Proposed) -> list[Any]:
+        """-> beside, prompt, proposed: prompts for what is chosen, unless the person has written their own.
+
+        A prompt that stays is not sent back: it would overwrite what is typed meanwhile.
+        """
+        loras = self._host.loras()
+        first, second = (find_lora(name_of(chosen), loras) for chosen in (lora, other))
+        row = gr.update(visible=mode == PAIR)
+        if first is None or prompt.strip() not in ("", proposed[1]):
+            return [row, gr.update(), proposed]
+        new = _propose_pair(first, second) if mode == PAIR and second else _propose(first)
+        return [row, gr.update() if new == prompt else new, (proposed[0], new)]
+
+    def begin(self, seen: int, *values: Any) -> list[Any]:
+        """-> message, seen, *live. Everything is checked before the host is asked for a picture."""
+        given = _read(*values)
+        try:
+            self._refuse_during_run()
+            plan = given.plan(self._host.loras())
+            check_names(self._host, plan)
+            self._studio.start(plan)
+        except UserError as error:
+            return [show_error(error), *self.show(seen)]
+        self._remember(given)
+        return ["", *self.show(-1)]
+
+    def stop(self, seen: int) -> list[Any]:
+        """-> seen, *live."""
+        self._studio.stop()
+        return self.show(seen)
+
+    def show(self, seen: int) -> list[Any]:
+        """-> seen, *live: sheet, grid, stop, beat. While it is drawn, what the page shows is not sent again."""
+        grid_status = self._studio.grid_status()
+        known = grid_status.live and grid_status.version == seen
+        return [
+            grid_status.version,
+            gr.update() if known else show_grid(grid_status, self._thumbnails),
+            gr.update(interactive=not grid_status.live),
+            gr.update(interactive=grid_status.live and not grid_status.stopping),
+            f'<i data-beat="{next(self._beats)}"></i>',
+        ]
+
+    def open_cell(self, place: str) -> list[Any]:
+        """-> group, picture, about, infotext, choose, done."""
+        item = self._find(place)
+        if item is None:
+            return [gr.update(visible=False), None, "", "", gr.update(), ""]
+        has_it = item.cell.uses[0].strength != 0
+        return [gr.update(visible=True), item.picture, _about(item), item.infotext, gr.update(interactive=has_it), ""]
+
+    def choose(self, place: str) -> str:
+        """-> done: the picture's file, strength and picture become the card's."""
+        item = self._find(place)
+        try:
+            if item is None:
+                raise UserError("This picture is no longer there.", "Click one of the grid.")
+            self._refuse_during_run()
+            return f"<p>{escape(choose(self._host, item))}</p>"
+        except UserError as error:
+            return show_error(error)
+
+    def send(self, place: str) -> str | dict[str, Any]:
+        """-> prompt: where there is no other page, a picture's prompt goes into the tab's own."""
+        item = self._find(place)
+        return item.cell.request.prompt if item else gr.update()
+
+    def make_picture(self, *values: Any) -> tuple[dict[str, Any], str]:
+        """-> picture, message: one picture of the first prompt, or a sentence where there is none."""
+        given = _read(*values)
+        try:
+            self._refuse_during_run()
+            request = given.picture(self._host.loras())
+            pictures = self._host.run_exclusive(lambda: self._host.generate(request))
+            if not pictures:
+                raise UserError("The picture was interrupted.", "Make it again.")
+            return gr.update(value=pictures[0], visible=True), ""
+        except UserError as error:
+            return gr.update(value=None, visible=False), show_error(error)
+
+    def _find(self, place: str) -> Drawn | None:
+        row, _, column = place.partition(" ")
+        return self._studio.grid_status().find(int(row), int(column)) if row.isdigit() and column.isdigit() else None
+
+    def _refuse_during_run(self) -> None:
+        if self._jobs.status().live:
+            raise UserError("The checkpoint is being trained on.", "Pictures can be made when the run is over.")
+
+    def _remember(self, given: GridRequest) -> None:
+        """The settings for the next time, and the prompts with the run."""
+        path, values = self._host.settings_file, asdict(given)
+        write_settings(path, {**read_settings(path), SETTING: {name: values[name] for name in REMEMBERED}})
+        lora = find_lora(given.lora, self._host.loras())
+        if lora is not None and given.mode != PAIR:
+            save_prompts(lora, prompt_lines(given.prompt))
+
+
+def show_drawing() -> str:
+    """Said at once: the picture itself may take its time, and its place is empty until then."""
+    return "<p>Drawing …</p>"
+
+
+def _propose(lora: LoraInfo) -> str:
+    """The prompts that were kept with the LoRA; else what suits its words."""
+    strength = lora.strength or _USUAL_STRENGTH
+    return join_lines(saved_prompts(lora)) or propose_prompt(kind_of(lora), lora.words, lora.name, strength)
+
+
+def _propose_pair(first: LoraInfo, second: LoraInfo) -> str:
+    uses = [(item.words, LoraRef(item.name, item.strength or _USUAL_STRENGTH)) for item in (first, second)]
+    return propose_combined(kind_of(first), *uses)
+
+
+def _choices(names: list[str], kept: Any) -> dict[str, Any]:
+    return gr.update(choices=names, value=kept if kept in names else next(iter(names), None))
+
+
+def _about(item: Drawn) -> str:
+    uses = " + ".join(use.label for use in item.cell.uses)
+    change = "" if item.change is None else f" · Δ {item.change:.1f} %"
+    return f'<p class="train-lora-plan">{escape(uses)} · seed {item.cell.request.seed}{change}</p>'
+
+
+def _read(*values: Any) -> GridRequest:
+    """From the inputs' own values, in the order of `TryPanel.inputs`, where a LoRA is a line of its list."""
+    given = GridRequest(*values)
+    return replace(given, lora=name_of(given.lora), other=name_of(given.other))

@@ -1,0 +1,125 @@
+"""A grid as HTML: labelled axes, small pictures that fill in one by one, and how far it is."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from html import escape
+from io import BytesIO
+
+from PIL.Image import Image, Resampling
+
+from lib_trainer.preview.drawing import Drawn
+from lib_trainer.preview.grid_job import GridStatus
+from lib_trainer.preview.grid_spec import GridSpec
+
+THUMBNAIL_PX = 160
+EMPTY = '<div class="train-lora-grid idle" data-live="0"></div>'
+CHANGE_HELP = (
+    "Δ is how much the picture differs from strength 0 in its row: the mean over all pixels, 100 % from black to white."
+    " It is a hint, not a mark: much change is not good in itself."
+)
+_STATES = {
+    "waiting": "Waiting until the host has finished what it is doing",
+    "drawing": "Drawing",
+    "done": "Done",
+    "stopped": "Stopped",
+    "failed": "Failed",
+}
+
+
+def show_grid(grid_status: GridStatus | None = None, thumbnails: Thumbnails | None = None) -> str:
+    """The whole grid; an empty element before there is one."""
+    if grid_status is None or grid_status.plan is None:
+        return EMPTY
+    error = ""
+    if grid_status.error:
+        error = f'<div class="train-lora-error"><b>{escape(grid_status.error)}</b> {escape(grid_status.hint)}</div>'
+    place = f"<small>Saved as {escape(str(grid_status.path))}</small>" if grid_status.path else ""
+    compared = any(item.change is not None for item in grid_status.drawn)
+    note = f"<small>{CHANGE_HELP}</small>" if compared else ""
+    table = _table(grid_status.plan, grid_status, thumbnails or Thumbnails())
+    return (
+        f'<div class="train-lora-grid" data-live="{int(grid_status.live)}" data-version="{grid_status.version}">'
+        f'{_head(grid_status)}{error}<div class="axes">{table}</div>{note}{place}</div>'
+    )
+
+
+class Thumbnails:
+    """Small versions of the pictures of one grid, made once each."""
+
+    def __init__(self) -> None:
+        self._plan: GridSpec | None = None
+        self._made: dict[tuple[int, int], str] = {}
+
+    def of(self, plan: GridSpec, item: Drawn) -> str:
+        """A data address, so that no WebUI's file rules stand in the way."""
+        if self._plan is not plan:
+            self._plan, self._made = plan, {}
+        place = item.cell.row, item.cell.column
+        if place not in self._made:
+            self._made[place] = _thumbnail(item.picture)
+        return self._made[place]
+
+
+def _head(grid_status: GridStatus) -> str:
+    done, total = len(grid_status.drawn), len(grid_status.plan.cells)
+    parts = [f"{done} of {total} pictures"]
+    if done:
+        pace = grid_status.seconds / done
+        parts.append(f"{pace:.1f} s each")
+        if grid_status.live:
+            parts.append(f"{_duration(pace * (total - done))} left")
+    state = "Stopping after this picture" if grid_status.stopping else _STATES[grid_status.state]
+    bar = ""
+    if grid_status.live:
+        bar = (
+            f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}">'
+            f'<div style="width:{100 * done / total:.1f}%"></div></div>'
+        )
+    said = " · ".join([state, *parts])
+    return f'<div class="head"><b>{escape(grid_status.plan.title)}</b><span>{escape(said)}</span></div>{bar}'
+
+
+def _table(plan: GridSpec, grid_status: GridStatus, thumbnails: Thumbnails) -> str:
+    common, short = _split(plan.column_labels)
+    heads = "".join(f"<th>{escape(label)}</th>" for label in short)
+    drawn = {(item.cell.row, item.cell.column): item for item in grid_status.drawn}
+    rows = []
+    for row, label in enumerate(plan.row_labels):
+        cells = "".join(_cell(plan, drawn.get((row, column)), thumbnails) for column in range(len(plan.column_labels)))
+        rows.append(f'<tr><th title="{escape(label, quote=True)}"><span>{escape(label)}</span></th>{cells}</tr>')
+    return f"<table><thead><tr><th>{escape(common)}</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _split(labels: tuple[str, ...]) -> tuple[str, list[str]]:
+    """What all labels begin with, and the rest of each: `jeff →` and `0`, `0.5` …"""
+    parts = [label.rpartition(" ") for label in labels]
+    starts = {start for start, _, _ in parts}
+    if len(starts) > 1 or starts == {""}:
+        return "", list(labels)
+    return f"{starts.pop()} →", [end for _, _, end in parts]
+
+
+def _cell(plan: GridSpec, item: Drawn | None, thumbnails: Thumbnails) -> str:
+    if item is None:
+        return '<td><span class="missing"></span></td>'
+    title = f"{item.cell.request.prompt}\nseed {item.cell.request.seed}"
+    change = "" if item.change is None else f"<small>Δ {item.change:.1f} %</small>"
+    return (
+        f'<td><button type="button" data-cell="{item.cell.row} {item.cell.column}" title="{escape(title, quote=True)}">'
+        f'<img alt="" src="{thumbnails.of(plan, item)}"/></button>{change}</td>'
+    )
+
+
+def _thumbnail(picture: Image) -> str:
+    small = picture.convert("RGB")
+    # A tiny picture is enlarged by the page, pixel for pixel.
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Resampling.BILINEAR)
+    data = BytesIO()
+    small.save(data, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

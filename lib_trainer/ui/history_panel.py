@@ -1,0 +1,137 @@
+"""Past runs: looked at, taken up again, trained again, removed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from lib_trainer.errors import UserError
+from lib_trainer.jobs.history import PastRun
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.jobs.status import LIVE
+from lib_trainer.recipes.files import LoadedRecipe
+from lib_trainer.ui.loss_chart import draw_curve
+from lib_trainer.ui.messages import show_error
+from lib_trainer.ui.train_panel import LiveView
+
+SHOWN_SETTINGS = ("algo", "network_dim", "learning_rate", "max_train_steps", "epoch", "resolution_px", "seed")
+
+
+@dataclass(frozen=True)
+class HistoryPanel:
+    choice: gr.Dropdown
+    use: gr.Button
+    resume: gr.Button
+    remove: gr.Button
+    shown: gr.HTML
+
+    @property
+    def changing(self) -> list[gr.components.Component]:
+        """What is set anew when the history has changed."""
+        return [self.choice, self.shown]
+
+
+def place_history() -> HistoryPanel:
+    with gr.Accordion("Past runs", open=False, elem_id="train_lora_history"):
+        choice = gr.Dropdown(
+            choices=[],
+            label="Run",
+            info="The newest first; those that wait can be taken out of the queue here.",
+            elem_id="train_lora_past",
+        )
+        choice.do_not_save_to_config = True
+        with gr.Row(elem_classes="train-lora-buttons train-lora-small"):
+            use = gr.Button("Use these settings", size="sm", min_width=90, elem_id="train_lora_past_use")
+            resume = gr.Button("Resume", size="sm", min_width=90, elem_id="train_lora_past_resume")
+            remove = gr.Button("Remove", size="sm", min_width=90, elem_id="train_lora_past_remove")
+        shown = gr.HTML("", elem_id="train_lora_past_shown", elem_classes="train-lora-maybe")
+    return HistoryPanel(choice, use, resume, remove, shown)
+
+
+class HistoryActions:
+    """What the panel's buttons do. A run is chosen by its line, which ends with its id: every gradio can do that."""
+
+    def __init__(self, jobs: Jobs, live: LiveView) -> None:
+        self._jobs, self._live = jobs, live
+
+    def list(self, chosen: str | None = None) -> list[Any]:
+        """-> choice, shown: every run, and the one that was chosen if it is still there."""
+        runs = self._jobs.past()
+        kept = next((past for past in runs if chosen and past.id == _id_of(chosen)), None)
+        choice = gr.update(choices=[line_of(past) for past in runs], value=line_of(kept) if kept else None)
+        return [choice, self._show(kept) if kept else ""]
+
+    def look(self, chosen: str | None) -> str:
+        """-> shown."""
+        try:
+            return self._show(self._past(chosen))
+        except UserError as error:
+            return show_error(error)
+
+    def resume(self, chosen: str | None) -> list[Any]:
+        """-> choice, shown, *live."""
+        try:
+            self._jobs.resume_run(self._past(chosen).id)
+        except UserError as error:
+            return [gr.update(), show_error(error, "Not resumed."), *self._live.show()]
+        return [*self.list(chosen), *self._live.show()]
+
+    def remove(self, chosen: str | None) -> list[Any]:
+        """-> choice, shown, *live. A run that waits leaves the queue, and stays in the history."""
+        try:
+            past = self._past(chosen)
+            if past.state == "queued":
+                self._jobs.stop(save=False, run_id=past.id)
+            else:
+                self._jobs.forget(past.id)
+        except UserError as error:
+            return [gr.update(), show_error(error), *self._live.show()]
+        return [*self.list(chosen), *self._live.show()]
+
+    def settings(self, chosen: str | None) -> LoadedRecipe:
+        """The settings of the chosen run. Raises UserError where there is none."""
+        return LoadedRecipe(self._past(chosen).as_recipe())
+
+    def _past(self, chosen: str | None) -> PastRun:
+        found = next((past for past in self._jobs.past() if chosen and past.id == _id_of(chosen)), None)
+        if found is None:
+            raise UserError("No run is chosen.", "Choose one in the list.")
+        return found
+
+    def _show(self, past: PastRun) -> str:
+        losses = self._jobs.history.losses(past.id)
+        curve = draw_curve([(step, loss) for step, loss, _ in losses], [(step, rate) for step, _, rate in losses])
+        return f'<div class="train-lora-status">{_facts(past)}{curve}</div>'
+
+
+def line_of(past: PastRun) -> str:
+    """`jeff_person · done · 1200 steps · 24 Nov 15:44 · 20261124-154408-3f2a1b`"""
+    when = time.strftime("%d %b %H:%M", time.localtime(past.started))
+    steps = f"{past.step} of {past.steps} steps" if past.step < past.steps else f"{past.steps} steps"
+    return f"{past.name} · {past.state} · {steps} · {when} · {past.id}"
+
+
+def _id_of(line: str) -> str:
+    return line.rpartition(" · ")[2]
+
+
+def _facts(past: PastRun) -> str:
+    settings = ", ".join(f"{name} {past.recipe[name]}" for name in SHOWN_SETTINGS if name in (past.recipe or {}))
+    facts = {
+        "Trained on": past.checkpoint,
+        "Pictures": (past.recipe or {}).get("train_data_dir", ""),
+        "Fingerprint": past.pictures[:12],
+        "Settings": settings,
+        "Loss": f"{past.loss:.4f}" if past.step else "",
+        "Files": ", ".join(past.files),
+        "Error": past.error,
+    }
+    if past.resumable and past.state not in LIVE:
+        goes_on = f"goes on from step {past.kept_step}"
+        facts["Resume"] = goes_on if past.kept_step > 0 else "begins anew: nothing is kept"
+    lines = "".join(f"<li>{name}: {escape(str(text))}</li>" for name, text in facts.items() if text)
+    return f"<ul>{lines}</ul>"

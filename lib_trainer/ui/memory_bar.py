@@ -1,0 +1,72 @@
+"""One bar: what the run will take of the graphics card, before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.errors import UserError
+from lib_trainer.host.base import Host
+
+if TYPE_CHECKING:
+    from lib_trainer.memory.plan import Plan
+
+UNKNOWN = "Memory: known as soon as a checkpoint that can be trained is selected."
+_GIB = 2**30
+# Smaller parts are no more than a line in the bar.
+_SHOWN_SHARE = 0.005
+
+
+def show_memory(host: Host, given: Mapping[str, Any]) -> str:
+    """The bar for what the inputs hold; a sentence where it cannot be known yet, nothing where they cannot be read."""
+    # Imported late: a page that is only looked at should not wait for torch.
+    from lib_trainer.memory.planner import plan_from_profile
+
+    try:
+        recipe = Recipe().with_values(dict(given)).check(needs_name=False)
+        memory_profile = host.memory_profile()
+        if memory_profile is None:
+            return _sentence(UNKNOWN)
+        return show_plan_bar(plan_from_profile(memory_profile, recipe))
+    except UserError:
+        # Said beside the field when Train is pressed.
+        return ""
+
+
+def show_plan_bar(plan: Plan) -> str:
+    from lib_trainer.memory.planner import describe_savings, show_gib, what_would_help
+
+    budget_bytes = plan.budget.total_bytes if plan.budget else 0
+    scale = max(plan.total_bytes, budget_bytes)
+    shown = {name: size for name, size in plan.named_parts.items() if size >= _SHOWN_SHARE * scale}
+    parts = "".join(_part(name, size, scale) for name, size in shown.items())
+    legend = "".join(_label(name, show_gib(size)) for name, size in shown.items())
+    of_budget = f" of {budget_bytes / _GIB:.1f} GB" if budget_bytes else " GB"
+    savings = "; ".join(describe_savings(plan))
+    told = f": {escape(savings)}." if savings else "."
+    lines = f"<p><b>{show_gib(plan.total_bytes)}{of_budget}</b> of memory{told}</p>"
+    if not plan.fits:
+        lines += f'<p class="wrong">This will probably not fit. {escape(what_would_help(plan))}</p>'
+    state = "" if plan.fits else " over"
+    bar = f'<div class="parts">{parts}</div><p class="legend">{legend}</p>'
+    return f'<div class="train-lora-memory{state}">{bar}{lines}</div>'
+
+
+def _part(name: str, size: int, scale: int) -> str:
+    title = f"{name}: {size / _GIB:.2f} GB"
+    return f'<div class="{_key(name)}" style="width: {100 * size / scale:.2f}%" title="{escape(title)}"></div>'
+
+
+def _label(name: str, size: str) -> str:
+    return f'<span><i class="{_key(name)}"></i>{escape(name.removeprefix("the "))} {size}</span>'
+
+
+def _key(name: str) -> str:
+    """What style.css calls a part: its first telling word."""
+    return escape(name.removeprefix("the ").removeprefix("its ").split()[0])
+
+
+def _sentence(text: str) -> str:
+    return f'<div class="train-lora-memory"><p>{escape(text)}</p></div>'

@@ -1,0 +1,95 @@
+"""Step 2: which recipe, under which name, and every setting for those who want to tinker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_trainer.recipes.files import LoadedRecipe, load_recipe, presets
+from lib_trainer.ui.form import Form
+
+# A recipe that leaves these open, as the shipped ones do, keeps what the person has said of their pictures.
+OWN = ("train_data_dir", "trigger_word", "output_name", "comment")
+
+
+@dataclass(frozen=True)
+class RecipePanel:
+    preset: gr.Dropdown
+    upload: gr.UploadButton
+    name: gr.Textbox
+    plan: gr.HTML
+    memory: gr.HTML
+    notices: gr.HTML
+
+
+def place_recipe(form: Form, preset_value: str | None) -> RecipePanel:
+    gr.Markdown("### 2 · Recipe")
+    names = list(presets())
+    with gr.Row(elem_classes="train-lora-beside"):
+        preset = gr.Dropdown(
+            choices=names,
+            value=preset_value,
+            label="Recipe",
+            info="Tuned for cards of 8 GB; every value can be changed below.",
+            elem_id="train_lora_preset",
+            scale=4,
+        )
+        preset.do_not_save_to_config = True
+        kinds = [".json", ".safetensors"]
+        upload = gr.UploadButton("Open …", file_types=kinds, scale=1, min_width=70, elem_id="train_lora_upload")
+    notices = gr.HTML("", elem_id="train_lora_recipe_notices", elem_classes="train-lora-maybe")
+    with gr.Row():
+        name = form.place("output_name", placeholder="jeff_person")
+        form.place("max_train_steps")
+        form.place("resolution_px")
+    plan = gr.HTML("", elem_id="train_lora_plan", elem_classes="train-lora-maybe")
+    memory = gr.HTML("", elem_id="train_lora_memory", elem_classes="train-lora-maybe")
+    form.place_rest()
+    return RecipePanel(preset, upload, name, plan, memory, notices)
+
+
+def preset_for(kind: str) -> str | None:
+    """The shipped recipe for a kind of pictures: the first whose name says so."""
+    return next((label for label, path in presets().items() if kind in path.stem.lower()), None)
+
+
+def load_preset(label: str) -> LoadedRecipe:
+    return load_recipe(presets()[label])
+
+
+def load_upload(file: Any) -> LoadedRecipe:
+    """What gradio hands over for an uploaded file: an object with a name in 3.x, a path in 4.x."""
+    return load_recipe(Path(getattr(file, "name", file)))
+
+
+def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
+    return {name: value for name, value in loaded.recipe.flat().items() if value or name not in OWN}
+
+
+def show_notices(title: str, notices: tuple[str, ...]) -> str:
+    """What a recipe file holds that is not used, in full: nothing is dropped in silence."""
+    lines = "".join(f"<li>{escape(text)}</li>" for text in notices)
+    return f'<div class="train-lora-note"><b>{escape(title)}</b> is loaded.<ul>{lines}</ul></div>'
+
+
+def show_plan(draws: int, values: Mapping[str, Any]) -> str:
+    """How long the run will be: `1200 steps: 10 epochs of 120 pictures`. Empty until it is known."""
+    try:
+        steps, epochs = int(values["max_train_steps"]), int(values["epoch"])
+        batch = int(values["train_batch_size"]) * int(values["gradient_accumulation_steps"])
+    except (TypeError, ValueError):
+        return ""
+    if not draws or batch < 1 or epochs < 1 or steps < 0:
+        return ""
+    per_epoch = ceil(draws / batch)
+    if steps:
+        text = f"{steps} steps: {steps / per_epoch:.3g} epochs of {draws} pictures"
+    else:
+        text = f"{per_epoch * epochs} steps: {epochs} epochs of {draws} pictures"
+    return f'<p class="train-lora-plan">{text}{f", {batch} in a step" if batch > 1 else ""}.</p>'

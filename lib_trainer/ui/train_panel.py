@@ -1,0 +1,106 @@
+"""Step 3: the buttons, and how the run stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import gradio as gr
+
+from lib_trainer.events import Command
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.jobs.status import Status
+from lib_trainer.ui.status_view import buttons_of, show_status
+
+
+@dataclass(frozen=True)
+class TrainPanel:
+    """`refresh` is pressed by javascript/train_lora.js; `beat` changes with every answer, so that it waits for them."""
+
+    train: gr.Button
+    pause: gr.Button
+    stop_save: gr.Button
+    stop: gr.Button
+    save: gr.Button
+    sample: gr.Button
+    less: gr.Button
+    message: gr.HTML
+    status: gr.HTML
+    refresh: gr.Button
+    beat: gr.HTML
+
+    @property
+    def live(self) -> list[gr.components.Component]:
+        """What follows the run: the outputs of `show_live`."""
+        buttons = [self.train, self.pause, self.stop_save, self.stop, self.save, self.sample, self.less]
+        return [self.status, *buttons, self.beat]
+
+
+def place_train() -> TrainPanel:
+    gr.Markdown("### 3 · Train")
+    with gr.Row(elem_classes="train-lora-buttons"):
+        train = gr.Button("Train", variant="primary", min_width=90, elem_id="train_lora_train")
+        pause = gr.Button("Pause", interactive=False, min_width=90, elem_id="train_lora_pause")
+        stop_save = gr.Button("Stop & save", interactive=False, min_width=90, elem_id="train_lora_stop_save")
+        stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="train_lora_stop")
+    with gr.Row(elem_classes="train-lora-buttons train-lora-small"):
+        save = gr.Button("Save a copy now", interactive=False, size="sm", min_width=90, elem_id="train_lora_save")
+        sample = gr.Button(
+            "Draw test pictures now", interactive=False, size="sm", min_width=90, elem_id="train_lora_sample"
+        )
+    message = gr.HTML("", elem_id="train_lora_message", elem_classes="train-lora-maybe")
+    status = gr.HTML(show_status(Status()), elem_id="train_lora_status")
+    less = gr.Button("Train with less memory", visible=False, elem_id="train_lora_less")
+    # Hidden by style.css, not by gradio: what gradio hides may be missing from the page.
+    with gr.Row(elem_classes="train-lora-hidden"):
+        refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
+        beat = gr.HTML("", elem_id="train_lora_beat")
+    return TrainPanel(train, pause, stop_save, stop, save, sample, less, message, status, refresh, beat)
+
+
+class LiveView:
+    """Turns the status of the jobs into updates of `TrainPanel.live`."""
+
+    def __init__(self, jobs: Jobs, page_key: str = "") -> None:
+        self._jobs, self._page_key = jobs, page_key
+        self._beats = count(1)
+
+    def show(self) -> list[Any]:
+        status = self._jobs.status()
+        learning = status.state in ("training", "paused") and status.step > 0 and not status.stopping
+        begun = status.live and status.state != "queued" and not status.stopping
+        return [
+            show_status(status),
+            gr.update(value="Train next" if status.live else "Train"),
+            gr.update(interactive=begun, value="Resume" if status.state == "paused" else "Pause"),
+            gr.update(interactive=begun),
+            gr.update(interactive=status.live and not status.stopping),
+            gr.update(interactive=learning),
+            gr.update(interactive=learning),
+            gr.update(visible=status.state == "failed" and bool(status.remedy)),
+            f'<i data-beat="{next(self._beats)}" data-key="{self._page_key}" data-buttons="{buttons_of(status)}"></i>',
+        ]
+
+    def pause(self) -> list[Any]:
+        if self._jobs.status().state == "paused":
+            self._jobs.resume()
+        else:
+            self._jobs.pause()
+        return self.show()
+
+    def save(self) -> list[Any]:
+        self._jobs.ask(Command.SAVE)
+        return self.show()
+
+    def sample(self) -> list[Any]:
+        self._jobs.ask(Command.SAMPLE)
+        return self.show()
+
+    def stop_save(self) -> list[Any]:
+        self._jobs.stop(save=True)
+        return self.show()
+
+    def stop(self) -> list[Any]:
+        self._jobs.stop(save=False)
+        return self.show()

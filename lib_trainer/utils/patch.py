@@ -1,0 +1,45 @@
+"""Replaces methods of single objects for a while, and puts back exactly what was there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Forward = Callable[..., Any]
+_ABSENT = object()
+
+
+@contextmanager
+def overridden_forward(modules: Iterable[nn.Module], wrap: Callable[[nn.Module, Forward], Forward]) -> Iterator[None]:
+    """Puts `wrap(module, module.forward)` on each module; what the instance had before comes back on exit."""
+    saved = [(module, module.__dict__.get("forward", _ABSENT)) for module in modules]
+    try:
+        for module, _ in saved:
+            module.forward = wrap(module, module.forward)
+        yield
+    finally:
+        for module, own in saved:
+            if own is not _ABSENT:
+                module.forward = own
+            elif "forward" in module.__dict__:
+                del module.forward
+
+
+@contextmanager
+def attributes(objects: Iterable[Any], **values: Any) -> Iterator[None]:
+    """Sets attributes on the objects that already have them; each one's own values, or none, come back on exit."""
+    saved = [(item, name, vars(item).get(name, _ABSENT)) for item in objects for name in values if hasattr(item, name)]
+    for item, name, _ in saved:
+        setattr(item, name, values[name])
+    try:
+        yield
+    finally:
+        for item, name, own in saved:
+            if own is _ABSENT:
+                delattr(item, name)
+            else:
+                setattr(item, name, own)

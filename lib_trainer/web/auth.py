@@ -1,0 +1,142 @@
+"""Who may call which route: names and passwords, requests from other sites, and folders.
+
+Routes that an extension adds are covered by no login of the WebUI, so that ours ask for themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException, Request
+
+from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.host.access import LOOPBACK, Access
+
+PAGE_KEY = "x-train-lora-key"
+UNAUTHORIZED, FORBIDDEN, WRONG_TYPE = 401, 403, 415
+
+
+class Guard:
+    """Raises HTTPException for every request that the program's options do not allow."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+    def reads(self, request: Request) -> None:
+        """A name and password, a login of the page, or the page's own key where one of them is asked for."""
+        self._refuse_other_sites(request)
+        access = self.access
+        if not (access.api_users or _has_login(request, access)):
+            return
+        # A picture's address cannot bring a header along.
+        key = request.headers.get(PAGE_KEY) or request.query_params.get("key", "")
+        if secrets.compare_digest(key.encode(), access.page_key.encode()) or _is_logged_in(request):
+            return
+        if not _is_known(request, access.api_users or _logins(request, access)):
+            _ask_for_password(request)
+
+    def changes(self, request: Request) -> None:
+        """As `reads`, and stricter: `--api-auth` where it is given, never the key, never a disguised page."""
+        self._refuse_other_sites(request)
+        self._refuse_other_names(request)
+        if request.headers.get("content-type", "application/json").partition(";")[0].strip() != "application/json":
+            # Without this a form of another site's page could be sent here unasked.
+            refuse(WRONG_TYPE, "The content is no JSON.", "Send it as application/json.")
+        access = self.access
+        if access.api_users:
+            if not _is_known(request, access.api_users):
+                _ask_for_password(request)
+        elif _has_login(request, access) and not (
+            _is_logged_in(request) or _is_known(request, _logins(request, access))
+        ):
+            _ask_for_password(request)
+
+    def folder(self, text: str) -> Path:
+        """The folder that a caller names, links followed. Raises HTTPException outside what the program allows."""
+        try:
+            found = Path(os.path.realpath(Path(text).expanduser()))
+        except (OSError, RuntimeError, ValueError):
+            refuse(FORBIDDEN, f"{text!r} is no folder.", "Name one that exists.")
+        roots = [Path(os.path.realpath(root)) for root in self.access.folders]
+        if not any(found == root or root in found.parents for root in roots):
+            refuse(
+                FORBIDDEN,
+                f"{text} lies outside the folders that calls over the network may name.",
+                "Start the WebUI with --gradio-allowed-path FOLDER, or use the tab.",
+            )
+        return found
+
+    def _refuse_other_sites(self, request: Request) -> None:
+        origin = request.headers.get("origin", "")
+        if origin and self._is_trusted(origin):
+            return
+        same = not origin or urlsplit(origin).netloc == request.headers.get("host", "")
+        if not same or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            refuse(FORBIDDEN, "Pages of other sites may not call this.", "See --cors-allow-origins.")
+
+    def _refuse_other_names(self, request: Request) -> None:
+        """A foreign name that leads to this machine makes a foreign page look like ours (DNS rebinding)."""
+        if not self.access.local_only or self.access.api_users:
+            return
+        if (urlsplit(f"//{request.headers.get('host', '')}").hostname or "") not in LOOPBACK:
+            refuse(FORBIDDEN, "This program is called by another name.", "Call 127.0.0.1, or start it with --listen.")
+
+    def _is_trusted(self, origin: str) -> bool:
+        access = self.access
+        by_pattern = bool(access.origin_pattern) and re.fullmatch(access.origin_pattern, origin) is not None
+        return by_pattern or origin in access.origins or "*" in access.origins
+
+
+def refuse(status: int, message: str, hint: str = "", **more: Any) -> NoReturn:
+    """Ends the request with a sentence that says why, and one that says what to do."""
+    raise HTTPException(status, {"error": message, "hint": hint, **more})
+
+
+def refuse_error(error: UserError) -> NoReturn:
+    """As `refuse`, for what a person can mend: 422 with the problems of fields, 409 for all else."""
+    if isinstance(error, ConfigError):
+        refuse(422, "The recipe cannot be.", "Mend the fields that are named.", problems=error.problems)
+    refuse(409, error.message, error.hint)
+
+
+def _has_login(request: Request, access: Access) -> bool:
+    app = request.app
+    return bool(access.logins or getattr(app, "auth", None) or getattr(app, "auth_dependency", None))
+
+
+def _logins(request: Request, access: Access) -> Mapping[str, str]:
+    auth = getattr(request.app, "auth", None)
+    return access.logins or (auth if isinstance(auth, dict) else {})
+
+
+def _is_logged_in(request: Request) -> bool:
+    """gradio keeps the sessions of its login in `tokens`; its cookies differ in their ends between releases."""
+    tokens = getattr(request.app, "tokens", None) or {}
+    return any(name.startswith("access-token") and value in tokens for name, value in request.cookies.items())
+
+
+def _is_known(request: Request, users: Mapping[str, str]) -> bool:
+    kind, _, text = request.headers.get("authorization", "").partition(" ")
+    try:
+        name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return False
+    # An unknown name takes as long as a wrong password.
+    wanted = users.get(name)
+    fits = secrets.compare_digest(password.encode(), ("" if wanted is None else wanted).encode())
+    return kind.lower() == "basic" and wanted is not None and fits
+
+
+def _ask_for_password(request: Request) -> NoReturn:
+    # A browser answers the header with a window of its own; the tab finds another way instead.
+    headers = None if PAGE_KEY in request.headers else {"WWW-Authenticate": "Basic"}
+    detail = {"error": "A name and a password are needed.", "hint": "See --api-auth and --gradio-auth."}
+    raise HTTPException(UNAUTHORIZED, detail, headers)

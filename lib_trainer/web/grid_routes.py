@@ -1,0 +1,165 @@
+"""Routes for grids: what can be tried, begin one, watch it, fetch its pictures, choose one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import Response
+from pydantic import BaseModel
+
+from lib_trainer.errors import UserError
+from lib_trainer.preview.choose import choose
+from lib_trainer.preview.drawing import Drawn, check_names
+from lib_trainer.preview.grid_image import compose_grid, grid_infotext
+from lib_trainer.preview.grid_job import GridJob, GridStatus
+from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS, GridRequest
+from lib_trainer.utils.png import png_bytes
+from lib_trainer.web.auth import refuse, refuse_error
+from lib_trainer.web.context import RouteContext
+
+ACCEPTED, NOT_FOUND = 202, 404
+_MODES = {"strengths": STRENGTHS, "steps": STEPS, "pair": PAIR}
+
+
+class NewGrid(BaseModel):
+    """A grid to draw. Strengths are a list like "0, 0.5, 1" or a range like "0:1:0.25", seeds a list; sizes in pixels.
+
+    `mode`: strengths of one LoRA, the saved steps of its run, or a pair of two.
+    """
+
+    lora: str = ""
+    prompts: list[str]
+    mode: Literal["strengths", "steps", "pair"] = "strengths"
+    strengths: str = "0, 0.5, 0.7, 0.85, 1"
+    other: str = ""
+    other_strengths: str = "0.4, 0.6, 0.8"
+    negative_prompt: str = ""
+    width_px: int = 0
+    height_px: int = 0
+    steps: int = 20
+    cfg_scale: float = 7.0
+    sampler: str = ""
+    scheduler: str = ""
+    seeds: str = "1"
+
+
+def add_grid_routes(context: RouteContext, grid_job: GridJob) -> None:
+    """Everything about grids."""
+    routes = GridRoutes(context, grid_job)
+    context.reads("/loras", routes.loras, summary="The LoRA files, and what speaks against each")
+    context.reads("/grid", routes.grid, summary="How the grid stands")
+    context.reads("/grid/picture", routes.picture, summary="The grid as one PNG", response_class=Response)
+    context.reads("/grid/cells/{row}/{column}", routes.cell, summary="One picture as a PNG", response_class=Response)
+    context.changes("/grid", routes.begin, status_code=ACCEPTED, summary="Draw a grid")
+    context.changes("/grid/stop", routes.stop, summary="End the grid after the picture under way")
+    context.changes(
+        "/grid/cells/{row}/{column}/choose", routes.choose, summary="Put a picture and its strength on the card"
+    )
+
+
+class GridRoutes:
+    """Handlers; what a person can mend is answered with a sentence."""
+
+    def __init__(self, context: RouteContext, grid_job: GridJob) -> None:
+        self._host, self._jobs, self._studio = context.host, context.jobs, grid_job
+
+    def loras(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": lora.name,
+                "aliases": lora.aliases,
+                "family": lora.family.key if lora.family else None,
+                "words": lora.words,
+                "strength": lora.strength,
+                "steps": lora.steps,
+                "problem": lora.problem,
+            }
+            for lora in self._host.loras(refresh=True)
+        ]
+
+    def grid(self) -> dict[str, Any]:
+        return describe(self._studio.grid_status())
+
+    def picture(self) -> Response:
+        grid_status = self._studio.grid_status()
+        if not grid_status.drawn:
+            refuse(NOT_FOUND, "Nothing is drawn.", "Draw a grid first.")
+        picture = compose_grid(grid_status.plan, grid_status.drawn, self._host.label_font())
+        return Response(png_bytes(picture, grid_infotext(grid_status.plan, grid_status.drawn)), media_type="image/png")
+
+    def cell(self, row: int, column: int) -> Response:
+        item = self._find(row, column)
+        return Response(png_bytes(item.picture, item.infotext), media_type="image/png")
+
+    def begin(self, new: NewGrid) -> dict[str, Any]:
+        try:
+            self._refuse_during_run()
+            plan = self._given(new).plan(self._host.loras())
+            check_names(self._host, plan)
+            self._studio.start(plan)
+        except UserError as error:
+            refuse_error(error)
+        return describe(self._studio.grid_status())
+
+    def stop(self) -> dict[str, Any]:
+        self._studio.stop()
+        return describe(self._studio.grid_status())
+
+    def choose(self, row: int, column: int) -> dict[str, str]:
+        item = self._find(row, column)
+        try:
+            self._refuse_during_run()
+            return {"done": choose(self._host, item)}
+        except UserError as error:
+            refuse_error(error)
+
+    def _find(self, row: int, column: int) -> Drawn:
+        item = self._studio.grid_status().find(row, column)
+        if item is None:
+            refuse(NOT_FOUND, f"There is no picture in row {row}, column {column}.", "Look at the grid's cells.")
+        return item
+
+    def _given(self, new: NewGrid) -> GridRequest:
+        side = 0 if new.width_px and new.height_px else self._host.drawing_size_px()
+        return GridRequest(
+            mode=_MODES[new.mode], lora=new.lora, strengths=new.strengths, other=new.other,
+            other_strengths=new.other_strengths, prompt="\n".join(new.prompts), negative=new.negative_prompt,
+            width=new.width_px or side, height=new.height_px or side, steps=new.steps, cfg=new.cfg_scale,
+            sampler=new.sampler, schedule=new.scheduler, seeds=new.seeds,
+        )  # fmt: skip
+
+    def _refuse_during_run(self) -> None:
+        if self._jobs.status().live:
+            raise UserError("The checkpoint is being trained on.", "Pictures can be made when the run is over.")
+
+
+def describe(grid_status: GridStatus) -> dict[str, Any]:
+    """A grid as JSON: all of it, but for paths of this machine and the pictures themselves."""
+    plan = grid_status.plan
+    return {
+        "state": grid_status.state,
+        "live": grid_status.live,
+        "version": grid_status.version,
+        "title": plan.title if plan else "",
+        "rows": plan.row_labels if plan else (),
+        "columns": plan.column_labels if plan else (),
+        "total": len(plan.cells) if plan else 0,
+        "seconds": grid_status.seconds,
+        "stopping": grid_status.stopping,
+        "file": grid_status.path.name if grid_status.path else None,
+        "error": grid_status.error,
+        "hint": grid_status.hint,
+        "cells": [_describe_cell(item) for item in grid_status.drawn],
+    }
+
+
+def _describe_cell(item: Drawn) -> dict[str, Any]:
+    return {
+        "row": item.cell.row,
+        "column": item.cell.column,
+        "loras": [{"name": use.name, "strength": use.strength} for use in item.cell.uses],
+        "prompt": item.cell.request.prompt,
+        "seed": item.cell.request.seed,
+        "change_percent": item.change,
+        "infotext": item.infotext,
+    }

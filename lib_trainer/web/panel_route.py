@@ -1,0 +1,40 @@
+"""What the tab asks for every second: how the run stands, ready to be shown."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lib_trainer.jobs.status import Status
+from lib_trainer.web.context import RouteContext
+
+# A run's status -> the parts of the panel, as HTML and values: the page's business, handed in.
+ShowPanel = Callable[[Status], dict[str, Any]]
+
+
+def add_view_routes(context: RouteContext, show: ShowPanel) -> None:
+    """The route that javascript/train_lora.js reads; programs read `/status`."""
+    context.reads("/view", View(context, show).show, include_in_schema=False)
+
+
+class View:
+    """Shows each state of a run once, however many browsers ask for it."""
+
+    def __init__(self, context: RouteContext, show: ShowPanel) -> None:
+        self._jobs, self._show = context.jobs, show
+        self._lock = threading.Lock()
+        self._version = ""
+        self._shown: dict[str, Any] = {}
+
+    def show(self, seen: str = "") -> dict[str, Any]:
+        """All parts of the panel; nothing but the version where the caller has `seen` it."""
+        # The version first, without what is costly to copy: most calls bring no news.
+        version = self._jobs.version()
+        if version == seen:
+            return {"version": version}
+        with self._lock:
+            if version != self._version:
+                self._shown = {"version": version, **self._show(self._jobs.status())}
+                self._version = version
+            return self._shown

@@ -1,0 +1,85 @@
+"""The prediction against steps that were followed storage by storage, without and with contents."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.simulation.simulate import Measured, simulate
+from lib_trainer.host.standalone.fake_model import EmptyModel, build_unet, empty_model, pooled_width
+from lib_trainer.memory.estimate import optimizer_bytes, predict_kept
+from lib_trainer.memory.plan import Budget, Plan
+from lib_trainer.models.families import SD1, SDXL, Family, UNetShape
+from lib_trainer.training.optimizer import make_optimizer
+from tests.memory.plans import FACE, STYLE, plan_of
+
+# The measures of small checkpoints of random weights, with which the WebUIs are tried on a CPU.
+SD1_SMALL = UNetShape((320, 640), 1, (1, 1), 1, 768, (8, 8))
+SDXL_SMALL = UNetShape((320, 320, 320), 2, (0, 2, 10), 10, 2048, (5, 5, 5), linear_projection=True, pooled_dim=2816)
+
+
+def simulated(plan: Plan) -> Measured:
+    shape = plan.work.shape
+    with empty_model(shape, plan.work.compute) as model:
+        return simulate(model, plan, pooled_width(shape))
+
+
+def error(predicted: int, measured: int) -> float:
+    return abs(predicted / measured - 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "size_px", "adapter", "card", "training"),
+    [
+        (SD1, 512, FACE, 8, {}),
+        (SD1, 512, STYLE, 0, {"gradient_checkpointing": True}),
+        (SD1, 896, FACE, 4, {}),
+        (SD1, 768, STYLE, 5, {"train_batch_size": 4}),
+        (SD1, 640, FACE, 8, {"gradient_accumulation_steps": 2, "optimizer": "AdamW"}),
+        (SD1, 512, FACE, 0, {"fused_backward_pass": True, "optimizer": "Adafactor"}),
+        (SDXL, 768, STYLE, 8, {}),
+        (SDXL, 1024, FACE, 4, {}),
+    ],
+)
+def test_the_prediction_is_what_a_simulated_step_takes(
+    family: Family, size_px: int, adapter: Any, card: float, training: dict[str, Any]
+) -> None:
+    plan = plan_of(family, size_px, Budget.of_card(card) if card else None, adapter=adapter, **training)
+    measured = simulated(plan)
+    assert error(plan.parts.total, measured.peak_bytes) < 0.05
+    assert error(predict_kept(plan.work, plan.savings), measured.kept_bytes) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "recomputes"), [(SD1, SD1_SMALL, False), (SD1, SD1_SMALL, True), (SDXL, SDXL_SMALL, True)]
+)
+def test_a_real_step_takes_what_the_simulated_one_does(family: Family, shape: UNetShape, recomputes: bool) -> None:
+    settings = {"compute": torch.float32, "weight_bytes": 4, "gradient_checkpointing": recomputes}
+    small = replace(family, unet=shape)
+    plan = plan_of(small, 256, None, adapter=STYLE, **settings)
+    with ExitStack() as undo:
+        real = simulate(EmptyModel(build_unet(shape, torch.float32), nullcontext(), undo), plan, pooled_width(shape))
+    without_contents = simulated(plan)
+    assert error(without_contents.peak_bytes, real.peak_bytes) < 0.05
+    assert error(without_contents.kept_bytes, real.kept_bytes) < 0.05
+    assert error(plan.parts.total, real.peak_bytes) < 0.05
+
+
+@pytest.mark.parametrize("name", ["AdamW", "AdamW8bit", "Prodigy", "Adafactor"])
+@pytest.mark.parametrize("shape", [(32, 1280), (8, 8, 3, 3), (320,)])
+def test_what_an_optimizer_keeps_is_known(name: str, shape: tuple[int, ...]) -> None:
+    plan = plan_of(optimizer=name)
+    parameter = torch.nn.Parameter(torch.randn(shape))
+    made, notice = make_optimizer(plan.recipe.training, [{"params": [parameter], "lr": 1e-3}], torch.device("cpu"))
+    if notice:
+        pytest.skip(notice)
+    parameter.grad = torch.randn(shape)
+    made.step()
+    kept = {value.untyped_storage()._cdata: value for value in made.state[parameter].values() if torch.is_tensor(value)}
+    # Every parameter shares bitsandbytes' two quantile maps of 1 KiB; counters have a few bytes.
+    own = sum(value.nbytes for value in kept.values() if value.nbytes > 8 and value.shape != (256,))
+    assert error(optimizer_bytes(name, shape), own) < 0.01

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lib_trainer.training.optimizer_step import Diverged, FusedBackwardStep, OptimizerStep, Update
+from tests.training.small import InfiniteGradient
+
+WIDTH, LAYERS = 8, 5
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*[layer for _ in range(LAYERS) for layer in (nn.Linear(WIDTH, WIDTH), nn.Tanh())])
+
+
+def optimizer_of(net: nn.Module, kind: type = torch.optim.AdamW) -> torch.optim.Optimizer:
+    layers = [part for part in net.modules() if isinstance(part, nn.Linear)]
+    return kind([{"params": list(layer.parameters()), "lr": 0.01} for layer in layers])
+
+
+def scaler(enabled: bool = False) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", enabled=enabled, init_scale=2.0**10)
+
+
+def take(update: Update, loss_of: Callable[[], Tensor], steps: int = 6) -> None:
+    with update.armed():
+        for number in range(1, steps + 1):
+            loss = loss_of()
+            update.backward(loss)
+            update.finish(loss.detach(), number)
+
+
+def loss_over(net: nn.Module) -> Callable[[], Tensor]:
+    x = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(1))
+    return lambda: (net(x) - 1).square().mean()
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_steps_within_backward_are_the_steps_after_it(kind: type, scaled: bool) -> None:
+    whole, fused = network(), network()
+    take(OptimizerStep(optimizer_of(whole, kind), scaler(scaled), float("inf")), loss_over(whole))
+    take(FusedBackwardStep(optimizer_of(fused, kind), scaler(scaled), float("inf")), loss_over(fused))
+    start = list(network().parameters())
+    for a, b, before in zip(whole.parameters(), fused.parameters(), start, strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, before)
+
+
+def test_no_gradient_outlives_its_layer() -> None:
+    net = network()
+    alive: list[int] = []
+    for part in net:
+        part.register_full_backward_hook(lambda *_: alive.append(sum(p.grad is not None for p in net.parameters())))
+    take(FusedBackwardStep(optimizer_of(net), scaler(), float("inf")), loss_over(net), steps=1)
+    assert max(alive) <= 2 and all(p.grad is None for p in net.parameters())
+
+
+def test_each_layer_is_clipped_by_its_own_norm() -> None:
+    net, limit = network(), 1e-3
+    before = copy.deepcopy(net)
+    update = FusedBackwardStep(optimizer_of(net, torch.optim.SGD), scaler(), limit)
+    take(update, loss_over(net), steps=1)
+    for old, new in zip(before, net, strict=True):
+        if isinstance(old, nn.Linear):
+            moved = [(a - b) / 0.01 for a, b in zip(old.parameters(), new.parameters(), strict=True)]
+            assert torch.cat([m.flatten() for m in moved]).norm().item() == pytest.approx(limit, rel=1e-2)
+
+
+def test_a_layer_that_gets_no_gradient_waits_for_the_next_step() -> None:
+    net = network()
+    x = torch.ones(1, WIDTH)
+    update = FusedBackwardStep(optimizer_of(net, torch.optim.SGD), scaler(), float("inf"))
+    first = net[0].weight.detach().clone()
+    take(update, lambda: net[2:](x).square().sum(), steps=1)
+    assert torch.equal(first, net[0].weight)
+    take(update, lambda: net(x).square().sum(), steps=1)
+    assert not torch.equal(first, net[0].weight)
+
+
+def test_gradients_that_are_no_numbers_stop_training_and_spoil_nothing() -> None:
+    net = network()
+    update = FusedBackwardStep(optimizer_of(net), scaler(), 1.0)
+    x = torch.ones(1, WIDTH)
+    with pytest.raises(Diverged, match="step 1"):
+        take(update, lambda: net[4:](InfiniteGradient.apply(net[:4](x))).square().sum(), steps=1)
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+def test_with_loss_scaling_the_scale_falls_instead_and_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib_trainer.training.optimizer_step._GROWTH_STEPS", 3)
+    net, grads = network(), scaler(enabled=True)
+    update = FusedBackwardStep(optimizer_of(net), grads, 1.0)
+    x = torch.ones(1, WIDTH)
+    take(update, lambda: net[4:](InfiniteGradient.apply(net[:4](x))).square().sum(), steps=1)
+    assert grads.get_scale() == 2.0**9
+    take(update, loss_over(net), steps=3)
+    assert grads.get_scale() == 2.0**10
+    assert all(torch.isfinite(p).all() for p in net.parameters())

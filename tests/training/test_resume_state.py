@@ -1,0 +1,155 @@
+"""A run that goes on from what was kept of it ends with the very numbers of a run that was never broken."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib_trainer.adapter.attach import attached, new_adapter
+from lib_trainer.config.recipe import AdapterConfig, Recipe
+from lib_trainer.errors import UserError
+from lib_trainer.events import Step
+from lib_trainer.models.base import CheckpointInfo
+from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.resume_state import load_state, save_state
+from tests.training.small import make_batch, one_layer_model, recipe_of, schedule_of
+
+CHECKPOINT = CheckpointInfo("small.safetensors", "abc")
+OPTIMIZERS = ["AdamW", "Adafactor"]
+OPTIMIZERS += ["Prodigy"] if find_spec("prodigyopt") else []
+OPTIMIZERS += ["AdamW8bit"] if find_spec("bitsandbytes") else []
+
+
+def training_of(recipe: Recipe) -> Training:
+    model = one_layer_model()
+    model.checkpoint = CHECKPOINT
+    adapter = new_adapter(model.layers, recipe.adapter, recipe.training.seed)
+    return Training(model, adapter, recipe, schedule_of(recipe), make_batch)
+
+
+def take(training: Training, taken: int = 0, steps: int | None = None) -> list[Step]:
+    model = training.model
+    with attached(training.adapter, model.layers, model.read_weight):
+        events = (event for event in fit(training, taken) if isinstance(event, Step))
+        return list(islice(events, steps))
+
+
+def numbers(training: Training) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in training.adapter.parameters()]
+
+
+def go_on(recipe: Recipe, path: Path, broken_at: int) -> tuple[Training, list[Step]]:
+    """The second life of a run whose first ended after some steps."""
+    first = training_of(recipe)
+    take(first, steps=broken_at)
+    save_state(path, first, broken_at, "pictures")
+    torch.manual_seed(random.randrange(1000))
+    second = training_of(recipe)
+    return second, take(second, load_state(path, second, "pictures"))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_broken_run_ends_with_the_same_numbers(tmp_path: Path, optimizer: str, fused: bool) -> None:
+    if fused and optimizer == "Prodigy":
+        pytest.skip("Prodigy sees all parameters at once")
+    recipe = recipe_of(optimizer=optimizer, lr_scheduler="cosine", lr_warmup=20.0, fused_backward_pass=fused)
+    # Wide enough for 8-bit states, which small tensors do without.
+    recipe = replace(recipe, adapter=AdapterConfig(algo="locon", conv_dim=128))
+    whole = training_of(recipe)
+    steps = take(whole)
+    second, rest = go_on(recipe, tmp_path / "state.safetensors", 5)
+    assert [(step.number, step.epoch, step.loss, step.learning_rate) for step in rest] == [
+        (step.number, step.epoch, step.loss, step.learning_rate) for step in steps[5:]
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(numbers(whole), numbers(second), strict=True))
+
+
+@pytest.mark.parametrize("broken_at", range(12))
+def test_wherever_it_broke(tmp_path: Path, broken_at: int) -> None:
+    """Four batches in steps of three passes: the second step of every epoch has one."""
+    recipe = recipe_of(gradient_accumulation_steps=3, noise_offset=0.1, min_snr_gamma=5.0)
+    recipe = replace(recipe, adapter=AdapterConfig(algo="locon", conv_dim=2, rank_dropout=0.3))
+    whole = training_of(recipe)
+    take(whole)
+    second, rest = go_on(recipe, tmp_path / "state.safetensors", broken_at)
+    assert len(rest) == 12 - broken_at
+    assert all(torch.equal(a, b) for a, b in zip(numbers(whole), numbers(second), strict=True))
+
+
+def test_random_numbers_go_on_too(tmp_path: Path) -> None:
+    training = training_of(recipe_of())
+    path = tmp_path / "state.safetensors"
+    torch.manual_seed(3)
+    save_state(path, training, 0, "pictures")
+    expected = torch.rand(4)
+    load_state(path, training_of(recipe_of()), "pictures")
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_loss_scaling_goes_on_too(tmp_path: Path) -> None:
+    recipe, path = recipe_of(fused_backward_pass=True), tmp_path / "state.safetensors"
+    first, second = training_of(recipe), training_of(recipe)
+    for training, scale in ((first, 64.0), (second, 2.0)):
+        training.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        training.scaler.scale(torch.ones(()))
+    first.update.good_steps = 77
+    save_state(path, first, 3, "pictures")
+    assert load_state(path, second, "pictures") == 3
+    assert (second.scaler.get_scale(), second.update.good_steps) == (64.0, 77)
+
+
+def test_without_a_file_it_begins_at_the_start(tmp_path: Path) -> None:
+    assert load_state(tmp_path / "none.safetensors", training_of(recipe_of()), "pictures") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pictures": "others"}, "pictures or captions"),
+        ({"checkpoint": CheckpointInfo("small.safetensors", "other")}, "checkpoint"),
+        ({"learning_rate": 1e-3}, "settings"),
+        ({"max_train_steps": 13}, "number of steps"),
+    ],
+)
+def test_what_has_changed_since_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = tmp_path / "state.safetensors"
+    save_state(path, training_of(recipe_of()), 3, "pictures")
+    pictures, checkpoint = change.pop("pictures", "pictures"), change.pop("checkpoint", CHECKPOINT)
+    training = training_of(recipe_of(**change))
+    training.model.checkpoint = checkpoint
+    with pytest.raises(UserError, match=said):
+        load_state(path, training, pictures)
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", None])
+def test_a_damaged_file_is_said(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "state.safetensors"
+    save_state(path, training_of(recipe_of()), 3, "pictures")
+    path.write_bytes(path.read_bytes()[:-9] if content is None else content)
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        load_state(path, training_of(recipe_of()), "pictures")
+    assert "begins anew" in caught.value.hint
+
+
+def test_a_full_disk_is_said_and_the_state_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, training = tmp_path / "state.safetensors", training_of(recipe_of())
+    save_state(path, training, 3, "pictures")
+
+    def full(*_args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        save_state(path, training, 4, "pictures")
+    monkeypatch.undo()
+    assert load_state(path, training_of(recipe_of()), "pictures") == 3
+    assert list(tmp_path.iterdir()) == [path]

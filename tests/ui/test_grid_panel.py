@@ -1,0 +1,254 @@
+"""Step 4: what its inputs ask for, how a grid is watched, and what choosing a picture does."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("gradio")
+
+import gradio as gr
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.models.families import SDXL
+from lib_trainer.preview.grid_job import GridJob
+from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS, GridRequest
+from lib_trainer.ui.grid_actions import REMEMBERED, TryActions
+from lib_trainer.ui.last_settings import read_settings
+from lib_trainer.ui.lora_choices import name_of
+from lib_trainer.ui.tab import build
+from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+
+SECONDS = 20
+GIVEN = GridRequest(
+    STRENGTHS, "jeff", "0 · 0.5 · 1", None, "0.4 · 0.8", "jeff as a hero\na cat", "blurry", 515, 512, 8, 5.5, "DDIM",
+    "Karras", "7",
+)  # fmt: skip
+
+
+class Room:
+    """Step 4 on a fake host that holds a run of three saved steps, and a style."""
+
+    def __init__(self, folder, run=None) -> None:
+        self.host = FakeHost(folder)
+        self.jobs = Jobs(self.host, run or SlowRun(steps=3, seconds=0.001))
+        self.grid_job = GridJob(self.host)
+        self.actions = TryActions(self.host, self.jobs, self.grid_job)
+        self.host.put("jeff-000001", "jeff-000002", "jeff", "oil")
+        self.card("oil", {"activation text": "oil_style", "preferred weight": 0.6})
+
+    def card(self, name: str, content: dict) -> None:
+        (self.host.lora_dir / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def begin(self, **changes):
+        """(message, html) of pressing "Make the grid"."""
+        message, _, html, *_ = self.actions.begin(-1, *vars(replace(GIVEN, **changes)).values())
+        return message, html
+
+    def made(self, **changes) -> list[str]:
+        """The prompts of a whole grid."""
+        message, _ = self.begin(**changes)
+        assert message == ""
+        assert self.grid_job.wait(SECONDS).state == "done"
+        return [request.prompt for request in self.host.requests]
+
+
+@pytest.fixture
+def room(tmp_path) -> Room:
+    return Room(tmp_path)
+
+
+def test_strengths_across_prompts_down(room):
+    assert room.made() == [
+        "jeff as a hero", "jeff as a hero <lora:jeff:0.5>", "jeff as a hero <lora:jeff:1>",
+        "a cat", "a cat <lora:jeff:0.5>", "a cat <lora:jeff:1>",
+    ]  # fmt: skip
+    request = room.host.requests[0]
+    assert (request.negative_prompt, request.width_px, request.height_px, request.steps) == ("blurry", 512, 512, 8)
+    assert (request.cfg_scale, request.sampler, request.scheduler, request.seed) == (5.5, "DDIM", "Karras", 7)
+
+
+def test_saved_steps_down(room):
+    prompts = room.made(mode=STEPS, prompt="p <lora:jeff:0.8>", strengths="1")
+    assert prompts == ["p <lora:jeff-000001:1>", "p <lora:jeff-000002:1>", "p <lora:jeff:1>"]
+
+
+def test_two_loras_three_by_two(room):
+    prompts = room.made(mode=PAIR, other="oil", prompt="p")
+    assert prompts[0] == "p <lora:oil:0.4>"
+    assert prompts[-1] == "p <lora:jeff:1> <lora:oil:0.8>"
+    assert len(prompts) == 6
+
+
+def test_without_a_choice_the_lora_of_the_prompt_is_meant(room):
+    assert room.made(lora=None, prompt="p <lora:oil:0.8> q", strengths="0,1") == ["p q", "p <lora:oil:1> q"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora": None}, "Choose a LoRA first"),
+        ({"prompt": " \n"}, "There is no prompt"),
+        ({"width": None}, "number is missing"),
+        ({"strengths": "strong"}, "no strength"),
+        ({"seeds": "-1"}, "no seed"),
+        ({"mode": PAIR}, "Choose the LoRA beside it"),
+        ({"mode": PAIR, "other": "jeff"}, "with itself"),
+        ({"mode": STEPS, "lora": "oil"}, "no saved steps of oil"),
+        ({"prompt": "p <lora:jef:1>"}, "no LoRA named jef"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_before_the_host_is_asked(room, changes, said):
+    message, _ = room.begin(**changes)
+    assert said in message
+    assert room.grid_job.grid_status().state == "idle"
+
+
+def test_a_lora_for_other_models_is_marked_and_refused(room):
+    room.card("oil", {"sd version": "SDXL"})
+    lora, _ = room.actions.list_loras("jeff", None)
+    line = next(line for line in lora["choices"] if name_of(line) == "oil")
+    # No-break spaces look like others.
+    assert line.replace("\u00a0", " ") == "⚠ oil · SDXL, does not fit the checkpoint"
+    assert name_of(lora["value"]) == "jeff"
+    assert "made for SDXL" in room.begin(lora=line)[0]
+    assert "made for SDXL" in room.begin(lora="oil")[0]
+    room.host.family = SDXL
+    lines = room.actions.list_loras(None, None)[0]["choices"]
+    assert "oil · SDXL" in [line.replace("\u00a0", " ") for line in lines]
+    # What was chosen stays chosen, although its line says something else now.
+    assert room.actions.list_loras(line, None)[0]["value"] in lines
+
+
+def test_pictures_appear_one_by_one_and_are_sent_once(room):
+    room.host.gate = threading.Semaphore(0)
+    message, html = room.begin()
+    assert (message, html.count("<img"), html.count('class="missing"')) == ("", 0, 6)
+    assert 'data-live="1"' in html
+    seen, *_ = room.actions.show(-1)
+    room.host.gate.release(2)
+    while len(room.grid_job.grid_status().drawn) < 2:
+        threading.Event().wait(0.01)
+    seen, html, grid, stop, beat = room.actions.show(seen)
+    assert (html.count("<img"), html.count("Δ")) == (2, 2)
+    assert "2 of 6 pictures" in html
+    assert (grid["interactive"], stop["interactive"]) == (False, True)
+    again = room.actions.show(seen)
+    assert "value" not in again[1]
+    assert again[-1] != beat
+    _, html, _, stop, _ = room.actions.stop(seen)
+    assert "Stopping after this picture" in html
+    assert not stop["interactive"]
+    room.host.gate.release(9)
+    room.grid_job.wait(SECONDS)
+    _, html, grid, stop, _ = room.actions.show(seen)
+    assert "Stopped" in html and "Saved as" in html and 'data-live="0"' in html
+    assert html.count("<img") == 3
+    assert (grid["interactive"], stop["interactive"]) == (True, False)
+
+
+def test_names_and_prompts_cannot_break_the_page(room):
+    room.made(prompt='<b>"bold"</b>', strengths="1")
+    html = room.actions.show(-1)[1]
+    assert "<b>&quot;" not in html and "&lt;b&gt;" in html
+    assert '<b>"bold"' not in html
+
+
+def test_a_clicked_picture_shows_its_prompt(room):
+    room.made()
+    group, picture, about, infotext, choose, _ = room.actions.open_cell("1 2")
+    assert group["visible"]
+    assert picture.size == (512, 512)
+    assert infotext.startswith("a cat <lora:jeff:1>\nSteps: 8")
+    assert "jeff 1 · seed 7 · Δ" in about
+    assert choose["interactive"]
+    assert not room.actions.open_cell("0 0")[4]["interactive"], "there is nothing to choose without the LoRA"
+    for nothing in ("", "9 9", "x y", "1"):
+        assert not room.actions.open_cell(nothing)[0]["visible"]
+    assert room.actions.send("1 1") == "a cat <lora:jeff:0.5>"
+
+
+def test_choosing_puts_strength_and_picture_on_the_card(room):
+    room.made()
+    assert "strength 0.5" in room.actions.choose("0 1")
+    card = json.loads((room.host.lora_dir / "jeff.json").read_text(encoding="utf-8"))
+    assert card["preferred weight"] == 0.5
+    assert (room.host.lora_dir / "jeff.png").exists()
+    assert room.host.changed
+    assert "not in this picture" in room.actions.choose("0 0")
+    assert "no longer there" in room.actions.choose("7 7")
+
+
+def test_the_last_settings_and_prompts_come_back(room):
+    room.card("jeff", {"activation text": "jeff_word"})
+    room.made(strengths="0,1", negative="ugly")
+    assert read_settings(room.host.settings_file)["try"]["negative"] == "ugly"
+    opened = room.actions.open_page()
+    kept = dict(zip(REMEMBERED, opened[4:], strict=False))
+    assert kept["strengths"]["value"] == "0,1"
+    assert (kept["sampler"]["value"], kept["sampler"]["choices"]) == ("DDIM", ["Euler", "DDIM"])
+    assert opened[2]["value"] == 64
+    assert json.loads((room.host.lora_dir / "jeff.json").read_text(encoding="utf-8"))["test prompts"] == [
+        "jeff as a hero", "a cat",
+    ]  # fmt: skip
+    assert not (room.host.lora_dir / "jeff-000001.json").exists()
+    _, prompt, proposed = room.actions.offer(STRENGTHS, "jeff", None, "", ("", ""))
+    assert prompt == "jeff as a hero\na cat"
+    assert proposed == ("", prompt)
+
+
+def test_prompts_are_offered_until_the_person_writes_their_own(room):
+    row, prompt, proposed = room.actions.offer(STRENGTHS, "oil", None, "", ("jeff", ""))
+    assert not row["visible"]
+    assert prompt.splitlines()[0] == "cat in oil_style style <lora:oil:0.6>"
+    row, prompt, proposed = room.actions.offer(PAIR, "jeff", "oil", prompt, proposed)
+    assert row["visible"]
+    assert prompt == "portrait of <lora:jeff:0.8> in oil_style <lora:oil:0.6> style"
+    for kept in ("mine", proposed[1]):
+        again = room.actions.offer(PAIR, "jeff", "oil", kept, proposed)[1]
+        assert again == gr.update(), "sent back, it would overwrite what is typed meanwhile"
+
+
+def test_after_a_run_its_lora_is_in_the_list(room):
+    room.host.put("anna")
+    lora, other = room.actions.reload(None, "oil", "p <lora:anna:0.8>")
+    assert (name_of(lora["value"]), name_of(other["value"])) == ("anna", "oil")
+    assert name_of(room.actions.reload("jeff", None, "p <lora:anna:0.8>")[0]["value"]) == "jeff"
+
+
+def test_nothing_is_drawn_during_a_run(tmp_path):
+    room = Room(tmp_path, SlowRun(steps=1000, seconds=0.01))
+    folder = str(draw_pictures(tmp_path / "pictures", count=2, side_px=64))
+    room.jobs.start(Recipe().with_values({"train_data_dir": folder, "output_name": "new"}))
+    update, message = room.actions.make_picture(*vars(GIVEN).values())
+    assert update["value"] is None
+    assert "being trained on" in message
+    assert "being trained on" in room.begin()[0]
+    room.jobs.stop(save=False)
+    room.jobs.wait(5)
+
+
+def test_a_single_picture_of_the_first_prompt(room):
+    update, message = room.actions.make_picture(*vars(replace(GIVEN, lora="oil")).values())
+    assert (update["value"].size, message) == ((512, 512), "")
+    assert room.host.requests[0].prompt == "jeff as a hero <lora:oil:0.6>"
+    room.actions.make_picture(*vars(replace(GIVEN, lora="oil", prompt="x <lora:oil:1>")).values())
+    assert room.host.requests[1].prompt == "x <lora:oil:1>"
+
+
+def test_an_interrupted_picture_is_said(room):
+    room.host.interrupt = True
+    update, message = room.actions.make_picture(*vars(GIVEN).values())
+    assert update["value"] is None
+    assert "interrupted" in message
+
+
+def test_the_send_button_is_handed_to_the_host(room):
+    build(room.host, room.jobs)
+    button, infotext = room.host.sends[0]
+    assert (button.value, infotext.label) == ("Send to txt2img", "Prompt and settings")
+    assert isinstance(button, gr.Button)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gradio")
+
+import gradio as gr
+from PIL import Image
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.errors import Shortage
+from lib_trainer.events import Event, Notice
+from lib_trainer.jobs.queue import Jobs
+from lib_trainer.memory.plan import GIB
+from lib_trainer.models.families import SD1, SDXL
+from lib_trainer.models.placement import MemoryProfile
+from lib_trainer.ui.actions import Actions
+from lib_trainer.ui.form import Form
+from lib_trainer.ui.memory_bar import UNKNOWN, show_memory
+from tests.ui.fakes import FakeHost
+
+
+def bar(folder: Path, memory_profile: MemoryProfile | None, **values: Any) -> str:
+    host = FakeHost(folder)
+    host.memory_profile = lambda: memory_profile
+    return show_memory(host, {**Recipe().flat(), **values})
+
+
+def test_the_bar_says_how_much_of_how_much_and_its_parts(tmp_path: Path) -> None:
+    memory_profile = MemoryProfile(SDXL, SDXL.unet, 2, available_bytes=round(7.2 * GIB), total_bytes=8 * GIB)
+    html = bar(tmp_path, memory_profile, resolution_px="1024,1024")
+    assert re.search(r"<b>\d\.\d of 7\.2 GB</b>", html) and "over" not in html
+    widths = [float(width) for width in re.findall(r"width: ([\d.]+)%", html)]
+    assert 80 < sum(widths) <= 100
+    for part in ("the checkpoint", "the adapter", "its optimizer", "activations", "reserve"):
+        assert f'title="{part}: ' in html
+
+
+def test_it_is_red_with_a_sentence_when_it_does_not_fit(tmp_path: Path) -> None:
+    html = bar(tmp_path, MemoryProfile(SDXL, SDXL.unet, 2, available_bytes=GIB, total_bytes=8 * GIB))
+    assert "train-lora-memory over" in html and "This will probably not fit." in html
+
+
+def test_on_a_cpu_there_is_no_limit(tmp_path: Path) -> None:
+    assert re.search(r"<b>\d+\.\d GB</b>", bar(tmp_path, MemoryProfile(SD1, SD1.unet, 4)))
+
+
+def test_before_a_checkpoint_is_loaded_that_is_said(tmp_path: Path) -> None:
+    assert UNKNOWN in bar(tmp_path, None)
+
+
+@pytest.mark.parametrize("values", [{"network_dim": "many"}, {"network_dim": None}, {"train_batch_size": -3}])
+def test_values_that_cannot_be_leave_it_empty(tmp_path: Path, values: dict[str, Any]) -> None:
+    assert bar(tmp_path, MemoryProfile(SD1, SD1.unet, 2), **values) == ""
+
+
+def test_a_run_that_ran_out_of_memory_offers_a_smaller_plan_with_one_click(tmp_path: Path) -> None:
+    pictures = tmp_path / "2_jeff"
+    pictures.mkdir()
+    Image.new("RGB", (64, 64)).save(pictures / "a.png")
+    started: list[Recipe] = []
+
+    def run(_host: FakeHost, recipe: Recipe, _folder: Path | None = None) -> Iterator[Event]:
+        started.append(recipe)
+        yield Notice("begun")
+        if len(started) == 1:
+            raise Shortage("The memory is not enough.", "Train with a plan for less memory.", {"vram_budget_gb": 5.5})
+
+    host = FakeHost(tmp_path)
+    jobs = Jobs(host, run)
+    with gr.Blocks():
+        form = Form({})
+        form.place_rest()
+    actions = Actions(host, jobs, form)
+    values = {**Recipe().flat(), "train_data_dir": str(pictures), "output_name": "jeff"}
+    given = ["face", None, *(values[name] for name in form.inputs)]
+    actions.train(*given)
+    assert jobs.wait(5).remedy == {"vram_budget_gb": 5.5}
+    assert {"visible": True}.items() <= actions.live.show()[-2].items()
+    outputs = actions.train_with_less(*given)
+    assert jobs.wait(5).state != "failed"
+    assert [recipe.training.vram_budget_gb for recipe in started] == [0.0, 5.5]
+    assert outputs[1 + list(form.inputs).index("vram_budget_gb")]["value"] == 5.5
+    assert {"visible": False}.items() <= actions.live.show()[-2].items()

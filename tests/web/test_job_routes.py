@@ -1,0 +1,117 @@
+"""What the routes for runs answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.util import find_spec
+
+import pytest
+
+from lib_trainer.web.router import PREFIX
+
+
+def until(condition, seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def test_a_run_is_started_watched_and_looked_back_at(program):
+    one = program()
+    recipe = {"output_name": "jeff", "train_data_dir": str(one.pictures)}
+    run_id = one.post("/jobs", {"preset": "loha_face_config_8gb", "recipe": recipe}).json()["id"]
+    one.jobs.wait(5)
+    status = one.get("/status").json()
+    assert (status["id"], status["state"], status["step"], status["live"]) == (run_id, "done", 3, False)
+    assert [step for step, _ in status["losses"]] == [1, 2, 3]
+    past = one.get(f"/jobs/{run_id}").json()
+    assert (past["state"], past["files"], past["recipe"]["algo"]) == ("done", ["jeff.safetensors"], "loha")
+    assert len(past["losses"]) == 3
+    rows = one.get(f"/jobs/{run_id}/losses.csv").text.splitlines()
+    assert rows[0] == "step,epoch,loss,learning_rate,seconds" and rows[3].startswith("3,1,")
+
+
+def test_a_second_run_waits_and_can_be_taken_out(program):
+    one = program(steps=500)
+    first, second = one.start("a").json()["id"], one.start("b").json()["id"]
+    assert [waiting["id"] for waiting in one.get("/status").json()["queue"]] == [second]
+    assert one.start("b").status_code == 409
+    assert one.post(f"/jobs/{second}/stop").json()["state"] == "stopped"
+    assert one.get("/status").json()["queue"] == []
+    assert one.post(f"/jobs/{first}/stop", {"save": False}).status_code == 200
+    assert one.jobs.wait(5).state == "stopped"
+
+
+def test_pause_resume_save_and_sample(program):
+    one = program(steps=500)
+    run_id = one.start().json()["id"]
+    until(lambda: one.get("/status").json()["state"] == "training")
+    assert one.post(f"/jobs/{run_id}/pause").json()["state"] == "paused"
+    assert one.post(f"/jobs/{run_id}/sample").status_code == 200
+    until(lambda: one.get("/status").json()["samples"])
+    sample = one.get("/status").json()["samples"][0]
+    picture = one.get(f"/jobs/{run_id}/samples/{sample['file']}")
+    assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
+    assert one.post(f"/jobs/{run_id}/resume").json()["state"] == "training"
+
+
+def test_what_can_be_mended_is_answered_with_a_sentence(program):
+    one = program()
+    wrong = one.post("/jobs", {"recipe": {"output_name": "a/b", "network_dim": 0, "train_data_dir": str(one.pictures)}})
+    assert wrong.status_code == 422
+    assert set(wrong.json()["detail"]["problems"]) == {"output_name", "network_dim"}
+    assert "Choose one of" in one.post("/jobs", {"preset": "none"}).json()["detail"]["hint"]
+    assert "no run" in one.get("/jobs/20200101-000000-abcdef").json()["detail"]["error"]
+
+
+def test_a_run_is_removed_from_the_history_when_it_is_over(program):
+    one = program(steps=500)
+    run_id = one.start().json()["id"]
+    assert one.client.delete(f"{PREFIX}/jobs/{run_id}").status_code == 409
+    until(lambda: one.get("/status").json()["state"] == "training")
+    one.jobs.stop(save=True)
+    one.jobs.wait(5)
+    assert one.client.delete(f"{PREFIX}/jobs/{run_id}").status_code == 200
+    assert one.get("/jobs").json() == []
+    assert (one.host.lora_dir / "jeff.safetensors").exists()
+
+
+def test_no_path_of_this_machine_is_told(program, tmp_path):
+    one = program()
+    run_id = one.start().json()["id"]
+    one.jobs.wait(5)
+    assert str(tmp_path) not in json.dumps([one.get(path).json() for path in ("/status", "/jobs", f"/jobs/{run_id}")])
+
+
+def test_the_routes_are_documented(program):
+    paths = program().app.openapi()["paths"]
+    assert {f"{PREFIX}/status", f"{PREFIX}/jobs", f"{PREFIX}/jobs/{{run_id}}/stop"} <= set(paths)
+    assert all(how.get("summary") for methods in paths.values() for how in methods.values())
+
+
+@pytest.mark.skipif(not find_spec("gradio"), reason="needs gradio")
+def test_a_page_of_our_own_has_the_routes_and_hands_out_its_key(tmp_path):
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    import lib_trainer.app as ui
+    from tests.ui.fakes import FakeHost
+
+    for cached in (ui.host_and_jobs, ui.page_access):
+        cached.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        from lib_trainer.host.access import Access
+
+        patch.setattr(ui, "current_host", lambda: FakeHost(tmp_path))
+        patch.setattr(ui, "current_access", lambda: Access(api_users={"a": "b"}))
+        app = FastAPI()
+        ui.add_routes(app)
+        key = ui.page_access().page_key
+        client = TestClient(app, base_url="http://127.0.0.1")
+        assert client.get(f"{PREFIX}/status").status_code == 401
+        assert client.get(f"{PREFIX}/status", headers={"X-Train-Lora-Key": key}).status_code == 200
+        assert client.post(f"{PREFIX}/jobs", json={}).status_code in (404, 405)
+    for cached in (ui.host_and_jobs, ui.page_access):
+        cached.cache_clear()
