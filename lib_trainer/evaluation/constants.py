@@ -1,0 +1,29 @@
+"""Every number that decides what a run is told about itself, in one place.
+
+All of them come from one small model, so that they are hints: `python -m benchmarks learning` measures again how well
+they choose. The measures they apply to are defined in `lib_trainer.evaluation.measures`.
+"""
+
+from __future__ import annotations
+
+# Early, middle and late: more timesteps change the measures hardly.
+TIMESTEPS = (250, 550, 850)
+# With strength 0, which is the base, two strengths give the parabola of loss over strength.
+FULL, PARTIAL = 1.0, 0.6
+# Among these the best strength is chosen.
+STRENGTHS = tuple(round(0.4 + 0.05 * place, 2) for place in range(13))
+
+# What a unit of drift costs in J: with held-out pictures, and without.
+DRIFT_WEIGHT, DRIFT_WEIGHT_ALONE = 0.1, 0.15
+# Beyond this drift unrelated prompts come out damaged.
+DAMAGED_DRIFT = 0.35
+# Beyond this gap between training and held-out pictures, what is drawn varies less.
+MEMORISED_GAP = 0.4
+# Below this best strength the adapter is over-driven; from HEALTHY_STRENGTH on it is healthy.
+OVERDRIVEN_STRENGTH, HEALTHY_STRENGTH = 0.75, 0.9
+# So many evaluations without a better J end a run.
+PATIENCE = 2
+
+# Pictures that are measured: held out (one in HELD_OUT_EVERY, none below LEAST_PICTURES), trained on, and unrelated.
+LEAST_PICTURES, HELD_OUT_EVERY, MOST_HELD_OUT = 10, 8, 4
+TRAINED_PROBES = 2
