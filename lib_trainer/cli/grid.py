@@ -27,11 +27,11 @@ from lib_trainer.preview.numbers import read_seeds, read_strengths
 GRID_FILE = "strength_grid.png"
 
 
-def run_grid(given: argparse.Namespace) -> Answer:
+def run_grid(options: argparse.Namespace) -> Answer:
     """Draws, and answers where the grid is. Ctrl-C keeps what is drawn by then."""
-    host = open_host(given.out, given.checkpoint)
-    plan = make_plan(host, given)
-    path = given.file or given.out / GRID_FILE
+    host = open_host(options.out, options.checkpoint)
+    plan = make_plan(host, options)
+    path = options.file or options.out / GRID_FILE
     drawn: list[Drawn] = []
     stopped = False
     try:
@@ -63,20 +63,20 @@ def save_drawn(path: Path, plan: GridSpec, drawn: Sequence[Drawn]) -> None:
     save_picture(path, compose_grid(plan, drawn), grid_infotext(plan, drawn))
 
 
-def make_plan(host: Host, given: argparse.Namespace) -> GridSpec:
+def make_plan(host: Host, options: argparse.Namespace) -> GridSpec:
     """What the arguments ask for. Raises UserError for names, numbers and sizes that cannot be."""
-    strengths = read_strengths(given.strengths)
-    width_px, height_px = _size(given.size) if given.size else (host.drawing_size_px(),) * 2
-    seeds = read_seeds(given.seed)
+    strengths = read_strengths(options.strengths)
+    width_px, height_px = _size(options.size) if options.size else (host.drawing_size_px(),) * 2
+    seeds = read_seeds(options.seed)
     base = GenerateRequest(
-        "", given.negative, width_px, height_px, given.steps, given.cfg, given.sampler, seed=seeds[0]
+        "", options.negative, width_px, height_px, options.steps, options.cfg, options.sampler, seed=seeds[0]
     )
-    other, other_strengths = _other(given.other)
+    other, other_strengths = _other(options.other)
     loras = host.loras()
-    require_loras([f"<lora:{name}:1>" for name in (given.lora, other) if name], loras, None)
-    lora = find_lora(given.lora, loras)
-    prompts = given.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.words or lora.name)
-    if given.epochs:
+    require_loras([f"<lora:{name}:1>" for name in (options.lora, other) if name], loras, None)
+    lora = find_lora(options.lora, loras)
+    prompts = options.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.words or lora.name)
+    if options.epochs:
         stages = [(stage.name, label) for stage, label in stages_of(lora.name, loras)]
         plan = checkpoint_grid(base, prompts, seeds, stages, strengths)
     elif len(other_strengths) > 1:

@@ -15,6 +15,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.events import StopRequested
 
 DONE, MISTAKE, INTERRUPTED = 0, 2, 130
+_SET_HELP = "change one setting; repeatable (the command settings lists them)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,11 +30,11 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     as_json = "--json" in arguments
     try:
-        given = _parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], Answer] = given.command
+        options = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], Answer] = options.command
         # Some libraries print what they have to say; on stdout only the answer may stand.
         with redirect_stdout(sys.stderr):
-            result = command(given)
+            result = command(options)
     except UserError as error:
         say(str(error))
         if as_json:
@@ -56,6 +57,7 @@ def _parser() -> Parser:
     _add_resume(commands)
     _add_grid(commands)
     _add_plan(commands)
+    _add_settings(commands)
     _add_inspect(commands)
     _add_ui(commands)
     for command in commands.choices.values():
@@ -76,9 +78,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--name", required=True, help="NAME in <lora:NAME:0.8>")
     parser.add_argument("--word", default="", help="the word that calls the adapter (default: the folder's)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
     _add_host(parser)
     parser.set_defaults(command=_run_train)
 
@@ -117,10 +117,14 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--family", choices=("sd1", "sd2", "sdxl"), default="sd1", help="of the checkpoint")
     parser.add_argument("--size", metavar="PX", help="1024, or 896x768 (default: the recipe's)")
     parser.add_argument("--budget", default="8GB", metavar="8GB", help="the card's memory (default: 8GB)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
     parser.set_defaults(command=_run_plan)
+
+
+def _add_settings(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("settings", help="list every setting, for --set and recipe files")
+    parser.add_argument("--markdown", action="store_true", help="as the page docs/settings.md")
+    parser.set_defaults(command=_run_settings)
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
@@ -150,47 +154,53 @@ def _add_host(parser: argparse.ArgumentParser) -> None:
 # Commands are imported when they run: a mistake in the arguments should not wait for torch.
 
 
-def _run_demo(given: argparse.Namespace) -> Answer:
+def _run_demo(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.demo import run_demo
 
-    return run_demo(given.out, ("face", "style") if given.recipe == "both" else (given.recipe,))
+    return run_demo(options.out, ("face", "style") if options.recipe == "both" else (options.recipe,))
 
 
-def _run_train(given: argparse.Namespace) -> Answer:
+def _run_train(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.train import run_train
 
-    return run_train(given)
+    return run_train(options)
 
 
-def _run_resume(given: argparse.Namespace) -> Answer:
+def _run_resume(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.resume import list_runs, run_resume
 
-    return list_runs(given) if given.list else run_resume(given)
+    return list_runs(options) if options.list else run_resume(options)
 
 
-def _run_grid(given: argparse.Namespace) -> Answer:
+def _run_grid(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.grid import run_grid
 
-    return run_grid(given)
+    return run_grid(options)
 
 
-def _run_plan(given: argparse.Namespace) -> Answer:
+def _run_plan(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.plan import run_plan
 
-    return run_plan(given)
+    return run_plan(options)
 
 
-def _run_inspect(given: argparse.Namespace) -> Answer:
+def _run_settings(options: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.settings import list_settings
+
+    return list_settings(as_markdown=options.markdown)
+
+
+def _run_inspect(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.inspect import inspect_file
 
-    return inspect_file(given.file)
+    return inspect_file(options.file)
 
 
-def _run_ui(given: argparse.Namespace) -> Answer:
+def _run_ui(options: argparse.Namespace) -> Answer:
     from lib_trainer.app import serve
     from lib_trainer.cli.host import open_host
     from lib_trainer.host.access import Access
 
-    access = Access(changes=given.api, folders=(given.out, *given.allow))
-    serve(open_host(given.out, given.checkpoint), access, port=given.port)
+    access = Access(changes=options.api, folders=(options.out, *options.allow))
+    serve(open_host(options.out, options.checkpoint), access, port=options.port)
     return Answer({"stopped": True})

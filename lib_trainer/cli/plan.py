@@ -17,18 +17,18 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", re.IGNORECASE)
 _LARGEST_CARD_GB = 1024
 
 
-def run_plan(given: argparse.Namespace) -> Answer:
+def run_plan(options: argparse.Namespace) -> Answer:
     """The plan of one recipe.
 
     Raises:
         UserError: for a budget that is none, or that no plan can meet.
     """
-    budget = Budget.of_card(parse_budget(given.budget))
-    if not given.recipe:
+    budget = Budget.of_card(parse_budget(options.budget))
+    if not options.recipe:
         raise UserError("There is no recipe to plan for.", "Name a recipe's .json file, or a shipped one.")
-    recipe = open_recipe(given.recipe).recipe.with_values(parse_settings(given.set)).check(needs_name=False)
-    width_px, height_px = _size(given.size) if given.size else recipe.dataset.resolution_px
-    plan = plan_for_card(FAMILIES[given.family], recipe, width_px, height_px, budget)
+    recipe = open_recipe(options.recipe).recipe.with_values(parse_settings(options.set)).check(needs_name=False)
+    width_px, height_px = _size(options.size) if options.size else recipe.dataset.resolution_px
+    plan = plan_for_card(FAMILIES[options.family], recipe, width_px, height_px, budget)
     require_fit(plan)
     return Answer(plan_values(plan), _lines(plan))
 

@@ -14,11 +14,11 @@ from lib_trainer.errors import UserError
 from lib_trainer.jobs.history import RUNS_DIR, History, PastRun
 
 
-def run_resume(given: argparse.Namespace) -> Answer:
+def run_resume(options: argparse.Namespace) -> Answer:
     """Goes on with a run from the last step that was kept. Raises UserError where there is none."""
-    host = open_host(given.out, given.checkpoint)
+    host = open_host(options.out, options.checkpoint)
     history = History(host.cache_dir / RUNS_DIR)
-    log = history.reopen(given.run or _last(history).id)
+    log = history.reopen(options.run or _last(history).id)
     recipe = log.past.as_recipe().check()
     started = time.monotonic()
     finished, said = train(host, recipe, log)
@@ -26,9 +26,9 @@ def run_resume(given: argparse.Namespace) -> Answer:
     return Answer({**describe_run(finished, seconds), "notices": list(said)}, (summarize_run(finished, seconds),))
 
 
-def list_runs(given: argparse.Namespace) -> Answer:
+def list_runs(options: argparse.Namespace) -> Answer:
     """Every run of the folder, newest first."""
-    runs = History(open_host(given.out, given.checkpoint).cache_dir / RUNS_DIR).runs()
+    runs = History(open_host(options.out, options.checkpoint).cache_dir / RUNS_DIR).runs()
     return Answer({"runs": [asdict(past) for past in runs]}, tuple(map(_line, runs)))
 
 

@@ -16,18 +16,18 @@ from lib_trainer.events import Finished
 from lib_trainer.recipes.files import LoadedRecipe, load_recipe, presets
 
 
-def run_train(given: argparse.Namespace) -> Answer:
+def run_train(options: argparse.Namespace) -> Answer:
     """Trains, and answers where the adapter is. Raises ConfigError with every setting that cannot be."""
-    host = open_host(given.out, given.checkpoint)
-    loaded = open_recipe(given.recipe)
+    host = open_host(options.out, options.checkpoint)
+    loaded = open_recipe(options.recipe)
     notices = list(loaded.notices)
-    values: dict[str, Any] = {"train_data_dir": str(given.data), "output_name": given.name}
-    if given.word:
-        values["trigger_word"] = given.word
+    values: dict[str, Any] = {"train_data_dir": str(options.data), "output_name": options.name}
+    if options.word:
+        values["trigger_word"] = options.word
     if host.is_embedded:
         values |= EMBEDDED_SIZES
         notices.append("The embedded model draws 64×64 px: the recipe's sizes are set to that.")
-    recipe = loaded.recipe.with_values({**values, **parse_settings(given.set)}).check()
+    recipe = loaded.recipe.with_values({**values, **parse_settings(options.set)}).check()
     for notice in notices:
         say(notice)
     started = time.monotonic()

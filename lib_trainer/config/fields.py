@@ -11,16 +11,27 @@ def setting(
     label: str,
     help: str,
     *,
+    group: str,
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
     basic: bool = False,
+    common: bool = False,
     lines: int = 1,
+    adapters: tuple[str, ...] = (),
+    families: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with what a form needs to show it. `basic` fields are shown without unfolding."""
-    about = {"label": label, "help": help, "unit": unit, "low": low, "high": high, "choices": choices}
-    return field(default=default, metadata={**about, "basic": basic, "lines": lines})
+    """A dataclass field with all that a form, a command line and the docs say of it.
+
+    Args:
+        group: key of `settings.GROUPS`.
+        basic: shown without opening "All settings". `common` settings come first in their group.
+        adapters, families: the adapters (`algo`) and model families (`Family.key`) it applies to; () is all of them.
+    """
+    about = {"label": label, "help": help, "unit": unit, "low": low, "high": high, "choices": choices, "lines": lines}
+    where = {"group": group, "basic": basic, "common": common, "adapters": adapters, "families": families}
+    return field(default=default, metadata={**about, **where})
 
 
 def convert(value: Any, kind: Any) -> Any:

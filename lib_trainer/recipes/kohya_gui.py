@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lib_trainer.config.recipe import OPTIMIZERS, SCHEDULERS, field_types
+from lib_trainer.config.recipe import field_types
+from lib_trainer.config.settings import OPTIMIZERS, SCHEDULERS
 
 ALGOS = {
     "lycoris/loha": "loha",

@@ -128,7 +128,8 @@ def settings() -> dict[str, tuple[str, Any, Field]]:
 def label_of(name: str) -> str:
     item = settings()[name][2]
     label, unit = item.metadata["label"], item.metadata["unit"]
-    return f"{label} ({unit})" if unit and unit.lower() != label.lower() else label
+    # "Epochs (epochs)" and "Save every N steps (steps)" would say it twice.
+    return f"{label} ({unit})" if unit and unit.lower() not in label.lower() else label
 
 
 def shown_name(name: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from lib_trainer.config.recipe import SECTIONS, Recipe, default_of, field_of, field_types
+from lib_trainer.config.recipe import SECTIONS, Recipe, default_of, field_of, field_types, fields_by_group
+from lib_trainer.config.settings import ALGOS
 from lib_trainer.errors import ConfigError
 
 NAMED = {"output_name": "jeff_person", "train_data_dir": "pictures"}
@@ -27,6 +28,25 @@ def test_field_names_are_unique_and_every_field_explains_itself() -> None:
     assert len(names) == len(set(names)) == len(field_types())
     for name in names:
         assert field_of(name).metadata["label"] and field_of(name).metadata["help"].endswith("."), name
+
+
+def test_every_setting_has_one_group_and_its_own_label() -> None:
+    grouped = [item for items in fields_by_group().values() for item in items]
+    assert {item.name for item in grouped} == set(field_types()) and len(grouped) == len(field_types())
+    labels = [item.metadata["label"] for item in grouped]
+    assert len(labels) == len(set(labels))
+
+
+def test_common_settings_come_first() -> None:
+    for items in fields_by_group().values():
+        rare = [not (item.metadata["basic"] or item.metadata["common"]) for item in items]
+        assert rare == sorted(rare) and not rare[0]
+
+
+def test_adapters_that_a_setting_applies_to_exist() -> None:
+    for name in field_types():
+        assert set(field_of(name).metadata["adapters"]) <= set(ALGOS)
+    assert field_of("factor").metadata["adapters"] == ("lokr",)
 
 
 def test_flat_and_back() -> None:

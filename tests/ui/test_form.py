@@ -70,5 +70,5 @@ def test_a_problem_stands_at_its_input_and_opens_its_fold(form):
 
 
 def test_labels_carry_their_unit_once():
-    assert label_of("resolution_px") == "Size (px)"
-    assert label_of("max_train_steps") == "Steps"
+    assert label_of("resolution_px") == "Resolution (px)"
+    assert label_of("max_train_steps") == "Max train steps"
