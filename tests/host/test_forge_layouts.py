@@ -9,9 +9,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from lib_trainer.host.forge.inspect import dense_shape
-from lib_trainer.host.webui import prompts as webui
 from lib_trainer.models.base import Layer
 from lib_trainer.models.families import SD1, SDXL, Family
+from lib_trainer.models.layers import unet_layers
 from tests.fakes.forge_room import fake_forge
 from tests.models.test_layer_names import SD15
 from tests.models.test_layer_names import SDXL as SDXL_DIFFUSERS
@@ -45,7 +45,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Family, li
                 for module in unet.modules():
                     if hasattr(module, "dummy"):
                         module.weight = nn.Parameter(torch.empty(module.out_features, module.in_features))
-            found[family] = webui.unet_layers(unet, family, dense_shape)
+            found[family] = unet_layers(unet, family, dense_shape)
         yield found
 
 

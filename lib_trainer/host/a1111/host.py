@@ -14,9 +14,9 @@ from lib_trainer.host.a1111.inspect import outlook_of_file, outlook_of_model
 from lib_trainer.host.a1111.model import A1111Model, compute_device
 from lib_trainer.host.webui import lock as webui_turn
 from lib_trainer.host.webui import loras as webui_loras
-from lib_trainer.host.webui import prompts as webui
 from lib_trainer.host.webui.host import WebuiHost
 from lib_trainer.host.webui.model_guard import model_guard
+from lib_trainer.host.webui.prompts import forget_prompts
 from lib_trainer.models.families import SD1, SD2, SDXL, Family
 from lib_trainer.models.placement import MemoryProfile
 from lib_trainer.utils.patch import attributes
@@ -111,7 +111,7 @@ class A1111Host(WebuiHost):
         if model_data.sd_model is not None:
             # Layers know the LoRAs in their weights by name, and would keep the old file's.
             self._take_out_loras(model_data.sd_model)
-        webui.forget_prompts()
+        forget_prompts()
         webui_loras.list_new_network()
 
     def memory_profile(self) -> MemoryProfile | None:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from lib_trainer.errors import UserError
 from lib_trainer.host.a1111.device_placement import DevicePlacement
 from lib_trainer.host.a1111.inspect import dense_shape, outlook_of_model
-from lib_trainer.host.webui import prompts as webui
 from lib_trainer.host.webui.model import WebuiModel
+from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.families import SD1, SDXL, Family
+from lib_trainer.models.layers import text_encoder_layers, unet_layers
 from lib_trainer.models.offload import LeanWeights, lean_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 
@@ -80,7 +81,7 @@ class A1111Model(WebuiModel):
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
         from modules import devices
 
-        texts = [webui.literal_caption(prompt) for prompt in prompts]
+        texts = [literal_caption(prompt) for prompt in prompts]
         if not grad:
             self._places.bring([self._text])
         with ExitStack() as stack:
@@ -112,7 +113,7 @@ class A1111Model(WebuiModel):
         enter = self._changes.enter_context
         for module in [self.unet, *([self._text] if text_encoder else [])]:
             enter(trainable.frozen(module))
-            self._changes.callback(webui.release, [module])
+            self._changes.callback(trainable.release, [module])
         parts = list(self.unet.modules())
         if placement.is_lean:
             self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
@@ -149,7 +150,7 @@ class A1111Model(WebuiModel):
             return self.unet(x_t, t.float(), context=text.context, y=vector).float()
 
     def adaptable_layers(self) -> list[Layer]:
-        return webui.unet_layers(self.unet, self.family, dense_shape)
+        return unet_layers(self.unet, self.family, dense_shape)
 
     def text_layers(self) -> list[Layer]:
         if self.family is not SD1:
@@ -158,7 +159,7 @@ class A1111Model(WebuiModel):
                 f"The text encoders of {self.family.label} cannot be trained in this WebUI.",
                 "Leave them out, or train in stable-diffusion-webui-forge.",
             )
-        return webui.text_encoder_layers(self._text.wrapped.transformer, "lora_te_", dense_shape)
+        return text_encoder_layers(self._text.wrapped.transformer, "lora_te_", dense_shape)
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._lean is not None and self._lean.holds(layer):

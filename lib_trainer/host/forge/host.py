@@ -14,9 +14,9 @@ from lib_trainer.host.forge.inspect import outlook_of_engine, outlook_of_file
 from lib_trainer.host.forge.model import ForgeModel
 from lib_trainer.host.webui import lock as webui_turn
 from lib_trainer.host.webui import loras as webui_loras
-from lib_trainer.host.webui import prompts as webui
 from lib_trainer.host.webui.host import WebuiHost
 from lib_trainer.host.webui.model_guard import model_guard
+from lib_trainer.host.webui.prompts import forget_prompts
 from lib_trainer.models.families import SD1, SD2, SDXL, Family
 from lib_trainer.models.placement import MemoryProfile
 from lib_trainer.utils.patch import attributes
@@ -119,7 +119,7 @@ class ForgeHost(WebuiHost):
         engine = model_data.get_sd_model()
         if getattr(engine, "forge_objects", None) is not None:
             self._take_out_loras(engine)
-        webui.forget_prompts()
+        forget_prompts()
         webui_loras.list_new_network()
 
     def memory_profile(self) -> MemoryProfile | None:

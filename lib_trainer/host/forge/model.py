@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.forge.inspect import dense_shape, outlook_of_engine
-from lib_trainer.host.webui import prompts as webui
 from lib_trainer.host.webui.model import WebuiModel
+from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.families import SDXL, Family
+from lib_trainer.models.layers import text_encoder_layers, unet_layers
 from lib_trainer.models.offload import LeanWeights, lean_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 
@@ -62,7 +63,7 @@ class ForgeModel(WebuiModel):
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
         from backend import memory_management
 
-        texts = [webui.literal_caption(prompt) for prompt in prompts]
+        texts = [literal_caption(prompt) for prompt in prompts]
         with self._plain_words(clip_skip), nullcontext() if grad else torch.inference_mode():
             if not grad:
                 memory_management.load_model_gpu(self._objects.clip.patcher)
@@ -107,7 +108,7 @@ class ForgeModel(WebuiModel):
         enter = self._changes.enter_context
         for module in [self.unet, *([self._objects.clip.cond_stage_model] if text_encoder else [])]:
             enter(trainable.normal_parameters(module))
-            self._changes.callback(webui.release, [module])
+            self._changes.callback(trainable.release, [module])
         parts = list(self.unet.modules())
         if placement.is_lean:
             self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
@@ -133,14 +134,14 @@ class ForgeModel(WebuiModel):
         return self.unet(x_t, t.float(), context=text.context, y=vector, transformer_options=options).float()
 
     def adaptable_layers(self) -> list[Layer]:
-        return webui.unet_layers(self.unet, self.family, dense_shape)
+        return unet_layers(self.unet, self.family, dense_shape)
 
     def text_layers(self) -> list[Layer]:
         encoders = self._objects.clip.cond_stage_model
         layers = []
         for name, encoder in encoders.named_children():
             prefix = _TEXT_PREFIXES[name] if self.family is SDXL else "lora_te_"
-            layers += webui.text_encoder_layers(encoder, prefix, dense_shape)
+            layers += text_encoder_layers(encoder, prefix, dense_shape)
         return layers
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -17,12 +17,12 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from lib_trainer.host.standalone.pipeline import alphas_cumprod, family_of
-from lib_trainer.host.webui import prompts as webui
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.checkpoint_file import unet_shape
 from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layer_names import kohya_name, ldm_names
+from lib_trainer.models.layers import describe_layer
 from lib_trainer.models.offload import LeanWeights, lean_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import Forward, overridden_forward
@@ -120,7 +120,7 @@ class StandaloneModel:
         for part in [self.unet, *texts]:
             enter(trainable.normal_parameters(part))
             enter(trainable.frozen(part))
-        self._undo.callback(webui.release, [self.unet, *texts])
+        self._undo.callback(trainable.release, [self.unet, *texts])
         if placement.is_lean:
             self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
         weighted = [part for part in self.unet.modules() if part._parameters]
@@ -197,7 +197,7 @@ def token_chunks(tokenizer: Any, prompts: Sequence[str], length: int) -> list[Te
 
 
 def _layer(name: str, module: nn.Module) -> Layer:
-    return webui.describe_layer(name, module, tuple(module.weight.shape))
+    return describe_layer(name, module, tuple(module.weight.shape))
 
 
 def _move(part: nn.Module, device: torch.device) -> None:

@@ -13,7 +13,7 @@ import torch
 from lib_trainer.host.base import GenerateRequest
 from lib_trainer.host.webui import lock as webui_turn
 from lib_trainer.host.webui import loras as webui_loras
-from lib_trainer.host.webui import prompts as webui
+from lib_trainer.host.webui import paths
 from lib_trainer.host.webui import txt2img as webui_pictures
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.lora.info import LoraInfo
@@ -91,15 +91,15 @@ class WebuiHost(ABC):
 
     @property
     def lora_dir(self) -> Path:
-        return webui.lora_dir()
+        return paths.lora_dir()
 
     @property
     def cache_dir(self) -> Path:
-        return webui.cache_dir()
+        return paths.cache_dir()
 
     @property
     def settings_file(self) -> Path:
-        return webui.settings_file()
+        return paths.settings_file()
 
     def samplers(self) -> list[str]:
         return webui_pictures.samplers()

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import torch
 
 from lib_trainer.host.forge.inspect import dense_shape
-from lib_trainer.host.webui import prompts as webui
 from lib_trainer.models.families import SDXL
+from lib_trainer.models.layers import unet_layers
 from tests.fakes.forge_room import ForgeRoom
 
 
@@ -34,7 +34,7 @@ def test_sdxl_has_788_layers_and_forge_knows_each(forge: ForgeRoom) -> None:
     unet._internal_dict = measures
     root = torch.nn.Module()
     root.diffusion_model, root.config = unet, SimpleNamespace(huggingface_repo="stable-diffusion-xl")
-    layers = webui.unet_layers(unet, SDXL, dense_shape)
+    layers = unet_layers(unet, SDXL, dense_shape)
     assert len(layers) == 788
     names = {f"{layer.name}.{key}": torch.zeros(1) for layer in layers for key in ("hada_w1_a", "hada_w1_b", "alpha")}
     names |= {f"{layer.name}.{key}": torch.zeros(1) for layer in layers for key in ("hada_w2_a", "hada_w2_b")}
