@@ -21,6 +21,7 @@ from lib_trainer.models.families import SD1, SDXL, Family
 from lib_trainer.models.layers import text_encoder_layers, unet_layers
 from lib_trainer.models.offload import LeanWeights, lean_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
+from lib_trainer.utils.patch import attributes
 
 
 class A1111Model(WebuiModel):
@@ -53,8 +54,8 @@ class A1111Model(WebuiModel):
         enter = self._loan.enter_context
         enter(self._places.ours(self.loaded))
         # A compiled UNet of an extension, or a hypernetwork of the last prompt, would stand in for what is trained.
-        enter(trainable.attributes([sd_unet], current_unet=None))
-        enter(trainable.attributes([shared], loaded_hypernetworks=[]))
+        enter(attributes([sd_unet], current_unet=None))
+        enter(attributes([shared], loaded_hypernetworks=[]))
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         self._places.bring([self._vae])
@@ -120,12 +121,12 @@ class A1111Model(WebuiModel):
             self._changes.callback(setattr, self, "_lean", None)
         # Without autocast, what the adapter does not compute would meet numbers it is not stored in.
         enter(trainable.input_cast([*parts, *self._text.modules()] if text_encoder else parts))
-        enter(trainable.attributes([devices], unet_needs_upcast=False))
+        enter(attributes([devices], unet_needs_upcast=False))
         attentions = [ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention]
         sdpa = sd_hijack_optimizations.scaled_dot_product_attention_forward
-        enter(trainable.attributes(attentions, forward=sdpa))
+        enter(attributes(attentions, forward=sdpa))
         # The model's own checkpointing, which wants gradients of all weights.
-        enter(trainable.attributes(parts, checkpoint=False, use_checkpoint=False))
+        enter(attributes(parts, checkpoint=False, use_checkpoint=False))
         blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
         enter(trainable.checkpointed(blocks, placement))
 
@@ -142,7 +143,7 @@ class A1111Model(WebuiModel):
         from modules import devices
 
         # The UNet casts to the numbers it is drawn with; training may compute in others.
-        with trainable.attributes([self.unet], dtype=x_t.dtype), trainable.attributes([devices], dtype_unet=x_t.dtype):
+        with attributes([self.unet], dtype=x_t.dtype), attributes([devices], dtype_unet=x_t.dtype):
             vector = None
             if self.family is SDXL:
                 embedded = self._text.embedders[2].timestep(sizes.pixels.flatten()).reshape(len(x_t), -1)
@@ -202,7 +203,7 @@ def _plain_words(clip_skip: int) -> Iterator[None]:
         # SDXL is never read later than the layer before the last.
         sdxl_clip_l_skip=clip_skip > 2,
     )
-    with trainable.attributes([sd_hijack_clip, sd_hijack_open_clip], opts=options):
+    with attributes([sd_hijack_clip, sd_hijack_open_clip], opts=options):
         yield
 
 

@@ -20,6 +20,7 @@ from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layers import text_encoder_layers, unet_layers
 from lib_trainer.models.offload import LeanWeights, lean_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
+from lib_trainer.utils.patch import attributes
 
 _TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
 
@@ -85,10 +86,10 @@ class ForgeModel(WebuiModel):
         names = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
         engines = [getattr(self.loaded, name) for name in names if hasattr(self.loaded, name)]
         with ExitStack() as stack:
-            stack.enter_context(trainable.attributes([classic_engine], opts=SimpleNamespace(emphasis="None")))
+            stack.enter_context(attributes([classic_engine], opts=SimpleNamespace(emphasis="None")))
             for engine in engines:
                 # Every call leaves its emphasis behind, and the prompt boxes' token counters read it.
-                stack.enter_context(trainable.attributes([engine], clip_skip=clip_skip, emphasis=engine.emphasis))
+                stack.enter_context(attributes([engine], clip_skip=clip_skip, emphasis=engine.emphasis))
             yield
 
     def memory_profile(self) -> MemoryProfile:
@@ -114,13 +115,13 @@ class ForgeModel(WebuiModel):
             self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
             self._changes.callback(setattr, self, "_lean", None)
         # Weights are cast to the input's dtype, so that training may compute in another than drawing does.
-        enter(trainable.attributes(parts, parameters_manual_cast=True))
+        enter(attributes(parts, parameters_manual_cast=True))
         # Forge frees weights cast on its second stream by the forward pass; backward still reads them. Its switch is
         # set anew by every page that is opened.
-        enter(trainable.attributes([stream], should_use_stream=lambda: False))
+        enter(attributes([stream], should_use_stream=lambda: False))
         enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
         enter(trainable.owned_outputs(_added_to(parts)))
-        enter(trainable.attributes([forge_unet], attention_function=attention.attention_pytorch))
+        enter(attributes([forge_unet], attention_function=attention.attention_pytorch))
         blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
         enter(trainable.checkpointed(blocks, placement))
 
@@ -191,7 +192,7 @@ def _posterior_mean(vae: nn.Module) -> Iterator[None]:
     def encode_to_mean(pixels: Tensor, _regulation: Any = None) -> Tensor:
         return encode(pixels, lambda posterior: posterior.mode())
 
-    with trainable.attributes([vae], encode=encode_to_mean):
+    with attributes([vae], encode=encode_to_mean):
         yield
 
 

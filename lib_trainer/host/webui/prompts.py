@@ -1,4 +1,4 @@
-"""What the WebUIs share: their captions, their places, and the layers of an LDM UNet."""
+"""Captions without the WebUIs' prompt syntax, and their cached conditioning."""
 
 from __future__ import annotations
 
