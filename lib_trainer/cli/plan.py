@@ -26,7 +26,7 @@ def run_plan(options: argparse.Namespace) -> Answer:
     budget = Budget.of_card(parse_budget(options.budget))
     if not options.recipe:
         raise UserError("There is no recipe to plan for.", "Name a recipe's .json file, or a shipped one.")
-    recipe = open_recipe(options.recipe).recipe.with_values(parse_settings(options.set)).check(needs_name=False)
+    recipe = open_recipe(options.recipe).complete(parse_settings(options.set), needs_name=False)
     width_px, height_px = _size(options.size) if options.size else recipe.dataset.resolution_px
     plan = plan_for_card(FAMILIES[options.family], recipe, width_px, height_px, budget)
     require_fit(plan)

@@ -13,7 +13,8 @@ from lib_trainer.cli.run_training import train
 from lib_trainer.demo.recipes import EMBEDDED_SIZES
 from lib_trainer.errors import UserError
 from lib_trainer.events import Finished
-from lib_trainer.recipes.files import LoadedRecipe, load_recipe, presets
+from lib_trainer.recipes.files import load_recipe, presets
+from lib_trainer.recipes.loaded import LoadedRecipe
 
 
 def run_train(options: argparse.Namespace) -> Answer:
@@ -27,7 +28,7 @@ def run_train(options: argparse.Namespace) -> Answer:
     if host.is_embedded:
         values |= EMBEDDED_SIZES
         notices.append("The embedded model draws 64×64 px: the recipe's sizes are set to that.")
-    recipe = loaded.recipe.with_values({**values, **parse_settings(options.set)}).check()
+    recipe = loaded.complete({**values, **parse_settings(options.set)})
     for notice in notices:
         say(notice)
     started = time.monotonic()

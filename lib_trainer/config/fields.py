@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import Field, field
 from typing import Any
+
+_QUOTED_CHARACTERS = 80
 
 
 def setting(
@@ -44,9 +47,9 @@ def convert(value: Any, kind: Any) -> Any:
         if isinstance(value, bool):
             return value
         text = str(value).strip().lower()
-        if text in ("true", "1", "yes", "on"):
+        if text in ("true", "1", "1.0", "yes", "on"):
             return True
-        if text in ("false", "0", "no", "off", ""):
+        if text in ("false", "0", "0.0", "no", "off", ""):
             return False
         raise ValueError(value)
     if kind is int:
@@ -65,11 +68,20 @@ def convert(value: Any, kind: Any) -> Any:
     if kind is str:
         if not isinstance(value, str):
             raise TypeError(value)
+        # Neither a file's name nor a file's text can hold these.
+        if "\0" in value or any(unicodedata.category(letter) == "Cs" for letter in value):
+            raise ValueError(value)
         return value.strip()
     parts = value.replace("x", ",").split(",") if isinstance(value, str) else value
-    sides = [parts] if isinstance(parts, int) else [convert(part, int) for part in parts]
+    sides = [convert(parts, int)] if isinstance(parts, (int, float)) else [convert(part, int) for part in parts]
     width, height = sides * 2 if len(sides) == 1 else sides
     return (width, height)
+
+
+def quoted(value: Any) -> str:
+    """A value as it is shown in a sentence: short, whatever it is."""
+    text = repr(value[: _QUOTED_CHARACTERS + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…"
 
 
 def describe(kind: Any) -> str:
@@ -82,7 +94,7 @@ def range_problem(value: Any, item: Field) -> str:
     low, high, choices = (item.metadata[k] for k in ("low", "high", "choices"))
     unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
     if choices and value not in choices:
-        return f"{value!r} is not one of {', '.join(choices)}"
+        return f"{quoted(value)} is not one of {', '.join(choices)}"
     if low is not None and value < low:
         return f"{value}{unit} is below the smallest allowed, {low}"
     if high is not None and value > high:

@@ -7,10 +7,13 @@ Field names are unique over all sections, so a flat mapping `{field: value}` des
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from lib_trainer.config.fields import convert, describe, range_problem
+from lib_trainer.config.fields import convert, describe, quoted, range_problem
 from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
 from lib_trainer.errors import ConfigError
 
@@ -31,7 +34,9 @@ class Recipe:
 
     def flat(self) -> dict[str, Any]:
         """`{field: value}` over all sections."""
-        return {name: value for section in SECTIONS for name, value in asdict(getattr(self, section)).items()}
+        return {
+            item.name: getattr(getattr(self, name), item.name) for name, cls in SECTIONS.items() for item in fields(cls)
+        }
 
     def with_values(self, values: dict[str, Any]) -> Recipe:
         """A copy with these fields set, each given as its type or as text.
@@ -49,7 +54,7 @@ class Recipe:
             try:
                 converted[section][name] = convert(value, kind)
             except (TypeError, ValueError, OverflowError):
-                problems[name] = f"{value!r} is not {describe(kind)}"
+                problems[name] = f"{quoted(value)} is not {describe(kind)}"
         if problems:
             raise ConfigError(problems)
         return replace(self, **{s: replace(getattr(self, s), **changes) for s, changes in converted.items()})
@@ -69,12 +74,14 @@ class Recipe:
         return self
 
 
-def field_types() -> dict[str, tuple[str, Any]]:
+@lru_cache(maxsize=1)
+def field_types() -> Mapping[str, tuple[str, Any]]:
     """field -> (section, type), for every field of every section."""
     hints = {section: get_type_hints(cls) for section, cls in SECTIONS.items()}
-    return {
+    known = {
         item.name: (section, hints[section][item.name]) for section, cls in SECTIONS.items() for item in fields(cls)
     }
+    return MappingProxyType(known)
 
 
 def field_of(name: str) -> Field:
@@ -114,7 +121,7 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
     if adapter.factor == 0:
         problems["factor"] = "0 does not split a layer; use −1 or a number from 1"
     if "/" in data.caption_extension or "\\" in data.caption_extension:
-        problems["caption_extension"] = f"{data.caption_extension!r} is no file ending; it looks like .txt"
+        problems["caption_extension"] = f"{quoted(data.caption_extension)} is not a file ending; it looks like .txt"
     if training.learning_rate == 0 and training.text_encoder_lr == 0:
         problems["learning_rate"] = "0 would train nothing"
     if 0 < training.vram_budget_gb < 1:
@@ -127,7 +134,7 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["output_name"] = "the adapter needs a name"
     elif recipe.output.output_name and not NAME_PATTERN.fullmatch(recipe.output.output_name):
         problems["output_name"] = (
-            f"{recipe.output.output_name!r} cannot be written as <lora:NAME:0.8>:"
+            f"{quoted(recipe.output.output_name)} cannot be written as <lora:NAME:0.8>:"
             " leave out / \\ : < > , | ? * and quotes, and dots or spaces at the end"
         )
     if needs_name and not data.train_data_dir:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib_trainer.adapter.metadata import AS_THEY_ARE, LOKR_ARGS, NETWORK_ARGS
+from lib_trainer.recipes.sd_scripts import lora_type
 
 # What the kohya_ss GUI calls by another name than the file.
 GUI_NAMES = {
@@ -30,9 +31,7 @@ def gui_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     settings = {name: known[name] for name in (*AS_THEY_ARE, "unet_lr", "learning_rate") if name in known}
     arguments = _object(known.get("network_args"))
     settings.update({name: arguments[name] for name in (*NETWORK_ARGS, *LOKR_ARGS, "use_cp") if name in arguments})
-    algo = str(arguments.get("algo", "lora")).lower()
-    lycoris = "lycoris" in known["network_module"]
-    settings["LoRA_type"] = f"LyCORIS/{'LoCon' if algo in ('lora', 'locon') else algo}" if lycoris else "Standard"
+    settings["LoRA_type"] = lora_type(known["network_module"], arguments)
     settings.update({gui: known[name] for name, gui in GUI_NAMES.items() if name in known})
     if "optimizer" in known:  # bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1)
         name, _, options = known["optimizer"].partition("(")

@@ -13,7 +13,7 @@ from lib_trainer.config.recipe import Recipe, default_of
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.queue import Jobs
-from lib_trainer.recipes.files import LoadedRecipe
+from lib_trainer.recipes.loaded import LoadedRecipe
 from lib_trainer.ui.dataset_panel import EMPTY, draws_of, show_scan
 from lib_trainer.ui.form import WRONG, Form, help_of, recipe_from
 from lib_trainer.ui.grid_panel import propose_prompt
@@ -77,23 +77,23 @@ class Actions:
         return show_memory(self._host, self._form.read(values))
 
     def choose_kind(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> preset, notices, prompt, proposed, *form: the recipe shipped for this kind."""
+        """-> preset, notices, prompt, proposed, *form, *folds: the recipe shipped for this kind."""
         preset = preset_for(kind)
         if not preset:
-            return [gr.update(), "", *self.propose(kind, prompt, proposed, *values)[1:], *self._form.show({})]
+            return [gr.update(), "", *self.propose(kind, prompt, proposed, *values)[1:], *self._form.complain({}, {})]
         return [preset, *self.choose_preset(preset, kind, prompt, proposed, *values)]
 
     def choose_preset(self, preset: str, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> notices, prompt, proposed, *form."""
+        """-> notices, prompt, proposed, *form, *folds."""
         return self._fill(lambda: load_preset(preset), "", kind, prompt, proposed, values)
 
     def open_recipe(self, file: Any, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> preset, notices, prompt, proposed, *form: from a file of ours, of kohya_ss, or an adapter."""
+        """-> preset, notices, prompt, proposed, *form, *folds: of a recipe file or an adapter, what is right."""
         title = re.split(r"[/\\]", str(getattr(file, "name", file)))[-1]
         return [None, *self._fill(lambda: load_upload(file), title, kind, prompt, proposed, values)]
 
     def use_run(self, chosen: str | None, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> preset, notices, prompt, proposed, *form: the settings of a past run."""
+        """-> preset, notices, prompt, proposed, *form, *folds: the settings of a past run."""
         title = (chosen or "").rpartition(" · ")[0]
         return [None, *self._fill(lambda: self.history.settings(chosen), title, kind, prompt, proposed, values)]
 
@@ -126,13 +126,13 @@ class Actions:
         try:
             loaded = load()
         except UserError as error:
-            return [show_error(error, "Not loaded."), prompt, proposed, *self._form.show({})]
+            return [show_error(error, "Not loaded."), prompt, proposed, *self._form.complain({}, {})]
         changes = recipe_values(loaded)
         given = {**self._form.read(values), **changes}
         new = self._propose(kind, prompt, proposed, given)
         _, prompt = self._keep_typed(given["output_name"], prompt, proposed, new)
-        notices = show_notices(title, loaded.notices) if title else ""
-        return [notices, prompt, new, *self._form.show(changes)]
+        notices = show_notices(title, loaded) if title else ""
+        return [notices, prompt, new, *self._form.complain(loaded.problems, changes)]
 
     def _propose(self, kind: str, prompt: str, proposed: Proposed, given: dict[str, Any]) -> Proposed:
         word, name = given.get("trigger_word", ""), given.get("output_name", "")

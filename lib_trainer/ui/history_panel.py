@@ -13,7 +13,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.jobs.history import PastRun
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.jobs.status import LIVE
-from lib_trainer.recipes.files import LoadedRecipe
+from lib_trainer.recipes.loaded import LoadedRecipe
 from lib_trainer.ui.loss_chart import draw_curve
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.train_panel import LiveView

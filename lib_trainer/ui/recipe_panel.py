@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from lib_trainer.recipes.files import LoadedRecipe, load_recipe, presets
-from lib_trainer.ui.form import Form
+from lib_trainer.recipes.files import load_recipe, presets
+from lib_trainer.recipes.loaded import LoadedRecipe
+from lib_trainer.ui.form import Form, shown_name
 
 # A recipe that leaves these open, as the shipped ones do, keeps what the person has said of their pictures.
 OWN = ("train_data_dir", "trigger_word", "output_name", "comment")
@@ -41,7 +42,7 @@ def place_recipe(form: Form, preset_value: str | None) -> RecipePanel:
             scale=4,
         )
         preset.do_not_save_to_config = True
-        kinds = [".json", ".safetensors"]
+        kinds = [".json", ".toml", ".safetensors"]
         upload = gr.UploadButton("Open …", file_types=kinds, scale=1, min_width=70, elem_id="train_lora_upload")
     notices = gr.HTML("", elem_id="train_lora_recipe_notices", elem_classes="train-lora-maybe")
     with gr.Row():
@@ -72,9 +73,10 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
     return {name: value for name, value in loaded.recipe.flat().items() if value or name not in OWN}
 
 
-def show_notices(title: str, notices: tuple[str, ...]) -> str:
-    """What a recipe file holds that is not used, in full: nothing is dropped in silence."""
-    lines = "".join(f"<li>{escape(text)}</li>" for text in notices)
+def show_notices(title: str, loaded: LoadedRecipe) -> str:
+    """What a recipe file holds that is wrong or not used, in full: nothing is dropped in silence."""
+    wrong = [f"{shown_name(name)}: {text}." for name, text in loaded.problems.items()]
+    lines = "".join(f"<li>{escape(text)}</li>" for text in (*wrong, *loaded.notices))
     return f'<div class="train-lora-note"><b>{escape(title)}</b> is loaded.<ul>{lines}</ul></div>'
 
 

@@ -79,7 +79,7 @@ def _wire_settings(
     pictures.folder.submit(actions.look, given, found, **SLOW)
     for named in (pictures.word, recipe.name):
         named.blur(actions.propose, given, [recipe.name, tryit.prompt, proposed], **QUICK)
-    filled = [recipe.notices, tryit.prompt, proposed, *form.components]
+    filled = [recipe.notices, tryit.prompt, proposed, *form.components, *form.folds.values()]
     for loaded in (
         pictures.kind.input(actions.choose_kind, given, [recipe.preset, *filled], **QUICK),
         recipe.preset.input(actions.choose_preset, [recipe.preset, *given], filled, **QUICK),
@@ -124,7 +124,7 @@ def _wire_history(
     """Past runs: looked at, used again, resumed. The list follows the run."""
     history, changed = actions.history, [*past.changing, *train.live]
     given = [past.choice, pictures.kind, tryit.prompt, proposed, *form.components]
-    filled = [recipe.preset, recipe.notices, tryit.prompt, proposed, *form.components]
+    filled = [recipe.preset, recipe.notices, tryit.prompt, proposed, *form.components, *form.folds.values()]
     past.choice.input(history.look, past.choice, past.shown, **QUICK)
     past.use.click(actions.use_run, given, filled, **QUICK)
     past.resume.click(history.resume, past.choice, changed, **QUICK)

@@ -55,3 +55,12 @@ def test_a_budget_that_cannot_be_met_ends_with_what_it_takes(capsys) -> None:
 def test_a_size_that_is_none_is_refused(capsys, size: str) -> None:
     code, error = answer(capsys, "loha_face_config_8gb", "--size", size)
     assert code == 2 and "is no size" in error["error"]
+
+
+def test_a_setting_mends_what_is_wrong_in_the_file(capsys, tmp_path) -> None:
+    path = tmp_path / "kohya.json"
+    path.write_text(json.dumps({"LoRA_type": "Standard", "network_dim": 8, "lr_scheduler": "piecewise_constant"}))
+    code, error = answer(capsys, str(path))
+    assert code == 2 and "lr_scheduler: 'piecewise_constant' is not one of" in error["error"]
+    code, _ = answer(capsys, str(path), "--set", "lr_scheduler=constant")
+    assert code == 0

@@ -11,7 +11,8 @@ import pytest
 from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.recipes.files import LoadedRecipe, load_recipe, presets, recipe_from_metadata, save_recipe
+from lib_trainer.recipes.files import load_recipe, presets, recipe_from_metadata, save_recipe
+from lib_trainer.recipes.loaded import LoadedRecipe
 
 # A file as the kohya_ss GUI saves it: numbers as text, empty fields, keys for the GUI itself.
 GUI = {
@@ -50,6 +51,9 @@ GUI = {
 }
 
 
+KOHYAS_OWN = (("Kohya LoHa", "loha"), ("Kohya LoKr", "lokr"))
+
+
 def load(tmp_path: Path, data: Any) -> LoadedRecipe:
     path = tmp_path / "recipe.json"
     path.write_text(data if isinstance(data, str) else json.dumps(data), "utf-8")
@@ -61,9 +65,7 @@ def gui(tmp_path: Path, **changes: Any) -> LoadedRecipe:
 
 
 def problems(tmp_path: Path, data: Any) -> dict[str, str]:
-    with pytest.raises(ConfigError) as caught:
-        load(tmp_path, data)
-    return caught.value.problems
+    return load(tmp_path, data).problems
 
 
 def test_the_two_recipes_the_project_is_built_around() -> None:
@@ -148,19 +150,58 @@ def test_a_gui_file(tmp_path: Path) -> None:
 def test_everything_else_is_said(tmp_path: Path) -> None:
     notices = gui(tmp_path, multires_noise_iterations=6, dora_wd=True, my_own_key=1, another=2).notices
     assert "Not known here: another, my_own_key." in notices
-    assert "Not done here: multires_noise_iterations = 6." in notices
-    assert "Not done here: dora_wd = True." in notices
-    assert "Not done here: optimizer_args betas=0.9,0.99." in notices
-    assert "Not needed here: LyCORIS_preset, cache_latents, scale_weight_norms, xformers." in notices
-    assert len(notices) == 5
+    assert "multires_noise_iterations = 6 is not done here: only noise_offset changes the noise." in notices
+    assert "dora_wd = True is not done here: WebUIs read DoRA in different ways." in notices
+    assert "optimizer_args = betas=0.9,0.99 is not done here." in notices
+    assert len(notices) == 4
 
 
 @pytest.mark.parametrize(
     ("kind", "algo"),
-    [("LyCORIS/LoHa", "loha"), ("LyCORIS/LoKr", "lokr"), ("LyCORIS/LoCon", "locon"), ("Kohya LoCon", "locon")],
+    [
+        ("LyCORIS/LoHa", "loha"),
+        ("LyCORIS/LoKr", "lokr"),
+        ("LyCORIS/LoCon", "locon"),
+        ("Kohya LoCon", "locon"),
+        *KOHYAS_OWN,
+    ],
 )
 def test_the_kinds_of_adapter(tmp_path: Path, kind: str, algo: str) -> None:
     assert gui(tmp_path, LoRA_type=kind).recipe.adapter.algo == algo
+
+
+@pytest.mark.parametrize(("kind", "algo"), KOHYAS_OWN)
+@pytest.mark.parametrize(("given", "conv"), [("", 0), (0, 0), ("0", 0), (None, 0), ("8", 8), (8, 8)])
+def test_kohyas_own_networks_leave_convolutions_alone_unless_told(
+    tmp_path: Path, kind: str, algo: str, given: object, conv: int
+) -> None:
+    adapter = gui(tmp_path, LoRA_type=kind, conv_dim=given, conv_alpha="4").recipe.adapter
+    assert (adapter.algo, adapter.network_dim, adapter.conv_dim) == (algo, 16, conv)
+
+
+def test_kohyas_alpha_of_zero_is_the_rank(tmp_path: Path) -> None:
+    assert gui(tmp_path, network_alpha=0).recipe.adapter.network_alpha == 16
+    adapter = gui(tmp_path, LoRA_type="Kohya LoHa", conv_dim=8, conv_alpha="").recipe.adapter
+    assert (adapter.conv_dim, adapter.conv_alpha) == (8, 1)
+
+
+def test_additional_parameters_are_read_as_fields(tmp_path: Path) -> None:
+    options = '--min_snr_gamma=5 --lr_scheduler_args "T_max=10" "x=1" --network_train_unet_only --odd'
+    loaded = gui(tmp_path, additional_parameters=options)
+    assert (loaded.recipe.training.min_snr_gamma, loaded.recipe.training.text_encoder_lr) == (5, 0)
+    assert any(text.startswith("lr_scheduler_args = T_max=10 x=1 is not done here") for text in loaded.notices)
+    assert "Not known here: odd." in loaded.notices
+
+
+def test_one_wrong_value_refuses_only_itself(tmp_path: Path) -> None:
+    loaded = gui(tmp_path, lr_scheduler="piecewise_constant", noise_offset=3)
+    assert set(loaded.problems) == {"lr_scheduler", "noise_offset"}
+    assert loaded.recipe.adapter.network_dim == 16
+    with pytest.raises(ConfigError) as caught:
+        loaded.complete({"lr_scheduler": "constant", "output_name": "a", "train_data_dir": "b", "epoch": "x"})
+    assert set(caught.value.problems) == {"noise_offset", "epoch"}
+    mended = loaded.complete({"lr_scheduler": "linear", "noise_offset": "0.1"}, needs_name=False)
+    assert (mended.training.lr_scheduler, mended.training.noise_offset) == ("linear", 0.1)
 
 
 def test_a_standard_lora_leaves_convolutions_alone(tmp_path: Path) -> None:
@@ -217,6 +258,21 @@ def test_warm_up_in_steps(tmp_path: Path) -> None:
     assert loaded.recipe.training.lr_warmup == 10 and any("lr_warmup_steps" in text for text in loaded.notices)
 
 
+@pytest.mark.parametrize(
+    ("warmup", "percent"), [(0.1, 10), ("0.05", 5), (0, 10), ("0", 10), (1, 0.1), (100, 10), (1000, 100)]
+)
+def test_warm_up_below_one_step_is_a_share(tmp_path: Path, warmup: object, percent: float) -> None:
+    training = gui(tmp_path, lr_warmup_steps=warmup, max_train_steps=1000).recipe.training
+    assert training.lr_warmup == pytest.approx(percent)
+
+
+@pytest.mark.parametrize("warmup", [10**400, -(10**400), "1e999", "many", [3], 5000])
+def test_a_warm_up_that_cannot_be_is_said_at_its_field(tmp_path: Path, warmup: object) -> None:
+    loaded = gui(tmp_path, lr_warmup_steps=warmup, max_train_steps=1000)
+    assert set(loaded.problems) == {"lr_warmup"}
+    assert all(len(text) < 300 for text in loaded.problems.values())
+
+
 def test_stand_ins_are_said(tmp_path: Path) -> None:
     loaded = gui(tmp_path, optimizer="DAdaptAdam", lr_scheduler="polynomial", optimizer_args="decouple=True")
     assert (loaded.recipe.training.optimizer, loaded.recipe.training.lr_scheduler) == ("Prodigy", "linear")
@@ -239,6 +295,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     wrong = {"LoRA_type": "LyCORIS/iA3", "optimizer": "Lion", "network_dim": "big", "noise_offset": 7, "clip_skip": 99}
     found = problems(tmp_path, {**GUI, **wrong})
     assert set(found) == {"algo", "optimizer", "network_dim", "conv_dim", "noise_offset", "clip_skip"}
+    assert load(tmp_path, {**GUI, **wrong}).recipe.training.learning_rate == 1e-4
     assert "LyCORIS/iA3" in found["algo"]
 
 
@@ -274,7 +331,7 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"large\.json is too large"):
         load_recipe(tmp_path / "large.json")
     (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(UserError, match="is no text file"):
+    with pytest.raises(UserError, match="is not a text file"):
         load_recipe(tmp_path / "picture.json")
     with pytest.raises(UserError, match="could not be written"):
         save_recipe(tmp_path / "large.json" / "below.json", Recipe())
@@ -335,7 +392,10 @@ def test_kohyas_adapter_file_says_how_it_was_trained() -> None:
         "comment": "",
     }
     assert expected.items() <= loaded.recipe.flat().items()
-    assert loaded.notices == ("Not done here: optimizer_args betas=(0.9, 0.99).",)
+    assert loaded.notices == (
+        "text_encoder_lr is not in the file: the text encoder is left alone.",
+        "optimizer_args = betas=(0.9, 0.99) is not done here.",
+    )
 
 
 @pytest.mark.parametrize("metadata", [{}, {"format": "pt"}, {"ss_steps": "3"}])

@@ -19,7 +19,7 @@ from lib_trainer.host.access import Access
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.ui import missing_packages as packages
 from lib_trainer.ui.actions import Actions, name_from, starting_point
-from lib_trainer.ui.form import Form
+from lib_trainer.ui.form import WRONG, Form
 from lib_trainer.ui.grid_panel import propose_prompt
 from lib_trainer.ui.recipe_panel import preset_for, show_plan
 from lib_trainer.ui.standalone_page import build_page
@@ -160,7 +160,7 @@ def test_the_first_settings_are_the_face_recipe(page):
 def test_choosing_a_kind_loads_its_recipe(page):
     preset, _, prompt, _, *updates = page.actions.choose_kind("style", "", ("", ""), *page.values.values())
     assert preset == preset_for("style")
-    fields = dict(zip(page.form.inputs, updates, strict=True))
+    fields = dict(zip(page.form.inputs, updates, strict=False))
     assert fields["algo"]["value"] == "lokr"
     assert "value" not in fields["output_name"]
     assert prompt == ""
@@ -170,11 +170,26 @@ def test_an_opened_recipe_lists_what_is_not_known(page, tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"network_dim": 12, "output_name": "anna", "nonsense": 1}))
     _, notices, prompt, _, *updates = page.actions.open_recipe(str(path), "style", "", ("", ""), *page.values.values())
-    fields = dict(zip(page.form.inputs, updates, strict=True))
+    fields = dict(zip(page.form.inputs, updates, strict=False))
     assert "mine.json" in notices
     assert "nonsense" in notices
     assert (fields["network_dim"]["value"], fields["output_name"]["value"]) == (12, "anna")
     assert prompt.splitlines()[0] == "cat in anna style <lora:anna:0.8>"
+
+
+def test_what_is_wrong_in_an_opened_recipe_is_said_beside_its_field(page, tmp_path):
+    path = tmp_path / "kohya.json"
+    wrong = {"lr_scheduler": "piecewise_constant", "network_dim": "big", "noise_offset": 7}
+    path.write_text(json.dumps({"LoRA_type": "LyCORIS/LoHa", "max_grad_norm": 2, "conv_dim": 8, **wrong}))
+    _, notices, _, _, *updates = page.actions.open_recipe(str(path), "face", "", ("", ""), *page.values.values())
+    fields = dict(zip(page.form.inputs, updates, strict=False))
+    folds = dict(zip(page.form.folds, updates[len(fields) :], strict=True))
+    assert {name for name, update in fields.items() if WRONG in update["info"]} == set(wrong)
+    assert fields["max_grad_norm"]["value"] == 2
+    # Out of range is shown as it stands there; what cannot be shown leaves the default.
+    assert (fields["noise_offset"]["value"], fields["network_dim"]["value"]) == (7, 32)
+    assert "piecewise_constant" in fields["lr_scheduler"]["info"] and "piecewise_constant" in notices
+    assert folds["all"].get("open")
 
 
 def test_a_file_that_is_no_recipe_changes_nothing(page, tmp_path):
