@@ -21,7 +21,7 @@ from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Sample, Scan
 from lib_trainer.events import Step
-from lib_trainer.host.standalone.fake_model import EmptyModel, build_unet, pooled_width
+from lib_trainer.host.standalone.fake_model import FakeModel, build_unet, pooled_width
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan
 from lib_trainer.memory.planner import describe_savings, plan_for_card
 from lib_trainer.models.families import FAMILIES
@@ -81,7 +81,7 @@ def steps_on_card(plan: Plan, count: int) -> list[Step]:
     batch = batch_of(plan, pooled_width(work.shape))
     try:
         with ExitStack() as undo:
-            model = EmptyModel(unet, nullcontext(), undo)
+            model = FakeModel(unet, nullcontext(), undo)
             model.device = device
             model.prepare_training(plan.placement, text_encoder=False)
             layers = model.adaptable_layers()

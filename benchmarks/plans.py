@@ -13,7 +13,7 @@ from benchmarks.simulation.cuda_allocator import AllocatorFull, CachingAllocator
 from benchmarks.simulation.cuda_peak import ReservedPeak
 from benchmarks.simulation.simulate import simulate
 from lib_trainer.cli.train import open_recipe
-from lib_trainer.host.standalone.fake_model import empty_model, pooled_width
+from lib_trainer.host.standalone.fake_model import fake_model, pooled_width
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan
 from lib_trainer.memory.planner import describe_savings, plan_for_card
 from lib_trainer.models.families import SD1, SDXL, Family
@@ -41,7 +41,7 @@ def simulate_plan(plan: Plan) -> Simulated:
     """Two steps of the plan, on a card of its budget."""
     shape, allocator = plan.work.shape, CachingAllocator(plan.budget.total_bytes - CONTEXT_BYTES)
     peak, held = ReservedPeak(allocator), None
-    with empty_model(shape, plan.work.compute) as model, suppress(AllocatorFull):
+    with fake_model(shape, plan.work.compute) as model, suppress(AllocatorFull):
         simulate(model, plan, pooled_width(shape), peak)
         held = allocator.peak_bytes + CONTEXT_BYTES
     return Simulated(peak.peak + plan.budget.reserve_bytes, held)

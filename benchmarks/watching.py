@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 
 from lib_trainer.app import default_run
 from lib_trainer.cli.host import open_host
-from lib_trainer.demo.recipes import LESSONS
+from lib_trainer.demo.recipes import DEMO_RUNS
 from lib_trainer.host.access import Access
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.preview.grid_job import GridJob
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     jobs = Jobs(host, default_run)
     app = FastAPI()
     app.include_router(make_router(host, jobs, Access(), GridJob(host), show_panel))
-    lesson = LESSONS["face"]
+    lesson = DEMO_RUNS["face"]
     recipe = lesson.recipe(lesson.draw(given.out / "data")).with_values({"max_train_steps": given.steps})
     pairs = []
     for number in range(given.pairs):

@@ -47,7 +47,7 @@ class SimulatedModel(HostModel, Protocol):
     unet: nn.Module
     no_contents: AbstractContextManager[Any]
 
-    def weights_elsewhere(self) -> list[Tensor]:
+    def weights_off_device(self) -> list[Tensor]:
         """Weights that would not lie on a graphics card now."""
 
 
@@ -90,14 +90,14 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
 
 def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:
     """Makes the model ready, and counts the weights that lie on the device then."""
-    if not plan.placement.is_lean:
+    if not plan.placement.offloads:
         model.prepare_training(plan.placement, text_encoder=False)
         peak.count(model.unet.parameters())
         return
     peak.ignore(model.unet.parameters())
     with peak:
         model.prepare_training(plan.placement, text_encoder=False)
-    peak.leave_out(model.weights_elsewhere())
+    peak.leave_out(model.weights_off_device())
 
 
 def _training(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
@@ -19,9 +19,10 @@ from lib_trainer.adapter.keys import ALPHA, FILE_KEYS, algo_of, split_key
 from lib_trainer.adapter.metadata import RECIPE_KEY, file_hashes
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
+from lib_trainer.models.device import DTYPES
 from lib_trainer.utils.atomic_file import write_whole
+from lib_trainer.utils.safetensors_header import HeaderError, header_of, read_header, with_metadata
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 # A lone layer without its low-rank partner, and the fewest tensors each algo needs.
 _NEEDED = {
     "loha": ({"w1_a", "w1_b", "w2_a", "w2_b"},),
@@ -81,37 +82,28 @@ def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
             "Save as fp32 or bf16, or train with a lower learning rate.",
         )
     content = save(tensors)
-    write_whole(path, _with_metadata(content, {**metadata, **file_hashes(content)}))
-
-
-def _with_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
-    """A safetensors file with this metadata in order: the library's own order is another in every process."""
-    length = int.from_bytes(content[:8], "little")
-    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8 : 8 + length])}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    # Tensors start at a multiple of eight.
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+    write_whole(path, with_metadata(content, {**metadata, **file_hashes(content)}))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """A file's metadata, read without its tensors. Raises UserError for what is no safetensors file."""
+    """A file's metadata, read without its tensors. Raises UserError where it is not a whole safetensors file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path.name} cannot be read: {error}.", "Choose a .safetensors file.") from error
+        return read_header(path).metadata
+    except (OSError, HeaderError) as error:
+        raise _unreadable(path, error) from error
 
 
 def read_adapter(path: Path) -> AdapterFile:
     """A LoHa, LoKr or LoCon file.
 
     Raises:
-        UserError: for a file that is no safetensors file, or holds no layer of those kinds.
+        UserError: for a file that is not a whole safetensors file, or holds no layer of those kinds.
     """
     metadata = read_metadata(path)
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
     found: dict[str, dict[str, dict[str, Tensor]]] = {}
     alphas: dict[str, float] = {}
     unmatched = []
@@ -150,7 +142,7 @@ def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> Adap
 
 
 def is_ours(path: Path) -> bool:
-    """Whether an adapter file was trained here. Raises UserError for what is no safetensors file."""
+    """Whether an adapter file was trained here. Raises UserError where it is not a whole safetensors file."""
     return RECIPE_KEY in read_metadata(path)
 
 
@@ -163,9 +155,6 @@ def free_path(path: Path) -> Path:
     return free
 
 
-_LENGTH_BYTES = 8
-
-
 def copy_adapter(source: Path, target: Path, name: str, strength: float | None = None) -> None:
     """Writes `target`, whole or not at all, with the tensors of `source`.
 
@@ -176,25 +165,20 @@ def copy_adapter(source: Path, target: Path, name: str, strength: float | None =
     Raises:
         UserError: when `source` cannot be read or `target` cannot be written.
     """
-    metadata = read_metadata(source)
     try:
         content = source.read_bytes()
-    except OSError as error:
-        raise UserError(f"{source.name} cannot be read: {error.strerror or error}.", "Choose another file.") from error
-    header = _header(content)
-    header["__metadata__"] = dict(sorted(_renamed(metadata, name, strength).items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    # Tensors start at a multiple of eight.
-    text += b" " * (-len(text) % _LENGTH_BYTES)
-    write_whole(target, len(text).to_bytes(_LENGTH_BYTES, "little") + text + content[_start(content) :])
+        metadata = header_of(content).metadata
+    except (OSError, HeaderError) as error:
+        raise _unreadable(source, error) from error
+    write_whole(target, with_metadata(content, _renamed(metadata, name, strength)))
 
 
 def tensors_hash(path: Path) -> str:
     """Tells files of the same numbers from others, whatever their metadata says."""
     content = path.read_bytes()
-    layout = {key: value for key, value in _header(content).items() if key != "__metadata__"}
-    digest = hashlib.sha256(json.dumps(layout, sort_keys=True).encode())
-    digest.update(memoryview(content)[_start(content) :])
+    header = header_of(content)
+    digest = hashlib.sha256(json.dumps(header.layout, sort_keys=True).encode())
+    digest.update(memoryview(content)[header.size_bytes :])
     return digest.hexdigest()
 
 
@@ -210,9 +194,6 @@ def _renamed(metadata: dict[str, str], name: str, strength: float | None) -> dic
     return changed
 
 
-def _header(content: bytes) -> dict[str, Any]:
-    return json.loads(content[_LENGTH_BYTES : _start(content)])
-
-
-def _start(content: bytes) -> int:
-    return _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return UserError(f"{path.name} cannot be read: {reason}.", "Choose a .safetensors file.")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import Family
+from lib_trainer.utils.safetensors_header import header_of
 
 RECIPE_KEY = "train_lora_recipe"
 LABELS = {"loha": "LoHa", "lokr": "LoKr", "locon": "LoCon"}
@@ -87,8 +88,8 @@ def file_hashes(content: bytes) -> dict[str, str]:
     Args:
         content: the tensors as `safetensors.torch.save(tensors)` writes them. Metadata moves nothing in the first hash.
     """
-    start = 8 + int.from_bytes(content[:8], "little")
-    hashes = {"sshs_model_hash": hashlib.sha256(content[start:]).hexdigest()}
+    tensors = content[header_of(content).size_bytes :]
+    hashes = {"sshs_model_hash": hashlib.sha256(tensors).hexdigest()}
     if len(content) > _LEGACY_START:  # below that it would be the same for every file
         hashes["sshs_legacy_hash"] = hashlib.sha256(content[_LEGACY_START:_LEGACY_END]).hexdigest()[:8]
     return hashes

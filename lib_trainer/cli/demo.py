@@ -15,12 +15,12 @@ from lib_trainer.cli.run_training import train
 from lib_trainer.cli.train import describe_run, summarize_run
 from lib_trainer.demo.datasets import FACE_WORD, SIZE_PX, STYLE_WORD, prior_drawings
 from lib_trainer.demo.evaluate import LearningFigures, measure
-from lib_trainer.demo.recipes import LESSONS, Lesson
+from lib_trainer.demo.recipes import DEMO_RUNS, DemoRun
 from lib_trainer.host.base import GenerateRequest
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.host.standalone.merge_lora import merged_loras
 from lib_trainer.lora.tags import LoraRef
-from lib_trainer.preview.grid_spec import GridSpec, Varied, lora_grid, strength_grid
+from lib_trainer.preview.grid_spec import GridSpec, lora_grid, strength_grid
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.85, 1.0)
 COMBINED_FILE = "combined_grid.png"
@@ -41,7 +41,7 @@ def run_demo(out: Path, kinds: Sequence[str]) -> Answer:
     values: dict[str, Any] = {"trained": trained, "stopped_early": False}
     lines: list[str] = []
     for kind in kinds:
-        trained[kind], said = _teach(host, LESSONS[kind], out, prefix="" if kind == kinds[0] else f"{kind}_")
+        trained[kind], said = _teach(host, DEMO_RUNS[kind], out, prefix="" if kind == kinds[0] else f"{kind}_")
         lines += said
         values["stopped_early"] = trained[kind]["stopped_early"]
         if values["stopped_early"]:
@@ -55,7 +55,7 @@ def run_demo(out: Path, kinds: Sequence[str]) -> Answer:
     return Answer(values, tuple(lines))
 
 
-def _teach(host: StandaloneHost, lesson: Lesson, out: Path, prefix: str) -> tuple[dict[str, Any], list[str]]:
+def _teach(host: StandaloneHost, lesson: DemoRun, out: Path, prefix: str) -> tuple[dict[str, Any], list[str]]:
     started = time.monotonic()
     recipe = lesson.recipe(lesson.draw(out / "data" / lesson.name)).check()
     say(f"Teaching {lesson.name} with {lesson.preset}, {recipe.training.max_train_steps} steps.")
@@ -70,12 +70,12 @@ def _teach(host: StandaloneHost, lesson: Lesson, out: Path, prefix: str) -> tupl
     values["learning"] = describe_figures(figures)
     lines += summarize_figures(figures)
     values["grid"] = out / f"{prefix}{GRID_FILE}"
-    plan = strength_grid(REQUEST, lesson.prompts, (REQUEST.seed,), Varied(lesson.name), STRENGTHS)
+    plan = strength_grid(REQUEST, lesson.prompts, (REQUEST.seed,), LoraRef(lesson.name), STRENGTHS)
     _draw(host, values["grid"], plan)
     return values, [*lines, f"What it draws: {values['grid']}"]
 
 
-def measure_file(host: StandaloneHost, path: Path, lesson: Lesson) -> LearningFigures:
+def measure_file(host: StandaloneHost, path: Path, lesson: DemoRun) -> LearningFigures:
     """The figures of a saved file, put into the weights the way pictures are drawn with it."""
     with host.open_model() as model:
         layers = [*model.adaptable_layers(), *model.text_layers()]

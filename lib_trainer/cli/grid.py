@@ -14,15 +14,15 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest, Host
 from lib_trainer.host.standalone.images import save_picture
 from lib_trainer.lora.card import saved_prompts
-from lib_trainer.lora.checkpoints import stages_of
+from lib_trainer.lora.checkpoints import saved_steps_of
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.lookup import find_lora, require_loras
 from lib_trainer.lora.prompts import kind_of, propose_prompts
 from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.drawing import Drawn, check_names, draw_cells
 from lib_trainer.preview.grid_image import compose_grid, grid_infotext
-from lib_trainer.preview.grid_spec import GridSpec, Varied, checkpoint_grid, combined_grid, strength_grid
-from lib_trainer.preview.numbers import read_seeds, read_strengths
+from lib_trainer.preview.grid_spec import GridSpec, checkpoint_grid, combined_grid, strength_grid
+from lib_trainer.preview.ranges import read_seeds, read_strengths
 
 GRID_FILE = "strength_grid.png"
 
@@ -75,21 +75,21 @@ def make_plan(host: Host, options: argparse.Namespace) -> GridSpec:
     loras = host.loras()
     require_loras([f"<lora:{name}:1>" for name in (options.lora, other) if name], loras, None)
     lora = find_lora(options.lora, loras)
-    prompts = options.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.words or lora.name)
+    prompts = options.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.trigger_words or lora.name)
     if options.epochs:
-        stages = [(stage.name, label) for stage, label in stages_of(lora.name, loras)]
+        stages = [(stage.name, label) for stage, label in saved_steps_of(lora.name, loras)]
         plan = checkpoint_grid(base, prompts, seeds, stages, strengths)
     elif len(other_strengths) > 1:
-        plan = combined_grid(base, prompts, seeds, (_varied(lora), strengths), (Varied(other), other_strengths))
+        plan = combined_grid(base, prompts, seeds, (_ref(lora), strengths), (LoraRef(other), other_strengths))
     else:
         beside = [LoraRef(other, other_strengths[0])] if other else []
-        plan = strength_grid(base, prompts, seeds, _varied(lora), strengths, beside)
+        plan = strength_grid(base, prompts, seeds, _ref(lora), strengths, beside)
     check_names(host, plan)
     return plan
 
 
-def _varied(lora: LoraInfo) -> Varied:
-    return Varied(lora.name, lora.aliases)
+def _ref(lora: LoraInfo) -> LoraRef:
+    return LoraRef(lora.name, aliases=lora.aliases)
 
 
 def _other(text: str | None) -> tuple[str, tuple[float, ...]]:

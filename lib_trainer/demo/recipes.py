@@ -38,7 +38,7 @@ REMINDERS = 60
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DemoRun:
     """One thing the demo teaches.
 
     Attributes:
@@ -84,8 +84,8 @@ def _reminders() -> Iterator[Drawing]:
     return islice((drawing for drawing in drawings if "style" not in drawing.caption), REMINDERS)
 
 
-LESSONS = {
-    "face": Lesson(
+DEMO_RUNS = {
+    "face": DemoRun(
         name=datasets.FACE_WORD,
         preset="loha_face_config_8gb.json",
         overrides={"learning_rate": 3e-4, "max_train_steps": 350},
@@ -99,7 +99,7 @@ LESSONS = {
             "a red circle on a blue background",
         ),
     ),
-    "style": Lesson(
+    "style": DemoRun(
         name=datasets.STYLE_WORD,
         preset="lokr_style_config_8gb.json",
         overrides={"learning_rate": 4e-3, "max_train_steps": 500},

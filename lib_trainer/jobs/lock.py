@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-CLAIM_FILE = "lock"
+LOCK_FILE = "lock"
 # Whoever only asks holds the lock for a moment.
 PATIENCE_SECONDS = 0.5
 _log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         """Raises Claimed. Where files cannot be locked, nobody is refused: the console says so."""
-        self._lock = FileLock(folder / CLAIM_FILE, thread_local=False)
+        self._lock = FileLock(folder / LOCK_FILE, thread_local=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=PATIENCE_SECONDS, poll_interval=0.02)
@@ -38,9 +38,9 @@ class RunLock:
 
 def is_locked(folder: Path) -> bool:
     """Whether a living program drives the run of `folder`, this one included."""
-    if not (folder / CLAIM_FILE).exists():
+    if not (folder / LOCK_FILE).exists():
         return False
-    lock = FileLock(folder / CLAIM_FILE, thread_local=False)
+    lock = FileLock(folder / LOCK_FILE, thread_local=False)
     try:
         with lock.acquire(timeout=0):
             return False

@@ -1,10 +1,10 @@
-"""The card of a LoRA: what the WebUI keeps beside the file, and what a person decides by looking at pictures."""
+"""The card of a LoRA: NAME.json and NAME.png beside the file, which the WebUIs show and put into prompts."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,34 +21,83 @@ from lib_trainer.models.families import Family
 from lib_trainer.utils.atomic_file import write_whole
 from lib_trainer.utils.png import png_bytes
 
-PROMPTS_KEY = "test prompts"
-STRENGTH_KEY = "preferred weight"
-# What WebUIs take for a card's picture, beside the PNG that we write.
+# The WebUIs' own names, but for the prompts: unknown keys stay when a WebUI saves the card.
+TRIGGER_KEY, VERSION_KEY, STRENGTH_KEY, PROMPTS_KEY = (
+    "activation text",
+    "sd version",
+    "preferred weight",
+    "test prompts",
+)
+# The run knows these better than an older card; everything else on it belongs to whoever wrote it.
+_FROM_THE_RUN = (TRIGGER_KEY, VERSION_KEY)
+# Files that the WebUIs take for a card's picture, beside the PNG that we write.
 _PICTURES = tuple(
     f"{kind}{ending}" for kind in ("", ".preview") for ending in (".png", ".jpg", ".jpeg", ".webp", ".gif")
 )
 _CHOSEN_KEY = "train_lora"
 
 
+def new_card(
+    recipe: Recipe, family: Family, checkpoint: CheckpointInfo, trained_on: TrainedOn, *, steps: int
+) -> dict[str, Any]:
+    """The content of a card after a run: what the WebUI shows and puts into a prompt."""
+    adapter = recipe.adapter
+    size = f"{LABELS[adapter.algo]} {adapter.network_dim}" + (f"/{adapter.conv_dim}" if adapter.conv_dim else "")
+    facts = f"{size}, {steps} steps on {len(trained_on.pictures)} pictures, on {checkpoint.name} ({family.label})"
+    return {
+        "description": recipe.output.comment,
+        VERSION_KEY: family.card_version,
+        TRIGGER_KEY: trained_on.trigger_word,
+        STRENGTH_KEY: recipe.output.preferred_weight,
+        "notes": f"Trained with Train LoRA: {facts}.",
+    }
+
+
+def card_path(lora: Path) -> Path:
+    return lora.with_suffix(".json")
+
+
+def read_card(lora: Path) -> dict[str, Any]:
+    """The card of the LoRA file at `lora`; {} without a card that can be read."""
+    with suppress(OSError, ValueError):
+        found = json.loads(card_path(lora).read_text("utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def write_card(lora: Path, card: dict[str, Any], also: Collection[str] = ()) -> bytes:
+    """Writes the card of a run and returns its bytes; what a person wrote on an older card stays.
+
+    Args:
+        also: further keys whose new value replaces the older card's.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
+    from_the_run = {key: card[key] for key in (*_FROM_THE_RUN, *also) if key in card}
+    return _write(lora, {**card, **read_card(lora), **from_the_run})
+
+
 def saved_prompts(lora: LoraInfo) -> list[str]:
-    """The test prompts that were kept with the run; [] where there are none."""
+    """The test prompts on the card; [] without any."""
     kept = read_card(lora.path).get(PROMPTS_KEY)
     return prompt_lines("\n".join(map(str, kept))) if isinstance(kept, list) else []
 
 
 def save_prompts(lora: LoraInfo, prompts: Sequence[str]) -> None:
-    """Keeps the prompts on the card, if there is one: other people's files get no card by being tried."""
-    if read_card(lora.path) and saved_prompts(lora) != list(prompts):
-        _change_card(lora.path, {PROMPTS_KEY: list(prompts)})
+    """Puts the test prompts on the card if there is one: trying other people's files creates no cards."""
+    card = read_card(lora.path)
+    if card and saved_prompts(lora) != list(prompts):
+        _write(lora.path, {**card, PROMPTS_KEY: list(prompts)})
 
 
 def prefer_strength(lora: LoraInfo, strength: float) -> None:
     """Makes `strength` the one that the card proposes."""
-    _change_card(lora.path, {STRENGTH_KEY: strength})
+    _write(lora.path, {**read_card(lora.path), STRENGTH_KEY: strength})
 
 
 def keep_picture(lora: LoraInfo, picture: Image.Image, infotext: str) -> Path:
-    """Makes `picture` the card's; one that is not from us stays under another name.
+    """Makes `picture` the card's; a picture that is not ours is renamed, not replaced.
 
     Raises:
         UserError: when it cannot be written.
@@ -56,17 +105,17 @@ def keep_picture(lora: LoraInfo, picture: Image.Image, infotext: str) -> Path:
     path = lora.path.with_suffix(".png")
     for ending in _PICTURES:
         old = lora.path.with_name(f"{lora.path.stem}{ending}")
-        # Only a card that has no other picture is sure to show ours.
+        # The WebUIs show whichever they find first: only a card without any other picture is sure to show ours.
         if old.is_file() and not (old == path and _is_ours(old)):
             _put_aside(old)
     write_whole(path, png_bytes(picture, infotext, **{_CHOSEN_KEY: "chosen from a grid"}))
     return path
 
 
-def _change_card(path: Path, changes: dict[str, Any]) -> None:
-    """Writes the card with these values; all else that is on it stays."""
-    content = {**read_card(path), **changes}
-    write_whole(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False).encode())
+def _write(lora: Path, card: dict[str, Any]) -> bytes:
+    content = json.dumps(card, indent=2, ensure_ascii=False).encode()
+    write_whole(card_path(lora), content)
+    return content
 
 
 def _put_aside(path: Path) -> None:
@@ -77,9 +126,8 @@ def _put_aside(path: Path) -> None:
     try:
         os.rename(path, target)
     except OSError as error:
-        raise UserError(
-            f"{path.name} could not be put aside: {error.strerror or error}.", "Rename it yourself."
-        ) from error
+        message = f"{path.name} could not be renamed: {error.strerror or error}."
+        raise UserError(message, "Rename it yourself.") from error
 
 
 def _is_ours(path: Path) -> bool:
@@ -88,43 +136,3 @@ def _is_ours(path: Path) -> bool:
             return _CHOSEN_KEY in picture.info
     except (OSError, ValueError):
         return False
-
-
-# What the run knows better than whoever edited the card; everything else on it is theirs.
-_OURS = ("activation text", "sd version")
-
-
-def _write_card(path: Path, made: dict[str, Any]) -> bytes:
-    """Writes the card and returns its content; what a person has written on an older one stays."""
-    theirs: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        read = json.loads(path.read_text("utf-8"))
-        theirs = read if isinstance(read, dict) else {}
-    content = {**made, **theirs, **{key: made[key] for key in _OURS if key in made}}
-    written = json.dumps(content, indent=2, ensure_ascii=False).encode()
-    write_whole(path, written)
-    return written
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """NAME.json beside the file: what a WebUI's card shows. {} where there is none that can be read."""
-    with suppress(OSError, ValueError):
-        found = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
-def card(
-    recipe: Recipe, family: Family, checkpoint: CheckpointInfo, trained_on: TrainedOn, *, steps: int
-) -> dict[str, Any]:
-    """What the WebUI's card shows and puts into a prompt: the content of NAME.json."""
-    adapter = recipe.adapter
-    size = f"{LABELS[adapter.algo]} {adapter.network_dim}" + (f"/{adapter.conv_dim}" if adapter.conv_dim else "")
-    facts = f"{size}, {steps} steps on {len(trained_on.pictures)} pictures, on {checkpoint.name} ({family.label})"
-    return {
-        "description": recipe.output.comment,
-        "sd version": family.card_version,
-        "activation text": trained_on.trigger_word,
-        "preferred weight": recipe.output.preferred_weight,
-        "notes": f"Trained with Train LoRA: {facts}.",
-    }

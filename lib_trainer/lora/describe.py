@@ -1,4 +1,4 @@
-"""What a LoRA file and the card beside it say of themselves; the same for every host."""
+"""What a LoRA file and its card say about it; the same for every host."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from lib_trainer.lora.card import read_card
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.models.families import FAMILIES, SDXL, Family
+from lib_trainer.utils.safetensors_header import HeaderError, read_header
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt")
 _SDXL_ONLY = ("lora_te2_", "lora_unet_input_blocks_", "lora_unet_output_blocks_", "lora_unet_middle_block_")
@@ -25,13 +24,13 @@ def describe_lora(
     card = read_card(path)
     versions = {family.card_version: family for family in FAMILIES.values()}
     family = versions.get(str(card.get("sd version"))) or family_by_metadata(metadata) or _family_by_keys(path)
-    words = str(card.get("activation text") or metadata.get("modelspec.trigger_phrase") or "").strip()
+    trigger_words = str(card.get("activation text") or metadata.get("modelspec.trigger_phrase") or "").strip()
     strength, steps = _number(card.get("preferred weight")), int(_number(metadata.get("ss_steps")))
-    return LoraInfo(name, path, aliases, family, words, strength, steps, problem)
+    return LoraInfo(name, path, aliases, family, trigger_words, strength, steps, problem)
 
 
 def family_by_metadata(metadata: Mapping[str, Any]) -> Family | None:
-    """By `modelspec.architecture` or kohya's `ss_base_model_version`; None if neither names one that we know."""
+    """By `modelspec.architecture` or kohya's `ss_base_model_version`; None if neither names a family of ours."""
     architecture = str(metadata.get("modelspec.architecture", "")).removesuffix("/lora")
     version = str(metadata.get("ss_base_model_version", ""))
     for family in FAMILIES.values():
@@ -46,20 +45,20 @@ def family_by_metadata(metadata: Mapping[str, Any]) -> Family | None:
 def _family_by_keys(path: Path) -> Family | None:
     try:
         return _read_family(path, path.stat().st_mtime_ns) if path.suffix == ".safetensors" else None
-    except (OSError, SafetensorError):
+    except (OSError, HeaderError):
         return None
 
 
+# A WebUI lists thousands of files at every refresh; the time of change makes a new entry when a file is replaced.
 @lru_cache(maxsize=4096)
 def _read_family(path: Path, _changed_ns: int) -> Family | None:
-    """By the layers' names, or by the width of what cross-attention reads; only the file's head is read."""
-    with safe_open(path, framework="pt") as file:
-        keys = list(file.keys())
-        if any(key.startswith(_SDXL_ONLY) for key in keys):
-            return SDXL
-        for key in keys:
-            if "attn2_to_k" in key and key.endswith(("lora_down.weight", "hada_w1_b")):
-                return _BY_CONTEXT.get(file.get_slice(key).get_shape()[1])
+    """By the layers' names, or by the width of the text that cross-attention reads; only the header is read."""
+    shapes = read_header(path).shapes
+    if any(key.startswith(_SDXL_ONLY) for key in shapes):
+        return SDXL
+    for key, shape in shapes.items():
+        if "attn2_to_k" in key and key.endswith(("lora_down.weight", "hada_w1_b")) and len(shape) > 1:
+            return _BY_CONTEXT.get(shape[1])
     return None
 
 

@@ -1,4 +1,4 @@
-"""What is known of a LoRA file."""
+"""What a host knows about a LoRA file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LoraInfo:
         name: NAME in `<lora:NAME:0.8>`.
         aliases: other names that the host takes for this file.
         family: the models it was made for; None where the file does not say.
-        words: what calls it in a prompt, by its card or by what it says of itself.
+        trigger_words: what calls it in a prompt, by its card or its metadata; "" where neither says.
         strength: what its card proposes; 0 where it proposes none.
         steps: optimizer steps it was trained for; 0 where the file does not say.
         problem: why no prompt can call it; "" when one can.
@@ -26,7 +26,7 @@ class LoraInfo:
     path: Path
     aliases: tuple[str, ...] = ()
     family: Family | None = None
-    words: str = ""
+    trigger_words: str = ""
     strength: float = 0.0
     steps: int = 0
     problem: str = ""

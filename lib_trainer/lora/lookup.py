@@ -1,4 +1,4 @@
-"""Are the LoRAs of a prompt there, and do they fit? Asked before anything is drawn: a WebUI would say nothing."""
+"""Checks the LoRAs of a prompt before anything is drawn: a WebUI drops unknown ones without a message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _SHOWN = 2
 
 
 def find_lora(name: str, loras: Sequence[LoraInfo]) -> LoraInfo | None:
-    """The file that a prompt means by this name; one that it hides, or that cannot be called, if there is no other."""
+    """The file that a prompt means by this name; a file that no prompt can call only if there is no other."""
+    # Its own name wins over the alias of another file, as in the WebUIs.
     found = [lora for lora in loras if name == lora.name] or [lora for lora in loras if name in lora.aliases]
     return min(found, key=lambda lora: bool(lora.problem), default=None)
 
@@ -26,8 +27,8 @@ def require_loras(prompts: Iterable[str], loras: Sequence[LoraInfo], family: Fam
         family: of the checkpoint that will draw; None where it is not known yet.
 
     Raises:
-        UserError: naming all that are not there, with the nearest names; or one that no prompt can call, or that was
-            made for another family.
+        UserError: for names without a file (all of them, with the nearest names), a file that no prompt can call, or
+            one made for another family.
     """
     names = list(dict.fromkeys(name for prompt in prompts for name in names_in(prompt)))
     found = {name: find_lora(name, loras) for name in names}
@@ -53,6 +54,7 @@ def _hint(missing: Sequence[str], loras: Sequence[LoraInfo]) -> str:
     known = {name.lower(): name for lora in loras for name in (lora.name, *lora.aliases)}
     near = []
     for name in map(str.lower, missing):
+        # Typing errors first; else a name that contains what was typed.
         near += get_close_matches(name, known, _SHOWN) or [other for other in known if name in other][:_SHOWN]
     shown = " or ".join(dict.fromkeys(known[name] for name in near))
     return f"Did you mean {shown}?" if near else "Look at the names in the Lora tab."

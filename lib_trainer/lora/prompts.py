@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.tags import LoraRef
 
-# The first asks for what was never among the pictures, the second for what was.
+# The first asks for what no training picture shows, the second for what they do show.
 PROMPTS = {
     "face": ("{word} as a superhero", "{word}, portrait photo, looking at camera"),
     "style": ("cat in {word} style", "a house, painted in {word} style"),
@@ -16,12 +16,12 @@ COMBINED = "portrait of {person} in {style} style"
 
 
 def kind_of(lora: LoraInfo) -> str:
-    """face or style, by how people name them; a guess, where nobody has said it."""
-    return "style" if "style" in f"{lora.words} {lora.name}".lower() else "face"
+    """face or style, by how people name them; a guess."""
+    return "style" if "style" in f"{lora.trigger_words} {lora.name}".lower() else "face"
 
 
 def propose_prompts(kind: str, word: str) -> list[str]:
-    """`jeff_person as a superhero` …, without tags; [] without a word. `kind`: face or style."""
+    """`jeff_person as a superhero` …, without tags; [] without a trigger word. `kind`: face or style."""
     return [prompt.format(word=word) for prompt in PROMPTS[kind]] if word else []
 
 
@@ -30,10 +30,10 @@ def propose_combined(kind: str, first: tuple[str, LoraRef], second: tuple[str, L
 
     Args:
         kind: what the first is, a face or a style; the second is taken for the other.
-        first, second: the words that call it, and its use. Words that are already part of the name's tag are said too:
-            a tag changes the model, only words call what it has learned.
+        first, second: (trigger words, LoRA). The prompt holds both: the tag changes the model, the trigger words call
+            what it has learned.
     """
-    parts = [" ".join(part for part in (words, use.tag) if part) for words, use in (first, second)]
+    parts = [f"{trigger_words} {lora.tag}".strip() for trigger_words, lora in (first, second)]
     person, style = parts if kind == "face" else reversed(parts)
     return COMBINED.format(person=person, style=style)
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-_TAG = re.compile(r"<lora:([^:>]+)(?::[^>]*)?>")
-_WITH_SPACE_BEFORE = re.compile(r"[ \t]*<lora:([^:>]+)(?::[^>]*)?>")
+# The WebUIs allow more after the strength (`:te=0.5`), so everything up to the bracket belongs to the tag.
+_TAG = re.compile(r"<lora:([^:>]+)(?::([^>]*))?>")
+_TAG_WITH_SPACE_BEFORE = re.compile(r"[ \t]*" + _TAG.pattern)
 
 
 @dataclass(frozen=True)
 class LoraRef:
-    """A LoRA at a strength; at 0 it is not in the prompt at all."""
+    """A LoRA at a strength; at 0 it is not in the prompt at all.
+
+    Attributes:
+        aliases: other names whose tags mean this file: the host's aliases, or other saved steps of the same run.
+    """
 
     name: str
-    strength: float
+    strength: float = 1.0
+    aliases: tuple[str, ...] = field(default=(), compare=False)
+
+    def at(self, strength: float) -> LoraRef:
+        return replace(self, strength=strength)
 
     @property
     def tag(self) -> str:
@@ -28,26 +37,27 @@ class LoraRef:
 
 def names_in(prompt: str) -> list[str]:
     """Every name that a prompt asks for, once, in order."""
-    return list(dict.fromkeys(_TAG.findall(prompt)))
+    return list(dict.fromkeys(name for name, _ in tags_in(prompt)))
 
 
-def with_lora(prompt: str, use: LoraRef, instead_of: Iterable[str] = ()) -> str:
+def tags_in(prompt: str) -> list[tuple[str, str]]:
+    """(name, text after it) of every tag in order; the text is "" for `<lora:NAME>`."""
+    return _TAG.findall(prompt)
+
+
+def with_lora(prompt: str, lora: LoraRef) -> str:
     """The prompt with this LoRA at this strength.
 
     Its tag stays where it stands; without one it goes to the end. At strength 0 nothing is left of it.
-
-    Args:
-        instead_of: other names whose tags it takes the place of: its aliases, or other steps of the same run.
     """
-    names = {use.name, *instead_of}
-    places = [match for match in _TAG.finditer(prompt) if match[1] in names]
-    if not places:
-        return f"{prompt.rstrip()} {use.tag}".strip()
-    if not use.strength:
+    names = {lora.name, *lora.aliases}
+    first = next((match for match in _TAG.finditer(prompt) if match[1] in names), None)
+    if first is None:
+        return f"{prompt.rstrip()} {lora.tag}".strip()
+    if not lora.strength:
         return without(prompt, names)
-    first = places[0]
-    rest = _cut(prompt[first.end() :], names)
-    return f"{prompt[: first.start()]}{use.tag}{rest}"
+    # A second tag of the same file would add to the strength.
+    return f"{prompt[: first.start()]}{lora.tag}{_cut(prompt[first.end() :], names)}"
 
 
 def without(prompt: str, names: Iterable[str]) -> str:
@@ -57,10 +67,10 @@ def without(prompt: str, names: Iterable[str]) -> str:
     return cut.lstrip(" \t") if cut != prompt else cut
 
 
-def _cut(prompt: str, names: set[str]) -> str:
-    return _WITH_SPACE_BEFORE.sub(lambda match: "" if match[1] in names else match[0], prompt)
-
-
 def bare(prompt: str) -> str:
     """The prompt without any tag."""
     return without(prompt, names_in(prompt))
+
+
+def _cut(prompt: str, names: set[str]) -> str:
+    return _TAG_WITH_SPACE_BEFORE.sub(lambda match: "" if match[1] in names else match[0], prompt)

@@ -16,7 +16,7 @@ from lib_trainer.events import Event, Planned
 from lib_trainer.memory.estimate import Work
 from lib_trainer.memory.plan import GIB, RESERVE, Budget, Plan, make_plan
 from lib_trainer.models.base import HostModel
-from lib_trainer.models.device import available_optimizer, compute_dtype
+from lib_trainer.models.device import DTYPES, available_optimizer, compute_dtype
 from lib_trainer.models.families import Family
 from lib_trainer.models.placement import MemoryProfile
 
@@ -86,7 +86,7 @@ def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int,
 
     Nothing is asked of this machine.
     """
-    compute = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[recipe.training.mixed_precision]
+    compute = DTYPES[recipe.training.mixed_precision]
     optimizer = recipe.training.optimizer
     return make_plan(Work(family, family.unet, recipe, optimizer, width_px, height_px, _HALF_BYTES, compute), budget)
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from lib_trainer.errors import UserError
 from lib_trainer.models.families import SD1, SD2, SDXL, Family, UNetShape
+from lib_trainer.utils.safetensors_header import HeaderError, read_header
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
@@ -136,9 +135,8 @@ def vae_config(shapes: Shapes, family: Family) -> Config:
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError) as error:
+        return read_header(path).shapes
+    except (OSError, HeaderError) as error:
         raise UserError(
             f"{path.name} cannot be read as a checkpoint: {error}.", "Choose a .safetensors file or a diffusers folder."
         ) from error

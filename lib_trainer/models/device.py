@@ -6,6 +6,9 @@ from importlib.util import find_spec
 
 import torch
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+"""The recipes' names of number formats. Weights in these can be converted to another and restored."""
+
 
 def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
     """What the UNet computes in: the recipe's wish where the device can do it; float32 on a CPU."""

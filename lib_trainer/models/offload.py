@@ -74,7 +74,7 @@ class Weight(Protocol):
         """In the dtype of `like`."""
 
 
-class LeanWeights:
+class OffloadedWeights:
     """The weights of a model's layers under a `Placement`, ready to be read.
 
     Args:
@@ -127,16 +127,16 @@ def spread_out(layers: Sequence[Layer], share: float) -> set[str]:
 
 
 @contextmanager
-def lean_weights(
+def offloaded_weights(
     unet: nn.Module, layers: Sequence[Layer], device: torch.device, placement: Placement
-) -> Iterator[LeanWeights]:
+) -> Iterator[OffloadedWeights]:
     """While entered, all of the UNet but its layers' weights is on the device, and those are read from what comes back.
 
-    The modules keep their own weights, on the CPU; a layer must be computed with what `LeanWeights.read` gives.
+    The modules keep their own weights, on the CPU; a layer must be computed with what `OffloadedWeights.read` gives.
     """
     own = {id(layer.module): layer for layer in layers}
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
-    weights = LeanWeights(layers, device, placement)
+    weights = OffloadedWeights(layers, device, placement)
     try:
         with torch.inference_mode(False):
             for part in unet.modules():

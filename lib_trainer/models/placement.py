@@ -23,7 +23,7 @@ class Placement:
     streamed: float = 0.0
 
     @property
-    def is_lean(self) -> bool:
+    def offloads(self) -> bool:
         return self.int8 or self.streamed > 0
 
     def recomputes(self, place: int) -> bool:

@@ -1,0 +1,1 @@
+"""Grids of pictures that compare strengths, saved steps or two LoRAs: asked for, drawn, labelled, chosen from."""

@@ -20,9 +20,9 @@ class Drawn:
     """A cell with its picture.
 
     Attributes:
-        infotext: what the host notes of the picture, as "PNG Info" shows it.
+        infotext: the host's description of the picture, as "PNG Info" shows it.
         change: mean difference of its pixels from strength 0 in the same row, in per cent of the range from black to
-            white; None where there is nothing to compare with. It says how much changed, not whether for the better.
+            white; None without a picture to compare with. It says how much changed, not whether for the better.
     """
 
     cell: Cell
@@ -31,30 +31,30 @@ class Drawn:
     change: float | None = None
 
 
-def check_names(host: Host, plan: GridSpec) -> None:
+def check_names(host: Host, spec: GridSpec) -> None:
     """Raises UserError for a LoRA that is not there, that no prompt can call, or that does not fit the checkpoint."""
-    prompts = [cell.request.prompt for cell in plan.cells]
+    prompts = [cell.request.prompt for cell in spec.cells]
     try:
         require_loras(prompts, host.loras(), host.drawing_family())
     except UserError:
-        # It may have been put there, or renamed, since the host looked.
+        # The file may have been added or renamed since the host listed the folder.
         require_loras(prompts, host.loras(refresh=True), host.drawing_family())
 
 
-def draw_cells(host: Host, plan: GridSpec, stopped: Callable[[], bool] = lambda: False) -> Iterator[Drawn]:
+def draw_cells(host: Host, spec: GridSpec, stopped: Callable[[], bool] = lambda: False) -> Iterator[Drawn]:
     """Draws until all is drawn, `stopped()` says so, or the host is interrupted. Call it inside `run_exclusive`.
 
     A picture that was interrupted half-way is not among them, and one that is the same as another is drawn once.
 
     Raises:
-        UserError: as `check_names`, before the first is drawn.
+        UserError: as `check_names`, before the first picture is drawn.
     """
     drawn: dict[GenerateRequest, Image] = {}
-    with host.drawing(len({cell.request for cell in plan.cells})):
+    with host.drawing(len({cell.request for cell in spec.cells})):
         # The checkpoint is loaded now, so that its family is known.
-        check_names(host, plan)
+        check_names(host, spec)
         baselines: dict[int, Image] = {}
-        for cell in _in_order(plan):
+        for cell in _in_order(spec):
             if stopped() or host.interrupted():
                 return
             picture = drawn.get(cell.request)
@@ -63,10 +63,10 @@ def draw_cells(host: Host, plan: GridSpec, stopped: Callable[[], bool] = lambda:
                 if not made:
                     continue
                 picture = drawn[cell.request] = made[0]
-            if cell.column == plan.baseline:
+            if cell.column == spec.baseline:
                 baselines[cell.row] = picture
             change = None
-            if cell.row in baselines and cell.column != plan.baseline:
+            if cell.row in baselines and cell.column != spec.baseline:
                 change = difference(baselines[cell.row], picture)
             yield Drawn(cell, picture, str(picture.info.get(INFOTEXT_KEY, "")), change)
 
@@ -77,6 +77,6 @@ def difference(one: Image, other: Image) -> float:
     return 100 * sum(means) / len(means) / 255
 
 
-def _in_order(plan: GridSpec) -> list[Cell]:
-    """Row by row; the picture that the others of a row are compared with comes first."""
-    return sorted(plan.cells, key=lambda cell: (cell.row, cell.column != plan.baseline))
+def _in_order(spec: GridSpec) -> list[Cell]:
+    """Row by row; the picture of strength 0 comes first, because the others of its row are compared with it."""
+    return sorted(spec.cells, key=lambda cell: (cell.row, cell.column != spec.baseline))

@@ -22,19 +22,19 @@ SCRIPT = "Train LoRA grid"
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
-def compose_grid(plan: GridSpec, drawn: Sequence[Drawn], font_file: Path | None = None) -> Image.Image:
+def compose_grid(spec: GridSpec, drawn: Sequence[Drawn], font_file: Path | None = None) -> Image.Image:
     """The grid of what is drawn so far; the other cells stay grey. At least one must be drawn."""
     pictures = {(item.cell.row, item.cell.column): item.picture for item in drawn}
     rows = [
-        [pictures.get((row, column)) for column in range(len(plan.column_labels))]
-        for row in range(len(plan.row_labels))
+        [pictures.get((row, column)) for column in range(len(spec.column_labels))]
+        for row in range(len(spec.row_labels))
     ]
-    return label_grid(rows, plan.row_labels, plan.column_labels, font_file)
+    return label_grid(rows, spec.row_labels, spec.column_labels, font_file)
 
 
-def grid_infotext(plan: GridSpec, drawn: Sequence[Drawn]) -> str:
+def grid_infotext(spec: GridSpec, drawn: Sequence[Drawn]) -> str:
     """The infotext of the first picture, and what the grid varies: "PNG Info" reads it, and so does "Send to"."""
-    about = {"Script": SCRIPT, "Grid": plan.title, "Grid columns": ", ".join(plan.column_labels)}
+    about = {"Script": SCRIPT, "Grid": spec.title, "Grid columns": ", ".join(spec.column_labels)}
     return ", ".join([drawn[0].infotext, *(f"{key}: {_quoted(text)}" for key, text in about.items())])
 
 
@@ -58,14 +58,14 @@ def label_grid(
     top = _text_height(max(heads, key=len), font) + 2 * GAP_PX
     canvas = Image.new("RGB", (GAP_PX + len(heads) * across, top + sum(row_heights)), PAPER)
     brush = ImageDraw.Draw(canvas)
-    for place, head in enumerate(heads):
-        brush.multiline_text((GAP_PX + place * across, GAP_PX), "\n".join(head), INK, font)
+    for column, head in enumerate(heads):
+        brush.multiline_text((GAP_PX + column * across, GAP_PX), "\n".join(head), INK, font)
     for pictures, title, row_height in zip(rows, titles, row_heights, strict=True):
         brush.multiline_text((GAP_PX, top), "\n".join(title), INK, font)
         top += row_height
-        for place, picture in enumerate(pictures):
+        for column, picture in enumerate(pictures):
             cell = _cell(picture, (cell_width, cell_height))
-            canvas.paste(cell, (GAP_PX + place * across, top - cell_height - GAP_PX))
+            canvas.paste(cell, (GAP_PX + column * across, top - cell_height - GAP_PX))
     return canvas
 
 
@@ -79,7 +79,7 @@ def _font(size_px: int, font_file: Path | None) -> Font:
     if font_file is not None:
         try:
             return ImageFont.truetype(str(font_file), size_px)
-        except OSError:  # a font that is named in somebody's settings and is not there
+        except OSError:  # the settings name a font file that does not exist
             return _font(size_px, None)
     try:
         return ImageFont.load_default(size_px)

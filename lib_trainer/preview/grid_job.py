@@ -1,4 +1,4 @@
-"""One grid at a time, drawn beside the page: it is watched, stopped, and found again after a reload."""
+"""One grid at a time, drawn in the background: the page watches it, stops it, and finds it again after a reload."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GridStatus:
-    """How a grid stands, or how it ended.
+    """The state of a grid, or how it ended.
 
     Attributes:
         state: idle, waiting, drawing, done, stopped or failed.
         version: changes whenever anything else does, and is never the same for two grids.
         drawn: the pictures so far.
-        seconds: since the first was begun.
-        stopping: a stop was asked for; the picture under way is finished first.
+        seconds: since the first picture began.
+        stopping: a stop was requested; the current picture is finished first.
         path: where the host keeps the grid; None where it keeps none, or not yet.
     """
 
     state: str = "idle"
     version: int = 0
-    plan: GridSpec | None = None
+    spec: GridSpec | None = None
     drawn: tuple[Drawn, ...] = ()
     seconds: float = 0.0
     stopping: bool = False
@@ -56,76 +56,76 @@ class GridJob:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._changed = threading.Condition()
-        self._sheet = GridStatus()
+        self._status = GridStatus()
 
-    def start(self, plan: GridSpec) -> None:
+    def start(self, spec: GridSpec) -> None:
         """Begins a grid and returns at once. Raises UserError while another is being drawn."""
         with self._changed:
-            if self._sheet.live:
+            if self._status.live:
                 raise UserError("A grid is being drawn already.", "Wait for it, or stop it.")
-            self._sheet = GridStatus("waiting", self._sheet.version + 1, plan)
-        threading.Thread(target=self._work, args=(plan,), name="train-lora-grid", daemon=True).start()
+            self._status = GridStatus("waiting", self._status.version + 1, spec)
+        threading.Thread(target=self._work, args=(spec,), name="train-lora-grid", daemon=True).start()
 
     def stop(self) -> None:
-        """Ends the grid after the picture under way; what is drawn stays."""
+        """Ends the grid after the current picture; finished pictures stay."""
         with self._changed:
-            if self._sheet.state == "waiting":
-                # The turn that is still waited for will find nothing to do.
+            if self._status.state == "waiting":
+                # The thread that waits for the lock will find nothing to do.
                 self._set(state="stopped")
-            elif self._sheet.live:
+            elif self._status.live:
                 self._set(stopping=True)
 
     def grid_status(self) -> GridStatus:
         with self._changed:
-            return self._sheet
+            return self._status
 
     def wait(self, timeout: float | None = None) -> GridStatus:
         """Waits until nothing is being drawn, or for `timeout` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._sheet.live, timeout)
-            return self._sheet
+            self._changed.wait_for(lambda: not self._status.live, timeout)
+            return self._status
 
-    def _work(self, plan: GridSpec) -> None:
+    def _work(self, spec: GridSpec) -> None:
         try:
-            self._host.run_exclusive(lambda: self._draw(plan))
+            self._host.run_exclusive(lambda: self._draw(spec))
         except UserError as error:
-            self._end(plan, state="failed", error=error.message, hint=error.hint)
-        except Exception as error:  # noqa: BLE001 - whatever it was, its traceback is kept and the person is told
+            self._end(spec, state="failed", error=error.message, hint=error.hint)
+        except Exception as error:  # noqa: BLE001 - the traceback goes to the console, one line to the page
             _log.exception("Drawing a grid failed")
             text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            self._end(plan, state="failed", error=text, hint="The console holds the whole traceback.")
+            self._end(spec, state="failed", error=text, hint="The console holds the whole traceback.")
 
-    def _draw(self, plan: GridSpec) -> None:
+    def _draw(self, spec: GridSpec) -> None:
         with self._changed:
-            if self._sheet.plan is not plan or not self._sheet.live:
+            if self._status.spec is not spec or not self._status.live:
                 return
             self._set(state="drawing")
         begun = time.monotonic()
         try:
-            for item in draw_cells(self._host, plan, lambda: self.grid_status().stopping):
+            for item in draw_cells(self._host, spec, lambda: self.grid_status().stopping):
                 with self._changed:
-                    self._set(drawn=(*self._sheet.drawn, item), seconds=time.monotonic() - begun)
+                    self._set(drawn=(*self._status.drawn, item), seconds=time.monotonic() - begun)
         finally:
-            # However it ends, what is drawn is kept.
-            path = save_grid(self._host, plan, self.grid_status().drawn)
+            # A stop or an error must not cost the pictures that are finished.
+            path = save_grid(self._host, spec, self.grid_status().drawn)
             with self._changed:
                 self._set(path=path, seconds=time.monotonic() - begun)
-        whole = len(self.grid_status().drawn) == len(plan.cells)
-        self._end(plan, state="done" if whole else "stopped")
+        whole = len(self.grid_status().drawn) == len(spec.cells)
+        self._end(spec, state="done" if whole else "stopped")
 
-    def _end(self, plan: GridSpec, **changes: object) -> None:
+    def _end(self, spec: GridSpec, **changes: object) -> None:
         with self._changed:
-            if self._sheet.plan is plan:
+            if self._status.spec is spec:
                 self._set(stopping=False, **changes)
 
     def _set(self, **changes: object) -> None:
-        self._sheet = replace(self._sheet, version=self._sheet.version + 1, **changes)
+        self._status = replace(self._status, version=self._status.version + 1, **changes)
         self._changed.notify_all()
 
 
-def save_grid(host: Host, plan: GridSpec, drawn: Sequence[Drawn]) -> Path | None:
+def save_grid(host: Host, spec: GridSpec, drawn: Sequence[Drawn]) -> Path | None:
     """The grid of what is drawn, kept where the host keeps its own; None where it keeps none or nothing is drawn."""
     if not drawn:
         return None
-    picture = compose_grid(plan, drawn, host.label_font())
-    return host.save_grid(picture, grid_infotext(plan, drawn), drawn[0].cell.request)
+    picture = compose_grid(spec, drawn, host.label_font())
+    return host.save_grid(picture, grid_infotext(spec, drawn), drawn[0].cell.request)

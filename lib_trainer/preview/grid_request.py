@@ -1,4 +1,4 @@
-"""The inputs of step 4, and the grid that they ask for."""
+"""What a person asks for in step 4, and the grid that it means."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest
-from lib_trainer.lora.checkpoints import stages_of
+from lib_trainer.lora.checkpoints import saved_steps_of
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.lookup import find_lora, require_loras
 from lib_trainer.lora.prompts import prompt_lines
 from lib_trainer.lora.tags import LoraRef, names_in, with_lora
-from lib_trainer.preview.grid_spec import GridSpec, Varied, checkpoint_grid, combined_grid, strength_grid
-from lib_trainer.preview.numbers import read_seeds, read_strengths
+from lib_trainer.preview.grid_spec import GridSpec, checkpoint_grid, combined_grid, strength_grid
+from lib_trainer.preview.ranges import read_seeds, read_strengths
 
 STRENGTHS, STEPS, PAIR = "Strengths", "Saved steps", "Two LoRAs"
 MODES = (STRENGTHS, STEPS, PAIR)
@@ -23,7 +23,7 @@ _SIDE_STEP_PX, _SMALLEST_PX = 8, 64
 
 @dataclass(frozen=True)
 class GridRequest:
-    """What the inputs hold, LoRAs by name. A number field may be empty."""
+    """The inputs of the page or of a REST call, LoRAs by name. A number may be missing."""
 
     mode: str
     lora: str
@@ -61,11 +61,11 @@ class GridRequest:
                 prompt = with_lora(prompt, LoraRef(lora.name, lora.strength or 1.0))
         return replace(self.request(), prompt=prompt)
 
-    def plan(self, loras: Sequence[LoraInfo]) -> GridSpec:
+    def grid_spec(self, loras: Sequence[LoraInfo]) -> GridSpec:
         """The grid. Without a chosen LoRA the first of the prompts is meant.
 
         Raises:
-            UserError: for names, numbers and prompts that cannot be.
+            UserError: for an unknown LoRA, an invalid number or a missing prompt.
         """
         prompts, seeds = prompt_lines(self.prompt), read_seeds(self.seeds)
         if not prompts:
@@ -73,23 +73,24 @@ class GridRequest:
         lora = _find(self.lora or next(iter(names_in(self.prompt)), ""), loras)
         base, strengths = self.request(), read_strengths(self.strengths)
         if self.mode == STEPS:
-            stages = [(stage.name, label) for stage, label in stages_of(lora.name, loras)]
-            if len(stages) < 2:
+            saved = [(item.name, label) for item, label in saved_steps_of(lora.name, loras)]
+            if len(saved) < 2:
                 raise UserError(f"There are no saved steps of {lora.name}.", "See “Save every” in all settings.")
-            return checkpoint_grid(base, prompts, seeds, stages, strengths)
-        varied = Varied(lora.name, lora.aliases)
+            return checkpoint_grid(base, prompts, seeds, saved, strengths)
+        first = LoraRef(lora.name, aliases=lora.aliases)
         if self.mode == STRENGTHS:
-            return strength_grid(base, prompts, seeds, varied, strengths)
+            return strength_grid(base, prompts, seeds, first, strengths)
         if not self.other:
             raise UserError("Choose the LoRA beside it.", "Or compare strengths of one.")
         other = _find(self.other, loras)
+        second = LoraRef(other.name, aliases=other.aliases)
         across = read_strengths(self.other_strengths)
-        return combined_grid(base, prompts, seeds, (varied, strengths), (Varied(other.name, other.aliases), across))
+        return combined_grid(base, prompts, seeds, (first, strengths), (second, across))
 
 
 def _find(name: str, loras: Sequence[LoraInfo]) -> LoraInfo:
     if not name:
         raise UserError("Choose a LoRA first.", "What you train appears in the list when it is saved.")
-    # Its family is asked when the checkpoint is known.
+    # Its family is checked when the grid is drawn: only then the checkpoint is known for sure.
     require_loras([LoraRef(name, 1).tag], loras, None)
     return find_lora(name, loras)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -11,6 +12,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest
 from lib_trainer.lora.tags import LoraRef, bare, with_lora
 
+# A typing error in a range should not draw for days.
 MAX_CELLS = 400
 
 
@@ -19,13 +21,13 @@ class Cell:
     """One picture of a grid.
 
     Attributes:
-        uses: what is varied, at the strengths of this cell, 0 included.
+        loras: what the grid compares, at the strengths of this cell, 0 included.
     """
 
     row: int
     column: int
     request: GenerateRequest
-    uses: tuple[LoraRef, ...]
+    loras: tuple[LoraRef, ...]
 
 
 @dataclass(frozen=True)
@@ -44,84 +46,68 @@ class GridSpec:
     baseline: int | None = None
 
 
-@dataclass(frozen=True)
-class Varied:
-    """A LoRA, and the names in a prompt that mean it."""
-
-    name: str
-    aliases: tuple[str, ...] = ()
+# (label, prompt, seed, LoRAs of the row); (label, strength or LoRAs of the column).
+_Row = tuple[str, str, int, Any]
+_Column = tuple[str, Any]
 
 
 def strength_grid(
     base: GenerateRequest,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    lora: Varied,
+    lora: LoraRef,
     strengths: Sequence[float],
     beside: Sequence[LoraRef] = (),
 ) -> GridSpec:
     """A row a prompt (and seed), a column a strength. `beside`: other LoRAs, the same in every picture."""
-
-    for use in beside:
-        _require_two(lora.name, use.name)
-
-    def uses(_: None, strength: float) -> tuple[LoraRef, ...]:
-        return (LoraRef(lora.name, strength), *beside)
-
+    for other in beside:
+        _require_two(lora.name, other.name)
     rows = [(_row_label(prompt, seed, seeds), prompt, seed, None) for prompt, seed in product(prompts, seeds)]
-    beside_text = "".join(f" + {use.label}" for use in beside)
-    columns = [(f"{lora.name} {strength:g}{beside_text}", strength) for strength in strengths]
-    return _plan(f"Strengths of {lora.name}", base, rows, columns, uses, {lora.name: lora.aliases})
+    beside_text = "".join(f" + {other.label}" for other in beside)
+    columns = [(f"{lora.at(strength).label}{beside_text}", strength) for strength in strengths]
+    return _grid(f"Strengths of {lora.name}", base, rows, columns, lambda _, strength: (lora.at(strength), *beside))
 
 
 def checkpoint_grid(
     base: GenerateRequest,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    stages: Sequence[tuple[str, str]],
+    saved_steps: Sequence[tuple[str, str]],
     strengths: Sequence[float],
 ) -> GridSpec:
     """A row a saved step of one run, a column a strength.
 
     Args:
-        stages: (name, label), in the order of training; in the prompts any of the names stands for all.
+        saved_steps: (name, label), in the order of training; in the prompts any of the names means all of them.
     """
-
-    def uses(name: str, strength: float) -> tuple[LoraRef, ...]:
-        return (LoraRef(name, strength),)
-
+    names = tuple(name for name, _ in saved_steps)
     rows = [
-        (label + _beside_label(prompts, seeds, prompt, seed), prompt, seed, name)
+        (label + _beside_label(prompts, seeds, prompt, seed), prompt, seed, LoraRef(name, aliases=names))
         for prompt, seed in product(prompts, seeds)
-        for name, label in stages
+        for name, label in saved_steps
     ]
     columns = [(f"strength {strength:g}", strength) for strength in strengths]
-    names = [name for name, _ in stages]
-    return _plan("Saved steps", base, rows, columns, uses, dict.fromkeys(names, names))
+    return _grid("Saved steps", base, rows, columns, lambda saved, strength: (saved.at(strength),))
 
 
 def combined_grid(
     base: GenerateRequest,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    first: tuple[Varied, Sequence[float]],
-    second: tuple[Varied, Sequence[float]],
+    first: tuple[LoraRef, Sequence[float]],
+    second: tuple[LoraRef, Sequence[float]],
 ) -> GridSpec:
     """Two LoRAs: a row a strength of the first, a column a strength of the second."""
     (down, down_strengths), (across, across_strengths) = first, second
     _require_two(down.name, across.name)
-
-    def uses(down_strength: float, strength: float) -> tuple[LoraRef, ...]:
-        return LoraRef(down.name, down_strength), LoraRef(across.name, strength)
-
     rows = [
-        (f"{down.name} {strength:g}{_beside_label(prompts, seeds, prompt, seed)}", prompt, seed, strength)
+        (down.at(strength).label + _beside_label(prompts, seeds, prompt, seed), prompt, seed, strength)
         for prompt, seed in product(prompts, seeds)
         for strength in down_strengths
     ]
-    columns = [(f"{across.name} {strength:g}", strength) for strength in across_strengths]
-    aliases = {down.name: down.aliases, across.name: across.aliases}
-    return _plan(f"{down.name} × {across.name}", base, rows, columns, uses, aliases)
+    columns = [(across.at(strength).label, strength) for strength in across_strengths]
+    title = f"{down.name} × {across.name}"
+    return _grid(title, base, rows, columns, lambda row, column: (down.at(row), across.at(column)))
 
 
 def lora_grid(
@@ -129,7 +115,7 @@ def lora_grid(
 ) -> GridSpec:
     """A row a prompt, a column (label, LoRAs): any choice of them."""
     rows = [(_row_label(prompt, base.seed, ()), prompt, base.seed, None) for prompt in prompts]
-    return _plan("LoRAs", base, rows, columns, lambda _, uses: tuple(uses), {})
+    return _grid("LoRAs", base, rows, columns, lambda _, loras: tuple(loras))
 
 
 def _require_two(first: str, second: str) -> None:
@@ -137,15 +123,14 @@ def _require_two(first: str, second: str) -> None:
         raise UserError(f"{first} cannot be combined with itself.", "Choose another one beside it.")
 
 
-def _plan(
+def _grid(
     title: str,
     base: GenerateRequest,
-    rows: Sequence[tuple[str, str, int, Any]],
-    columns: Sequence[tuple[str, Any]],
-    uses_of: Callable[..., tuple[LoraRef, ...]],
-    aliases: dict[str, Iterable[str]],
+    rows: Sequence[_Row],
+    columns: Sequence[_Column],
+    loras_of: Callable[[Any, Any], tuple[LoraRef, ...]],
 ) -> GridSpec:
-    """Rows are (label, prompt, seed, value), columns (label, value); both values say which LoRAs a cell uses."""
+    """The cells of every row and column. `loras_of`: (value of the row, value of the column) -> LoRAs of the cell."""
     if not rows or not columns:
         raise UserError("There is nothing to draw.", "A grid needs a prompt and a strength.")
     if len(rows) * len(columns) > MAX_CELLS:
@@ -153,20 +138,18 @@ def _plan(
             f"{len(rows)} × {len(columns)} pictures are too many for one grid.", f"{MAX_CELLS} is the most."
         )
     cells = []
-    for row, (_, prompt, seed, down) in enumerate(rows):
-        for column, (_, across) in enumerate(columns):
-            uses = uses_of(down, across)
-            text = prompt
-            for use in uses:
-                text = with_lora(text, use, aliases.get(use.name, ()))
-            cells.append(Cell(row, column, replace(base, prompt=text, seed=seed), uses))
+    for row, (_, prompt, seed, row_value) in enumerate(rows):
+        for column, (_, column_value) in enumerate(columns):
+            loras = loras_of(row_value, column_value)
+            text = reduce(with_lora, loras, prompt)
+            cells.append(Cell(row, column, replace(base, prompt=text, seed=seed), loras))
     labels = tuple(label for label, *_ in rows), tuple(label for label, _ in columns)
     values = [value for _, value in columns]
     return GridSpec(title, *labels, tuple(cells), values.index(0) if 0 in values else None)
 
 
 def _row_label(prompt: str, seed: int, seeds: Sequence[int]) -> str:
-    # The strength in its tags is not what is drawn.
+    # The strength in the prompt's own tags is not the one that is drawn.
     text = bare(prompt) or prompt
     return f"{text} · seed {seed}" if len(seeds) > 1 else text
 

@@ -14,7 +14,7 @@ from lib_trainer.adapter.metadata import TrainedOn, TrainedPicture, file_metadat
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.events import Event, Notice, Saved, Step
-from lib_trainer.lora.card import _write_card, card
+from lib_trainer.lora.card import card_path, new_card, write_card
 from lib_trainer.models.base import HostModel
 
 
@@ -81,11 +81,11 @@ class Saving:
         return [path for path in paths if path.exists()]
 
     def _remove(self, path: Path) -> None:
-        card_path = path.with_suffix(".json")
+        card = card_path(path)
         with suppress(OSError):
             path.unlink()
-            if card_path in self.cards and card_path.read_bytes() == self.cards[card_path]:
-                card_path.unlink()
+            if card in self.cards and card.read_bytes() == self.cards[card]:
+                card.unlink()
         self.saved[:] = [saved for saved in self.saved if saved != path]
 
     def save(self, path: Path, step: int, epoch: int) -> Saved:
@@ -103,8 +103,8 @@ class Saving:
         )
         save_adapter(path, tensors, metadata)
         self.saved.append(path)
-        card_path = path.with_name(f"{name}.json")
-        self.cards[card_path] = _write_card(card_path, card(recipe, family, checkpoint, trained_on, steps=step))
+        made = new_card(recipe, family, checkpoint, trained_on, steps=step)
+        self.cards[card_path(path)] = write_card(path, made)
         return Saved(path, step)
 
     def _trained_on(self) -> TrainedOn:

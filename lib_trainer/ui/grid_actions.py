@@ -88,7 +88,7 @@ class TryActions:
         given = _read(*values)
         try:
             self._refuse_during_run()
-            plan = given.plan(self._host.loras())
+            plan = given.grid_spec(self._host.loras())
             check_names(self._host, plan)
             self._studio.start(plan)
         except UserError as error:
@@ -118,7 +118,7 @@ class TryActions:
         item = self._find(place)
         if item is None:
             return [gr.update(visible=False), None, "", "", gr.update(), ""]
-        has_it = item.cell.uses[0].strength != 0
+        has_it = item.cell.loras[0].strength != 0
         return [gr.update(visible=True), item.picture, _about(item), item.infotext, gr.update(interactive=has_it), ""]
 
     def choose(self, place: str) -> str:
@@ -175,12 +175,12 @@ def show_drawing() -> str:
 def _propose(lora: LoraInfo) -> str:
     """The prompts that were kept with the LoRA; else what suits its words."""
     strength = lora.strength or _USUAL_STRENGTH
-    return join_lines(saved_prompts(lora)) or propose_prompt(kind_of(lora), lora.words, lora.name, strength)
+    return join_lines(saved_prompts(lora)) or propose_prompt(kind_of(lora), lora.trigger_words, lora.name, strength)
 
 
 def _propose_pair(first: LoraInfo, second: LoraInfo) -> str:
-    uses = [(item.words, LoraRef(item.name, item.strength or _USUAL_STRENGTH)) for item in (first, second)]
-    return propose_combined(kind_of(first), *uses)
+    refs = [(item.trigger_words, LoraRef(item.name, item.strength or _USUAL_STRENGTH)) for item in (first, second)]
+    return propose_combined(kind_of(first), *refs)
 
 
 def _choices(names: list[str], kept: Any) -> dict[str, Any]:
@@ -188,9 +188,9 @@ def _choices(names: list[str], kept: Any) -> dict[str, Any]:
 
 
 def _about(item: Drawn) -> str:
-    uses = " + ".join(use.label for use in item.cell.uses)
+    refs = " + ".join(use.label for use in item.cell.loras)
     change = "" if item.change is None else f" · Δ {item.change:.1f} %"
-    return f'<p class="train-lora-plan">{escape(uses)} · seed {item.cell.request.seed}{change}</p>'
+    return f'<p class="train-lora-plan">{escape(refs)} · seed {item.cell.request.seed}{change}</p>'
 
 
 def _read(*values: Any) -> GridRequest:

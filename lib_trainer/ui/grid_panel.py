@@ -9,7 +9,7 @@ import gradio as gr
 from lib_trainer.lora.prompts import join_lines, propose_prompts
 from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.grid_request import MODES, STRENGTHS
-from lib_trainer.preview.numbers import DEFAULT_STRENGTHS, show_numbers
+from lib_trainer.preview.ranges import DEFAULT_STRENGTHS, show_strengths
 from lib_trainer.ui.grid_view import show_grid
 
 PAIR_STRENGTHS = (0.4, 0.6, 0.8)
@@ -89,7 +89,7 @@ def place_try(size_px: tuple[int, int]) -> TryPanel:
     with gr.Row(visible=False) as beside:
         other = gr.Dropdown(choices=[], label="With", info="Its strengths go across.", elem_id="train_lora_try_other")
         other_strengths = gr.Textbox(
-            show_numbers(PAIR_STRENGTHS), label="at", info="A list, or a range: 0:1:0.25.", max_lines=1,
+            show_strengths(PAIR_STRENGTHS), label="at", info="A list, or a range: 0:1:0.25.", max_lines=1,
             elem_id="train_lora_try_other_strengths",
         )  # fmt: skip
     prompt = gr.Textbox(
@@ -100,7 +100,7 @@ def place_try(size_px: tuple[int, int]) -> TryPanel:
         elem_id="train_lora_prompt",
     )
     strengths = gr.Textbox(
-        show_numbers(DEFAULT_STRENGTHS), label="Strengths", info="A list, or a range: 0:1:0.25. 0 is without it.",
+        show_strengths(DEFAULT_STRENGTHS), label="Strengths", info="A list, or a range: 0:1:0.25. 0 is without it.",
         max_lines=1, elem_id="train_lora_try_strengths",
     )  # fmt: skip
     with gr.Accordion("Size, sampler, seeds, negative prompt", open=False, elem_id="train_lora_try_more"):

@@ -29,7 +29,7 @@ _STATES = {
 
 def show_grid(grid_status: GridStatus | None = None, thumbnails: Thumbnails | None = None) -> str:
     """The whole grid; an empty element before there is one."""
-    if grid_status is None or grid_status.plan is None:
+    if grid_status is None or grid_status.spec is None:
         return EMPTY
     error = ""
     if grid_status.error:
@@ -37,7 +37,7 @@ def show_grid(grid_status: GridStatus | None = None, thumbnails: Thumbnails | No
     place = f"<small>Saved as {escape(str(grid_status.path))}</small>" if grid_status.path else ""
     compared = any(item.change is not None for item in grid_status.drawn)
     note = f"<small>{CHANGE_HELP}</small>" if compared else ""
-    table = _table(grid_status.plan, grid_status, thumbnails or Thumbnails())
+    table = _table(grid_status.spec, grid_status, thumbnails or Thumbnails())
     return (
         f'<div class="train-lora-grid" data-live="{int(grid_status.live)}" data-version="{grid_status.version}">'
         f'{_head(grid_status)}{error}<div class="axes">{table}</div>{note}{place}</div>'
@@ -62,7 +62,7 @@ class Thumbnails:
 
 
 def _head(grid_status: GridStatus) -> str:
-    done, total = len(grid_status.drawn), len(grid_status.plan.cells)
+    done, total = len(grid_status.drawn), len(grid_status.spec.cells)
     parts = [f"{done} of {total} pictures"]
     if done:
         pace = grid_status.seconds / done
@@ -77,7 +77,7 @@ def _head(grid_status: GridStatus) -> str:
             f'<div style="width:{100 * done / total:.1f}%"></div></div>'
         )
     said = " · ".join([state, *parts])
-    return f'<div class="head"><b>{escape(grid_status.plan.title)}</b><span>{escape(said)}</span></div>{bar}'
+    return f'<div class="head"><b>{escape(grid_status.spec.title)}</b><span>{escape(said)}</span></div>{bar}'
 
 
 def _table(plan: GridSpec, grid_status: GridStatus, thumbnails: Thumbnails) -> str:

@@ -11,8 +11,8 @@ from lib_trainer.host.base import GenerateRequest, Host
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.lookup import find_lora, misfit, require_loras
 from lib_trainer.lora.tags import LoraRef, names_in
-from lib_trainer.preview.grid_spec import GridSpec, Varied, combined_grid, strength_grid
-from lib_trainer.preview.numbers import DEFAULT_STRENGTHS, read_strengths, show_numbers
+from lib_trainer.preview.grid_spec import GridSpec, combined_grid, strength_grid
+from lib_trainer.preview.ranges import DEFAULT_STRENGTHS, read_strengths, show_strengths
 
 
 def place_script(host: Host) -> list[gr.components.Component]:
@@ -23,7 +23,7 @@ def place_script(host: Host) -> list[gr.components.Component]:
             choices=names, label="LoRA", info="Empty: the first of the prompt.", elem_id="train_lora_script_lora"
         )
         strengths = gr.Textbox(
-            show_numbers(DEFAULT_STRENGTHS), label="Strengths", info="A list, or a range: 0:1:0.25. 0 is without it.",
+            show_strengths(DEFAULT_STRENGTHS), label="Strengths", info="A list, or a range: 0:1:0.25. 0 is without it.",
             max_lines=1, elem_id="train_lora_script_strengths",
         )  # fmt: skip
     with gr.Row():
@@ -52,16 +52,16 @@ def plan_script(
     if not named:
         raise UserError("There is no LoRA to vary.", "Choose one, or write its <lora:…> into the prompt.")
     require_loras([prompt, *(LoraRef(name, 1).tag for name in (named, other) if name)], loras, host.drawing_family())
-    varied, base = _varied(named, loras), GenerateRequest("")
+    varied, base = _ref(named, loras), GenerateRequest("")
     if not other:
         return strength_grid(base, [prompt], seeds, varied, read_strengths(strengths))
     across = read_strengths(other_strengths or strengths)
-    return combined_grid(base, [prompt], seeds, (varied, read_strengths(strengths)), (_varied(other, loras), across))
+    return combined_grid(base, [prompt], seeds, (varied, read_strengths(strengths)), (_ref(other, loras), across))
 
 
-def _varied(name: str, loras: Sequence[LoraInfo]) -> Varied:
+def _ref(name: str, loras: Sequence[LoraInfo]) -> LoraRef:
     found = find_lora(name, loras)
-    return Varied(found.name, found.aliases)
+    return LoraRef(found.name, aliases=found.aliases)
 
 
 def _refreshed(host: Host) -> list[dict[str, object]]:

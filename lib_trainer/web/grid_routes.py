@@ -69,7 +69,7 @@ class GridRoutes:
                 "name": lora.name,
                 "aliases": lora.aliases,
                 "family": lora.family.key if lora.family else None,
-                "words": lora.words,
+                "words": lora.trigger_words,
                 "strength": lora.strength,
                 "steps": lora.steps,
                 "problem": lora.problem,
@@ -84,8 +84,8 @@ class GridRoutes:
         grid_status = self._studio.grid_status()
         if not grid_status.drawn:
             refuse(NOT_FOUND, "Nothing is drawn.", "Draw a grid first.")
-        picture = compose_grid(grid_status.plan, grid_status.drawn, self._host.label_font())
-        return Response(png_bytes(picture, grid_infotext(grid_status.plan, grid_status.drawn)), media_type="image/png")
+        picture = compose_grid(grid_status.spec, grid_status.drawn, self._host.label_font())
+        return Response(png_bytes(picture, grid_infotext(grid_status.spec, grid_status.drawn)), media_type="image/png")
 
     def cell(self, row: int, column: int) -> Response:
         item = self._find(row, column)
@@ -94,7 +94,7 @@ class GridRoutes:
     def begin(self, new: NewGrid) -> dict[str, Any]:
         try:
             self._refuse_during_run()
-            plan = self._given(new).plan(self._host.loras())
+            plan = self._given(new).grid_spec(self._host.loras())
             check_names(self._host, plan)
             self._studio.start(plan)
         except UserError as error:
@@ -135,7 +135,7 @@ class GridRoutes:
 
 def describe(grid_status: GridStatus) -> dict[str, Any]:
     """A grid as JSON: all of it, but for paths of this machine and the pictures themselves."""
-    plan = grid_status.plan
+    plan = grid_status.spec
     return {
         "state": grid_status.state,
         "live": grid_status.live,
@@ -157,7 +157,7 @@ def _describe_cell(item: Drawn) -> dict[str, Any]:
     return {
         "row": item.cell.row,
         "column": item.cell.column,
-        "loras": [{"name": use.name, "strength": use.strength} for use in item.cell.uses],
+        "loras": [{"name": lora.name, "strength": lora.strength} for lora in item.cell.loras],
         "prompt": item.cell.request.prompt,
         "seed": item.cell.request.seed,
         "change_percent": item.change,

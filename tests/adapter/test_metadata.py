@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from lib_trainer.adapter.metadata import RECIPE_KEY, TrainedOn, TrainedPicture, file_hashes, file_metadata
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.lora.card import card
+from lib_trainer.lora.card import new_card
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import SD1, SD2, SDXL, Family
 from lib_trainer.recipes.files import recipe_from_metadata
@@ -188,7 +188,7 @@ def test_the_hash_knows_the_tensors_and_only_them() -> None:
 
 
 def test_the_card() -> None:
-    made = card(RECIPE, SDXL, CHECKPOINT, TRAINED_ON, steps=60)
+    made = new_card(RECIPE, SDXL, CHECKPOINT, TRAINED_ON, steps=60)
     assert made == {
         "description": "for a friend",
         "sd version": "SDXL",

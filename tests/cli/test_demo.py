@@ -13,7 +13,7 @@ from lib_trainer.cli.main import main
 from lib_trainer.cli.run_training import train
 from lib_trainer.demo import evaluate as learning
 from lib_trainer.demo.datasets import prior_drawings
-from lib_trainer.demo.recipes import LESSONS
+from lib_trainer.demo.recipes import DEMO_RUNS
 from lib_trainer.host.standalone.host import StandaloneHost
 
 
@@ -23,7 +23,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(demo, "STRENGTHS", (0.0, 1.0))
     monkeypatch.setattr(demo, "prior_drawings", lambda: prior_drawings(2))
     monkeypatch.setattr(learning, "TIMESTEPS", (500,))
-    for lesson in LESSONS.values():
+    for lesson in DEMO_RUNS.values():
         monkeypatch.setitem(lesson.overrides, "max_train_steps", 2)
 
 
@@ -49,7 +49,7 @@ def test_both_lessons_leave_files_figures_and_grids(embedded, quick, tmp_path, l
 def test_a_second_run_writes_the_same_bytes(embedded, quick, tmp_path):
     files = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        lesson = LESSONS["face"]
+        lesson = DEMO_RUNS["face"]
         finished, _ = train(StandaloneHost(folder), lesson.recipe(lesson.draw(folder / "data")))
         files.append(finished.path.read_bytes())
     assert files[0] == files[1]
@@ -60,7 +60,7 @@ def test_a_second_run_writes_the_same_bytes(embedded, quick, tmp_path):
 
 @pytest.mark.parametrize("kind", ["face", "style"])
 def test_lessons_are_the_shipped_recipes_but_for_their_size(kind, tmp_path):
-    recipe = LESSONS[kind].recipe(tmp_path).check()
+    recipe = DEMO_RUNS[kind].recipe(tmp_path).check()
     assert recipe.adapter.algo == {"face": "loha", "style": "lokr"}[kind]
     assert recipe.adapter.network_dim == {"face": 32, "style": 64}[kind]
     assert recipe.dataset.resolution_px == (64, 64)

@@ -18,7 +18,7 @@ from lib_trainer.cli.demo import measure_file
 from lib_trainer.cli.host import open_host
 from lib_trainer.cli.run_training import train
 from lib_trainer.demo.evaluate import LearningFigures
-from lib_trainer.demo.recipes import LESSONS
+from lib_trainer.demo.recipes import DEMO_RUNS
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.host.standalone.merge_lora import merged_loras
 from lib_trainer.models.base import SizeCond
@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 def lessons(tmp_path_factory) -> dict[str, tuple[StandaloneHost, Path, LearningFigures]]:
     """Kind -> host, adapter file and figures after a short lesson."""
     learned = {}
-    for kind, lesson in LESSONS.items():
+    for kind, lesson in DEMO_RUNS.items():
         with one_thread():
             out = tmp_path_factory.mktemp(kind)
             host = open_host(out)
@@ -80,7 +80,7 @@ def drawing_model(host: StandaloneHost, path: Path) -> Iterator[tuple[nn.Module,
         yield model.unet, (given[0], given[1], given[2].context), ours
 
 
-@pytest.mark.parametrize("kind", list(LESSONS))
+@pytest.mark.parametrize("kind", list(DEMO_RUNS))
 def test_lycoris_draws_the_same_with_the_file(kind, lessons, monkeypatch):
     import lycoris
     from lycoris.wrapper import LycorisNetwork
@@ -96,7 +96,7 @@ def test_lycoris_draws_the_same_with_the_file(kind, lessons, monkeypatch):
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", list(LESSONS))
+@pytest.mark.parametrize("kind", list(DEMO_RUNS))
 def test_peft_draws_the_same_with_the_file(kind, lessons):
     """PEFT knows both kinds under these very names; diffusers itself reads neither."""
     peft = pytest.importorskip("peft")

@@ -33,7 +33,7 @@ def train(pictures, out, *more: str) -> list[str]:
         ),
         (["train", "lokr_style_config_8gb", "--data", "x"], "--name"),
         (["grid", "--lora", "nobody", "--prompt", "p"], "no LoRA named nobody"),
-        (["grid", "--lora", "x", "--prompt", "p", "--strengths", "0,strong"], "'strong' is no strength"),
+        (["grid", "--lora", "x", "--prompt", "p", "--strengths", "0,strong"], "'strong' is not a strength"),
         (["grid", "--lora", "x", "--prompt", "p", "--with", "y"], "--with"),
         (["grid", "--lora", "x", "--prompt", "p", "--size", "large"], "'large' in --size"),
         (["grid", "--lora", "x", "--prompt", "p", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from lib_trainer.cli.main import main
-from lib_trainer.demo.recipes import LESSONS
+from lib_trainer.demo.recipes import DEMO_RUNS
 from lib_trainer.host.standalone import host as standalone
 from lib_trainer.models.families import SD1
 from tests.host.tiny_pipelines import tiny_pipeline
@@ -21,7 +21,7 @@ def write_weights(folder: Path) -> Path:
 
 def run(weights: Path, arguments: list[str]) -> int:
     standalone.WEIGHTS = weights
-    for lesson in LESSONS.values():
+    for lesson in DEMO_RUNS.values():
         lesson.overrides["max_train_steps"] = 2
     return main(arguments)
 

@@ -5,9 +5,9 @@ from lib_trainer.demo.build import train_unet as unet_lessons
 from lib_trainer.demo.build import train_vae as vae_lessons
 from lib_trainer.demo.build.model import new_vae
 from lib_trainer.demo.build.tokenizer import open_tokenizer, write_tokenizer
-from lib_trainer.demo.build.train_unet import learn_unet, read_captions
-from lib_trainer.demo.build.train_vae import learn_vae, polish_decoder, rate_at, refine_vae
-from lib_trainer.demo.build.training_images import Lessons, draw_lesson, draw_lessons
+from lib_trainer.demo.build.train_unet import read_captions, train_unet
+from lib_trainer.demo.build.train_vae import polish_decoder, rate_at, refine_vae, train_vae
+from lib_trainer.demo.build.training_images import TrainingImages, draw_training_image, draw_training_images
 
 
 @pytest.fixture
@@ -18,12 +18,12 @@ def tokenizer(tmp_path):
 
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(unet_lessons, "BATCH", 2)
-    lessons = Lessons(torch.randn(40, 4, 8, 8, generator=torch.Generator().manual_seed(1)), ["a cat"] * 40)
+    lessons = TrainingImages(torch.randn(40, 4, 8, 8, generator=torch.Generator().manual_seed(1)), ["a cat"] * 40)
 
     def train(name, *stops):
         torch.manual_seed(0)
         for steps in stops:
-            painter = learn_unet(lessons, tokenizer, tmp_path / name, seed=1, steps=steps)
+            painter = train_unet(lessons, tokenizer, tmp_path / name, seed=1, steps=steps)
         return painter.state_dict()
 
     whole, resumed = train("whole.pt", 2), train("halves.pt", 1, 2)
@@ -35,9 +35,9 @@ def test_the_autoencoder_learns_and_goes_on(tmp_path, monkeypatch):
     torch.manual_seed(0)
     vae = new_vae()
     before = vae.encoder.conv_in.weight.clone()
-    learn_vae(vae, tmp_path / "vae.pt", seed=1, steps=1)
+    train_vae(vae, tmp_path / "vae.pt", seed=1, steps=1)
     assert not torch.equal(before, vae.encoder.conv_in.weight)
-    learn_vae(vae, tmp_path / "vae.pt", seed=1, steps=2)
+    train_vae(vae, tmp_path / "vae.pt", seed=1, steps=2)
     assert torch.load(tmp_path / "vae.pt", weights_only=True)["step"] == 2
     learned = vae.encoder.conv_in.weight.clone()
     refine_vae(vae, tmp_path / "refined.pt", seed=1, steps=1)
@@ -49,15 +49,15 @@ def test_polishing_changes_the_decoder_alone(tmp_path, monkeypatch):
     torch.manual_seed(0)
     vae = new_vae()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
-    polish_decoder(vae, torch.randn(3, 4, 8, 8), lambda number: draw_lesson(1, number).picture, tmp_path / "p.pt", 1, 1)
+    polish_decoder(vae, torch.randn(3, 4, 8, 8), lambda i: draw_training_image(1, i).picture, tmp_path / "p.pt", 1, 1)
     changed = {name.split(".")[0] for name, value in vae.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"decoder", "post_quant_conv"}
 
 
 def test_lessons_are_drawn_once(tmp_path):
     torch.manual_seed(0)
-    first = draw_lessons(new_vae(), tmp_path / "lessons.pt", seed=1, count=50)
-    again = draw_lessons(new_vae(), tmp_path / "lessons.pt", seed=1, count=50)
+    first = draw_training_images(new_vae(), tmp_path / "lessons.pt", seed=1, count=50)
+    again = draw_training_images(new_vae(), tmp_path / "lessons.pt", seed=1, count=50)
     assert first.latents.shape == (50, 4, 8, 8) and len(first.captions) == 50
     assert torch.equal(first.latents, again.latents)
 

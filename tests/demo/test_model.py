@@ -4,7 +4,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
-from lib_trainer.demo.build.model import new_vae, settle_latents
+from lib_trainer.demo.build.model import new_vae, normalize_latents
 from lib_trainer.demo.world import COLOURS, to_pixels
 from lib_trainer.host.standalone.host import WEIGHTS
 from tests.demo.pictures import world_pictures
@@ -68,7 +68,7 @@ def test_settling_changes_latents_but_no_picture():
         latents = vae.encode(pixels).latent_dist.mean
         before = vae.decode(latents).sample
         std, mean = torch.std_mean(latents, dim=(0, 2, 3))
-        settle_latents(vae, mean, std)
+        normalize_latents(vae, mean, std)
         posterior = vae.encode(pixels).latent_dist
         after = vae.decode(posterior.sample()).sample
     assert torch.allclose(before, after, atol=1e-3)

@@ -12,9 +12,10 @@ from PIL import Image
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest, Host
 from lib_trainer.lora.lookup import find_lora
+from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.drawing import Drawn, draw_cells
 from lib_trainer.preview.grid_job import save_grid
-from lib_trainer.preview.grid_spec import GridSpec, Varied, combined_grid, strength_grid
+from lib_trainer.preview.grid_spec import GridSpec, combined_grid, strength_grid
 from lib_trainer.utils.png import INFOTEXT_KEY
 from tests.host.helpers import LOHA, learned_adapter, write_adapter
 
@@ -72,12 +73,12 @@ class Grids:
         clean = [room.run(lambda p=prompt: room.host.generate(room.request(p)))[0] for prompt in PROMPTS]
         put(room, "jeff")
         base = room.request(negative_prompt="a cat", cfg_scale=2.0)
-        plan = strength_grid(base, PROMPTS, [7], Varied("jeff"), STRENGTHS)
+        plan = strength_grid(base, PROMPTS, [7], LoraRef("jeff"), STRENGTHS)
         cells = drawn(room, plan)
         assert len({item.picture.tobytes() for item in cells}) == 10
         for item in cells:
             assert room.txt2img(item.infotext) == item.picture.tobytes(), item.infotext
-        plain = drawn(room, strength_grid(room.request(), PROMPTS, [7], Varied("jeff"), [0, 1]))
+        plain = drawn(room, strength_grid(room.request(), PROMPTS, [7], LoraRef("jeff"), [0, 1]))
         assert [item.picture.tobytes() for item in plain if item.cell.column == 0] == [p.tobytes() for p in clean]
         changes = [item.change for item in cells if item.cell.row == 0]
         assert changes[0] is None and 0 < changes[1] < changes[4]
@@ -87,7 +88,7 @@ class Grids:
         put(room, "oil", 2)
         prompt = "portrait of jeff <lora:jeff:1> in <lora:oil:1> style"
         plan = combined_grid(
-            room.request(), [prompt], [7], (Varied("jeff"), [0, 0.5, 1]), (Varied("oil"), [0, 0.4, 0.8])
+            room.request(), [prompt], [7], (LoraRef("jeff"), [0, 0.5, 1]), (LoraRef("oil"), [0, 0.4, 0.8])
         )
         cells = drawn(room, plan)
         assert len({item.picture.tobytes() for item in cells}) == 9
@@ -96,7 +97,7 @@ class Grids:
             assert room.txt2img(item.infotext) == item.picture.tobytes(), item.infotext
 
     def test_a_retrained_file_changes_the_cells(self, room: GridRoom) -> None:
-        plan = strength_grid(room.request(), ["p"], [7], Varied("again"), [0, 1])
+        plan = strength_grid(room.request(), ["p"], [7], LoraRef("again"), [0, 1])
         put(room, "again", 1)
         first = drawn(room, plan)
         put(room, "again", 2)
@@ -111,7 +112,7 @@ class Grids:
         path = put(room, name, ss_output_name="another name")
         lora = next(item for item in room.host.loras() if item.path.samefile(path))
         assert not lora.problem
-        cells = drawn(room, strength_grid(room.request(), ["p"], [7], Varied(lora.name), [0, 1]))
+        cells = drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef(lora.name), [0, 1]))
         assert cells[0].picture.tobytes() != cells[1].picture.tobytes()
         assert room.txt2img(cells[1].infotext) == cells[1].picture.tobytes()
 
@@ -121,13 +122,13 @@ class Grids:
         names = [lora.name for lora in room.host.loras() if not lora.problem]
         assert names == ["one", "two"]
         pictures = [
-            drawn(room, strength_grid(room.request(), ["p"], [7], Varied(name), [1]))[0].picture.tobytes()
+            drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef(name), [1]))[0].picture.tobytes()
             for name in names
         ]
         assert pictures[0] != pictures[1]
         if not any("same" in (lora.name, *lora.aliases) for lora in room.host.loras()):
             with pytest.raises(UserError, match="same"):
-                drawn(room, strength_grid(room.request(), ["p <lora:same:1>"], [7], Varied("one"), [1]))
+                drawn(room, strength_grid(room.request(), ["p <lora:same:1>"], [7], LoraRef("one"), [1]))
 
     def test_of_two_files_of_one_name_the_hidden_one_is_named(self, room: GridRoom) -> None:
         put(room, "a/jeff", 1)
@@ -137,15 +138,15 @@ class Grids:
         assert (usable.problem, bool(hidden.problem)) == ("", True)
         assert f"{usable.path.parent.name}/jeff" in hidden.problem.replace("\\", "/")
         assert find_lora("jeff", loras) == usable
-        cells = drawn(room, strength_grid(room.request(), ["p"], [7], Varied("jeff"), [1]))
+        cells = drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [1]))
         put(room, "alone", 1 if usable.path.parent.name == "a" else 2)
-        alone = drawn(room, strength_grid(room.request(), ["p"], [7], Varied("alone"), [1]))
+        alone = drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef("alone"), [1]))
         assert cells[0].picture.tobytes() == alone[0].picture.tobytes()
 
     def test_a_missing_name_is_said_before_anything_is_drawn(self, room: GridRoom) -> None:
         put(room, "known")
         with pytest.raises(UserError, match=r"no LoRA named knwon.*Did you mean known\?"):
-            drawn(room, strength_grid(room.request(), ["p <lora:knwon:1>"], [7], Varied("known"), [0, 1]))
+            drawn(room, strength_grid(room.request(), ["p <lora:knwon:1>"], [7], LoraRef("known"), [0, 1]))
 
     def test_a_file_for_other_models_is_marked_and_refused(self, room: GridRoom) -> None:
         other = "sd_v1" if room.host.drawing_family().key == "sdxl" else "sdxl_base_v1-0"
@@ -153,11 +154,11 @@ class Grids:
         lora = room.host.loras()[0]
         assert lora.family is not room.host.drawing_family()
         with pytest.raises(UserError, match=f"made for {lora.family.label}"):
-            drawn(room, strength_grid(room.request(), ["p"], [7], Varied("foreign"), [1]))
+            drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef("foreign"), [1]))
 
     def test_the_grid_is_kept_as_the_host_keeps_its_own(self, room: GridRoom) -> None:
         put(room, "jeff")
-        plan = strength_grid(room.request(), ["p"], [7], Varied("jeff"), [0, 1])
+        plan = strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [0, 1])
         cells = drawn(room, plan)
         paths = [room.run(lambda: save_grid(room.host, plan, cells)) for _ in range(2)]
         assert paths[0] != paths[1]
@@ -183,7 +184,7 @@ class WebUIGrids(Grids):
 
     def test_every_picture_is_of_the_checkpoint_of_the_first(self, room: Any) -> None:
         put(room, "jeff")
-        plan = strength_grid(room.request(), ["p"], [7], Varied("jeff"), [0, 1])
+        plan = strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [0, 1])
         wanted = [item.picture.tobytes() for item in drawn(room, plan)]
         model = room.model
 
@@ -205,7 +206,7 @@ class WebUIGrids(Grids):
         from modules import processing, shared
 
         put(room, "jeff")
-        plan = strength_grid(room.request(steps=3), ["p"], [7], Varied("jeff"), [0, 0.5, 1])
+        plan = strength_grid(room.request(steps=3), ["p"], [7], LoraRef("jeff"), [0, 0.5, 1])
         whole = [item.picture.tobytes() for item in drawn(room, plan)]
         real, calls = processing.process_images, []
 
@@ -227,7 +228,7 @@ class WebUIGrids(Grids):
         from modules import shared
 
         put(room, "jeff")
-        plan = strength_grid(room.request(), ["p"], [7], Varied("jeff"), [0, 1])
+        plan = strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [0, 1])
 
         def work() -> list[tuple[int, int]]:
             return [(shared.state.job_no, shared.state.job_count) for _ in draw_cells(room.host, plan)]
@@ -239,20 +240,20 @@ class WebUIGrids(Grids):
         put(room, name)
         assert "its name" in room.host.loras()[0].problem
         with pytest.raises(UserError, match="its name"):
-            drawn(room, strength_grid(room.request(), ["p"], [7], Varied(name), [1]))
+            drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef(name), [1]))
         with pytest.raises(UserError, match="its name"):
             room.run(lambda: room.host.generate(room.request(f"p <lora:{name}:1>")))
 
     def test_a_name_that_cannot_be_written_is_called_by_its_alias(self, room: Any) -> None:
         put(room, "a#b", ss_output_name="ab")
         assert [(lora.name, lora.problem) for lora in room.host.loras()] == [("ab", "")]
-        assert drawn(room, strength_grid(room.request(), ["p"], [7], Varied("ab"), [1]))
+        assert drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef("ab"), [1]))
 
     def test_a_person_may_keep_no_grids(self, room: Any) -> None:
         from modules import shared
 
         put(room, "jeff")
-        plan = strength_grid(room.request(), ["p"], [7], Varied("jeff"), [1])
+        plan = strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [1])
         cells = drawn(room, plan)
         shared.opts.data["grid_save"] = False
         try:
@@ -266,7 +267,7 @@ class WebUIGrids(Grids):
         put(room, "jeff")
         shared.opts.data["enable_pnginfo"] = False
         try:
-            cells = drawn(room, strength_grid(room.request(), ["p"], [7], Varied("jeff"), [1]))
+            cells = drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [1]))
         finally:
             shared.opts.data["enable_pnginfo"] = True
         assert parse_infotext(cells[0].infotext)["Prompt"] == "p <lora:jeff:1>"

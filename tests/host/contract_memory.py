@@ -33,7 +33,7 @@ class RealStep:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def weights_elsewhere(self) -> list[torch.Tensor]:
+    def weights_off_device(self) -> list[torch.Tensor]:
         return []
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.forge.inspect import outlook_of_file
+from lib_trainer.host.forge.inspect import profile_of_file
 from lib_trainer.models.families import SDXL
 from lib_trainer.models.placement import RECOMPUTED
 from tests.fakes.forge_room import ForgeRoom, fake_forge
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(
 ) -> None:
     (tmp_path / "parts").mkdir()
     path = write_single_file(tiny_pipeline(SDXL, tmp_path / "parts"), SDXL, tmp_path / "tiny.safetensors")
-    memory_profile = outlook_of_file(path, storage)
+    memory_profile = profile_of_file(path, storage)
     assert (memory_profile.family, memory_profile.weight_bytes, memory_profile.is_dense) == (
         SDXL,
         weight_bytes,
@@ -131,4 +131,4 @@ def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(
     assert memory_profile.shape.channels and memory_profile.shape.pooled_dim
     (tmp_path / "notes.safetensors").write_bytes(b"no checkpoint")
     for name in ("notes.safetensors", "none.safetensors"):
-        assert outlook_of_file(tmp_path / name, storage) is None
+        assert profile_of_file(tmp_path / name, storage) is None

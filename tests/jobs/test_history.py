@@ -33,7 +33,7 @@ def begin(past_runs: History, steps: int = 0):
     for number in range(1, steps + 1):
         log.take(step(number))
     # As when its program ends.
-    log.claim.give_up()
+    log.lock.release()
     return log
 
 

@@ -13,7 +13,7 @@ from lib_trainer.cli.main import main
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.jobs.history import RUNS_DIR, STATE_FILE, History
-from lib_trainer.jobs.lock import CLAIM_FILE, RunLock, RunLocked, is_locked
+from lib_trainer.jobs.lock import LOCK_FILE, RunLock, RunLocked, is_locked
 from lib_trainer.jobs.queue import Jobs
 from tests.jobs.test_queue import FakeHost
 
@@ -95,17 +95,17 @@ def test_old_runs_make_no_room_while_they_are_driven(history: History, monkeypat
 
 
 def test_a_claim_is_of_one_and_is_given_up_once_or_twice(tmp_path: Path) -> None:
-    claim = RunLock(tmp_path)
+    lock = RunLock(tmp_path)
     assert is_locked(tmp_path)
     with pytest.raises(RunLocked):
         RunLock(tmp_path)
-    claim.give_up()
-    claim.give_up()
+    lock.release()
+    lock.release()
     assert not is_locked(tmp_path)
-    RunLock(tmp_path).give_up()
+    RunLock(tmp_path).release()
 
 
 def test_where_files_cannot_be_locked_nobody_is_refused(tmp_path: Path, caplog) -> None:
-    (tmp_path / CLAIM_FILE).mkdir()
-    RunLock(tmp_path).give_up()
+    (tmp_path / LOCK_FILE).mkdir()
+    RunLock(tmp_path).release()
     assert "cannot be locked" in caplog.text and not is_locked(tmp_path)

@@ -350,7 +350,7 @@ def test_a_run_that_was_cut_off_is_called_interrupted_and_goes_on(tmp_path):
     first.wait(SOON)
     log = first.history.reopen(run_id)
     log.change(state="training", ended=0.0)
-    log.claim.give_up()
+    log.lock.release()
     second = Jobs(FakeHost(tmp_path), events_run(Begun(2, 9, "m", "p"), step(3)))
     assert [(past.id, past.state, past.kept_step) for past in second.past()] == [(run_id, "interrupted", 2)]
     assert second.resume_run(run_id) == run_id

@@ -15,7 +15,7 @@ from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest
-from lib_trainer.lora.checkpoints import make_final, run_name, stages_of
+from lib_trainer.lora.checkpoints import make_final, run_name, saved_steps_of
 from lib_trainer.lora.describe import describe_lora
 from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.choose import choose
@@ -59,9 +59,9 @@ def shelf(tmp_path) -> Shelf:
     return shelf
 
 
-def drawn(*uses: LoraRef) -> Drawn:
+def drawn(*refs: LoraRef) -> Drawn:
     picture = Image.new("RGB", (8, 8), "red")
-    return Drawn(Cell(0, 0, GenerateRequest("p"), uses), picture, "p\nSteps: 1")
+    return Drawn(Cell(0, 0, GenerateRequest("p"), refs), picture, "p\nSteps: 1")
 
 
 def final(shelf: Shelf, name: str, strength: float = 0.7) -> Path:
@@ -76,7 +76,7 @@ def test_the_saved_steps_of_a_run_in_the_order_of_training(shelf):
         ("jeff", "final · step 300"),
     ]
     for name in ("jeff", "jeff-000001"):
-        assert [(lora.name, label) for lora, label in stages_of(name, shelf.loras())] == wanted
+        assert [(lora.name, label) for lora, label in saved_steps_of(name, shelf.loras())] == wanted
     assert run_name("jeff-2024") == "jeff-2024"
 
 
@@ -90,7 +90,6 @@ def test_a_chosen_step_becomes_the_final_file_and_the_old_one_stays(shelf):
     assert metadata["modelspec.usage_hint"] == "<lora:jeff:0.7>"
     assert json.loads(metadata[RECIPE_KEY])["preferred_weight"] == 0.7
     assert json.loads(path.with_suffix(".json").read_text())["preferred weight"] == 0.7
-    assert shelf.changed == [path]
 
 
 def test_choosing_to_and_fro_keeps_each_file_once(shelf):
@@ -111,6 +110,7 @@ def test_another_programs_file_is_not_replaced(shelf):
 
 def test_choosing_a_picture_says_what_it_did(shelf):
     said = choose(shelf, drawn(LoraRef("jeff-000001", 0.85)))
+    assert shelf.changed == [shelf.lora_dir / "jeff.safetensors"]
     assert said.startswith("Done: jeff-000001 is now jeff, the card of jeff proposes strength 0.85, and ")
     with Image.open(shelf.lora_dir / "jeff.png") as kept:
         assert kept.text["parameters"] == "p\nSteps: 1"

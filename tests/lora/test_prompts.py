@@ -30,4 +30,4 @@ def test_a_line_is_a_prompt():
 
 def test_the_kind_is_guessed_from_the_name():
     assert kind_of(LoraInfo("style_name", Path("x"))) == "style"
-    assert kind_of(LoraInfo("jeff", Path("x"), words="jeff_person")) == "face"
+    assert kind_of(LoraInfo("jeff", Path("x"), trigger_words="jeff_person")) == "face"

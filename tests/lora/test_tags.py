@@ -31,8 +31,8 @@ def test_others_stay_untouched():
 
 
 def test_an_alias_is_replaced_by_the_name():
-    assert with_lora("p <lora:old:1>", LoraRef("jeff", 0.5), ["old"]) == "p <lora:jeff:0.5>"
-    assert with_lora("p <lora:old:1>", LoraRef("jeff", 0), ["old"]) == "p"
+    assert with_lora("p <lora:old:1>", LoraRef("jeff", 0.5, ("old",))) == "p <lora:jeff:0.5>"
+    assert with_lora("p <lora:old:1>", LoraRef("jeff", 0, ("old",))) == "p"
 
 
 @pytest.mark.parametrize("name", ["v1.5", "my style", "jeff (old) [x]", "日本", "a+b|c", "{x}"])

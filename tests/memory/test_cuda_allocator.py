@@ -9,7 +9,7 @@ pytest.importorskip("diffusers")
 from benchmarks.simulation.cuda_allocator import AllocatorFull, CachingAllocator
 from benchmarks.simulation.cuda_peak import GEMM_WORKSPACE_BYTES, ReservedPeak
 from benchmarks.simulation.simulate import simulate
-from lib_trainer.host.standalone.fake_model import empty_model, pooled_width
+from lib_trainer.host.standalone.fake_model import fake_model, pooled_width
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan
 from lib_trainer.models.families import SDXL
 from tests.memory.plans import CARD_8GB, FACE, STYLE, plan_of
@@ -102,6 +102,6 @@ def test_sdxl_fits_a_card_of_8_gb_with_the_allocators_gaps() -> None:
 def held_bytes(plan: Plan, workspace_bytes: int) -> int:
     """The allocator's peak over simulated steps. Raises AllocatorFull."""
     allocator = CachingAllocator(plan.budget.total_bytes - CONTEXT_BYTES)
-    with empty_model(plan.work.shape, torch.bfloat16) as model:
+    with fake_model(plan.work.shape, torch.bfloat16) as model:
         simulate(model, plan, pooled_width(plan.work.shape), ReservedPeak(allocator, workspace_bytes))
     return allocator.peak_bytes

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.simulation.simulate import Measured, simulate
-from lib_trainer.host.standalone.fake_model import EmptyModel, build_unet, empty_model, pooled_width
+from lib_trainer.host.standalone.fake_model import FakeModel, build_unet, fake_model, pooled_width
 from lib_trainer.memory.estimate import optimizer_bytes, predict_kept
 from lib_trainer.memory.plan import Budget, Plan
 from lib_trainer.models.families import SD1, SDXL, Family, UNetShape
@@ -24,7 +24,7 @@ SDXL_SMALL = UNetShape((320, 320, 320), 2, (0, 2, 10), 10, 2048, (5, 5, 5), line
 
 def simulated(plan: Plan) -> Measured:
     shape = plan.work.shape
-    with empty_model(shape, plan.work.compute) as model:
+    with fake_model(shape, plan.work.compute) as model:
         return simulate(model, plan, pooled_width(shape))
 
 
@@ -62,7 +62,7 @@ def test_a_real_step_takes_what_the_simulated_one_does(family: Family, shape: UN
     small = replace(family, unet=shape)
     plan = plan_of(small, 256, None, adapter=STYLE, **settings)
     with ExitStack() as undo:
-        real = simulate(EmptyModel(build_unet(shape, torch.float32), nullcontext(), undo), plan, pooled_width(shape))
+        real = simulate(FakeModel(build_unet(shape, torch.float32), nullcontext(), undo), plan, pooled_width(shape))
     without_contents = simulated(plan)
     assert error(without_contents.peak_bytes, real.peak_bytes) < 0.05
     assert error(without_contents.kept_bytes, real.kept_bytes) < 0.05

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.models.base import Layer
-from lib_trainer.models.offload import Int8Weight, LeanWeights, PlainWeight, lean_weights, spread_out
+from lib_trainer.models.offload import Int8Weight, OffloadedWeights, PlainWeight, offloaded_weights, spread_out
 from lib_trainer.models.placement import Placement
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_the_modules_keep_their_own_weights_and_get_all_back(placement: Placemen
     net = stack()
     before = {name: (value, value.clone()) for name, value in net.named_parameters()}
     layers = layers_of(net)
-    with lean_weights(net, layers, CPU, placement) as weights:
+    with offloaded_weights(net, layers, CPU, placement) as weights:
         for layer in layers:
             assert layer.module.weight is before[f"{layers.index(layer)}.weight"][0]
             assert layer.module.bias is not before[f"{layers.index(layer)}.bias"][0]
@@ -86,7 +86,7 @@ def test_inference_tensors_can_be_stored_and_come_back_as_they_were() -> None:
     with torch.inference_mode():
         net = stack(2)
     layers = layers_of(net)
-    with lean_weights(net, layers, CPU, Placement(int8=True)) as weights:
+    with offloaded_weights(net, layers, CPU, Placement(int8=True)) as weights:
         x = torch.ones(1, 8, requires_grad=True)
         nn.functional.linear(net[-1](x), *weights.read(layers[0], x)).square().sum().backward()
         assert x.grad is not None
@@ -95,7 +95,7 @@ def test_inference_tensors_can_be_stored_and_come_back_as_they_were() -> None:
 
 def test_the_next_weight_is_fetched_ahead_once_the_order_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = layers_of(stack(4))
-    weights = LeanWeights(layers, CPU, Placement(streamed=1.0))
+    weights = OffloadedWeights(layers, CPU, Placement(streamed=1.0))
     fetcher = weights._streamed
     started: list[str] = []
     start = fetcher._start
@@ -123,7 +123,7 @@ def test_the_next_weight_is_fetched_ahead_once_the_order_is_known(monkeypatch: p
 
 def test_a_wrong_guess_still_brings_the_right_weight() -> None:
     layers = layers_of(stack(6))
-    weights = LeanWeights(layers, CPU, Placement(streamed=1.0, int8=True))
+    weights = OffloadedWeights(layers, CPU, Placement(streamed=1.0, int8=True))
     generator = torch.Generator().manual_seed(0)
     wanted = {layer.name: Int8Weight.of(layer.module.weight).dense(torch.zeros(1)) for layer in layers}
     for place in torch.randint(6, (100,), generator=generator).tolist():
@@ -135,7 +135,7 @@ def test_at_most_two_streamed_weights_are_on_the_device() -> None:
     from lib_trainer.memory.storage_peak import StoragePeak
 
     layers = layers_of(stack(8))
-    weights = LeanWeights(layers, CPU, Placement(streamed=1.0))
+    weights = OffloadedWeights(layers, CPU, Placement(streamed=1.0))
     one = layers[0].module.weight.nbytes
     peak = StoragePeak()
     peak.ignore([tensor for layer in layers for tensor in layer.module.parameters()])

@@ -7,9 +7,10 @@ from PIL import Image
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest
+from lib_trainer.lora.tags import LoraRef
 from lib_trainer.models.families import SDXL
 from lib_trainer.preview.drawing import difference, draw_cells
-from lib_trainer.preview.grid_spec import Varied, checkpoint_grid, strength_grid
+from lib_trainer.preview.grid_spec import checkpoint_grid, strength_grid
 from tests.fakes.easel import Easel
 
 BASE = GenerateRequest("", width_px=16, height_px=16)
@@ -23,7 +24,7 @@ def easel(tmp_path) -> Easel:
 
 
 def plan_of(strengths=(0, 0.5, 1), prompts=("p", "q")):
-    return strength_grid(BASE, prompts, [1], Varied("jeff"), strengths)
+    return strength_grid(BASE, prompts, [1], LoraRef("jeff"), strengths)
 
 
 def test_every_cell_is_drawn_with_its_infotext(easel):
@@ -52,8 +53,8 @@ def test_without_strength_0_nothing_is_compared(easel):
 
 
 def test_the_same_picture_is_drawn_once(easel):
-    plan = checkpoint_grid(BASE, ["p"], [1], [("jeff-000001", "epoch 1"), ("jeff", "final")], [0, 1])
-    drawn = list(draw_cells(easel, plan))
+    spec = checkpoint_grid(BASE, ["p"], [1], [("jeff-000001", "epoch 1"), ("jeff", "final")], [0, 1])
+    drawn = list(draw_cells(easel, spec))
     assert len(drawn) == 4
     assert [request.prompt for request in easel.requests] == ["p", "p <lora:jeff-000001:1>", "p <lora:jeff:1>"]
 
@@ -75,25 +76,25 @@ def test_an_interrupted_picture_is_left_out_and_none_follows(easel):
 
 
 def test_missing_misspelt_and_misfitting_names_are_said_before_anything_is_drawn(easel):
-    plan = strength_grid(BASE, ["p <lora:Jef:1> <lora:style:0.6>"], [1], Varied("jeff"), [1])
+    spec = strength_grid(BASE, ["p <lora:Jef:1> <lora:style:0.6>"], [1], LoraRef("jeff"), [1])
     with pytest.raises(UserError, match=r"Jef, style.*Did you mean jeff\?"):
-        list(draw_cells(easel, plan))
+        list(draw_cells(easel, spec))
     easel.put("strange")
     (easel.lora_dir / "strange.json").write_text('{"sd version": "SDXL"}', encoding="utf-8")
-    plan = strength_grid(BASE, ["p"], [1], Varied("strange"), [1])
+    spec = strength_grid(BASE, ["p"], [1], LoraRef("strange"), [1])
     with pytest.raises(UserError, match=r"made for SDXL.*SD 1\.x"):
-        list(draw_cells(easel, plan))
+        list(draw_cells(easel, spec))
     assert not easel.requests
     easel.family = SDXL
-    assert len(list(draw_cells(easel, plan))) == 1
+    assert len(list(draw_cells(easel, spec))) == 1
     easel.family = None
-    assert len(list(draw_cells(easel, plan))) == 1
+    assert len(list(draw_cells(easel, spec))) == 1
 
 
 def test_part_of_a_name_is_enough_for_a_hint(easel):
     easel.put("style_name_v2")
     with pytest.raises(UserError, match=r"Did you mean style_name_v2\?"):
-        list(draw_cells(easel, strength_grid(BASE, ["p"], [1], Varied("style"), [1])))
+        list(draw_cells(easel, strength_grid(BASE, ["p"], [1], LoraRef("style"), [1])))
 
 
 def test_the_difference_is_a_share_of_black_to_white():

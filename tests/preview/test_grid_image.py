@@ -7,10 +7,11 @@ import pytest
 from PIL import Image, ImageFont
 
 from lib_trainer.host.base import GenerateRequest
+from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview import grid_image as grid
 from lib_trainer.preview.drawing import Drawn, draw_cells
 from lib_trainer.preview.grid_image import GAP_PX, MISSING, compose_grid, grid_infotext, label_grid
-from lib_trainer.preview.grid_spec import Varied, strength_grid
+from lib_trainer.preview.grid_spec import strength_grid
 from tests.fakes.easel import Easel, colour_of
 
 BASE = GenerateRequest("", width_px=64, height_px=48)
@@ -35,9 +36,9 @@ def patches(picture: Image.Image, colours) -> list[tuple[int, int, int, int]]:
 
 
 def drawn_grid(easel, prompts, strengths) -> tuple[Image.Image, list[Drawn]]:
-    plan = strength_grid(BASE, prompts, [1], Varied("x"), strengths)
-    drawn = list(draw_cells(easel, plan))
-    return compose_grid(plan, drawn), drawn
+    spec = strength_grid(BASE, prompts, [1], LoraRef("x"), strengths)
+    drawn = list(draw_cells(easel, spec))
+    return compose_grid(spec, drawn), drawn
 
 
 def test_pictures_stand_in_rows_and_columns_whole_and_enlarged(easel):
@@ -55,11 +56,11 @@ def test_pictures_stand_in_rows_and_columns_whole_and_enlarged(easel):
 
 
 def test_what_is_not_drawn_stays_grey(easel):
-    plan = strength_grid(BASE, ["p"], [1], Varied("x"), [0, 1])
-    picture = compose_grid(plan, list(draw_cells(easel, plan))[1:])
+    spec = strength_grid(BASE, ["p"], [1], LoraRef("x"), [0, 1])
+    picture = compose_grid(spec, list(draw_cells(easel, spec))[1:])
     bottom = picture.height - 2 * GAP_PX
     assert picture.getpixel((2 * GAP_PX, bottom)) == MISSING
-    assert picture.getpixel((3 * GAP_PX + 192, bottom)) == colour_of(plan.cells[1].request)
+    assert picture.getpixel((3 * GAP_PX + 192, bottom)) == colour_of(spec.cells[1].request)
 
 
 def test_large_pictures_keep_their_size_and_get_large_labels():
@@ -75,8 +76,8 @@ def test_large_pictures_keep_their_size_and_get_large_labels():
 
 def test_the_infotext_is_the_first_pictures_and_says_what_is_compared(easel):
     _, drawn = drawn_grid(easel, ["p"], [0, 1])
-    plan = strength_grid(BASE, ["p"], [1], Varied("x"), [0, 1])
-    assert grid_infotext(plan, drawn) == (
+    spec = strength_grid(BASE, ["p"], [1], LoraRef("x"), [0, 1])
+    assert grid_infotext(spec, drawn) == (
         'p\nSteps: 20, Seed: 1, Script: Train LoRA grid, Grid: Strengths of x, Grid columns: "x 0, x 1"'
     )
 

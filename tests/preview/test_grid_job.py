@@ -9,8 +9,9 @@ from PIL import Image
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest
+from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.grid_job import GridJob, GridStatus
-from lib_trainer.preview.grid_spec import Varied, strength_grid
+from lib_trainer.preview.grid_spec import strength_grid
 from tests.fakes.easel import Easel
 
 BASE = GenerateRequest("", width_px=16, height_px=16)
@@ -25,7 +26,7 @@ def easel(tmp_path) -> Easel:
 
 
 def plan_of(prompts=("p", "q")):
-    return strength_grid(BASE, prompts, [1], Varied("jeff"), [0, 0.5, 1])
+    return strength_grid(BASE, prompts, [1], LoraRef("jeff"), [0, 0.5, 1])
 
 
 def until(grid_job: GridJob, count: int) -> GridStatus:
@@ -109,7 +110,7 @@ def test_a_failure_is_said_and_keeps_what_is_there(easel, error, said):
 
 def test_a_name_that_is_not_there_draws_nothing(easel):
     grid_job = GridJob(easel)
-    grid_job.start(strength_grid(BASE, ["p"], [1], Varied("anna"), [1]))
+    grid_job.start(strength_grid(BASE, ["p"], [1], LoraRef("anna"), [1]))
     grid_status = grid_job.wait(SECONDS)
     assert "no LoRA named anna" in grid_status.error
     assert (grid_status.drawn, grid_status.path) == ((), None)

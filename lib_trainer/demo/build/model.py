@@ -76,7 +76,7 @@ def new_schedule() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def settle_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
+def normalize_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     """Change `vae` so that its latents, times its scaling factor, have mean 0 and std 1 in each channel.
 
     Its pictures stay the same, and its posterior becomes a point, since it was trained on means.

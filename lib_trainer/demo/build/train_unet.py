@@ -1,4 +1,4 @@
-"""Teaches the embedded UNet and text encoder to draw the world from captions."""
+"""Trains the embedded UNet and text encoder to draw the world from captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 from lib_trainer.demo.build.model import new_schedule, new_text_encoder, new_unet
 from lib_trainer.demo.build.tokenizer import CONTEXT_TOKENS
 from lib_trainer.demo.build.train_vae import rate_at
-from lib_trainer.demo.build.training_images import Lessons
+from lib_trainer.demo.build.training_images import TrainingImages
 
 log = logging.getLogger(__name__)
 
@@ -63,24 +63,26 @@ def loss_of(painter: Painter, latents: Tensor, tokens: Tensor, alphas: Tensor, g
     return (error * snr.clamp(max=MIN_SNR_GAMMA) / snr).mean()
 
 
-def learn_unet(lessons: Lessons, tokenizer: CLIPTokenizer, checkpoint: Path, seed: int, steps: int = STEPS) -> Painter:
-    """Train a painter on settled latents, going on from `checkpoint`; returns the moving average of its weights."""
+def train_unet(
+    images: TrainingImages, tokenizer: CLIPTokenizer, checkpoint: Path, seed: int, steps: int = STEPS
+) -> Painter:
+    """Train a painter on normalized latents, resuming from `checkpoint`; returns the moving average of its weights."""
     painter = Painter(len(tokenizer)).train().to(memory_format=torch.channels_last)
     average = AveragedModel(painter, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     optimizer = torch.optim.AdamW(painter.parameters(), lr=LEARNING_RATE, weight_decay=1e-3, betas=(0.9, 0.99))
     parts = {"painter": painter, "average": average, "optimizer": optimizer}
     start = _restore(parts, checkpoint)
-    tokens, empty = read_captions(tokenizer, lessons.captions), read_captions(tokenizer, [""])
+    tokens, empty = read_captions(tokenizer, images.captions), read_captions(tokenizer, [""])
     alphas, recent = new_schedule().alphas_cumprod, 0.0
     for step in range(start, steps):
         # Seeded by the step: a run that was interrupted sees the batches it would have seen.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         chosen = torch.randint(len(tokens), (BATCH,), generator=generator)
         dropped = torch.rand(BATCH, generator=generator) < CAPTION_DROPOUT
-        words = torch.where(dropped[:, None], empty, tokens[chosen])
+        prompts = torch.where(dropped[:, None], empty, tokens[chosen])
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, steps, LEARNING_RATE)
-        loss = loss_of(painter, lessons.latents[chosen], words, alphas, generator)
+        loss = loss_of(painter, images.latents[chosen], prompts, alphas, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(painter.parameters(), 1.0)

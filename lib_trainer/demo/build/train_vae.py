@@ -1,4 +1,4 @@
-"""Teaches the embedded autoencoder to carry the world's pictures through 8× smaller latents."""
+"""Trains the embedded autoencoder to carry the world's pictures through 8× smaller latents."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def loss_of(
     return error_of(error) + guide_weight * guide + SIZE_WEIGHT * latents.pow(2).mean()
 
 
-def learn_vae(vae: AutoencoderKL, checkpoint: Path, seed: int, steps: int = STEPS) -> None:
-    """Train `vae` in place, going on from `checkpoint` where that exists, and leave the result there."""
+def train_vae(vae: AutoencoderKL, checkpoint: Path, seed: int, steps: int = STEPS) -> None:
+    """Train `vae` in place, resuming from `checkpoint` where that exists, and leave the result there."""
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
         guide_weight = max(GUIDE_FLOOR, 1 - step / GUIDE_STEPS)
@@ -91,7 +91,7 @@ def polish_decoder(
     seed: int,
     steps: int = POLISH_STEPS,
 ) -> None:
-    """Train only the way from latents (N, 4, 8, 8) back to their pictures, in place; goes on from `checkpoint`.
+    """Train only the way from latents (N, 4, 8, 8) back to their pictures, in place, resuming from `checkpoint`.
 
     The latents stay what they are, so this may be done while the UNet learns from them.
     """

@@ -1,4 +1,4 @@
-"""The pictures that the UNet learns from, with their latents: drawn and encoded once."""
+"""The pictures that the UNet is trained on, with their latents: drawn and encoded once."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _TOGETHER = 50
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What is learned from: latents (N, 4, 8, 8) as the autoencoder gives them, and their captions."""
+class TrainingImages:
+    """Latents (N, 4, 8, 8) as the autoencoder gives them, and their captions."""
 
     latents: Tensor
     captions: list[str]
 
 
-def draw_lesson(seed: int, number: int) -> Drawing:
-    """Picture `number` of those that are learned from."""
+def draw_training_image(seed: int, number: int) -> Drawing:
+    """Training image `number`."""
     return draw_random(Random(f"{seed} unet {number}"))
 
 
 @torch.no_grad()
-def draw_lessons(vae: AutoencoderKL, file: Path, seed: int, count: int = PICTURES) -> Lessons:
+def draw_training_images(vae: AutoencoderKL, file: Path, seed: int, count: int = PICTURES) -> TrainingImages:
     """Draw `count` pictures and encode them; kept in `file`, and read from there the next time."""
     if not file.exists():
         latents, captions = [], []
         for first in range(0, count, _TOGETHER):
-            drawings = [draw_lesson(seed, number) for number in range(first, min(first + _TOGETHER, count))]
+            drawings = [draw_training_image(seed, number) for number in range(first, min(first + _TOGETHER, count))]
             latents.append(vae.encode(to_pixels([drawing.picture for drawing in drawings])).latent_dist.mean)
             captions += [drawing.caption for drawing in drawings]
             if first % 2000 == 0:
                 log.info("drew %d of %d pictures", first, count)
         torch.save({"latents": torch.cat(latents), "captions": captions}, file)
     stored = torch.load(file, weights_only=True)
-    return Lessons(stored["latents"], stored["captions"])
+    return TrainingImages(stored["latents"], stored["captions"])

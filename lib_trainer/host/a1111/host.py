@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.a1111.inspect import outlook_of_file, outlook_of_model
+from lib_trainer.host.a1111.inspect import profile_of_file, profile_of_model
 from lib_trainer.host.a1111.model import A1111Model, compute_device
 from lib_trainer.host.webui import lock as webui_turn
 from lib_trainer.host.webui import loras as webui_loras
@@ -45,7 +45,7 @@ class A1111Host(WebuiHost):
         from modules import sd_models
 
         with (
-            webui_turn.generation_turn() as presses,
+            webui_turn.generation_lock() as presses,
             attributes([self], _presses=presses),
             model_guard(sd_models, _MOVERS),
         ):
@@ -120,9 +120,9 @@ class A1111Host(WebuiHost):
         model = _loaded_model()
         if model is not None:
             family = _known_family(model)
-            return outlook_of_model(model, family) if family else None
+            return profile_of_model(model, family) if family else None
         selected = _selected_file()
-        return outlook_of_file(selected, sd_models.model_data.loaded_sd_models) if selected else None
+        return profile_of_file(selected, sd_models.model_data.loaded_sd_models) if selected else None
 
     def describe(self) -> str:
         """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""

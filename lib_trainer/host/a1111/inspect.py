@@ -19,7 +19,7 @@ from lib_trainer.models.placement import MemoryProfile
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def outlook_of_model(model: Any, family: Family) -> MemoryProfile:
+def profile_of_model(model: Any, family: Family) -> MemoryProfile:
     """What A1111 holds of the loaded checkpoint."""
     unet = model.model.diffusion_model
     shapes = {UNET + name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
@@ -31,7 +31,7 @@ def outlook_of_model(model: Any, family: Family) -> MemoryProfile:
     )
 
 
-def outlook_of_file(path: Path, loaded: Iterable[nn.Module]) -> MemoryProfile | None:
+def profile_of_file(path: Path, loaded: Iterable[nn.Module]) -> MemoryProfile | None:
     """What A1111 will hold of a checkpoint that it has not loaded yet; None for a file that is none of ours to train.
 
     Args:

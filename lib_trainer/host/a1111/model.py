@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.a1111.device_placement import DevicePlacement
-from lib_trainer.host.a1111.inspect import dense_shape, outlook_of_model
+from lib_trainer.host.a1111.inspect import dense_shape, profile_of_model
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.families import SD1, SDXL, Family
 from lib_trainer.models.layers import text_encoder_layers, unet_layers
-from lib_trainer.models.offload import LeanWeights, lean_weights
+from lib_trainer.models.offload import OffloadedWeights, offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import attributes
 
@@ -45,7 +45,7 @@ class A1111Model(WebuiModel):
         self._vae: nn.Module = model.first_stage_model
         self._text: nn.Module = model.conditioner if family is SDXL else model.cond_stage_model
         self._places = DevicePlacement([self.unet, self._text, self._vae], self.device)
-        self._lean: LeanWeights | None = None
+        self._lean: OffloadedWeights | None = None
         self._begin_loan()
 
     def _begin_loan(self) -> None:
@@ -102,22 +102,22 @@ class A1111Model(WebuiModel):
         return TextCond(context.float().cpu(), None if pooled is None else pooled.float().cpu())
 
     def memory_profile(self) -> MemoryProfile:
-        return outlook_of_model(self.loaded, self.family)
+        return profile_of_model(self.loaded, self.family)
 
     def _change(self, placement: Placement, text_encoder: bool) -> None:
         import ldm.modules.attention
         import sgm.modules.attention
         from modules import devices, sd_hijack_optimizations
 
-        wanted = [] if placement.is_lean else [self.unet]
+        wanted = [] if placement.offloads else [self.unet]
         self._places.bring([*wanted, self._text] if text_encoder else wanted)
         enter = self._changes.enter_context
         for module in [self.unet, *([self._text] if text_encoder else [])]:
             enter(trainable.frozen(module))
             self._changes.callback(trainable.release, [module])
         parts = list(self.unet.modules())
-        if placement.is_lean:
-            self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
+        if placement.offloads:
+            self._lean = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
             self._changes.callback(setattr, self, "_lean", None)
         # Without autocast, what the adapter does not compute would meet numbers it is not stored in.
         enter(trainable.input_cast([*parts, *self._text.modules()] if text_encoder else parts))

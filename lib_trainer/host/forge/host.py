@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.forge.inspect import outlook_of_engine, outlook_of_file
+from lib_trainer.host.forge.inspect import profile_of_engine, profile_of_file
 from lib_trainer.host.forge.model import ForgeModel
 from lib_trainer.host.webui import lock as webui_turn
 from lib_trainer.host.webui import loras as webui_loras
@@ -46,7 +46,7 @@ class ForgeHost(WebuiHost):
             except BaseException as error:  # noqa: BLE001 - raised again below, on the caller's thread
                 outcome["error"] = error
 
-        with webui_turn.generation_turn() as presses, attributes([self], _presses=presses):
+        with webui_turn.generation_lock() as presses, attributes([self], _presses=presses):
             main_thread.run_and_wait_result(work)
         if "error" not in outcome:
             return outcome.pop("result")
@@ -130,9 +130,9 @@ class ForgeHost(WebuiHost):
         if getattr(engine, "forge_objects", None) is None or data.forge_hash != str(data.forge_loading_parameters):
             selected = sd_models.select_checkpoint()
             storage = data.forge_loading_parameters.get("unet_storage_dtype")
-            return outlook_of_file(Path(selected.filename), storage) if selected else None
+            return profile_of_file(Path(selected.filename), storage) if selected else None
         family = _ENGINES.get(type(engine).__name__)
-        return outlook_of_engine(engine, family) if family else None
+        return profile_of_engine(engine, family) if family else None
 
     def describe(self) -> str:
         """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""

@@ -22,7 +22,7 @@ _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 _FOUR_BIT_BYTES = 0.5 + 4 / 64
 
 
-def outlook_of_engine(engine: Any, family: Family) -> MemoryProfile:
+def profile_of_engine(engine: Any, family: Family) -> MemoryProfile:
     """What Forge holds of the loaded checkpoint."""
     unet = engine.forge_objects_original.unet.model.diffusion_model
     weights = [part.weight for part in unet.modules() if len(dense_shape(part)) in (2, 4)]
@@ -33,7 +33,7 @@ def outlook_of_engine(engine: Any, family: Family) -> MemoryProfile:
     return _with_room(MemoryProfile(family, _unet_shape(unet.config), stored, is_dense=plain and not scaled))
 
 
-def outlook_of_file(path: Path, storage: Any) -> MemoryProfile | None:
+def profile_of_file(path: Path, storage: Any) -> MemoryProfile | None:
     """What Forge will hold of a checkpoint that it has not loaded yet; None for a file that is none of ours to train.
 
     Args:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.forge.inspect import dense_shape, outlook_of_engine
+from lib_trainer.host.forge.inspect import dense_shape, profile_of_engine
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layers import text_encoder_layers, unet_layers
-from lib_trainer.models.offload import LeanWeights, lean_weights
+from lib_trainer.models.offload import OffloadedWeights, offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import attributes
 
@@ -46,7 +46,7 @@ class ForgeModel(WebuiModel):
         self.alphas_cumprod = _alphas_cumprod(engine, predictor)
         self.unet: nn.Module = objects.unet.model.diffusion_model
         self._objects = objects
-        self._lean: LeanWeights | None = None
+        self._lean: OffloadedWeights | None = None
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         vae = self._objects.vae
@@ -93,13 +93,13 @@ class ForgeModel(WebuiModel):
             yield
 
     def memory_profile(self) -> MemoryProfile:
-        return outlook_of_engine(self.loaded, self.family)
+        return profile_of_engine(self.loaded, self.family)
 
     def _change(self, placement: Placement, text_encoder: bool) -> None:
         from backend import attention, memory_management, stream
         from backend.nn import unet as forge_unet
 
-        patchers = [] if placement.is_lean else [self._objects.unet]
+        patchers = [] if placement.offloads else [self._objects.unet]
         if text_encoder:
             patchers.append(self._objects.clip.patcher)
         # Moved as Forge itself moves them, so that they are given back as Forge made them.
@@ -111,8 +111,8 @@ class ForgeModel(WebuiModel):
             enter(trainable.normal_parameters(module))
             self._changes.callback(trainable.release, [module])
         parts = list(self.unet.modules())
-        if placement.is_lean:
-            self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
+        if placement.offloads:
+            self._lean = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
             self._changes.callback(setattr, self, "_lean", None)
         # Weights are cast to the input's dtype, so that training may compute in another than drawing does.
         enter(attributes(parts, parameters_manual_cast=True))

@@ -20,7 +20,7 @@ _CPU = torch.device("cpu")
 _TIME_EMBEDDING = 256
 
 
-class EmptyModel(StandaloneModel):
+class FakeModel(StandaloneModel):
     """A borrowed model whose UNet has no contents. It has no autoencoder and no text encoders.
 
     Attributes:
@@ -33,7 +33,7 @@ class EmptyModel(StandaloneModel):
         super().__init__(pipeline, CheckpointInfo("empty", ""), _CPU, undo)
         self.no_contents = no_contents
 
-    def weights_elsewhere(self) -> list[Tensor]:
+    def weights_off_device(self) -> list[Tensor]:
         """Weights that would not lie on a graphics card now: the host's own ones, and what is streamed."""
         if self._lean is None:
             return []
@@ -41,13 +41,13 @@ class EmptyModel(StandaloneModel):
 
 
 @contextmanager
-def empty_model(shape: UNetShape, dtype: torch.dtype) -> Iterator[EmptyModel]:
+def fake_model(shape: UNetShape, dtype: torch.dtype) -> Iterator[FakeModel]:
     """A UNet of that shape with weights of `dtype`."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with ExitStack() as undo:
         with mode:
             unet = build_unet(shape, dtype)
-        yield EmptyModel(unet, mode, undo)
+        yield FakeModel(unet, mode, undo)
 
 
 def build_unet(shape: UNetShape, dtype: torch.dtype) -> UNet2DConditionModel:

@@ -23,7 +23,7 @@ from lib_trainer.models.checkpoint_file import unet_shape
 from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layer_names import kohya_name, ldm_names
 from lib_trainer.models.layers import describe_layer
-from lib_trainer.models.offload import LeanWeights, lean_weights
+from lib_trainer.models.offload import OffloadedWeights, offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import Forward, overridden_forward
 
@@ -55,7 +55,7 @@ class StandaloneModel:
         self.unet: nn.Module = pipeline.unet
         self.pipeline = pipeline
         self._undo = undo
-        self._lean: LeanWeights | None = None
+        self._lean: OffloadedWeights | None = None
         for part in self._parts:
             undo.callback(_move, part, part.device)
 
@@ -115,14 +115,14 @@ class StandaloneModel:
 
     def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
         texts = self.text_encoders if text_encoder else []
-        self.place(*([] if placement.is_lean else [self.unet]), *texts)
+        self.place(*([] if placement.offloads else [self.unet]), *texts)
         enter = self._undo.enter_context
         for part in [self.unet, *texts]:
             enter(trainable.normal_parameters(part))
             enter(trainable.frozen(part))
         self._undo.callback(trainable.release, [self.unet, *texts])
-        if placement.is_lean:
-            self._lean = enter(lean_weights(self.unet, self.adaptable_layers(), self.device, placement))
+        if placement.offloads:
+            self._lean = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
         weighted = [part for part in self.unet.modules() if part._parameters]
         enter(overridden_forward(weighted, _casting_forward))
         enter(trainable.checkpointed(blocks_in_order(self.unet), placement))

@@ -46,7 +46,7 @@ class InterruptFlags:
 
 
 @contextmanager
-def generation_turn() -> Iterator[InterruptFlags]:
+def generation_lock() -> Iterator[InterruptFlags]:
     """Our turn at the model: the lock that Generate waits for, and the WebUI's own progress state."""
     from modules import shared
     from modules.call_queue import queue_lock

@@ -9,8 +9,9 @@ from contextlib import closing
 import pytest
 
 from lib_trainer.host.webui.txt2img import make_job
+from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.drawing import draw_cells
-from lib_trainer.preview.grid_spec import Varied, strength_grid
+from lib_trainer.preview.grid_spec import strength_grid
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.contract_grids import STRENGTHS, WebUIGrids, put
 from tests.host.webui_grid_room import WebUIGridRoom
@@ -32,7 +33,7 @@ class TestGrids(WebUIGrids):
 def test_a_row_costs_what_its_pictures_cost(room: WebUIGridRoom) -> None:
     """Five cells against five plain pictures of the same prompts, in turns, by the generation thread's own time."""
     put(room, "cost")
-    plan = strength_grid(room.request(steps=4), ["p"], [7], Varied("cost"), STRENGTHS)
+    plan = strength_grid(room.request(steps=4), ["p"], [7], LoraRef("cost"), STRENGTHS)
     requests = [cell.request for cell in plan.cells]
 
     def spent(work: Callable[[], object]) -> float:

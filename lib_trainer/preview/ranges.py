@@ -14,7 +14,7 @@ MAX_VALUES = 50
 _SEPARATORS = re.compile(r"[\s,;·|]+")
 
 
-def show_numbers(values: tuple[float, ...]) -> str:
+def show_strengths(values: tuple[float, ...]) -> str:
     """`0 · 0.5 · 0.7`."""
     return " · ".join(f"{value:g}" for value in values)
 
@@ -23,7 +23,7 @@ def read_strengths(text: str) -> tuple[float, ...]:
     """`0 · 0.5 · 1`, `0, 0.5, 1` or ranges like `0:1:0.25`, end included; each value once, in the order written.
 
     Raises:
-        UserError: for what is no number, a range that never ends, or a strength nobody can mean.
+        UserError: for text that is not a number, a range that never ends, or a strength beyond ±5.
     """
     values = [value for part in _parts(text) for value in _range(part)]
     if not values:
@@ -31,7 +31,8 @@ def read_strengths(text: str) -> tuple[float, ...]:
     wild = next((value for value in values if abs(value) > MAX_STRENGTH), None)
     if wild is not None:
         raise UserError(
-            f"{wild:g} is no strength that draws anything.", f"Stay between -{MAX_STRENGTH} and {MAX_STRENGTH}."
+            f"{wild:g} is too strong: every picture would be noise.",
+            f"Stay between -{MAX_STRENGTH} and {MAX_STRENGTH}.",
         )
     if len(values) > MAX_VALUES:
         raise UserError(f"{len(values)} strengths are too many for one grid.", f"Take {MAX_VALUES} at most.")
@@ -47,7 +48,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
     parts = _parts(text)
     wrong = next((part for part in parts if not re.fullmatch(r"\d{1,18}", part)), None)
     if wrong is not None or not parts:
-        raise UserError(f"{wrong or 'Nothing'} is no seed.", "Write whole numbers from 0, like 1, 2, 3.")
+        raise UserError(f"{wrong or 'Nothing'} is not a seed.", "Write whole numbers from 0, like 1, 2, 3.")
     if len(parts) > MAX_VALUES:
         raise UserError(f"{len(parts)} seeds are too many for one grid.", f"Take {MAX_VALUES} at most.")
     return tuple(dict.fromkeys(int(part) for part in parts))
@@ -59,24 +60,24 @@ def _parts(text: str) -> list[str]:
 
 def _range(part: str) -> list[float]:
     """One number, or `start:stop` and `start:stop:step` in steps of 0.25 unless said otherwise."""
-    numbers = [_number(piece, part) for piece in part.split(":")]
-    if len(numbers) == 1:
-        return [float(numbers[0])]
-    if len(numbers) > 3:
-        raise UserError(f"{part!r} is no range.", "Write it as start:stop:step, like 0:1:0.25.")
-    start, stop, step = (*numbers, Decimal("0.25"))[:3]
+    limits = [_decimal(piece, part) for piece in part.split(":")]
+    if len(limits) == 1:
+        return [float(limits[0])]
+    if len(limits) > 3:
+        raise UserError(f"{part!r} is not a range.", "Write it as start:stop:step, like 0:1:0.25.")
+    start, stop, step = (*limits, Decimal("0.25"))[:3]
     count = (stop - start) / step if step else Decimal(-1)
     if count < 0:
         raise UserError(f"{part!r} never gets from {start} to {stop}.", "Write it as start:stop:step, like 0:1:0.25.")
     # Counted in decimals: in binary, 0.1 · 3 is not 0.3.
-    return [float(start + step * place) for place in range(min(int(count), MAX_VALUES) + 1)]
+    return [float(start + step * index) for index in range(min(int(count), MAX_VALUES) + 1)]
 
 
-def _number(piece: str, part: str) -> Decimal:
+def _decimal(piece: str, part: str) -> Decimal:
     try:
         value = Decimal(piece)
     except InvalidOperation as error:
-        raise UserError(f"{part!r} is no strength.", "Write numbers like 0.8, or a range like 0:1:0.25.") from error
+        raise UserError(f"{part!r} is not a strength.", "Write numbers like 0.8, or a range like 0:1:0.25.") from error
     if not value.is_finite():
-        raise UserError(f"{part!r} is no strength.", "Write numbers like 0.8, or a range like 0:1:0.25.")
+        raise UserError(f"{part!r} is not a strength.", "Write numbers like 0.8, or a range like 0:1:0.25.")
     return value

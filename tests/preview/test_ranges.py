@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lib_trainer.errors import UserError
-from lib_trainer.preview.numbers import DEFAULT_STRENGTHS, read_seeds, read_strengths, show_numbers
+from lib_trainer.preview.ranges import DEFAULT_STRENGTHS, read_seeds, read_strengths, show_strengths
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ def test_strengths(text, values):
     [
         ("", "no strengths"),
         ("strong", "'strong'"),
-        ("0:1:0.25:2", "no range"),
+        ("0:1:0.25:2", "not a range"),
         ("0:1:0", "never gets"),
         ("1:0:0.5", "never gets"),
         ("0.5,nan", "'nan'"),
-        ("8", "8 is no strength"),
+        ("8", "8 is too strong"),
         ("0:5:0.01", "too many"),
-        ("0:1e9:1e-9", "no strength|too many"),
+        ("0:1e9:1e-9", "not a strength|too many"),
     ],
 )
 def test_what_is_no_strength_is_named(text, said):
@@ -45,11 +45,11 @@ def test_what_is_no_strength_is_named(text, said):
 
 
 def test_what_is_shown_is_read_again():
-    assert read_strengths(show_numbers(DEFAULT_STRENGTHS)) == DEFAULT_STRENGTHS
+    assert read_strengths(show_strengths(DEFAULT_STRENGTHS)) == DEFAULT_STRENGTHS
 
 
 def test_seeds():
     assert read_seeds("1, 2 3, 2") == (1, 2, 3)
     for wrong in ("", "-1", "1.5", "one"):
-        with pytest.raises(UserError, match="no seed"):
+        with pytest.raises(UserError, match="not a seed"):
             read_seeds(wrong)
