@@ -77,8 +77,8 @@ def make_plan(host: Host, options: argparse.Namespace) -> GridSpec:
     lora = find_lora(options.lora, loras)
     prompts = options.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.trigger_words or lora.name)
     if options.epochs:
-        stages = [(stage.name, label) for stage, label in saved_steps_of(lora.name, loras)]
-        plan = checkpoint_grid(base, prompts, seeds, stages, strengths)
+        saved = [(item.name, label) for item, label in saved_steps_of(lora.name, loras)]
+        plan = checkpoint_grid(base, prompts, seeds, saved, strengths)
     elif len(other_strengths) > 1:
         plan = combined_grid(base, prompts, seeds, (_ref(lora), strengths), (LoraRef(other), other_strengths))
     else:

@@ -1,10 +1,10 @@
-"""What is kept of every run, in a folder of its own: recipe, how it stands, loss curve, samples, what a resume needs.
+"""The record of every run, in a folder of its own: recipe, state, loss curve, samples and what a resume needs.
 
-ID/run.json            how it stands; written whole at every turn of the run
+ID/run.json            the run's state; rewritten whole at every change
 ID/losses.csv          a line a step: step, epoch, loss, learning_rate, seconds
 ID/samples/*.png       pictures drawn on the way
 ID/state.safetensors   what a resume needs, until the run is done
-ID/lock                held by the program that drives the run
+ID/lock                locked by the program that drives the run
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lib_trainer.utils.atomic_file import replace_file
 RUNS_DIR = "runs"
 RUN_FILE, SAMPLE_DIR, STATE_FILE = "run.json", "samples", "state.safetensors"
 KEPT_RUNS = 200
-# A resume needs up to some gigabytes: only so many runs that were not finished keep theirs.
+# A resume state takes up to some gigabytes: only the newest unfinished runs keep theirs.
 KEPT_STATES = 5
 ENDED = frozenset(("done", "stopped", "failed"))
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
@@ -39,12 +39,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PastRun:
-    """What is known of a run.
+    """The record of a run.
 
     Attributes:
-        state: queued, training, done, stopped or failed. One that neither ended nor is under way was interrupted.
+        state: queued, training, done, stopped or failed. A run that neither ended nor runs was interrupted.
         started, ended: wall clock in seconds since 1970; 0 where it is not over.
-        step, steps: taken, and of the whole run. `kept_step`: what a resume goes on from; -1 where nothing is kept.
+        step, steps: taken, and of the whole run. `kept_step`: the step that a resume continues from; -1 without one.
         recipe: `Recipe.flat()`. checkpoint, pictures: what it trained on; the second is a fingerprint.
         files: names in the LoRA folder. samples: (step, file name in `samples`, prompt).
     """
@@ -76,7 +76,7 @@ class PastRun:
 
 
 class History:
-    """All runs of one host. Folders that cannot be read are passed over."""
+    """All runs of one host. Folders that cannot be read are skipped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,12 +88,12 @@ class History:
         now = time.time()
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + secrets.token_hex(3)
         past = PastRun(run_id, recipe.output.output_name, started=now, recipe=recipe.flat())
-        log = RunLog(self.folder / run_id, past, self._claim(past))
+        log = RunLog(self.folder / run_id, past, self._lock(past))
         log.write()
         return log
 
     def reopen(self, run_id: str) -> RunLog:
-        """The log of a run that goes on.
+        """The log of a run that is resumed.
 
         Raises:
             UserError: when there is no such run, it is done, or another program drives it or one of its name.
@@ -101,14 +101,14 @@ class History:
         past = self.find(run_id)
         if not past.resumable:
             raise UserError(f"{past.name} is done: there is nothing to resume.", "Train again with its settings.")
-        claim = self._claim(past)
+        lock = self._lock(past)
         try:
             self._refuse_twins(past.name, but=run_id)
         except UserError:
-            claim.give_up()
+            lock.release()
             raise
-        # It may have gone on, and ended, until we had the claim.
-        return RunLog(self.folder / run_id, replace(self.find(run_id), error=""), claim)
+        # Another program may have resumed and ended it before we had the lock.
+        return RunLog(self.folder / run_id, replace(self.find(run_id), error=""), lock)
 
     def runs(self) -> list[PastRun]:
         """Newest first."""
@@ -129,29 +129,29 @@ class History:
         return LossFile(self.folder / run_id).read()
 
     def forget(self, run_id: str) -> None:
-        """Removes what is kept of a run; the files in the LoRA folder stay.
+        """Removes the record of a run; the files in the LoRA folder stay.
 
         Raises:
             UserError: when there is no such run, or another program drives it.
         """
-        self._claim(self.find(run_id)).give_up()
+        self._lock(self.find(run_id)).release()
         shutil.rmtree(self.folder / run_id, ignore_errors=True)
 
     def is_driven(self, run_id: str) -> bool:
         """Whether a living program drives the run, this one included."""
         return is_locked(self.folder / run_id)
 
-    def _claim(self, past: PastRun) -> RunLock:
+    def _lock(self, past: PastRun) -> RunLock:
         try:
             return RunLock(self.folder / past.id)
         except RunLocked:
-            raise _in_other_hands(past.name) from None
+            raise _driven_elsewhere(past.name) from None
 
     def _refuse_twins(self, name: str, but: str = "") -> None:
-        """Two programs that train the same name would write the same file."""
+        """Two programs that train one name would write the same file."""
         for past in self.runs():
             if past.name == name and past.id != but and not past.ended and self.is_driven(past.id):
-                raise _in_other_hands(name)
+                raise _driven_elsewhere(name)
 
     def _prune(self) -> None:
         runs = self.runs()
@@ -166,17 +166,14 @@ class History:
 
 
 class RunLog:
-    """Writes down one run as it goes on. A disk that is full is said in the console and spoils no run.
+    """Writes the record of one run. A full disk is logged and fails no run. `lock` is released when the run ends."""
 
-    `claim` is given up when the run is over.
-    """
-
-    def __init__(self, folder: Path, past: PastRun, claim: RunLock) -> None:
-        self.folder, self.past, self.claim = folder, past, claim
+    def __init__(self, folder: Path, past: PastRun, lock: RunLock) -> None:
+        self.folder, self.past, self.lock = folder, past, lock
         self._losses = LossFile(folder)
 
     def take(self, event: Event) -> None:
-        """Notes what the run says."""
+        """Records an event of the run."""
         match event:
             case Begun():
                 self._losses.open(event.step)
@@ -197,13 +194,13 @@ class RunLog:
                 self.past = replace(self.past, step=event.steps)
 
     def end(self, state: str, error: str = "") -> None:
-        """The run is over: done, stopped or failed."""
+        """Records the end of the run: done, stopped or failed."""
         self._losses.close()
         self.change(state=state, ended=time.time(), error=error)
         if state == "done":
             with suppress(OSError):
                 (self.folder / STATE_FILE).unlink(missing_ok=True)
-        self.claim.give_up()
+        self.lock.release()
 
     def change(self, **changes: Any) -> None:
         self.past = replace(self.past, **changes)
@@ -217,11 +214,11 @@ class RunLog:
             _log.warning("The history of %s cannot be written: %s", self.past.name, error)
 
     def losses(self) -> list[tuple[int, float, float]]:
-        """(step, loss, learning rate) of the steps that were taken before this life of the run."""
+        """(step, loss, learning rate) of the steps from before the resume."""
         return self._losses.read()
 
 
-def _in_other_hands(name: str) -> UserError:
+def _driven_elsewhere(name: str) -> UserError:
     return UserError(f"{name} is being trained by another program.", "Wait for it, or stop it there.")
 
 

@@ -1,4 +1,4 @@
-"""One run: drives the events of `run.run` in the host's turn, hears wishes between them, and keeps its record."""
+"""One run: drives the events of `run.run` under the host's lock, hears commands between them, keeps its record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lib_trainer.jobs.status import Record, Status
 # How soon a paused run hears its next command when nobody wakes it: the host's own Interrupt button.
 HEAR_SECONDS = 0.25
 
-# What a wish may answer.
+# After these events the run takes commands.
 BETWEEN_STEPS = (Step, Kept, Saved, Sampled)
 
 # A host, a recipe and the folder in which the run keeps what a resume needs -> its events.
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Job:
-    """One run, its wishes and its record. `_heard` is notified whenever one of them changes."""
+    """One run, its pending commands and its record. `_heard` is notified whenever one of them changes."""
 
     def __init__(self, host: Host, recipe: Recipe, run: Run, log: RunLog) -> None:
         self.id, self.name = log.past.id, recipe.output.output_name
@@ -47,14 +47,14 @@ class Job:
             if not status.live:
                 return
             if status.state == "queued" and stop:
-                # Nothing has begun; the turn that is still waited for will find nothing to do.
+                # Nothing has begun: the thread that waits for the host's lock will find nothing to do.
                 self._close(state="stopped")
             elif stop and not self._stop:
                 self._stop, self._paused = stop, False
                 self._record.set(stopping=True)
             elif paused is not None and not self._stop and status.state != "queued":
                 if paused and not self._paused:
-                    # Who pauses may shut the machine down.
+                    # A person who pauses may shut the machine down.
                     self._asked.append(Command.KEEP)
                 self._paused = paused
                 self._record.pause(paused)
@@ -75,7 +75,7 @@ class Job:
             return self._record.status()
 
     def work(self) -> None:
-        """The run from its turn to its end, whatever happens."""
+        """The run from waiting for the host to its end; never raises."""
         try:
             self._host.run_exclusive(self._drive)
             self._end()
@@ -83,7 +83,7 @@ class Job:
             problems = error.problems if isinstance(error, ConfigError) else {}
             remedy = error.settings if isinstance(error, Shortage) else {}
             self._end(state="failed", error=error.message, hint=error.hint, problems=problems, remedy=remedy)
-        except Exception as error:  # noqa: BLE001 - whatever it was, its traceback is kept and the person is told
+        except Exception as error:  # noqa: BLE001 - the traceback goes to the console, one line to the page
             _log.exception("Training %s failed", self.name)
             text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             self._end(state="failed", error=text, hint="The console holds the whole traceback.")
@@ -99,7 +99,7 @@ class Job:
             self._log.end(self._record.brief.state, self._record.brief.error)
 
     def _drive(self) -> None:
-        """The turn on the host's generation thread. Leaves with the run's generator closed, whatever happened."""
+        """Runs on the host's generation thread. Always closes the generator, which restores the host."""
         with self._heard:
             if not self._record.brief.live:
                 return
@@ -117,7 +117,7 @@ class Job:
             try:
                 if isinstance(command, StopRequested):
                     stopped = True
-                    # Not the wish itself, which is kept: what was raised holds the frames, and tensors, of the run.
+                    # A new exception: a raised one keeps the frames, and so the tensors, of the run alive.
                     event = events.throw(StopRequested(save=command.save))
                 elif command:
                     event = events.send(command)
@@ -128,7 +128,7 @@ class Job:
             self._take(event)
 
     def _listen(self, event: Event | None, stopped: bool) -> StopRequested | Command | None:
-        """The next command, if any. Wishes are heard after a step; does not return while the run is paused."""
+        """The next command, if any. Does not return while the run is paused."""
         while not stopped:
             if self._host.interrupted():
                 self._interrupt()
@@ -146,7 +146,7 @@ class Job:
         with self._heard:
             if not self._stop:
                 self._stop, self._paused = StopRequested(save=True), False
-                self._record.note("Interrupted from the WebUI: what was learned is being saved.")
+                self._record.note("Interrupted from the WebUI: saving the adapter.")
                 self._record.set(stopping=True)
 
     def _take(self, event: Event) -> None:

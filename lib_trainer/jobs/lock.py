@@ -1,4 +1,4 @@
-"""Which program drives a run: a lock of the operating system, that ends with the program however it ends."""
+"""Which program drives a run: a lock of the operating system, which ends with the program however it ends."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK_FILE = "lock"
-# Whoever only asks holds the lock for a moment.
+# `is_locked` of another program holds the lock for a moment.
 PATIENCE_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
 
 class RunLocked(Exception):
-    """Another holds the claim, in this program or in another."""
+    """The run is already locked, by this program or another."""
 
 
 class RunLock:
-    """The right to drive the run of a folder. Taken on one thread, it may be given up on another."""
+    """The lock on the run of a folder. A thread may release what another acquired."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises Claimed. Where files cannot be locked, nobody is refused: the console says so."""
+        """Raises RunLocked. Where files cannot be locked (some network drives), it only logs a warning."""
         self._lock = FileLock(folder / LOCK_FILE, thread_local=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class RunLock:
         except (OSError, NotImplementedError) as error:
             _log.warning("%s cannot be locked against other programs: %s", folder, error)
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """May be repeated."""
         self._lock.release()
 

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class LossFile:
-    """The losses of the run in `folder`. A disk that is full is said in the console and spoils no run."""
+    """The losses of the run in `folder`. A full disk is logged and fails no run."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOSS_FILE
@@ -28,12 +28,12 @@ class LossFile:
         return [(int(row[0]), float(row[2]), float(row[3])) for row in self._rows()]
 
     def open(self, step: int) -> None:
-        """Goes on after the row of `step`: rows from before a crash that are trained again are dropped."""
+        """Continues after the row of `step`; later rows, of steps that will be trained again, are dropped."""
         rows = [row for row in self._rows() if int(row[0]) <= step]
         text = "".join(",".join(row) + "\n" for row in (COLUMNS, *rows))
         try:
             replace_file(self._path, text.encode())
-            # A line at a time: what is kept for a resume must never know of a step that is not written here.
+            # Flushed line by line: the resume state must never be ahead of the curve.
             self._lines = self._path.open("a", encoding="utf-8", newline="", buffering=1)
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._path, error)
@@ -41,9 +41,9 @@ class LossFile:
     def write(self, step: Step) -> None:
         if self._lines is None:
             return
-        numbers = (step.number, step.epoch, repr(step.loss), repr(step.learning_rate), f"{step.seconds:.4f}")
+        row = (step.number, step.epoch, repr(step.loss), repr(step.learning_rate), f"{step.seconds:.4f}")
         try:
-            self._lines.write(",".join(map(str, numbers)) + "\n")
+            self._lines.write(",".join(map(str, row)) + "\n")
         except OSError as error:
             _log.warning("%s cannot be written any more: %s", self._path, error)
             self._lines = None
@@ -54,7 +54,7 @@ class LossFile:
                 self._lines.close()
 
     def _rows(self) -> list[list[str]]:
-        """The rows below the head; a last one that was cut off is left out."""
+        """The rows below the head, without a last one that a crash cut off."""
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))

@@ -1,7 +1,7 @@
-"""One run at a time and a queue behind it: who is next, what is wished for, and how it all stands.
+"""One run at a time, with a queue behind it.
 
-Everybody else, the tab and the routes, only reads immutable `Status` snapshots and leaves wishes; nothing here calls
-back. How one run is driven is told in `lib_trainer.jobs.job`.
+The tab and the routes read immutable `Status` snapshots and give commands; nothing here calls them back.
+`lib_trainer.jobs.job` drives a single run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_WAITING = 50
 class Jobs:
     """The runs of one host. Every method may be called from any thread.
 
-    Where a method takes the id of a run, "" means the one under way.
+    Where a method takes the id of a run, "" means the current one.
     """
 
     def __init__(self, host: Host, run: Run) -> None:
@@ -36,11 +36,11 @@ class Jobs:
         self._working = False
 
     def start(self, recipe: Recipe) -> str:
-        """Starts a run, or puts it behind the one under way; returns its id at once.
+        """Starts a run, or queues it behind the current one; returns its id at once.
 
         Raises:
             ConfigError: with every problem of the recipe.
-            UserError: while a run of that name is under way or waits, or too many wait.
+            UserError: while a run of that name is training or queued, or too many are queued.
         """
         recipe.check()
         with self._changed:
@@ -48,11 +48,11 @@ class Jobs:
             return self._enqueue(Job(self._host, recipe, self._run, self.history.begin(recipe)))
 
     def resume_run(self, run_id: str) -> str:
-        """Goes on with a run that ended before it was done, from the last step that was kept.
+        """Resumes a run that ended before it was done, from its last resume state.
 
         Raises:
-            UserError: when there is no such run, it is done, or it is under way, here or in another program.
-            ConfigError: when its recipe cannot be any more.
+            UserError: when there is no such run, it is done, or it is running, here or in another program.
+            ConfigError: when its recipe is not valid in this release.
         """
         with self._changed:
             recipe = self.history.find(run_id).as_recipe().check()
@@ -60,7 +60,7 @@ class Jobs:
             return self._enqueue(Job(self._host, recipe, self._run, self.history.reopen(run_id)))
 
     def pause(self, run_id: str = "") -> None:
-        """Holds the run after the step under way. The host stays busy: its model is still ours."""
+        """Pauses the run after the current step. The host stays busy: its model is still ours."""
         if job := self._find(run_id):
             job.command(paused=True)
 
@@ -69,9 +69,9 @@ class Jobs:
             job.command(paused=False)
 
     def stop(self, save: bool, run_id: str = "") -> None:
-        """Ends the run after the step under way, paused or not; with `save`, what was learned is written first.
+        """Ends the run after the current step, paused or not; with `save`, the adapter is written first.
 
-        A run that waits leaves the queue.
+        A queued run leaves the queue.
         """
         if job := self._find(run_id):
             job.command(stop=StopRequested(save=save))
@@ -80,15 +80,15 @@ class Jobs:
                 self._changed.notify_all()
 
     def ask(self, command: Command, run_id: str = "") -> None:
-        """Saves a copy or draws the samples after the step under way, and the run goes on."""
+        """Saves a copy or draws the samples after the current step; the run continues."""
         if job := self._find(run_id):
             job.ask(command)
 
     def status(self, run_id: str = "") -> Status:
-        """How the run stands, or how the last one ended; with the runs that wait.
+        """The state of the run, or how the last one ended; with the queued runs.
 
         Raises:
-            UserError: for an id that is neither under way nor waits.
+            UserError: for an id that is neither running nor queued.
         """
         with self._changed:
             job = self._find(run_id)
@@ -96,30 +96,30 @@ class Jobs:
         return replace(job.status() if job else Status(), queue=waiting)
 
     def version(self) -> str:
-        """Changes whenever `status` does; cheap to ask for."""
+        """Changes whenever `status` does, and costs less."""
         with self._changed:
             job = self._find("")
             waiting = ".".join(other.id for other in self._waiting)
         return f"{job.id}.{job.version}.{waiting}" if job else ""
 
     def past(self) -> list[PastRun]:
-        """The history, newest first. What was cut off by a crash is called interrupted.
+        """The history, newest first. A run that a crash ended has the state `interrupted`.
 
-        A run that another program drives keeps the state that is written of it.
+        A run that another program drives keeps the recorded state.
         """
         with self._changed:
             live = {job.id: job.status().state for job in (self._current, *self._waiting) if job and job.status().live}
-        return [self._as_it_is(past, live) for past in self.history.runs()]
+        return [self._with_live_state(past, live) for past in self.history.runs()]
 
     def forget(self, run_id: str) -> None:
-        """Removes a run from the history. Raises UserError while it is under way, or where there is none."""
+        """Removes a run from the history. Raises UserError while it is running, or where there is none."""
         with self._changed:
             if any(job and job.id == run_id and job.status().live for job in (self._current, *self._waiting)):
-                raise UserError("This run is under way.", "Stop it before you remove it.")
+                raise UserError("This run is still going.", "Stop it before you remove it.")
             self.history.forget(run_id)
 
     def wait(self, timeout: float | None = None) -> Status:
-        """Waits until no run is under way and none waits, or for `timeout` seconds."""
+        """Waits until no run is running or queued, or for `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._working, timeout)
         return self.status()
@@ -132,9 +132,9 @@ class Jobs:
             for job in (self._current, *self._waiting):
                 if job and job.id == run_id:
                     return job
-        raise UserError(f"No run {run_id!r} is under way or waits.", "Look at the status again.")
+        raise UserError(f"No run {run_id!r} is running or queued.", "Look at the status again.")
 
-    def _as_it_is(self, past: PastRun, live: dict[str, str]) -> PastRun:
+    def _with_live_state(self, past: PastRun, live: dict[str, str]) -> PastRun:
         if past.id in live:
             return replace(past, state=live[past.id])
         return past if past.ended or self.history.is_driven(past.id) else replace(past, state="interrupted")
@@ -142,11 +142,11 @@ class Jobs:
     def _refuse(self, recipe: Recipe) -> None:
         name = recipe.output.output_name
         if len(self._waiting) >= MOST_WAITING:
-            raise UserError(f"{MOST_WAITING} runs wait already.", "Wait until some are done.")
+            raise UserError(f"{MOST_WAITING} runs are queued already.", "Wait until some are done.")
         if self._current and self._current.name == name and self._current.status().live:
             raise UserError(f"{name} is still being trained.", "Wait for it, stop it, or choose another name.")
         if any(job.name == name for job in self._waiting):
-            raise UserError(f"{name} waits for its turn already.", "Take it out of the queue, or choose another name.")
+            raise UserError(f"{name} is queued already.", "Take it out of the queue, or choose another name.")
 
     def _enqueue(self, job: Job) -> str:
         self._waiting.append(job)
@@ -158,7 +158,7 @@ class Jobs:
         return job.id
 
     def _work(self) -> None:
-        """Runs one job after the other until none waits."""
+        """Runs one job after the other until the queue is empty."""
         job: Job | None = self._current
         while job:
             job.work()

@@ -1,4 +1,4 @@
-"""How a run stands: an immutable `Status`, and the `Record` that makes it from events."""
+"""The state of a run: an immutable `Status`, and the `Record` that makes it from events."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LIVE = frozenset(("queued", "preparing", "caching", "training", "saving", "pause
 KEPT_LOSSES = 2000
 KEPT_NOTICES = 200
 KEPT_SAMPLES = 60
-# The pace is the median of the last steps: it follows when the machine gets slower, and a pause does not spoil it.
+# The pace is the median of the last steps: it follows when the machine gets slower, and one pause does not move it.
 PACE_STEPS = 20
 WAITING = "Waiting until the WebUI has finished what it is doing"
 
 
 @dataclass(frozen=True)
 class Queued:
-    """A run that waits for its turn."""
+    """A run in the queue."""
 
     id: str
     name: str
@@ -29,28 +29,28 @@ class Queued:
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands, or how it ended.
+    """The state of a run, or how it ended.
 
     Attributes:
         id: of the run, also its folder in the history; "" where there is none.
-        version: grows with everything that happens, so that a watcher sees whether there is news.
+        version: grows with every change, so that a watcher can skip what it knows.
         state: idle, queued, preparing, caching, training, saving, paused, done, stopped or failed.
         name: of the adapter.
         started: wall clock of the start, in seconds since 1970; tells one run from the next.
-        phase: what is going on, for a person. `done` of `total` pieces of it are done.
+        phase: the current work, for a person. `done` of `total` pieces of it are done.
         step, steps, epoch, loss, learning_rate: of the last optimizer step.
-        seconds_per_step: median of the last steps; eta_seconds: what is left at that pace. 0 before the first step.
+        seconds_per_step: median of the last steps; eta_seconds: time left at that pace. 0 before the first step.
         peak_bytes: the device's peak of allocated memory; 0 where unknown.
-        planned_bytes: what was predicted for it; budget_bytes: what could be had. 0 where unknown.
-        losses: (step, loss), evenly thinned to 2000 points at most; rates: (step, learning rate) of the same steps.
-        notices: what the run had to say, oldest first.
-        samples: the pictures that were drawn on the way, oldest first.
-        kept_step: the step that a resume would go on from; -1 while there is none.
-        queue: the runs that wait behind this one, in order.
-        stopping: a stop was asked for and is not carried out yet.
+        planned_bytes: the predicted peak; budget_bytes: what is available. 0 where unknown.
+        losses: (step, loss), thinned evenly to 2000 points at most; rates: (step, learning rate) of the same steps.
+        notices: the run's messages, oldest first.
+        samples: the sample pictures, oldest first.
+        kept_step: the step that a resume would continue from; -1 while there is none.
+        queue: the queued runs, in order.
+        stopping: a stop was requested and has not happened yet.
         path, tag: of the finished adapter, and how to write it in a prompt.
         error, hint, problems: of a run that failed; problems: field -> what is wrong with it.
-        remedy: settings with which the same run may do better; empty if none are known.
+        remedy: settings with which the same run may succeed; empty if none are known.
     """
 
     id: str = ""
@@ -87,15 +87,15 @@ class Status:
 
     @property
     def live(self) -> bool:
-        """A run is under way: waiting, working or paused."""
+        """The run is queued, working or paused."""
         return self.state in LIVE
 
 
 class Record:
-    """What is kept of one run. Not thread-safe: its owner locks."""
+    """Collects the events of one run. Not thread-safe: its owner locks."""
 
     def __init__(self, name: str, started: float, run_id: str = "") -> None:
-        # `brief` lacks the losses and notices, which are only copied for those who ask.
+        # `brief` lacks losses and notices: copying thousands of points at every step would cost more than it tells.
         self.brief = Status(id=run_id, state="queued", name=name, started=started, phase=WAITING)
         self._points: list[tuple[int, float, float]] = []
         self._stride = 1
@@ -122,24 +122,24 @@ class Record:
         self.set()
 
     def recall(self, points: Iterable[tuple[int, float, float]], samples: Iterable[Sampled]) -> None:
-        """The curve and the pictures of a run that goes on: (step, loss, learning rate) of its earlier steps."""
+        """Takes over the curve, (step, loss, learning rate), and the samples from before a resume."""
         for step, loss, rate in points:
             self._point(step, loss, rate)
         self._samples.extend(samples)
 
     def pause(self, paused: bool) -> None:
-        """Shows the run as paused, or as what it was doing before."""
+        """Shows the run as paused, or in the state it had before."""
         if self.brief.state != "paused":
             self._working = self.brief.state
         self.set(state="paused" if paused else self._working)
 
     def close(self, **changes: object) -> None:
-        """The run is over: done if it said so and nothing else is known, stopped if it did not."""
+        """Ends the run: done if it said so and `changes` say nothing else, stopped if it did not."""
         if self.brief.live:
             self.set(**{"state": self._outcome, "phase": "", "stopping": False, "eta_seconds": 0.0, **changes})
 
     def take(self, event: Event) -> None:
-        """Brings the record up to date with what the run says."""
+        """Takes in an event of the run."""
         match event:
             case Progress():
                 self._work(_state_of(event.phase), phase=event.note or event.phase, done=event.done, total=event.total)
@@ -160,21 +160,21 @@ class Record:
             case Saved():
                 self.note(f"Saved {event.path.name} at step {event.step}.")
             case Finished():
-                # It is over only when the host has everything back, which may still fail.
+                # Not over yet: restoring the host's model may still fail.
                 self._outcome = "stopped" if event.stopped_early else "done"
                 self.set(path=event.path, tag=event.tag, step=event.steps)
 
     def _work(self, state: str, **changes: object) -> None:
         self._working = state
-        # A pause that was wished for while this piece of work went on is still wished for.
+        # A pause that was requested during this piece of work still holds.
         self.set(state="paused" if self.brief.state == "paused" else state, **changes)
 
     def _begin(self, event: Begun) -> None:
-        # Steps that were taken after the state a resume goes on from are taken again.
+        # Steps after the resume state will be trained again.
         self._points = [point for point in self._points if point[0] <= event.step]
         self._samples = deque((s for s in self._samples if s.step <= event.step), maxlen=KEPT_SAMPLES)
         if event.step:
-            self.note(f"Going on from step {event.step} of {event.steps}.")
+            self.note(f"Resuming from step {event.step} of {event.steps}.")
         self.set(step=event.step, steps=event.steps, kept_step=event.step or -1)
 
     def _step(self, event: Step) -> None:
@@ -205,5 +205,4 @@ class Record:
 
 
 def _state_of(phase: str) -> str:
-    words = phase.lower()
-    return next((state for state in ("caching", "saving", "training") if state in words), "preparing")
+    return next((state for state in ("caching", "saving", "training") if state in phase.lower()), "preparing")

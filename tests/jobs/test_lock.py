@@ -20,9 +20,9 @@ from tests.jobs.test_queue import FakeHost
 OTHER_PROGRAM = """
 import sys
 from pathlib import Path
-from lib_trainer.config import Recipe
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.events import Begun, Kept
-from lib_trainer.history import History
+from lib_trainer.jobs.history import History
 recipe = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures"})
 log = History(Path(sys.argv[1])).begin(recipe)
 log.take(Begun(0, 9, "m", "p"))
@@ -94,7 +94,7 @@ def test_old_runs_make_no_room_while_they_are_driven(history: History, monkeypat
     assert log.past.id not in {past.id for past in history.runs()}
 
 
-def test_a_claim_is_of_one_and_is_given_up_once_or_twice(tmp_path: Path) -> None:
+def test_a_lock_is_held_by_one_and_released_once_or_twice(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     assert is_locked(tmp_path)
     with pytest.raises(RunLocked):
