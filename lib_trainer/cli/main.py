@@ -58,6 +58,7 @@ def _parser() -> Parser:
     _add_grid(commands)
     _add_plan(commands)
     _add_settings(commands)
+    _add_save_recipe(commands)
     _add_inspect(commands)
     _add_ui(commands)
     for command in commands.choices.values():
@@ -123,8 +124,18 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 def _add_settings(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("settings", help="list every setting, for --set and recipe files")
-    parser.add_argument("--markdown", action="store_true", help="as the page docs/settings.md")
+    parser.add_argument("--kohya", action="store_true", help="what becomes of the fields of kohya_ss instead")
+    parser.add_argument("--markdown", action="store_true", help="as the page docs/settings.md, or docs/recipes.md")
     parser.set_defaults(command=_run_settings)
+
+
+def _add_save_recipe(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("save-recipe", help="write a recipe as a file of kohya_ss, or of ours")
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's file, an adapter, or the name of a shipped one")
+    parser.add_argument("file", metavar="FILE", help="the .json file to write")
+    parser.add_argument("--format", choices=("kohya", "ours"), default="kohya", help="(default: kohya)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
+    parser.set_defaults(command=_run_save_recipe)
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
@@ -184,8 +195,18 @@ def _run_plan(options: argparse.Namespace) -> Answer:
     return run_plan(options)
 
 
+def _run_save_recipe(options: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.save_recipe import run_save_recipe
+
+    return run_save_recipe(options)
+
+
 def _run_settings(options: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.kohya_fields import list_kohya_fields
     from lib_trainer.cli.settings import list_settings
+
+    if options.kohya:
+        return list_kohya_fields(as_markdown=options.markdown)
 
     return list_settings(as_markdown=options.markdown)
 

@@ -65,7 +65,12 @@ def recipe_from_object(data: Mapping[str, Any], source: str) -> LoadedRecipe:
 
 def save_recipe(path: Path, recipe: Recipe) -> None:
     """Writes our own flat JSON, whole or not at all. Raises UserError when the file cannot be written."""
-    write_whole(Path(path), (json.dumps(recipe.flat(), indent=2, ensure_ascii=False) + "\n").encode())
+    save_object(path, recipe.flat())
+
+
+def save_object(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON object as `save_recipe` does."""
+    write_whole(Path(path), (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def recipe_from_metadata(metadata: Mapping[str, str]) -> LoadedRecipe:
