@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host": BASE | {"models", "lora.info"},
     "host.webui": BASE | {"models", "lora", "host.base", "host.access"},
     "host.forge": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
+    "host.neo": BASE | {"models", "host.forge", "host.webui"},
     "host.a1111": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
     "host.standalone": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
     "training": BASE | {"models", "adapter", "dataset", "memory", "lora", "host.base"},

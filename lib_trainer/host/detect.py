@@ -18,9 +18,7 @@ def current_host() -> Host:
     if find_spec("modules_forge"):
         # reForge has the name but not the model of Forge.
         if find_spec("backend"):
-            from lib_trainer.host.forge.host import ForgeHost
-
-            return ForgeHost()
+            return _forge_or_neo()
     elif find_spec("modules") and find_spec("ldm") and find_spec("sgm"):
         from lib_trainer.host.a1111.host import A1111Host
 
@@ -28,6 +26,17 @@ def current_host() -> Host:
     where = "this WebUI" if find_spec("modules") else "a program that is no WebUI"
     hint = "Use stable-diffusion-webui or stable-diffusion-webui-forge."
     raise UserError(f"Training does not work in {where} yet.", hint)
+
+
+def _forge_or_neo() -> Host:
+    """Neo has put ComfyUI's code in place of Forge's own; without it, the name of the package is no module."""
+    if find_spec("modules_forge.packages") and find_spec("modules_forge.packages.comfy"):
+        from lib_trainer.host.neo.host import NeoHost
+
+        return NeoHost()
+    from lib_trainer.host.forge.host import ForgeHost
+
+    return ForgeHost()
 
 
 def is_supported() -> bool:

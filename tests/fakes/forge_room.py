@@ -73,7 +73,7 @@ class ForgeRoom(WebuiRoom):
         from backend import stream
         from backend.nn import unet as forge_unet
 
-        return forge_unet.attention_function, stream.stream_activated
+        return forge_unet.attention_function, stream.should_use_stream
 
     def hosts_text(self, prompts: Sequence[str], clip_skip: int = 1) -> tuple[Tensor, Tensor | None]:
         with torch.inference_mode():
@@ -84,11 +84,17 @@ class ForgeRoom(WebuiRoom):
                 return cond["crossattn"].float().clone(), cond["vector"][:, : -6 * 256].float().clone()
             return cond.float().clone(), None
 
+    def prompt_notes(self) -> dict[str, Any]:
+        """What the text engines noted for the next infotext."""
+        from backend.text_processing import classic_engine
+
+        return dict(classic_engine.last_extra_generation_params)
+
     def caption_traces(self) -> tuple[dict[str, Any], Any]:
         from backend.text_processing import classic_engine
         from modules.shared import opts
 
-        notes = dict(classic_engine.last_extra_generation_params)
+        notes = self.prompt_notes()
         if classic_engine.opts is not opts:
             notes["options"] = classic_engine.opts
         engines = [value for name, value in vars(self.engine).items() if name.startswith("text_processing_engine")]
@@ -118,6 +124,7 @@ class ForgeRoom(WebuiRoom):
 
         unet = self.engine.forge_objects.unet
         with torch.inference_mode():
+            self.engine.set_clip_skip(1)
             cond = self.engine.get_learned_conditioning(Prompts(prompts))
             memory_management.load_models_gpu([unet])
             cond = cond if isinstance(cond, dict) else {"crossattn": cond}

@@ -108,12 +108,12 @@ def _tucker_tensors(adapter: Adapter) -> dict[str, Tensor]:
 
 class ForgeWatching:
     def test_another_choice_at_the_top_of_the_page_counts_after_the_run(
-        self, forge: ForgeRoom, pictures: Path, jobs: Jobs
+        self, forge: ForgeRoom, pictures: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from backend import stream
         from modules import sd_models
 
-        clean, switch = forge.clean_picture(), stream.stream_activated
+        clean = forge.clean_picture()
         jobs.start(recipe(pictures, "as_before"))
         before = jobs.wait(PATIENCE_S).path
         jobs.start(recipe(pictures, "chosen"))
@@ -122,11 +122,10 @@ class ForgeWatching:
             forge.select(storage="Automatic (fp16 LoRA)")
             chosen = dict(sd_models.model_data.forge_loading_parameters)
             # As every page does that is opened.
-            stream.stream_activated = True
+            monkeypatch.setattr(stream, "stream_activated", True, raising=False)
             assert jobs.wait(PATIENCE_S).state == "done"
             assert sd_models.model_data.forge_loading_parameters == chosen and stream.stream_activated
             assert same_file(before, jobs.status().path)
         finally:
-            stream.stream_activated = switch
             forge.select()
         assert forge.picture() == clean

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.forge.inspect import profile_of_engine, profile_of_file
+from lib_trainer.host.forge.inspect import profile_of_engine, profile_of_file, refusal
 from lib_trainer.host.forge.model import ForgeModel
 from lib_trainer.host.webui import lock as webui_turn
 from lib_trainer.host.webui import loras as webui_loras
 from lib_trainer.host.webui.host import WebuiHost
 from lib_trainer.host.webui.model_guard import model_guard
+from lib_trainer.host.webui.model_patcher import forget_loras
 from lib_trainer.host.webui.prompts import forget_prompts
 from lib_trainer.models.families import SD1, SD2, SDXL, Family
 from lib_trainer.models.placement import MemoryProfile
@@ -28,9 +29,14 @@ _ENGINES = {"StableDiffusion": SD1, "StableDiffusion2": SD2, "StableDiffusionXL"
 
 
 class ForgeHost(WebuiHost):
-    """The Forge that runs us."""
+    """The Forge that runs us; Forge Neo derives from it.
+
+    Attributes:
+        model_type: how its loaded checkpoint is borrowed.
+    """
 
     name = "Forge"
+    model_type: type[ForgeModel] = ForgeModel
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         """fn() on Forge's generation thread, which swallows exceptions: they are carried around it."""
@@ -63,7 +69,7 @@ class ForgeHost(WebuiHost):
 
         if not sd_models.model_data.forge_loading_parameters:
             main_entry.refresh_model_loading_parameters()
-        if sd_models.model_data.forge_loading_parameters["checkpoint_info"] is None:
+        if sd_models.model_data.forge_loading_parameters.get("checkpoint_info") is None:
             raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
         engine, _ = sd_models.forge_model_reload()
         return engine
@@ -75,19 +81,25 @@ class ForgeHost(WebuiHost):
                 f"{name} is a {kind} checkpoint, which cannot be trained here.",
                 "Choose an SD 1.x, SD 2.x or SDXL checkpoint.",
             )
-        if loaded.is_inpaint:
-            raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
+        if reason := refusal(loaded):
+            raise UserError(f"{name} {reason}.", "Train on the model it was made from.")
         return _ENGINES[kind]
 
     def _borrow(self, loaded: Any, family: Family, undo: ExitStack) -> ForgeModel:
-        undo.enter_context(_kept_prompt_notes())
-        return ForgeModel(loaded, family, undo)
+        # Encoding a caption leaves notes for the next picture's infotext; captions are none of its business.
+        holder = self._prompt_notes()
+        notes = dict(holder.last_extra_generation_params)
+        undo.enter_context(attributes([holder], last_extra_generation_params=notes))
+        return self.model_type(loaded, family, undo)
+
+    def _prompt_notes(self) -> Any:
+        """Whose `last_extra_generation_params` the text engines write to."""
+        from backend.text_processing import classic_engine
+
+        return classic_engine
 
     def _take_out_loras(self, loaded: Any) -> None:
-        original = loaded.forge_objects_original
-        loaded.forge_objects = original.shallow_copy()
-        loaded.forge_objects_after_applying_lora = original.shallow_copy()
-        loaded.current_lora_hash = str([])
+        original = forget_loras(loaded)
         for patcher in (original.unet, original.clip.patcher):
             # By force: a merge that failed half-way left weights changed, and the loader believing that none are.
             patcher.lora_loader.refresh(lora_patches={}, offload_device=patcher.offload_device, force_refresh=True)
@@ -112,15 +124,20 @@ class ForgeHost(WebuiHost):
         return _ENGINES.get(type(engine).__name__) if engine else None
 
     def lora_changed(self, path: Path) -> None:
-        import networks
         from modules.sd_models import model_data
 
-        networks.load_lora_state_dict.cache_clear()
+        self._forget_lora_files()
         engine = model_data.get_sd_model()
         if getattr(engine, "forge_objects", None) is not None:
             self._take_out_loras(engine)
         forget_prompts()
         webui_loras.list_new_network()
+
+    def _forget_lora_files(self) -> None:
+        """Drops the contents of LoRA files that are kept by file name."""
+        import networks
+
+        networks.load_lora_state_dict.cache_clear()
 
     def memory_profile(self) -> MemoryProfile | None:
         from modules import sd_models
@@ -162,15 +179,3 @@ def _loaded_engine() -> Any:
     engine = model_data.get_sd_model()
     loaded = getattr(engine, "forge_objects", None) is not None
     return engine if loaded and model_data.forge_hash == str(model_data.forge_loading_parameters) else None
-
-
-@contextmanager
-def _kept_prompt_notes() -> Iterator[None]:
-    """Encoding a caption leaves notes for the next picture's infotext; captions are none of its business."""
-    from backend.text_processing import classic_engine
-
-    before = dict(classic_engine.last_extra_generation_params)
-    try:
-        yield
-    finally:
-        classic_engine.last_extra_generation_params = before

@@ -18,8 +18,20 @@ from lib_trainer.models.placement import MemoryProfile
 
 # Weights in these formats can be stored in another and given back.
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
+_UNET_CHANNELS = 4
 # Half a byte, and a float32 scale for every 64 numbers.
 _FOUR_BIT_BYTES = 0.5 + 4 / 64
+
+
+def refusal(engine: Any) -> str:
+    """Why the loaded checkpoint of a known family cannot be trained, "" if it can: what follows its name."""
+    model = engine.forge_objects_original.unet.model
+    channels = model.diffusion_model.config["in_channels"]
+    if engine.is_inpaint or channels != _UNET_CHANNELS:
+        return f"is an inpainting or editing checkpoint: its UNet takes {channels} channels instead of {_UNET_CHANNELS}"
+    if model.predictor.prediction_type == "const":
+        return "is a rectified-flow checkpoint, which cannot be trained here"
+    return ""
 
 
 def profile_of_engine(engine: Any, family: Family) -> MemoryProfile:
@@ -62,7 +74,8 @@ def _with_room(memory_profile: MemoryProfile) -> MemoryProfile:
     device = memory_management.get_torch_device()
     if device.type == "cpu":
         return memory_profile
-    models = [loaded.model.model for loaded in memory_management.current_loaded_models]
+    # A patcher may be gone already while its entry is still listed.
+    models = [loaded.model.model for loaded in memory_management.current_loaded_models if loaded.model is not None]
     held = sum(p.nbytes for model in models for p in model.parameters() if p.device == device)
     free, total = memory_management.get_free_memory(device), memory_management.get_total_memory(device)
     return replace(memory_profile, available_bytes=free + held, total_bytes=total)
@@ -71,7 +84,9 @@ def _with_room(memory_profile: MemoryProfile) -> MemoryProfile:
 def _stored_bytes(weight: Tensor) -> int:
     """Of a weight, the scales of a low-bit one included."""
     scales = getattr(getattr(weight, "quant_state", None), "absmax", None)
-    return weight.nbytes + (0 if scales is None else scales.nbytes)
+    # ComfyUI's quantised weights tell the size that they stand for, GGUF's the shape.
+    held = getattr(weight, "_qdata", weight.data)
+    return held.nbytes + (0 if scales is None else scales.nbytes)
 
 
 def _unet_shape(config: Mapping[str, Any]) -> UNetShape:

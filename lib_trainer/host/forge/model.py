@@ -26,7 +26,7 @@ _TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
 
 
 class ForgeModel(WebuiModel):
-    """A borrowed `ForgeDiffusionEngine`; implements `host.base.HostModel`.
+    """A borrowed `ForgeDiffusionEngine`; implements `host.base.HostModel`. Forge Neo's derives from it.
 
     Args:
         engine: Forge's engine, with no LoRA in its weights.
@@ -50,7 +50,7 @@ class ForgeModel(WebuiModel):
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         vae = self._objects.vae
-        with torch.inference_mode(), _posterior_mean(vae.first_stage_model):
+        with torch.inference_mode(), _posterior_mean():
             latents = vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5)
             latents = vae.first_stage_model.process_in(latents)
         latents = _own(latents)
@@ -148,10 +148,14 @@ class ForgeModel(WebuiModel):
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._lean is not None and self._lean.holds(layer):
             return self._lean.read(layer, like)
+        return self._hosts_weight(layer.module, like)
+
+    def _hosts_weight(self, module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(weight, bias) of a layer as Forge stores them, dense and like `like`."""
         from backend.operations import get_weight_and_bias
 
         target = {"device": like.device, "dtype": like.dtype}
-        return get_weight_and_bias(layer.module, target, target, weight_fn=_dequantizer(layer.module.weight))
+        return get_weight_and_bias(module, target, target, weight_fn=_dequantizer(module.weight))
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -185,14 +189,12 @@ def _added_to(parts: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 @contextmanager
-def _posterior_mean(vae: nn.Module) -> Iterator[None]:
-    """The VAE encodes to the mean of its posterior instead of a sample: the same picture, the same latents."""
-    encode = vae.encode
+def _posterior_mean() -> Iterator[None]:
+    """VAEs encode to the mean of their posterior instead of a sample: the same picture, the same latents."""
+    from backend.nn.vae import DiagonalGaussianDistribution
 
-    def encode_to_mean(pixels: Tensor, _regulation: Any = None) -> Tensor:
-        return encode(pixels, lambda posterior: posterior.mode())
-
-    with attributes([vae], encode=encode_to_mean):
+    mean = DiagonalGaussianDistribution.mode
+    with attributes([DiagonalGaussianDistribution], sample=mean):
         yield
 
 

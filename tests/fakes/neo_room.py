@@ -1,0 +1,33 @@
+"""A running Forge Neo as the contract tests see it, and how the fake one is started and removed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_trainer.host.neo.host import NeoHost
+from tests.fakes.forge_room import ForgeRoom
+
+
+@dataclass(frozen=True)
+class NeoRoom(ForgeRoom):
+    """A Forge Neo, real or fake, with one checkpoint selected."""
+
+    host: NeoHost
+
+    def prompt_notes(self) -> dict[str, Any]:
+        from backend.args import dynamic_args
+
+        return dict(dynamic_args.last_extra_generation_params)
+
+    def posterior_mean(self, pixels: Tensor) -> Tensor:
+        vae = self.engine.forge_objects.vae
+        model = vae.first_stage_model
+        with torch.inference_mode():
+            moments = model.encoder(pixels.to(vae.device, vae.vae_dtype))
+            moments = moments if model.quant_conv is None else model.quant_conv(moments)
+        mean = moments.chunk(2, dim=1)[0]
+        return mean.float().cpu().clone() * self.host.drawing_family().latent_scale
