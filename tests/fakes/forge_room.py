@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lib_trainer.host.forge.host import ForgeHost
 from tests.fakes.room import Precision, Schedule, WebuiRoom
 
-_ROOT = Path(__file__).parent / "forge"
+FORGE_ROOT = Path(__file__).parent / "forge"
 _PACKAGES = ("backend", "modules", "modules_forge", "networks")
 
 
@@ -183,11 +183,23 @@ class ForgeRoom(WebuiRoom):
 @contextmanager
 def fake_forge(folder: Path, checkpoint: str) -> Iterator[ForgeRoom]:
     """The fake Forge, started in `folder` with a checkpoint per family; its packages are gone on exit."""
+    with started(folder, CHECKPOINTS, [FORGE_ROOT]) as thread:
+        room = ForgeRoom(ForgeHost(), checkpoint, thread)
+        room.select()
+        yield room
+
+
+@contextmanager
+def started(folder: Path, checkpoints: Mapping[str, Mapping[str, Any]], roots: Sequence[Path]) -> Iterator[str]:
+    """A fake of the Forge family in `folder`; its packages are found in `roots`, the first one first.
+
+    Yields the name of its generation thread.
+    """
     for part in ("Lora", "Stable-diffusion"):
         (folder / part).mkdir(parents=True)
-    for name, facts in _CHECKPOINTS.items():
+    for name, facts in checkpoints.items():
         (folder / "Stable-diffusion" / name).write_text(json.dumps({"seed": 0, **facts}))
-    sys.path.insert(0, str(_ROOT))
+    sys.path[:0] = map(str, roots)
     try:
         from modules import paths_internal, sd_models, shared
         from modules_forge import main_thread
@@ -200,25 +212,26 @@ def fake_forge(folder: Path, checkpoint: str) -> Iterator[ForgeRoom]:
         thread = threading.Thread(target=main_thread.loop, name="generation", daemon=True)
         thread.start()
         try:
-            room = ForgeRoom(ForgeHost(), checkpoint, thread.name)
-            room.select()
-            yield room
+            yield thread.name
         finally:
             main_thread.stopped.set()
             thread.join()
     finally:
-        sys.path.remove(str(_ROOT))
+        for root in roots:
+            sys.path.remove(str(root))
         for name in list(sys.modules):
             if name.partition(".")[0] in _PACKAGES:
                 del sys.modules[name]
 
 
-_CHECKPOINTS = {
+CHECKPOINTS = {
     "sd1.safetensors": {"family": "sd1"},
     "sd1-fp16.safetensors": {"family": "sd1", "storage": "float16"},
     "sd1-other.safetensors": {"family": "sd1", "seed": 1},
     "sd1-inpainting.safetensors": {"family": "sd1", "inpaint": True},
+    "sd1-edit.safetensors": {"family": "sd1", "in_channels": 8},
     "sd2-v.safetensors": {"family": "sd2", "prediction_type": "v_prediction", "ztsnr": True},
     "sd3.safetensors": {"family": "sd3"},
     "sdxl.safetensors": {"family": "sdxl"},
+    "sdxl-rectified.safetensors": {"family": "sdxl", "prediction_type": "const"},
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lib_trainer.host.neo.host import NeoHost
-from tests.fakes.forge_room import ForgeRoom
+from tests.fakes.forge_room import CHECKPOINTS, FORGE_ROOT, ForgeRoom, started
 
 
 @dataclass(frozen=True)
@@ -31,3 +34,13 @@ class NeoRoom(ForgeRoom):
             moments = moments if model.quant_conv is None else model.quant_conv(moments)
         mean = moments.chunk(2, dim=1)[0]
         return mean.float().cpu().clone() * self.host.drawing_family().latent_scale
+
+
+@contextmanager
+def fake_neo(folder: Path, checkpoint: str) -> Iterator[NeoRoom]:
+    """The fake Neo, started in `folder`: where it is as Forge, the fake Forge's modules serve."""
+    checkpoints = {**CHECKPOINTS, "sd1-int8.safetensors": {"family": "sd1", "quantized": True}}
+    with started(folder, checkpoints, [Path(__file__).parent / "neo", FORGE_ROOT]) as thread:
+        room = NeoRoom(NeoHost(), checkpoint, thread)
+        room.select()
+        yield room

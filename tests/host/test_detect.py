@@ -10,11 +10,17 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.detect import current_host
 from tests.fakes.a1111_room import fake_a1111
 from tests.fakes.forge_room import fake_forge
+from tests.fakes.neo_room import fake_neo
 
 
 def test_forge(tmp_path: Path) -> None:
     with fake_forge(tmp_path / "forge", "sd1.safetensors"):
         assert current_host().name == "Forge"
+
+
+def test_forge_neo(tmp_path: Path) -> None:
+    with fake_neo(tmp_path / "neo", "sd1.safetensors"):
+        assert current_host().name == "Forge Neo"
 
 
 def test_a1111(tmp_path: Path) -> None:

@@ -53,14 +53,19 @@ def test_a_separate_vae_is_named_in_what_the_cache_is_kept_by(forge: ForgeRoom) 
 
 @pytest.mark.parametrize(
     ("checkpoint", "said"),
-    [("sd3.safetensors", "StableDiffusion3"), ("sd1-inpainting.safetensors", "inpainting")],
+    [
+        ("sd3.safetensors", "StableDiffusion3"),
+        ("sd1-inpainting.safetensors", "inpainting"),
+        ("sd1-edit.safetensors", "8 channels"),
+        ("sdxl-rectified.safetensors", "rectified-flow"),
+    ],
 )
 def test_what_cannot_be_trained_is_named(forge: ForgeRoom, checkpoint: str, said: str) -> None:
     forge.select(checkpoint)
     with pytest.raises(UserError, match=said) as caught:
         opened(forge)
     assert checkpoint in caught.value.message and caught.value.hint
-    if said != "inpainting":
+    if said == "StableDiffusion3":
         assert "cannot be trained" in forge.host.describe()
     forge.select()
 

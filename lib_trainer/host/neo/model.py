@@ -29,8 +29,9 @@ class NeoModel(ForgeModel):
             for patcher in (self._objects.unet, self._objects.clip.patcher):
                 memory_management.bake_gguf_model(patcher.model)
         for layer in self.adaptable_layers():
-            if not _is_readable(layer.module.weight):
-                form = type(layer.module.weight).__name__
+            weight = layer.module.weight
+            if not _is_readable(weight):
+                form = f"{type(weight).__name__} of {str(weight.data.dtype).removeprefix('torch.')}"
                 raise UserError(
                     f"{self.checkpoint.name} holds its weights as {form}, which cannot be trained on.",
                     "Choose a checkpoint in 16 bits, fp8, int8, nvfp4, nf4 or GGUF.",

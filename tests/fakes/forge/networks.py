@@ -1,13 +1,12 @@
 """LoRA files by name, and onto the models. Files are read once a name, models remember names and strengths."""
 
-import functools
 import os
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from backend.args import dynamic_args
+from backend.lora_files import load_lora_state_dict
 from backend.patcher.lora import load_lora, model_lora_keys_clip, model_lora_keys_unet
 from modules import sd_models, shared
 
@@ -25,11 +24,6 @@ class NetworkOnDisk:
         except SafetensorError as error:
             print(f"reading lora {filename}: {error}")
         self.alias = self.metadata.get("ss_output_name", name)
-
-
-@functools.lru_cache(maxsize=5)
-def load_lora_state_dict(filename):
-    return load_file(filename)
 
 
 def load_lora_for_models(model, clip, lora, strength_model, strength_clip, filename="default", online_mode=False):

@@ -50,7 +50,12 @@ def forge_loader(sd, additional_state_dicts=None):
         from backend.operations_bnb import quantize_linears
 
         quantize_linears(unet, storage)
-    unet.storage_dtype, unet.computation_dtype, unet.config = storage, torch.float32, unet_config
+    if facts.get("quantized"):
+        from backend.quant_ops import quantize_linears as in_eight_bits
+
+        in_eight_bits(unet)
+    config = {**unet_config, "in_channels": facts.get("in_channels", 4)}
+    unet.storage_dtype, unet.computation_dtype, unet.config = storage, torch.float32, config
     widths = {"clip_l": 16, "clip_g": 24} if facts["family"] == "sdxl" else {"clip_l": 16}
     encoders = {
         name: _make(lambda width=width: IntegratedCLIP(width, 3), torch.float16, True, generator)

@@ -142,7 +142,6 @@ def _conditioning(p, engine, prompt, cache):
         return cache[1]
     engine.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
     cache[1] = engine.get_learned_conditioning(SdConditioning([prompt], p.width, p.height))
-    engine.extra_generation_params.update(classic_engine.last_extra_generation_params)
-    classic_engine.last_extra_generation_params = {}
+    engine.extra_generation_params.update(classic_engine.take_notes())
     cache[0] = key
     return cache[1]

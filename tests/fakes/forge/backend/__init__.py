@@ -1,1 +1,0 @@
-"""A small stand-in for Forge's backend: the same names, signatures and pitfalls, with tiny models."""

@@ -1,0 +1,2 @@
+def should_use_stream():
+    return False

@@ -1,0 +1,18 @@
+from backend.args import dynamic_args
+from modules.shared import opts
+
+from tests.fakes.text_engine import TextEngine
+
+
+def take_notes():
+    taken = dict(dynamic_args.last_extra_generation_params)
+    dynamic_args.last_extra_generation_params.clear()
+    return taken
+
+
+class ClassicTextProcessingEngine(TextEngine):
+    def options(self):
+        return opts
+
+    def note(self, name, value):
+        dynamic_args.last_extra_generation_params[name] = value

@@ -1,0 +1,1 @@
+"""By this package Neo is told from Forge."""

@@ -1,0 +1,39 @@
+"""The contract on the fake Forge Neo; `tests/neo` runs the same on the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.neo_room import NeoRoom, fake_neo
+from tests.host import contract_forge, contract_neo
+from tests.host.contract import (  # noqa: F401 - the tests
+    TestBorrowing,
+    TestDrawingWhileBorrowed,
+    TestImages,
+    TestLayers,
+    TestLoras,
+    TestPrediction,
+    TestText,
+    TestTurns,
+    TestWeights,
+)
+
+
+@pytest.fixture(scope="module", params=["sd1.safetensors", "sdxl.safetensors"])
+def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeoRoom]:
+    with fake_neo(tmp_path_factory.mktemp("neo"), request.param) as room:
+        yield room
+
+
+class TestForgeMemory(contract_forge.ForgeMemory):
+    pass
+
+
+class TestForgePrediction(contract_forge.ForgePrediction):
+    pass
+
+
+class TestNeoLoras(contract_neo.NeoLoras):
+    pass
