@@ -1,4 +1,4 @@
-// Shows how the run stands: asks the route /train-lora/v1/view and replaces what has changed. Where the route cannot be
+// Shows the state of the run: asks the route /train-lora/v1/view and replaces what has changed. Where the route cannot be
 // reached it presses a hidden button instead, which passes through gradio's own connection and login.
 (function() {
     "use strict";
@@ -12,7 +12,7 @@
     let answered = "";
     let waiting = false;
     let tries = 1;
-    let glances = 6;
+    let scans = 6;
     let version = "";
     let fetched = 0;
     let fetching = false;
@@ -26,11 +26,11 @@
     }
 
     function onScreen(element) {
-        return element !== null && !document.hidden && find("#train_lora_steps").getClientRects().length > 0;
+        return element !== null && !document.hidden && find("#train_lora_page").getClientRects().length > 0;
     }
 
     function markWrongFields() {
-        find("#train_lora_steps").querySelectorAll("[id^=train_lora_]").forEach(function(field) {
+        find("#train_lora_page").querySelectorAll("[id^=train_lora_]").forEach(function(field) {
             if (field.querySelector("input, textarea")) {
                 field.classList.toggle("train-lora-wrong", field.textContent.includes("⚠"));
             }
@@ -38,11 +38,11 @@
     }
 
     // After a reload the folder is filled in again: show what is in it. A folder that is being typed is left alone.
-    function lookAgain() {
+    function scanAgain() {
         const folder = find("#train_lora_train_data_dir textarea, #train_lora_train_data_dir input");
         if (folder.value && folder !== folder.getRootNode().activeElement && find("#train_lora_gallery .idle")) {
-            glances = 0;
-            find("#train_lora_look").click();
+            scans = 0;
+            find("#train_lora_scan").click();
         }
     }
 
@@ -51,9 +51,9 @@
     }
 
     // What a gradio answer brought along: the page's key, and for which state it has set the buttons.
-    function beat() {
-        const mark = find("#train_lora_beat [data-beat]");
-        return mark ? mark.dataset : {beat: "", key: "", buttons: ""};
+    function heartbeat() {
+        const mark = find("#train_lora_heartbeat [data-heartbeat]");
+        return mark ? mark.dataset : {heartbeat: "", key: "", buttons: ""};
     }
 
     function isLive() {
@@ -80,7 +80,7 @@
     }
 
     function addressPictures() {
-        const key = encodeURIComponent(beat().key);
+        const key = encodeURIComponent(heartbeat().key);
         panel().querySelectorAll("img[data-src]:not([src])").forEach(function(picture) {
             picture.src = ROUTES + picture.dataset.src + "?key=" + key;
             picture.parentElement.href = picture.src;
@@ -91,7 +91,7 @@
         fetching = true;
         fetched = Date.now();
         fetch(ROUTES + "view?seen=" + encodeURIComponent(version), {
-            headers: {"X-Train-Lora-Key": beat().key},
+            headers: {"X-Train-Lora-Key": heartbeat().key},
             cache: "no-store",
         }).then(function(answer) {
             if (!answer.ok) {
@@ -116,7 +116,7 @@
 
     // Only gradio can set its buttons; it is asked once for every state that they depend on.
     function setButtons(state) {
-        if (state !== beat().buttons && state !== pressedFor) {
+        if (state !== heartbeat().buttons && state !== pressedFor) {
             pressedFor = state;
             press();
         }
@@ -131,24 +131,24 @@
     function tick() {
         const button = find("#train_lora_refresh");
         if (!onScreen(button) || !panel()) {
-            // Whoever draws in another tab meanwhile will look for the new file there.
+            // Somebody who draws in another tab is told there of the new file.
             if (!document.hidden && panel() && isLive() && !fetching && Date.now() - fetched >= AWAY_MS) {
                 fetchView();
             }
             return;
         }
         markWrongFields();
-        if (glances > 0) {
-            glances -= 1;
-            lookAgain();
+        if (scans > 0) {
+            scans -= 1;
+            scanAgain();
         }
         const now = Date.now();
         const pause = isLive() ? LIVE_MS : IDLE_MS;
-        if (beat().beat !== answered) {
-            answered = beat().beat;
+        if (heartbeat().heartbeat !== answered) {
+            answered = heartbeat().heartbeat;
             waiting = false;
             tries = 1;
-            pressedFor = beat().buttons;
+            pressedFor = heartbeat().buttons;
             // What gradio has drawn anew lacks what the script had put there.
             version = "";
             fetched = 0;
@@ -159,7 +159,7 @@
         } else if (answered && !fetching && now - fetched >= (misses ? PATIENCE_MS * Math.min(misses, 6) : pause)) {
             fetchView();
         }
-        // Without the route gradio is asked; a server that is overloaded or gone ever more rarely.
+        // Without the route gradio is asked; an overloaded or missing server less and less often.
         if (answered && misses && now - asked >= (waiting ? PATIENCE_MS * tries : pause)) {
             tries = waiting ? Math.min(tries * 2, 32) : 1;
             press();

@@ -3,7 +3,7 @@
 (function() {
     "use strict";
 
-    const LOOK_MS = 500;
+    const CHECK_MS = 500;
     const asked = {txt2img: "", img2img: ""};
     let saved = "";
     let pointed = [];
@@ -38,5 +38,5 @@
     });
     setInterval(function() {
         Object.keys(asked).forEach(refresh);
-    }, LOOK_MS);
+    }, CHECK_MS);
 })();

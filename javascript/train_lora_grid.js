@@ -1,4 +1,4 @@
-// The grid of step 4: asks how far it is while it is drawn, opens the picture that is clicked, and looks for the new
+// The grid of step 4: asks for its progress while it is drawn, opens the picture that is clicked, and lists the new
 // file when a run is over. It presses hidden buttons, which pass through gradio's own login in every version.
 (function() {
     "use strict";
@@ -16,11 +16,11 @@
     }
 
     // A run that ended since the page was opened has a new file to try.
-    function lookForNewFile() {
+    function listNewFile() {
         const result = find("#train_lora_status .train-lora-copy");
         const tag = result ? result.dataset.copy : "";
         if (finished !== null && tag && tag !== finished) {
-            find("#train_lora_try_reload").click();
+            find("#train_lora_grid_reload").click();
         }
         finished = tag;
     }
@@ -30,12 +30,12 @@
         if (!button || document.hidden) {
             return;
         }
-        lookForNewFile();
-        const grid = find("#train_lora_sheet [data-live]");
-        const mark = find("#train_lora_grid_beat [data-beat]");
-        const beat = mark ? mark.dataset.beat : "";
-        if (beat !== answered) {
-            answered = beat;
+        listNewFile();
+        const grid = find("#train_lora_grid_view [data-live]");
+        const mark = find("#train_lora_grid_heartbeat [data-heartbeat]");
+        const heartbeat = mark ? mark.dataset.heartbeat : "";
+        if (heartbeat !== answered) {
+            answered = heartbeat;
             waiting = false;
         }
         const now = Date.now();
@@ -50,7 +50,7 @@
         const field = find("#train_lora_grid_cell textarea, #train_lora_grid_cell input");
         field.value = cell.dataset.cell;
         field.dispatchEvent(new Event("input", {bubbles: true}));
-        find("#train_lora_sheet").querySelectorAll("[data-cell]").forEach(function(other) {
+        find("#train_lora_grid_view").querySelectorAll("[data-cell]").forEach(function(other) {
             other.classList.toggle("chosen", other === cell);
         });
         // gradio takes the field's value over in its own time.
@@ -63,7 +63,7 @@
         const cell = event.composedPath().find(function(element) {
             return element instanceof HTMLElement && element.dataset.cell;
         });
-        if (cell && find("#train_lora_sheet").contains(cell)) {
+        if (cell && find("#train_lora_grid_view").contains(cell)) {
             openCell(cell);
         }
     });

@@ -1,17 +1,16 @@
-"""Step 1: the folder, what is in it, and the word that will call the adapter."""
+"""Step 1: the folder, what is in it, and the trigger word."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from lib_trainer.errors import UserError
+from lib_trainer.ui.elements import thumbnail
 from lib_trainer.ui.form import Form
 
 if TYPE_CHECKING:
@@ -28,24 +27,24 @@ EMPTY = '<div class="train-lora-pictures idle">10 to 20 pictures for a face, 20 
 
 
 @dataclass(frozen=True)
-class PicturesPanel:
+class DatasetPanel:
     kind: gr.Radio
     folder: gr.Textbox
-    look: gr.Button
-    word: gr.Textbox
+    scan: gr.Button
+    trigger_word: gr.Textbox
     gallery: gr.HTML
 
 
-def place_pictures(form: Form, kind_value: str) -> PicturesPanel:
-    gr.Markdown("### 1 · Pictures")
-    kind = gr.Radio(choices=list(KINDS), value=kind_value, label="What they show", elem_id="train_lora_kind")
+def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
+    gr.Markdown("### 1 · Dataset")
+    kind = gr.Radio(choices=list(KINDS), value=kind_value, label="Subject", elem_id="train_lora_kind")
     kind.do_not_save_to_config = True
     with gr.Row(elem_classes="train-lora-beside"):
         folder = form.place("train_data_dir", placeholder="/pictures/jeff", scale=4)
-        look = gr.Button("Look", scale=1, min_width=70, elem_id="train_lora_look")
-    word = form.place("trigger_word", placeholder="jeff_person")
+        scan = gr.Button("Scan", scale=1, min_width=70, elem_id="train_lora_scan")
+    trigger_word = form.place("trigger_word", placeholder="jeff_person")
     gallery = gr.HTML(EMPTY, elem_id="train_lora_gallery")
-    return PicturesPanel(kind, folder, look, word, gallery)
+    return DatasetPanel(kind, folder, scan, trigger_word, gallery)
 
 
 def show_scan(scan: Scan) -> str:
@@ -64,13 +63,13 @@ def show_scan(scan: Scan) -> str:
 
 def summary_of(scan: Scan) -> str:
     """`12 pictures, 10× each: 120 in an epoch`."""
-    count, drawn = len(scan.samples), draws_of(scan)
+    count, drawn = len(scan.samples), pictures_per_epoch(scan)
     repeats = {sample.repeats for sample in scan.samples}
     times = f", {next(iter(repeats))}× each" if len(repeats) == 1 else ", repeats by folder"
     return f"{count} picture{'s' * (count != 1)}" + (f"{times}: {drawn} in an epoch" if drawn != count else "")
 
 
-def draws_of(scan: Scan) -> int:
+def pictures_per_epoch(scan: Scan) -> int:
     """Pictures in one epoch, repeats included."""
     return sum(sample.repeats for sample in scan.samples)
 
@@ -83,8 +82,9 @@ def warnings_of(scan: Scan) -> list[str]:
     if small:
         texts.append(f"{len(small)} below {SMALL_PX} px: fewer details to learn from.")
     if bare:
-        said = f"the word “{escape(scan.trigger_word)}”" if scan.trigger_word else "nothing"
-        texts.append(f"{len(bare)} without a caption: {said} stands in for it.")
+        word = f"the trigger word “{escape(scan.trigger_word)}”" if scan.trigger_word else "an empty caption"
+        texts.append(f"{len(bare)} without a caption: trained with {word}.")
+    # A folder of something else has hundreds: five show what they are.
     texts += [f"{escape(skipped.path.name)} is skipped: {escape(skipped.reason)}" for skipped in scan.skipped[:5]]
     if len(scan.skipped) > 5:
         texts.append(f"{len(scan.skipped) - 5} more files are skipped.")
@@ -99,21 +99,16 @@ def _figure(sample: Sample) -> str:
     marks = [text for wrong, text in ((_is_small(sample), "small"), (not sample.captioned, "no caption")) if wrong]
     title = f"{sample.image.name} · {sample.width_px}×{sample.height_px} px\n{sample.caption}"
     badge = f"<figcaption>{' · '.join(marks)}</figcaption>" if marks else ""
-    source = _thumbnail(sample.image)
+    source = _address_of(sample.image)
     return f'<figure title="{escape(title, quote=True)}"><img alt="" src="{source}"/>{badge}</figure>'
 
 
-def _thumbnail(path: Path) -> str:
-    """A small JPEG as a data address, so that no WebUI's file rules stand in the way; "" for what cannot be read."""
-    from PIL.Image import Resampling
-    from PIL.ImageOps import fit
-
+def _address_of(path: Path) -> str:
+    """ "" for a picture that cannot be read: the scan says why it is skipped."""
+    # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
     from lib_trainer.dataset.images import open_picture
 
     try:
-        picture = fit(open_picture(path), (THUMBNAIL_PX, THUMBNAIL_PX), Resampling.BILINEAR)
+        return thumbnail(open_picture(path), THUMBNAIL_PX, is_square=True)
     except UserError:
         return ""
-    data = BytesIO()
-    picture.save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""What step 4 does: a grid is begun, watched, stopped, and one of its pictures chosen."""
+"""What step 4 does: starts a grid, shows it, stops it, and chooses one of its pictures."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ from lib_trainer.ui.lora_choices import line_of, name_of
 from lib_trainer.ui.messages import show_error
 
 REMEMBERED = ("strengths", "other_strengths", "negative", "steps", "cfg", "seeds", "sampler", "schedule")
+# Its name in the settings file since the first release.
 SETTING = "try"
 _USUAL_STRENGTH = 0.8
 # What was proposed last, (name, prompt): only what the person has not changed is proposed anew.
 Proposed = tuple[str, str]
 
 
-class TryActions:
-    """The behaviour of step 4. What is drawn lives in the studio, so that a reload finds it again."""
+class GridActions:
+    """The behaviour of step 4. The grid lives in the job, so that a reload finds it again."""
 
     def __init__(self, host: Host, jobs: Jobs, grid_job: GridJob) -> None:
-        self._host, self._jobs, self._studio = host, jobs, grid_job
+        self._host, self._jobs, self._grid_job = host, jobs, grid_job
         self._thumbnails = Thumbnails()
-        self._beats = count(1)
+        self._heartbeats = count(1)
 
     def open_page(self) -> list[Any]:
         """-> lora, other, width, height, *REMEMBERED, seen, *live: as the last grid was made."""
@@ -60,18 +61,18 @@ class TryActions:
         return [*self.list_loras(None, None), *sizes, *values, *self.show(-1)]
 
     def list_loras(self, lora: str | None, other: str | None, *, refresh: bool = False) -> list[Any]:
-        """-> lora, other: every file, with what speaks against it."""
+        """-> lora, other: every file, with the reason why one does not fit."""
         loras, family = self._host.loras(refresh=refresh), self._host.drawing_family()
         lines = {item.name: line_of(item, misfit(item, family)) for item in loras}
         return [gr.update(choices=list(lines.values()), value=lines.get(name_of(chosen))) for chosen in (lora, other)]
 
     def reload(self, lora: str | None, other: str | None, prompt: str) -> list[Any]:
-        """-> lora, other: the folder is looked into anew; the LoRA of the prompt is chosen if none is."""
+        """-> lora, other: lists the folder again; without a choice the LoRA of the prompt is chosen."""
         named = next(iter(names_in(prompt)), None)
         return self.list_loras(lora or named, other, refresh=True)
 
     def offer(self, mode: str, lora: str | None, other: str | None, prompt: str, proposed: Proposed) -> list[Any]:
-        """-> beside, prompt, proposed: prompts for what is chosen, unless the person has written their own.
+        """-> pair, prompt, proposed: prompts for what is chosen, unless the person has written their own.
 
         A prompt that stays is not sent back: it would overwrite what is typed meanwhile.
         """
@@ -83,34 +84,34 @@ class TryActions:
         new = _propose_pair(first, second) if mode == PAIR and second else _propose(first)
         return [row, gr.update() if new == prompt else new, (proposed[0], new)]
 
-    def begin(self, seen: int, *values: Any) -> list[Any]:
+    def start(self, seen: int, *values: Any) -> list[Any]:
         """-> message, seen, *live. Everything is checked before the host is asked for a picture."""
-        given = _read(*values)
+        request = _read(*values)
         try:
             self._refuse_during_run()
-            plan = given.grid_spec(self._host.loras())
-            check_names(self._host, plan)
-            self._studio.start(plan)
+            spec = request.grid_spec(self._host.loras())
+            check_names(self._host, spec)
+            self._grid_job.start(spec)
         except UserError as error:
             return [show_error(error), *self.show(seen)]
-        self._remember(given)
+        self._remember(request)
         return ["", *self.show(-1)]
 
     def stop(self, seen: int) -> list[Any]:
         """-> seen, *live."""
-        self._studio.stop()
+        self._grid_job.stop()
         return self.show(seen)
 
     def show(self, seen: int) -> list[Any]:
-        """-> seen, *live: sheet, grid, stop, beat. While it is drawn, what the page shows is not sent again."""
-        grid_status = self._studio.grid_status()
+        """-> seen, *live. A live grid that the page has `seen` is not sent again."""
+        grid_status = self._grid_job.grid_status()
         known = grid_status.live and grid_status.version == seen
         return [
             grid_status.version,
             gr.update() if known else show_grid(grid_status, self._thumbnails),
             gr.update(interactive=not grid_status.live),
             gr.update(interactive=grid_status.live and not grid_status.stopping),
-            f'<i data-beat="{next(self._beats)}"></i>',
+            f'<i data-heartbeat="{next(self._heartbeats)}"></i>',
         ]
 
     def open_cell(self, place: str) -> list[Any]:
@@ -122,7 +123,7 @@ class TryActions:
         return [gr.update(visible=True), item.picture, _about(item), item.infotext, gr.update(interactive=has_it), ""]
 
     def choose(self, place: str) -> str:
-        """-> done: the picture's file, strength and picture become the card's."""
+        """-> done: puts the picture and its strength on the card; a saved step becomes the final file."""
         item = self._find(place)
         try:
             if item is None:
@@ -133,43 +134,43 @@ class TryActions:
             return show_error(error)
 
     def send(self, place: str) -> str | dict[str, Any]:
-        """-> prompt: where there is no other page, a picture's prompt goes into the tab's own."""
+        """-> prompt: outside a WebUI there is no txt2img, so the picture's prompt goes into the tab's own."""
         item = self._find(place)
         return item.cell.request.prompt if item else gr.update()
 
-    def make_picture(self, *values: Any) -> tuple[dict[str, Any], str]:
+    def generate_picture(self, *values: Any) -> tuple[dict[str, Any], str]:
         """-> picture, message: one picture of the first prompt, or a sentence where there is none."""
-        given = _read(*values)
+        entered = _read(*values)
         try:
             self._refuse_during_run()
-            request = given.picture(self._host.loras())
+            request = entered.picture(self._host.loras())
             pictures = self._host.run_exclusive(lambda: self._host.generate(request))
             if not pictures:
-                raise UserError("The picture was interrupted.", "Make it again.")
+                raise UserError("The picture was interrupted.", "Generate it again.")
             return gr.update(value=pictures[0], visible=True), ""
         except UserError as error:
             return gr.update(value=None, visible=False), show_error(error)
 
     def _find(self, place: str) -> Drawn | None:
         row, _, column = place.partition(" ")
-        return self._studio.grid_status().find(int(row), int(column)) if row.isdigit() and column.isdigit() else None
+        return self._grid_job.grid_status().find(int(row), int(column)) if row.isdigit() and column.isdigit() else None
 
     def _refuse_during_run(self) -> None:
         if self._jobs.status().live:
             raise UserError("The checkpoint is being trained on.", "Pictures can be made when the run is over.")
 
-    def _remember(self, given: GridRequest) -> None:
+    def _remember(self, request: GridRequest) -> None:
         """The settings for the next time, and the prompts with the run."""
-        path, values = self._host.settings_file, asdict(given)
+        path, values = self._host.settings_file, asdict(request)
         write_settings(path, {**read_settings(path), SETTING: {name: values[name] for name in REMEMBERED}})
-        lora = find_lora(given.lora, self._host.loras())
-        if lora is not None and given.mode != PAIR:
-            save_prompts(lora, prompt_lines(given.prompt))
+        lora = find_lora(request.lora, self._host.loras())
+        if lora is not None and request.mode != PAIR:
+            save_prompts(lora, prompt_lines(request.prompt))
 
 
 def show_drawing() -> str:
-    """Said at once: the picture itself may take its time, and its place is empty until then."""
-    return "<p>Drawing …</p>"
+    """Shown at once: the picture may take a minute, and nothing else says that it is under way."""
+    return "<p>Generating …</p>"
 
 
 def _propose(lora: LoraInfo) -> str:
@@ -188,12 +189,12 @@ def _choices(names: list[str], kept: Any) -> dict[str, Any]:
 
 
 def _about(item: Drawn) -> str:
-    refs = " + ".join(use.label for use in item.cell.loras)
+    refs = " + ".join(ref.label for ref in item.cell.loras)
     change = "" if item.change is None else f" · Δ {item.change:.1f} %"
     return f'<p class="train-lora-plan">{escape(refs)} · seed {item.cell.request.seed}{change}</p>'
 
 
 def _read(*values: Any) -> GridRequest:
-    """From the inputs' own values, in the order of `TryPanel.inputs`, where a LoRA is a line of its list."""
-    given = GridRequest(*values)
-    return replace(given, lora=name_of(given.lora), other=name_of(given.other))
+    """From the inputs' own values, in the order of `GridPanel.inputs`, where a LoRA is a line of its list."""
+    request = GridRequest(*values)
+    return replace(request, lora=name_of(request.lora), other=name_of(request.other))

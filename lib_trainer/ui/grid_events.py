@@ -1,4 +1,4 @@
-"""What the buttons of step 4 are wired to."""
+"""What the buttons of step 4 call."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ from typing import Any
 import gradio as gr
 
 from lib_trainer.host.base import Host
-from lib_trainer.ui.grid_actions import REMEMBERED, TryActions, show_drawing
-from lib_trainer.ui.grid_panel import CellPanel, TryPanel
+from lib_trainer.ui.grid_actions import REMEMBERED, GridActions, show_drawing
+from lib_trainer.ui.grid_panel import CellPanel, GridPanel
 
 
-def wire_try(
+def bind_grid(
     host: Host,
-    actions: TryActions,
-    panel: TryPanel,
+    actions: GridActions,
+    panel: GridPanel,
     cell: CellPanel,
     proposed: gr.State,
     quick: dict[str, Any],
     slow: dict[str, Any],
 ) -> gr.State:
-    """Wires step 4 and returns the state that `TryActions.show` keeps: the version that the page shows.
+    """Binds the events of step 4; returns the state of `GridActions.show`: the version that the page shows.
 
     Args:
-        quick, slow: options of events that bypass gradio's queue, and of those that may take their time.
+        quick, slow: options of events that bypass gradio's queue, and of those that may take longer.
     """
     seen = gr.State(-1)
     live = [seen, *panel.live]
-    panel.make.click(show_drawing, None, panel.message, **quick).then(
-        actions.make_picture, panel.inputs, [panel.picture, panel.message], **slow
+    panel.generate_picture.click(show_drawing, None, panel.message, **quick).then(
+        actions.generate_picture, panel.inputs, [panel.picture, panel.message], **slow
     )
-    panel.grid.click(actions.begin, [seen, *panel.inputs], [panel.message, *live], **quick)
+    panel.generate_grid.click(actions.start, [seen, *panel.inputs], [panel.message, *live], **quick)
     panel.stop.click(actions.stop, seen, live, **quick)
     panel.refresh.click(actions.show, seen, live, **quick)
     panel.reload.click(actions.reload, [panel.lora, panel.other, panel.prompt], [panel.lora, panel.other], **quick)
     chosen = [panel.mode, panel.lora, panel.other, panel.prompt, proposed]
     for choice in (panel.mode, panel.lora, panel.other):
-        choice.input(actions.offer, chosen, [panel.beside, panel.prompt, proposed], **quick)
+        choice.input(actions.offer, chosen, [panel.pair, panel.prompt, proposed], **quick)
     opened = [cell.group, cell.picture, cell.about, cell.infotext, cell.choose, cell.done]
     panel.open.click(actions.open_cell, panel.cell, opened, **quick)
     cell.choose.click(actions.choose, panel.cell, cell.done, **slow)
+    # A WebUI sends the infotext to txt2img by its own means.
     if not host.bind_sending(cell.send, cell.infotext):
         cell.send.click(actions.send, panel.cell, panel.prompt, **quick)
     return seen
 
 
-def opened_page(panel: TryPanel, seen: gr.State) -> list[gr.components.Component]:
-    """The outputs of `TryActions.open_page`."""
+def opened_page(panel: GridPanel, seen: gr.State) -> list[gr.components.Component]:
+    """The outputs of `GridActions.open_page`."""
     remembered = [getattr(panel, name) for name in REMEMBERED]
     return [panel.lora, panel.other, panel.width, panel.height, *remembered, seen, *panel.live]

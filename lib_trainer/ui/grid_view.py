@@ -1,25 +1,22 @@
-"""A grid as HTML: labelled axes, small pictures that fill in one by one, and how far it is."""
+"""A grid as HTML: labelled axes, small pictures that fill in one by one, and its progress."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from html import escape
-from io import BytesIO
-
-from PIL.Image import Image, Resampling
 
 from lib_trainer.preview.drawing import Drawn
 from lib_trainer.preview.grid_job import GridStatus
 from lib_trainer.preview.grid_spec import GridSpec
+from lib_trainer.ui.elements import progress_bar, show_duration, thumbnail
 
 THUMBNAIL_PX = 160
 EMPTY = '<div class="train-lora-grid idle" data-live="0"></div>'
 CHANGE_HELP = (
     "Δ is how much the picture differs from strength 0 in its row: the mean over all pixels, 100 % from black to white."
-    " It is a hint, not a mark: much change is not good in itself."
+    " A large change is not good in itself."
 )
 _STATES = {
-    "waiting": "Waiting until the host has finished what it is doing",
+    "waiting": "Waiting for the current generation to finish",
     "drawing": "Drawing",
     "done": "Done",
     "stopped": "Stopped",
@@ -57,7 +54,7 @@ class Thumbnails:
             self._plan, self._made = plan, {}
         place = item.cell.row, item.cell.column
         if place not in self._made:
-            self._made[place] = _thumbnail(item.picture)
+            self._made[place] = thumbnail(item.picture, THUMBNAIL_PX)
         return self._made[place]
 
 
@@ -68,14 +65,9 @@ def _head(grid_status: GridStatus) -> str:
         pace = grid_status.seconds / done
         parts.append(f"{pace:.1f} s each")
         if grid_status.live:
-            parts.append(f"{_duration(pace * (total - done))} left")
+            parts.append(f"{show_duration(pace * (total - done))} left")
     state = "Stopping after this picture" if grid_status.stopping else _STATES[grid_status.state]
-    bar = ""
-    if grid_status.live:
-        bar = (
-            f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}">'
-            f'<div style="width:{100 * done / total:.1f}%"></div></div>'
-        )
+    bar = progress_bar(done, total) if grid_status.live else ""
     said = " · ".join([state, *parts])
     return f'<div class="head"><b>{escape(grid_status.spec.title)}</b><span>{escape(said)}</span></div>{bar}'
 
@@ -109,17 +101,3 @@ def _cell(plan: GridSpec, item: Drawn | None, thumbnails: Thumbnails) -> str:
         f'<td><button type="button" data-cell="{item.cell.row} {item.cell.column}" title="{escape(title, quote=True)}">'
         f'<img alt="" src="{thumbnails.of(plan, item)}"/></button>{change}</td>'
     )
-
-
-def _thumbnail(picture: Image) -> str:
-    small = picture.convert("RGB")
-    # A tiny picture is enlarged by the page, pixel for pixel.
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Resampling.BILINEAR)
-    data = BytesIO()
-    small.save(data, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,4 +1,4 @@
-"""Past runs: looked at, taken up again, trained again, removed."""
+"""Past runs: shown, resumed, trained again, removed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def place_history() -> HistoryPanel:
         choice = gr.Dropdown(
             choices=[],
             label="Run",
-            info="The newest first; those that wait can be taken out of the queue here.",
+            info="Newest first; Remove takes a waiting run out of the queue.",
             elem_id="train_lora_past",
         )
         choice.do_not_save_to_config = True
@@ -53,7 +53,10 @@ def place_history() -> HistoryPanel:
 
 
 class HistoryActions:
-    """What the panel's buttons do. A run is chosen by its line, which ends with its id: every gradio can do that."""
+    """What the panel's buttons do.
+
+    A run is chosen by its line, which ends with its id: gradio 3 lists plain strings only.
+    """
 
     def __init__(self, jobs: Jobs, live: LiveView) -> None:
         self._jobs, self._live = jobs, live
@@ -65,7 +68,7 @@ class HistoryActions:
         choice = gr.update(choices=[line_of(past) for past in runs], value=line_of(kept) if kept else None)
         return [choice, self._show(kept) if kept else ""]
 
-    def look(self, chosen: str | None) -> str:
+    def show_past(self, chosen: str | None) -> str:
         """-> shown."""
         try:
             return self._show(self._past(chosen))
@@ -131,7 +134,6 @@ def _facts(past: PastRun) -> str:
         "Error": past.error,
     }
     if past.resumable and past.state not in LIVE:
-        goes_on = f"goes on from step {past.kept_step}"
-        facts["Resume"] = goes_on if past.kept_step > 0 else "begins anew: nothing is kept"
+        facts["Resume"] = f"from step {past.kept_step}" if past.kept_step > 0 else "from the start: no state was saved"
     lines = "".join(f"<li>{name}: {escape(str(text))}</li>" for name, text in facts.items() if text)
     return f"<ul>{lines}</ul>"

@@ -25,9 +25,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_values(settings: dict[str, Any]) -> dict[str, Any]:
-    """The recipe values among the settings. Those that an older or newer release named differently are left out."""
-    values = settings.get("values", {})
+def read_values(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    """The recipe values under `key`. Those that an older or newer release named differently are left out."""
+    values = settings.get(key, {})
     known = field_types()
     return {name: value for name, value in values.items() if name in known} if isinstance(values, dict) else {}
 

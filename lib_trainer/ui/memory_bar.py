@@ -1,4 +1,4 @@
-"""One bar: what the run will take of the graphics card, before it begins."""
+"""One bar: how much VRAM the run will take, before it begins."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from lib_trainer.host.base import Host
 if TYPE_CHECKING:
     from lib_trainer.memory.plan import Plan
 
-UNKNOWN = "Memory: known as soon as a checkpoint that can be trained is selected."
+UNKNOWN = "Memory: estimated when a checkpoint that can be trained is selected."
 _GIB = 2**30
-# Smaller parts are no more than a line in the bar.
+# Smaller parts would be a hairline in the bar.
 _SHOWN_SHARE = 0.005
 
 
-def show_memory(host: Host, given: Mapping[str, Any]) -> str:
-    """The bar for what the inputs hold; a sentence where it cannot be known yet, nothing where they cannot be read."""
+def show_memory(host: Host, entered: Mapping[str, Any]) -> str:
+    """The bar for what the inputs hold; a sentence before a checkpoint is known; "" where an input is invalid."""
     # Imported late: a page that is only looked at should not wait for torch.
     from lib_trainer.memory.planner import plan_from_profile
 
     try:
-        recipe = Recipe().with_values(dict(given)).check(needs_name=False)
+        recipe = Recipe().with_values(dict(entered)).check(needs_name=False)
         memory_profile = host.memory_profile()
         if memory_profile is None:
             return _sentence(UNKNOWN)
         return show_plan_bar(plan_from_profile(memory_profile, recipe))
     except UserError:
-        # Said beside the field when Train is pressed.
+        # Train says it beside the field.
         return ""
 
 

@@ -9,32 +9,45 @@ from importlib.util import find_spec
 
 @dataclass(frozen=True)
 class Package:
-    """A package that something needs. `module` is what is imported, `name` what pip installs."""
+    """A package that something needs: `module` is what is imported, `name` what pip installs.
+
+    `is_needed`: training does not work without it. `for_gpu`: of no use without a GPU.
+    """
 
     module: str
     name: str
     without_it: str
+    is_needed: bool = True
+    for_gpu: bool = False
 
 
 PACKAGES = (
     Package("lycoris", "lycoris-lora", "Training does not work. Pictures with finished adapters can be made."),
     Package("safetensors", "safetensors", "Training does not work: adapters cannot be written."),
-    Package("bitsandbytes", "bitsandbytes", "AdamW8bit is replaced by AdamW, which takes more memory."),
-    Package("prodigyopt", "prodigyopt", "The optimizer Prodigy does not work. All others do."),
+    Package("bitsandbytes", "bitsandbytes", "AdamW replaces AdamW8bit and takes more memory.", False, True),
+    Package("prodigyopt", "prodigyopt", "The optimizer Prodigy does not work. All others do.", False),
 )
 
 
 def missing_packages() -> list[Package]:
-    return [package for package in PACKAGES if not find_spec(package.module)]
+    # Imported late: a page that is only built should not wait for torch.
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    return [p for p in PACKAGES if not find_spec(p.module) and (has_gpu or not p.for_gpu)]
 
 
-def show_missing() -> str:
-    """A note for the top of the tab; "" when everything is there."""
+def show_missing(*, in_webui: bool) -> str:
+    """A note for the top of the tab, red where training does not work; "" when everything is there."""
     missing = missing_packages()
     if not missing:
         return ""
     lines = "".join(f"<li><code>{escape(p.name)}</code>: {escape(p.without_it)}</li>" for p in missing)
-    return (
-        f'<div class="train-lora-error"><b>Not installed here:</b><ul>{lines}</ul>'
-        "Restart the WebUI: the extension's installer will try again.</div>"
+    style = "train-lora-error" if any(p.is_needed for p in missing) else "train-lora-note"
+    names = escape(" ".join(p.name for p in missing))
+    advice = (
+        "Restart the WebUI: the extension's installer will try again."
+        if in_webui
+        else f"Install with: <code>pip install {names}</code>"
     )
+    return f'<div class="{style}"><b>Not installed here:</b><ul>{lines}</ul>{advice}</div>'

@@ -1,4 +1,4 @@
-"""Step 2: which recipe, under which name, and every setting for those who want to tinker."""
+"""Step 2: which recipe, under which name, and how long and how large the run will be."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from lib_trainer.ui.form import Form, shown_name
 OWN = ("train_data_dir", "trigger_word", "output_name", "comment")
 
 
+# javascript/train_lora_settings.js opens the fold below the steps, and writes how many differ from the recipe.
+OPEN_SETTINGS = '<button type="button" class="train-lora-open-settings">All settings <small></small></button>'
+
+
 @dataclass(frozen=True)
 class RecipePanel:
     preset: gr.Dropdown
     upload: gr.UploadButton
     name: gr.Textbox
-    plan: gr.HTML
+    length: gr.HTML
     memory: gr.HTML
     notices: gr.HTML
 
@@ -37,7 +41,7 @@ def place_recipe(form: Form, preset_value: str | None) -> RecipePanel:
             choices=names,
             value=preset_value,
             label="Recipe",
-            info="Tuned for cards of 8 GB; every value can be changed below.",
+            info="Tuned for GPUs with 8 GB; every value can be changed.",
             elem_id="train_lora_preset",
             scale=4,
         )
@@ -49,10 +53,10 @@ def place_recipe(form: Form, preset_value: str | None) -> RecipePanel:
         name = form.place("output_name", placeholder="jeff_person")
         form.place("max_train_steps")
         form.place("resolution_px")
-    plan = gr.HTML("", elem_id="train_lora_plan", elem_classes="train-lora-maybe")
+    length = gr.HTML("", elem_id="train_lora_length", elem_classes="train-lora-maybe")
     memory = gr.HTML("", elem_id="train_lora_memory", elem_classes="train-lora-maybe")
-    form.place_rest()
-    return RecipePanel(preset, upload, name, plan, memory, notices)
+    gr.HTML(OPEN_SETTINGS)
+    return RecipePanel(preset, upload, name, length, memory, notices)
 
 
 def preset_for(kind: str) -> str | None:
@@ -74,24 +78,24 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
 
 
 def show_notices(title: str, loaded: LoadedRecipe) -> str:
-    """What a recipe file holds that is wrong or not used, in full: nothing is dropped in silence."""
+    """That a recipe file is loaded, and everything in it that is invalid or not used."""
     wrong = [f"{shown_name(name)}: {text}." for name, text in loaded.problems.items()]
     lines = "".join(f"<li>{escape(text)}</li>" for text in (*wrong, *loaded.notices))
     return f'<div class="train-lora-note"><b>{escape(title)}</b> is loaded.<ul>{lines}</ul></div>'
 
 
-def show_plan(draws: int, values: Mapping[str, Any]) -> str:
+def show_length(pictures: int, values: Mapping[str, Any]) -> str:
     """How long the run will be: `1200 steps: 10 epochs of 120 pictures`. Empty until it is known."""
     try:
         steps, epochs = int(values["max_train_steps"]), int(values["epoch"])
         batch = int(values["train_batch_size"]) * int(values["gradient_accumulation_steps"])
     except (TypeError, ValueError):
         return ""
-    if not draws or batch < 1 or epochs < 1 or steps < 0:
+    if not pictures or batch < 1 or epochs < 1 or steps < 0:
         return ""
-    per_epoch = ceil(draws / batch)
+    per_epoch = ceil(pictures / batch)
     if steps:
-        text = f"{steps} steps: {steps / per_epoch:.3g} epochs of {draws} pictures"
+        text = f"{steps} steps: {steps / per_epoch:.3g} epochs of {pictures} pictures"
     else:
-        text = f"{per_epoch * epochs} steps: {epochs} epochs of {draws} pictures"
+        text = f"{per_epoch * epochs} steps: {epochs} epochs of {pictures} pictures"
     return f'<p class="train-lora-plan">{text}{f", {batch} in a step" if batch > 1 else ""}.</p>'

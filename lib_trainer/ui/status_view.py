@@ -1,4 +1,4 @@
-"""How a run stands, as HTML."""
+"""The state of a run, as HTML."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from html import escape
 from typing import Any
 
 from lib_trainer.jobs.status import Status
+from lib_trainer.ui.elements import progress_bar, show_duration
 from lib_trainer.ui.form import shown_name
 from lib_trainer.ui.loss_chart import draw_curve
 
 TITLES = {
     "queued": "Waiting",
     "preparing": "Preparing",
-    "caching": "Reading the pictures",
+    "caching": "Caching latents and captions",
     "training": "Training",
     "saving": "Saving",
     "paused": "Paused",
@@ -22,9 +23,9 @@ TITLES = {
 }
 PARTS = ("head", "error", "result", "bar", "numbers", "curve", "samples", "queue", "log")
 SHOWN_SAMPLES = 24
-BUSY = "The WebUI's own pictures wait until the run is over."
+BUSY = "Other pictures wait until the run is over."
 LAST_NOTICES = 3
-NOTHING_YET = "Nothing is being trained. Name a folder and a word on the left, then press Train."
+NOTHING_YET = "Choose an image folder and a trigger word on the left, then press Train."
 
 
 def show_status(status: Status) -> str:
@@ -63,7 +64,7 @@ def show_parts(status: Status) -> dict[str, str]:
 
 
 def buttons_of(status: Status) -> str:
-    """What the buttons depend on: when it changes they must be set anew."""
+    """What the buttons depend on: when it changes, gradio has to update them."""
     return f"{status.id}-{status.state}-{int(status.stopping)}-{int(status.step > 0)}-{len(status.queue)}"
 
 
@@ -78,11 +79,7 @@ def _bar(status: Status) -> str:
     done, total = (status.step, status.steps) if not status.live else (status.done, status.total)
     if not total or status.state == "failed":
         return ""
-    share = min(100.0, 100 * done / total)
-    return (
-        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{total}" aria-valuenow="{done}">'
-        f'<div style="width:{share:.1f}%"></div></div>'
-    )
+    return progress_bar(done, total)
 
 
 def _numbers(status: Status) -> str:
@@ -157,11 +154,3 @@ def show_pace(seconds_per_step: float) -> str:
     if seconds_per_step <= 0:
         return ""
     return f"{1 / seconds_per_step:.1f} it/s" if seconds_per_step < 1 else f"{seconds_per_step:.1f} s/it"
-
-
-def show_duration(seconds: float) -> str:
-    """A time as a person says it: `40 s`, `6 min`, `2 h 05 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

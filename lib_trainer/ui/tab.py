@@ -1,105 +1,155 @@
-"""The tab: four steps, left to right, and what their buttons are wired to."""
+"""The tab: four steps, every setting below them, and what calls what."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.preview.grid_job import GridJob
-from lib_trainer.ui.actions import MEMORY_FIELDS, PLAN_FIELDS, Actions, recipe_size, show_plan_of, starting_point
-from lib_trainer.ui.dataset_panel import PicturesPanel, place_pictures
+from lib_trainer.ui.actions import Actions
+from lib_trainer.ui.dataset_panel import DatasetPanel, place_dataset
 from lib_trainer.ui.form import Form
-from lib_trainer.ui.grid_actions import TryActions
-from lib_trainer.ui.grid_events import opened_page, wire_try
-from lib_trainer.ui.grid_panel import TryPanel, place_cell, place_try
+from lib_trainer.ui.grid_actions import GridActions
+from lib_trainer.ui.grid_events import bind_grid, opened_page
+from lib_trainer.ui.grid_panel import CellPanel, GridPanel, place_cell, place_grid
 from lib_trainer.ui.history_panel import HistoryPanel, place_history
-from lib_trainer.ui.missing_packages import show_missing
-from lib_trainer.ui.recipe_panel import RecipePanel, place_recipe
+from lib_trainer.ui.recipe_panel import RecipePanel, place_recipe, show_length
+from lib_trainer.ui.settings_panel import SettingsPanel, place_settings
+from lib_trainer.ui.starting_point import StartingPoint, recipe_size, starting_point
 from lib_trainer.ui.train_panel import TrainPanel, place_train
 
-# Short answers bypass gradio's queue: they must be heard while a picture is being made.
+# Short answers bypass gradio's queue: they must arrive while a picture is being generated.
 QUICK = {"queue": False, "show_progress": "hidden", "api_name": False}
 SLOW = {"show_progress": "minimal", "api_name": False}
+LENGTH_FIELDS = ("max_train_steps", "epoch", "train_batch_size", "gradient_accumulation_steps")
+# What the memory plan depends on.
+MEMORY_FIELDS = (
+    *("algo", "network_dim", "conv_dim", "factor", "decompose_both", "full_matrix", "use_tucker", "resolution_px"),
+    *("train_batch_size", "gradient_accumulation_steps", "text_encoder_lr", "optimizer", "gradient_checkpointing"),
+    *("fused_backward_pass", "vram_budget_gb", "mixed_precision"),
+)
 
 
-def build(host: Host, jobs: Jobs, page_key: str = "", grid_job: GridJob | None = None) -> gr.Blocks:
-    """The whole tab for one host; `page_key` lets it ask the routes, `grid_job` draws its grids.
+@dataclass(frozen=True)
+class Page:
+    """Everything on the page that an event reads or changes."""
 
-    It looks for no model and no picture until the page is opened.
+    head: gr.HTML
+    form: Form
+    dataset: DatasetPanel
+    recipe: RecipePanel
+    train: TrainPanel
+    past: HistoryPanel
+    grid: GridPanel
+    cell: CellPanel
+    settings: SettingsPanel
+    proposed: gr.State
+    pictures: gr.State
+
+    @property
+    def typed(self) -> list[gr.components.Component]:
+        """The inputs of `Actions` that propose or fill in something: `Typed`, then the settings."""
+        return [self.dataset.kind, self.grid.prompt, self.proposed, *self.form.components]
+
+    @property
+    def filled(self) -> list[gr.components.Component]:
+        """What a recipe that is loaded changes."""
+        changed = [self.recipe.notices, self.settings.base, self.grid.prompt, self.proposed]
+        return [*changed, *self.form.components, self.form.fold]
+
+
+def build(
+    host: Host, jobs: Jobs, page_key: str = "", grid_job: GridJob | None = None, *, in_webui: bool = True
+) -> gr.Blocks:
+    """The whole tab for one host. It asks for no model and no picture until the page is opened.
+
+    Args:
+        page_key: lets the page call the routes.
+        grid_job: draws its grids.
+        in_webui: what is said of missing packages and where pictures are sent depends on it.
     """
-    kind, preset, values = starting_point(host)
-    form = Form(values)
     with gr.Blocks(analytics_enabled=False, title="Train LoRA") as blocks:
+        page = _place(starting_point(host.settings_file))
+        actions = Actions(host, jobs, page.form, page_key, in_webui=in_webui)
+        grid_actions = GridActions(host, jobs, grid_job or GridJob(host))
+        _bind_settings(actions, page)
+        _bind_run(actions, page)
+        _bind_history(actions, page)
+        seen = bind_grid(host, grid_actions, page.grid, page.cell, page.proposed, QUICK, SLOW)
+        opened = [page.head, page.dataset.kind, page.recipe.preset, page.settings.base, page.grid.prompt, page.proposed]
+        _then_memory(actions, page, blocks.load(actions.open_page, None, [*opened, *page.form.components], **QUICK))
+        blocks.load(actions.history.list, None, page.past.changing, **QUICK)
+        blocks.load(grid_actions.open_page, None, opened_page(page.grid, seen), **QUICK)
+    return blocks
+
+
+def _place(start: StartingPoint) -> Page:
+    form = Form(start.values)
+    with gr.Column(elem_id="train_lora_page"):
         head = gr.HTML("", elem_id="train_lora_head", elem_classes="train-lora-maybe")
-        gr.HTML(show_missing(), elem_classes="train-lora-maybe")
         with gr.Row(elem_id="train_lora_steps"):
             with gr.Column(min_width=380, elem_classes="train-lora-side"):
                 with gr.Column(elem_classes="train-lora-card"):
-                    pictures = place_pictures(form, kind)
+                    dataset = place_dataset(form, start.kind)
                 with gr.Column(elem_classes="train-lora-card"):
-                    recipe = place_recipe(form, preset)
+                    recipe = place_recipe(form, start.preset)
             with gr.Column(min_width=380, elem_classes="train-lora-side"):
                 with gr.Column(elem_classes="train-lora-card"):
                     train, past = place_train(), place_history()
                 with gr.Column(elem_classes="train-lora-card"):
-                    tryit, cell = place_try(recipe_size(values)), place_cell()
-        actions = Actions(host, jobs, form, page_key)
-        proposed, draws = gr.State(("", "")), gr.State(0)
-        _wire_settings(actions, form, pictures, recipe, tryit, proposed, draws)
-        _wire_run(actions, form, pictures, recipe, train)
-        _wire_history(actions, form, pictures, recipe, tryit, proposed, train, past)
-        trying = TryActions(host, jobs, grid_job or GridJob(host))
-        seen = wire_try(host, trying, tryit, cell, proposed, QUICK, SLOW)
-        blocks.load(
-            actions.open_page,
-            None,
-            [head, pictures.kind, recipe.preset, tryit.prompt, proposed, *form.components],
-            **QUICK,
-        ).then(actions.memory, form.components, recipe.memory, **QUICK)
-        blocks.load(actions.history.list, None, past.changing, **QUICK)
-        blocks.load(trying.open_page, None, opened_page(tryit, seen), **QUICK)
-    return blocks
+                    grid, cell = place_grid(recipe_size(start.values)), place_cell()
+        settings = place_settings(form, start.base)
+    return Page(
+        head, form, dataset, recipe, train, past, grid, cell, settings,
+        proposed=gr.State(("", "")), pictures=gr.State(0),
+    )  # fmt: skip
 
 
-def _wire_settings(
-    actions: Actions,
-    form: Form,
-    pictures: PicturesPanel,
-    recipe: RecipePanel,
-    tryit: TryPanel,
-    proposed: gr.State,
-    draws: gr.State,
-) -> None:
-    """Folder, kind, word, name and recipe: each fills in what follows from it."""
-    given = [pictures.kind, tryit.prompt, proposed, *form.components]
-    found = [pictures.gallery, draws, recipe.plan, pictures.folder, pictures.word, recipe.name, tryit.prompt, proposed]
-    looked = pictures.look.click(actions.look, given, found, **SLOW)
-    looked.then(actions.memory, form.components, recipe.memory, **QUICK)
-    pictures.folder.submit(actions.look, given, found, **SLOW)
-    for named in (pictures.word, recipe.name):
-        named.blur(actions.propose, given, [recipe.name, tryit.prompt, proposed], **QUICK)
-    filled = [recipe.notices, tryit.prompt, proposed, *form.components, *form.folds.values()]
+def _then_memory(actions: Actions, page: Page, event: Any) -> None:
+    """After what changes many settings at once, the memory bar is drawn again."""
+    event.then(actions.memory, page.form.components, page.recipe.memory, **QUICK)
+
+
+def _bind_settings(actions: Actions, page: Page) -> None:
+    """Folder, subject, trigger word, name and recipe: each fills in what follows from it."""
+    form, dataset, recipe, settings = page.form, page.dataset, page.recipe, page.settings
+    found = [dataset.gallery, page.pictures, recipe.length, dataset.folder, dataset.trigger_word, recipe.name]
+    found += [page.grid.prompt, page.proposed]
+    _then_memory(actions, page, dataset.scan.click(actions.scan, page.typed, found, **SLOW))
+    dataset.folder.submit(actions.scan, page.typed, found, **SLOW)
+    for named in (dataset.trigger_word, recipe.name):
+        named.blur(actions.propose, page.typed, [recipe.name, page.grid.prompt, page.proposed], **QUICK)
+    with_preset = [recipe.preset, *page.filled]
+    reset = [settings.reset_name, settings.base]
     for loaded in (
-        pictures.kind.input(actions.choose_kind, given, [recipe.preset, *filled], **QUICK),
-        recipe.preset.input(actions.choose_preset, [recipe.preset, *given], filled, **QUICK),
-        recipe.upload.upload(actions.open_recipe, [recipe.upload, *given], [recipe.preset, *filled], **QUICK),
+        dataset.kind.input(actions.choose_kind, page.typed, with_preset, **QUICK),
+        recipe.preset.input(actions.choose_preset, [recipe.preset, *page.typed], page.filled, **QUICK),
+        recipe.upload.upload(actions.open_recipe, [recipe.upload, *page.typed], with_preset, **QUICK),
+        settings.reset.click(actions.reset, reset, form.components, **QUICK),
     ):
-        loaded.then(actions.memory, form.components, recipe.memory, **QUICK)
+        _then_memory(actions, page, loaded)
     for name in MEMORY_FIELDS:
         form.inputs[name].input(actions.memory, form.components, recipe.memory, **QUICK)
-    counted = [form.inputs[name] for name in PLAN_FIELDS]
+    counted = [form.inputs[name] for name in LENGTH_FIELDS]
     for number in counted:
-        number.change(show_plan_of, [draws, *counted], recipe.plan, **QUICK)
+        number.change(_length, [page.pictures, *counted], recipe.length, **QUICK)
 
 
-def _wire_run(actions: Actions, form: Form, pictures: PicturesPanel, recipe: RecipePanel, train: TrainPanel) -> None:
-    """The buttons of the run, and the hidden one by which the page asks how it stands."""
-    checked = [train.message, *form.components, *form.folds.values(), *train.live]
-    asked = [pictures.kind, recipe.preset, *form.components]
+def _length(pictures: int, *values: Any) -> str:
+    return show_length(pictures, dict(zip(LENGTH_FIELDS, values, strict=True)))
+
+
+def _bind_run(actions: Actions, page: Page) -> None:
+    """The buttons of the run, and the hidden one by which the script asks for the state of the run."""
+    train, live = page.train, actions.live
+    checked = [train.message, *page.form.components, page.form.fold, *train.live]
+    asked = [page.dataset.kind, page.recipe.preset, page.settings.base, *page.form.components]
     train.train.click(actions.train, asked, checked, **QUICK)
     train.less.click(actions.train_with_less, asked, checked, **QUICK)
-    live = actions.live
     for button, action in (
         (train.pause, live.pause),
         (train.stop_save, live.stop_save),
@@ -111,22 +161,11 @@ def _wire_run(actions: Actions, form: Form, pictures: PicturesPanel, recipe: Rec
         button.click(action, None, train.live, **QUICK)
 
 
-def _wire_history(
-    actions: Actions,
-    form: Form,
-    pictures: PicturesPanel,
-    recipe: RecipePanel,
-    tryit: TryPanel,
-    proposed: gr.State,
-    train: TrainPanel,
-    past: HistoryPanel,
-) -> None:
-    """Past runs: looked at, used again, resumed. The list follows the run."""
-    history, changed = actions.history, [*past.changing, *train.live]
-    given = [past.choice, pictures.kind, tryit.prompt, proposed, *form.components]
-    filled = [recipe.preset, recipe.notices, tryit.prompt, proposed, *form.components, *form.folds.values()]
-    past.choice.input(history.look, past.choice, past.shown, **QUICK)
-    past.use.click(actions.use_run, given, filled, **QUICK)
+def _bind_history(actions: Actions, page: Page) -> None:
+    """Past runs: shown, used again, resumed, removed. The list follows the run."""
+    history, past, changed = actions.history, page.past, [*page.past.changing, *page.train.live]
+    past.choice.input(history.show_past, past.choice, past.shown, **QUICK)
+    past.use.click(actions.use_run, [past.choice, *page.typed], [page.recipe.preset, *page.filled], **QUICK)
     past.resume.click(history.resume, past.choice, changed, **QUICK)
     past.remove.click(history.remove, past.choice, changed, **QUICK)
-    train.refresh.click(history.list, past.choice, past.changing, **QUICK)
+    page.train.refresh.click(history.list, past.choice, past.changing, **QUICK)

@@ -1,4 +1,4 @@
-"""Step 3: the buttons, and how the run stands."""
+"""Step 3: the buttons, and the state of the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib_trainer.ui.status_view import buttons_of, show_status
 
 @dataclass(frozen=True)
 class TrainPanel:
-    """`refresh` is pressed by javascript/train_lora.js; `beat` changes with every answer, so that it waits for them."""
+    """`refresh` is pressed by javascript/train_lora.js; `heartbeat` changes with every answer, for which it waits."""
 
     train: gr.Button
     pause: gr.Button
@@ -28,13 +28,13 @@ class TrainPanel:
     message: gr.HTML
     status: gr.HTML
     refresh: gr.Button
-    beat: gr.HTML
+    heartbeat: gr.HTML
 
     @property
     def live(self) -> list[gr.components.Component]:
-        """What follows the run: the outputs of `show_live`."""
+        """What follows the run: the outputs of `LiveView.show`."""
         buttons = [self.train, self.pause, self.stop_save, self.stop, self.save, self.sample, self.less]
-        return [self.status, *buttons, self.beat]
+        return [self.status, *buttons, self.heartbeat]
 
 
 def place_train() -> TrainPanel:
@@ -46,17 +46,15 @@ def place_train() -> TrainPanel:
         stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="train_lora_stop")
     with gr.Row(elem_classes="train-lora-buttons train-lora-small"):
         save = gr.Button("Save a copy now", interactive=False, size="sm", min_width=90, elem_id="train_lora_save")
-        sample = gr.Button(
-            "Draw test pictures now", interactive=False, size="sm", min_width=90, elem_id="train_lora_sample"
-        )
+        sample = gr.Button("Sample now", interactive=False, size="sm", min_width=90, elem_id="train_lora_sample")
     message = gr.HTML("", elem_id="train_lora_message", elem_classes="train-lora-maybe")
     status = gr.HTML(show_status(Status()), elem_id="train_lora_status")
     less = gr.Button("Train with less memory", visible=False, elem_id="train_lora_less")
     # Hidden by style.css, not by gradio: what gradio hides may be missing from the page.
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
-        beat = gr.HTML("", elem_id="train_lora_beat")
-    return TrainPanel(train, pause, stop_save, stop, save, sample, less, message, status, refresh, beat)
+        heartbeat = gr.HTML("", elem_id="train_lora_heartbeat")
+    return TrainPanel(train, pause, stop_save, stop, save, sample, less, message, status, refresh, heartbeat)
 
 
 class LiveView:
@@ -64,11 +62,13 @@ class LiveView:
 
     def __init__(self, jobs: Jobs, page_key: str = "") -> None:
         self._jobs, self._page_key = jobs, page_key
-        self._beats = count(1)
+        self._heartbeats = count(1)
 
     def show(self) -> list[Any]:
         status = self._jobs.status()
+        # Only a run that has taken a step has something to save or to draw with.
         learning = status.state in ("training", "paused") and status.step > 0 and not status.stopping
+        # A run in the queue can only be taken out of it.
         begun = status.live and status.state != "queued" and not status.stopping
         return [
             show_status(status),
@@ -79,7 +79,8 @@ class LiveView:
             gr.update(interactive=learning),
             gr.update(interactive=learning),
             gr.update(visible=status.state == "failed" and bool(status.remedy)),
-            f'<i data-beat="{next(self._beats)}" data-key="{self._page_key}" data-buttons="{buttons_of(status)}"></i>',
+            f'<i data-heartbeat="{next(self._heartbeats)}" data-key="{self._page_key}"'
+            f' data-buttons="{buttons_of(status)}"></i>',
         ]
 
     def pause(self) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The strength grid as a script of txt2img: its inputs, and the grid that they ask for."""
+"""The strength grid as a script of txt2img: its inputs, and the grid they describe."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ def place_script(host: Host) -> list[gr.components.Component]:
         )  # fmt: skip
     with gr.Row():
         other = gr.Dropdown(
-            choices=names, label="With", info="Empty: one LoRA alone.", elem_id="train_lora_script_other"
+            choices=names, label="Second LoRA", info="Empty: one LoRA alone.", elem_id="train_lora_script_other"
         )
         other_strengths = gr.Textbox(
-            "", label="at", info="Its strengths go across.", max_lines=1, elem_id="train_lora_script_other_strengths"
+            "",
+            label="Second strengths",
+            info="One column for each.",
+            max_lines=1,
+            elem_id="train_lora_script_other_strengths",
         )
     refresh = gr.Button("Refresh the list", elem_id="train_lora_script_refresh")
     refresh.click(lambda: _refreshed(host), None, [lora, other], queue=False, show_progress="hidden", api_name=False)
@@ -45,12 +49,12 @@ def plan_script(
     """The grid of one prompt: a row a seed, a column a strength; with another LoRA its strengths go across.
 
     Raises:
-        UserError: for names and numbers that cannot be.
+        UserError: for unknown names and invalid numbers.
     """
     loras = host.loras(refresh=True)
     named = lora or next(iter(names_in(prompt)), "")
     if not named:
-        raise UserError("There is no LoRA to vary.", "Choose one, or write its <lora:…> into the prompt.")
+        raise UserError("No LoRA is chosen.", "Choose one, or write its <lora:…> into the prompt.")
     require_loras([prompt, *(LoraRef(name, 1).tag for name in (named, other) if name)], loras, host.drawing_family())
     varied, base = _ref(named, loras), GenerateRequest("")
     if not other:

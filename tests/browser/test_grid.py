@@ -35,7 +35,7 @@ from tests.browser.conftest import CHROMIUM
 from tests.host.helpers import LOHA, learned_adapter
 
 SLOW_MS = 60_000
-PROMPT, CELLS = "#train_lora_prompt textarea", "#train_lora_sheet [data-cell]"
+PROMPT, CELLS = "#train_lora_prompt textarea", "#train_lora_grid_view [data-cell]"
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM"),
@@ -91,7 +91,7 @@ def open_tab(site: Site, browser, width: int = 1280, theme: str = "light"):
     # What a machine without a network cannot fetch must not hold the page up.
     page.route("**/*", lambda route: route.continue_() if "127.0.0.1" in route.request.url else route.abort())
     page.goto(f"http://127.0.0.1:{site.port}/?__theme={theme}")
-    page.wait_for_function("document.querySelector('#train_lora_try_sampler input')?.value === 'Euler'")
+    page.wait_for_function("document.querySelector('#train_lora_grid_sampler input')?.value === 'Euler'")
     return page
 
 
@@ -107,14 +107,14 @@ def choose(page, where: str, name: str) -> None:
 
 
 def compare(page, mode: str) -> None:
-    page.locator("#train_lora_try_mode label").filter(has_text=mode).click()
+    page.locator("#train_lora_grid_mode label").filter(has_text=mode).click()
 
 
 def begin(page, steps: int) -> None:
-    if not page.locator("#train_lora_try_negative textarea").is_visible():
-        page.click("#train_lora_try_more .label-wrap")
-    page.locator("#train_lora_try_more").get_by_label("Steps", exact=True).fill(str(steps))
-    page.click("#train_lora_grid")
+    if not page.locator("#train_lora_grid_negative textarea").is_visible():
+        page.click("#train_lora_grid_more .label-wrap")
+    page.locator("#train_lora_grid_more").get_by_label("Steps", exact=True).fill(str(steps))
+    page.click("#train_lora_generate_grid")
 
 
 def holding(monkeypatch: pytest.MonkeyPatch, site: Site, after: int) -> threading.Event:
@@ -132,14 +132,14 @@ def holding(monkeypatch: pytest.MonkeyPatch, site: Site, after: int) -> threadin
 
 def whole(page, count: int) -> None:
     page.wait_for_function(
-        "count => document.querySelectorAll('#train_lora_sheet [data-live=\"0\"] [data-cell]').length === count",
+        "count => document.querySelectorAll('#train_lora_grid_view [data-live=\"0\"] [data-cell]').length === count",
         arg=count,
     )
 
 
 def test_a_strength_grid_fills_in_is_found_again_and_chosen_from(site, browser, page, monkeypatch):
     seen = holding(monkeypatch, site, after=3)
-    choose(page, "#train_lora_try_lora", "jeff · SD 1.x")
+    choose(page, "#train_lora_grid_lora", "jeff · SD 1.x")
     page.wait_for_function("document.querySelector('#train_lora_prompt textarea').value.includes('jeff_word')")
     page.fill(PROMPT, "jeff_word as a superhero\na red circle on a blue background")
     begin(page, steps=6)
@@ -150,8 +150,8 @@ def test_a_strength_grid_fills_in_is_found_again_and_chosen_from(site, browser, 
     seen.set()
     whole(other, 10)
     whole(page, 10)
-    assert page.locator("#train_lora_sheet td small").count() == 8
-    heads = page.locator("#train_lora_sheet thead th").all_inner_texts()
+    assert page.locator("#train_lora_grid_view td small").count() == 8
+    heads = page.locator("#train_lora_grid_view thead th").all_inner_texts()
     assert heads == ["jeff →", "0", "0.5", "0.7", "0.85", "1"]
     keep(other, "done-dark-1920")
     other.close()
@@ -177,33 +177,33 @@ def test_a_strength_grid_fills_in_is_found_again_and_chosen_from(site, browser, 
 
 def test_two_loras_are_stopped_half_way_and_keep_what_is_there(site, page, monkeypatch):
     seen = holding(monkeypatch, site, after=2)
-    choose(page, "#train_lora_try_lora", "jeff · SD 1.x")
+    choose(page, "#train_lora_grid_lora", "jeff · SD 1.x")
     compare(page, "Two LoRAs")
-    choose(page, "#train_lora_try_other", "oil")
+    choose(page, "#train_lora_grid_other", "oil")
     page.wait_for_function("document.querySelector('#train_lora_prompt textarea').value.includes('<lora:oil:')")
     assert page.input_value(PROMPT).startswith("portrait of jeff_word <lora:jeff:")
-    page.fill("#train_lora_try_strengths textarea, #train_lora_try_strengths input", "0 0.5 1")
+    page.fill("#train_lora_grid_strengths textarea, #train_lora_grid_strengths input", "0 0.5 1")
     begin(page, steps=12)
     page.wait_for_selector(CELLS)
     page.click("#train_lora_grid_stop")
     page.wait_for_function("document.querySelector('#train_lora_grid_stop').disabled")
     seen.set()
-    page.wait_for_selector("#train_lora_sheet :text('Stopped')")
+    page.wait_for_selector("#train_lora_grid_view :text('Stopped')")
     grid_status = site.grid_job.wait(60)
     assert 0 < len(grid_status.drawn) < 9
     assert page.locator(CELLS).count() == len(grid_status.drawn)
     assert grid_status.path.exists()
     keep(page, "stopped-light-1280")
     page.reload()
-    page.wait_for_selector("#train_lora_sheet :text('Stopped')")
+    page.wait_for_selector("#train_lora_grid_view :text('Stopped')")
     assert page.locator(CELLS).count() == len(grid_status.drawn)
 
 
 def test_a_saved_step_becomes_the_final_file(site, page):
-    choose(page, "#train_lora_try_lora", "jeff · SD 1.x")
+    choose(page, "#train_lora_grid_lora", "jeff · SD 1.x")
     page.wait_for_function(f"document.querySelector('{PROMPT}').value.startsWith('jeff_word as a superhero')")
     compare(page, "Saved steps")
-    page.fill("#train_lora_try_strengths textarea, #train_lora_try_strengths input", "0, 1")
+    page.fill("#train_lora_grid_strengths textarea, #train_lora_grid_strengths input", "0, 1")
     page.fill(PROMPT, "jeff_word")
     begin(page, steps=2)
     whole(page, 4)
@@ -220,7 +220,7 @@ def test_a_saved_step_becomes_the_final_file(site, page):
 def test_a_misspelt_name_is_said_before_anything_is_drawn(site, page):
     drawn = site.grid_job.grid_status().version
     page.fill(PROMPT, "a house <lora:jef:1>")
-    page.click("#train_lora_grid")
-    page.wait_for_selector("#train_lora_try_message .train-lora-error")
-    assert "Did you mean jeff" in page.inner_text("#train_lora_try_message")
+    page.click("#train_lora_generate_grid")
+    page.wait_for_selector("#train_lora_grid_message .train-lora-error")
+    assert "Did you mean jeff" in page.inner_text("#train_lora_grid_message")
     assert site.grid_job.grid_status().version == drawn

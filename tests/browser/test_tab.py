@@ -58,17 +58,18 @@ class Site:
         outer.app.include_router(make_router(self.host, self.jobs, self.access, GridJob(self.host), show_panel))
 
     def open(self, width: int = 1280, theme: str = "light", unreachable: str = ""):
-        """A new page; what has `unreachable` in its address cannot be had from the page's first moment on."""
+        """A new page; no request with `unreachable` in its address is answered."""
         page = self._browser.new_page(viewport={"width": width, "height": 1000})
         page.set_default_timeout(SLOW_MS)
 
         def answer(route):
-            # What a machine without a network cannot fetch must not hold the page up.
+            # Fonts from elsewhere must not hold the page up on a machine without a network.
             gone = "127.0.0.1" not in route.request.url or (unreachable and unreachable in route.request.url)
             return route.abort() if gone else route.continue_()
 
         page.route("**/*", answer)
-        page.add_init_script(path=ROOT / "javascript" / "train_lora.js")
+        for script in ("train_lora.js", "train_lora_settings.js"):
+            page.add_init_script(path=ROOT / "javascript" / script)
         page.goto(f"http://127.0.0.1:{self.port}/?__theme={theme}")
         page.wait_for_selector(".train-lora-head")
         return page
@@ -110,7 +111,7 @@ def wait_for_step(page, number: int) -> None:
 def test_a_run_is_watched_found_again_and_saved(site):
     page = site.open()
     page.fill(FOLDER, str(site.pictures))
-    page.click("#train_lora_look")
+    page.click("#train_lora_scan")
     page.wait_for_selector("#train_lora_gallery img")
     assert page.locator("#train_lora_gallery img").count() == 8
     keep(page, "pictures-light-1280")
@@ -133,7 +134,7 @@ def test_a_run_is_watched_found_again_and_saved(site):
     page.reload()
     wait_for_step(page, first + 10)
     page.wait_for_selector("#train_lora_train:has-text('Train next')")
-    assert page.input_value(FOLDER) == str(site.pictures)
+    page.wait_for_function(f"document.querySelector({FOLDER!r}).value === {str(site.pictures)!r}")
     page.wait_for_selector("#train_lora_gallery img")
     other = site.open(width=1920, theme="dark")
     wait_for_step(other, first + 12)
@@ -153,7 +154,7 @@ def test_a_run_is_watched_found_again_and_saved(site):
     assert (site.host.lora_dir / "jeff_person.safetensors").exists()
     other.wait_for_selector(".train-lora-copy")
 
-    page.click("#train_lora_make")
+    page.click("#train_lora_generate_picture")
     page.wait_for_selector("#train_lora_picture img")
     assert site.host.requests[0].prompt == "jeff_person as a superhero <lora:jeff_person:0.8>"
     keep(page, "done-light-1280")

@@ -10,7 +10,8 @@ import gradio as gr
 
 from lib_trainer.config.recipe import Recipe, field_types
 from lib_trainer.errors import ConfigError
-from lib_trainer.ui.form import Form, label_of, recipe_from, to_input
+from lib_trainer.ui.form import Form, label_of, to_input
+from lib_trainer.ui.recipe_check import recipe_from
 
 FULL = {"train_data_dir": "/pictures", "output_name": "jeff"}
 
@@ -65,8 +66,11 @@ def test_a_problem_stands_at_its_input_and_opens_its_fold(form):
     assert by_name["network_dim"]["info"] == "⚠ is too large"
     assert by_name["output_name"]["value"] == "anna"
     assert "⚠" not in by_name["output_name"]["info"]
-    opened = dict(zip(form.folds, updates[len(form.inputs) :], strict=True))
-    assert [name for name, update in opened.items() if update.get("open")] == ["all", "adapter"]
+    assert updates[len(form.inputs) :] == [gr.update(open=True)]
+
+
+def test_a_problem_above_the_fold_leaves_it_closed(form):
+    assert form.complain({"train_data_dir": "is missing"}, {})[-1] == gr.update()
 
 
 def test_labels_carry_their_unit_once():

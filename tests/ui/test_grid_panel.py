@@ -17,14 +17,14 @@ from lib_trainer.jobs.queue import Jobs
 from lib_trainer.models.families import SDXL
 from lib_trainer.preview.grid_job import GridJob
 from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS, GridRequest
-from lib_trainer.ui.grid_actions import REMEMBERED, TryActions
+from lib_trainer.ui.grid_actions import REMEMBERED, GridActions
 from lib_trainer.ui.last_settings import read_settings
 from lib_trainer.ui.lora_choices import name_of
 from lib_trainer.ui.tab import build
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 
 SECONDS = 20
-GIVEN = GridRequest(
+REQUEST = GridRequest(
     STRENGTHS, "jeff", "0 · 0.5 · 1", None, "0.4 · 0.8", "jeff as a hero\na cat", "blurry", 515, 512, 8, 5.5, "DDIM",
     "Karras", "7",
 )  # fmt: skip
@@ -37,21 +37,21 @@ class Room:
         self.host = FakeHost(folder)
         self.jobs = Jobs(self.host, run or SlowRun(steps=3, seconds=0.001))
         self.grid_job = GridJob(self.host)
-        self.actions = TryActions(self.host, self.jobs, self.grid_job)
+        self.actions = GridActions(self.host, self.jobs, self.grid_job)
         self.host.put("jeff-000001", "jeff-000002", "jeff", "oil")
         self.card("oil", {"activation text": "oil_style", "preferred weight": 0.6})
 
     def card(self, name: str, content: dict) -> None:
         (self.host.lora_dir / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
-    def begin(self, **changes):
-        """(message, html) of pressing "Make the grid"."""
-        message, _, html, *_ = self.actions.begin(-1, *vars(replace(GIVEN, **changes)).values())
+    def start(self, **changes):
+        """(message, html) of pressing "Generate grid"."""
+        message, _, html, *_ = self.actions.start(-1, *vars(replace(REQUEST, **changes)).values())
         return message, html
 
     def made(self, **changes) -> list[str]:
         """The prompts of a whole grid."""
-        message, _ = self.begin(**changes)
+        message, _ = self.start(**changes)
         assert message == ""
         assert self.grid_job.wait(SECONDS).state == "done"
         return [request.prompt for request in self.host.requests]
@@ -103,7 +103,7 @@ def test_without_a_choice_the_lora_of_the_prompt_is_meant(room):
     ],
 )
 def test_what_cannot_be_drawn_is_said_before_the_host_is_asked(room, changes, said):
-    message, _ = room.begin(**changes)
+    message, _ = room.start(**changes)
     assert said in message
     assert room.grid_job.grid_status().state == "idle"
 
@@ -115,8 +115,8 @@ def test_a_lora_for_other_models_is_marked_and_refused(room):
     # No-break spaces look like others.
     assert line.replace("\u00a0", " ") == "⚠ oil · SDXL, does not fit the checkpoint"
     assert name_of(lora["value"]) == "jeff"
-    assert "made for SDXL" in room.begin(lora=line)[0]
-    assert "made for SDXL" in room.begin(lora="oil")[0]
+    assert "made for SDXL" in room.start(lora=line)[0]
+    assert "made for SDXL" in room.start(lora="oil")[0]
     room.host.family = SDXL
     lines = room.actions.list_loras(None, None)[0]["choices"]
     assert "oil · SDXL" in [line.replace("\u00a0", " ") for line in lines]
@@ -126,20 +126,20 @@ def test_a_lora_for_other_models_is_marked_and_refused(room):
 
 def test_pictures_appear_one_by_one_and_are_sent_once(room):
     room.host.gate = threading.Semaphore(0)
-    message, html = room.begin()
+    message, html = room.start()
     assert (message, html.count("<img"), html.count('class="missing"')) == ("", 0, 6)
     assert 'data-live="1"' in html
     seen, *_ = room.actions.show(-1)
     room.host.gate.release(2)
     while len(room.grid_job.grid_status().drawn) < 2:
         threading.Event().wait(0.01)
-    seen, html, grid, stop, beat = room.actions.show(seen)
+    seen, html, grid, stop, heartbeat = room.actions.show(seen)
     assert (html.count("<img"), html.count("Δ")) == (2, 2)
     assert "2 of 6 pictures" in html
     assert (grid["interactive"], stop["interactive"]) == (False, True)
     again = room.actions.show(seen)
     assert "value" not in again[1]
-    assert again[-1] != beat
+    assert again[-1] != heartbeat
     _, html, _, stop, _ = room.actions.stop(seen)
     assert "Stopping after this picture" in html
     assert not stop["interactive"]
@@ -224,25 +224,25 @@ def test_nothing_is_drawn_during_a_run(tmp_path):
     room = Room(tmp_path, SlowRun(steps=1000, seconds=0.01))
     folder = str(draw_pictures(tmp_path / "pictures", count=2, side_px=64))
     room.jobs.start(Recipe().with_values({"train_data_dir": folder, "output_name": "new"}))
-    update, message = room.actions.make_picture(*vars(GIVEN).values())
+    update, message = room.actions.generate_picture(*vars(REQUEST).values())
     assert update["value"] is None
     assert "being trained on" in message
-    assert "being trained on" in room.begin()[0]
+    assert "being trained on" in room.start()[0]
     room.jobs.stop(save=False)
     room.jobs.wait(5)
 
 
 def test_a_single_picture_of_the_first_prompt(room):
-    update, message = room.actions.make_picture(*vars(replace(GIVEN, lora="oil")).values())
+    update, message = room.actions.generate_picture(*vars(replace(REQUEST, lora="oil")).values())
     assert (update["value"].size, message) == ((512, 512), "")
     assert room.host.requests[0].prompt == "jeff as a hero <lora:oil:0.6>"
-    room.actions.make_picture(*vars(replace(GIVEN, lora="oil", prompt="x <lora:oil:1>")).values())
+    room.actions.generate_picture(*vars(replace(REQUEST, lora="oil", prompt="x <lora:oil:1>")).values())
     assert room.host.requests[1].prompt == "x <lora:oil:1>"
 
 
 def test_an_interrupted_picture_is_said(room):
     room.host.interrupt = True
-    update, message = room.actions.make_picture(*vars(GIVEN).values())
+    update, message = room.actions.generate_picture(*vars(REQUEST).values())
     assert update["value"] is None
     assert "interrupted" in message
 

@@ -24,9 +24,9 @@ def test_a_past_run_is_listed_shown_and_used_again(page, pictures):  # noqa: F81
     page.jobs.wait(5)
     line = lines(page)[0]
     assert line.startswith("jeff_person · done · 3 steps · ")
-    shown = page.actions.history.look(line)
+    shown = page.actions.history.show_past(line)
     assert "<polyline" in shown and "jeff_person.safetensors" in shown and "network_dim 12" in shown
-    preset, notices, _, _, *updates = page.actions.use_run(line, "face", "", ("", ""), *page.values.values())
+    preset, notices, _, _, _, *updates = page.actions.use_run(line, "face", "", ("", ""), *page.values.values())
     fields = dict(zip(page.form.inputs, updates, strict=False))
     assert (preset, fields["network_dim"]["value"], fields["train_data_dir"]["value"]) == (None, 12, pictures)
     assert "jeff_person" in notices
@@ -40,7 +40,7 @@ def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
     tab.jobs.stop(save=False)
     tab.jobs.wait(5)
     line = lines(tab)[0]
-    assert "stopped" in line and "begins anew" in tab.actions.history.look(line)
+    assert "stopped" in line and "from the start" in tab.actions.history.show_past(line)
     choice, *_ = tab.actions.history.resume(line)
     assert tab.jobs.status().live and choice["value"].endswith(tab.jobs.status().id)
     refused = tab.actions.history.remove(choice["value"])
@@ -64,6 +64,6 @@ def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa
 def test_without_a_run_a_sentence(tmp_path, chosen):
     jobs = Jobs(FakeHost(tmp_path), default_run)
     history = HistoryActions(jobs, LiveView(jobs))
-    assert "No run is chosen." in history.look(chosen)
+    assert "No run is chosen." in history.show_past(chosen)
     assert "No run is chosen." in history.resume(chosen)[1]
     assert "No run is chosen." in history.remove(chosen)[1]

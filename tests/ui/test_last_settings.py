@@ -14,7 +14,7 @@ def test_what_was_written_is_read(tmp_path):
     settings = {"kind": "style", "values": {"output_name": "Ölbild", "network_dim": 8}}
     write_settings(path, settings)
     assert read_settings(path) == settings
-    assert read_values(settings) == settings["values"]
+    assert read_values(settings, "values") == settings["values"]
     assert os.listdir(path.parent) == [path.name]
 
 
@@ -30,8 +30,8 @@ def test_a_broken_file_is_left_aside(tmp_path, text):
 
 
 def test_settings_of_another_release_are_left_out():
-    assert read_values({"values": {"network_dim": 8, "gone": 1}}) == {"network_dim": 8}
-    assert read_values({"values": 3}) == {}
+    assert read_values({"values": {"network_dim": 8, "gone": 1}}, "values") == {"network_dim": 8}
+    assert read_values({"values": 3}, "values") == {}
 
 
 def test_a_place_that_cannot_be_written_is_logged(tmp_path, caplog):

@@ -78,11 +78,11 @@ def test_a_run_that_ran_out_of_memory_offers_a_smaller_plan_with_one_click(tmp_p
         form.place_rest()
     actions = Actions(host, jobs, form)
     values = {**Recipe().flat(), "train_data_dir": str(pictures), "output_name": "jeff"}
-    given = ["face", None, *(values[name] for name in form.inputs)]
-    actions.train(*given)
+    entered = ["face", None, "{}", *(values[name] for name in form.inputs)]
+    actions.train(*entered)
     assert jobs.wait(5).remedy == {"vram_budget_gb": 5.5}
     assert {"visible": True}.items() <= actions.live.show()[-2].items()
-    outputs = actions.train_with_less(*given)
+    outputs = actions.train_with_less(*entered)
     assert jobs.wait(5).state != "failed"
     assert [recipe.training.vram_budget_gb for recipe in started] == [0.0, 5.5]
     assert outputs[1 + list(form.inputs).index("vram_budget_gb")]["value"] == 5.5

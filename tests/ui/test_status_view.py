@@ -50,7 +50,7 @@ def test_a_failed_run_says_what_to_do():
 
 def test_problems_are_listed_by_the_labels_of_their_fields():
     html = show_status(Status(state="failed", problems={"output_name": "is taken", "unknown": "is odd"}))
-    assert "<li>Name: is taken</li>" in html
+    assert "<li>Output name: is taken</li>" in html
     assert "<li>unknown: is odd</li>" in html
 
 

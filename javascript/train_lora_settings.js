@@ -1,0 +1,148 @@
+// "All settings": filters them, marks what differs from the chosen recipe, and offers the way back. It reads the inputs
+// of the page; only gradio can set them, so that the way back presses a hidden button.
+(function() {
+    "use strict";
+
+    const MARK_MS = 500;
+
+    function find(selector) {
+        const app = document.querySelector("gradio-app");
+        return ((app && app.shadowRoot) || document).querySelector(selector);
+    }
+
+    // gradio 3 and 4 differ in their elements, but each input lies in the block that has our id.
+    function valueOf(field) {
+        const box = field.querySelector("input[type=checkbox]");
+        if (box) {
+            return box.checked;
+        }
+        const input = field.querySelector("textarea, input");
+        return input ? input.value.trim() : null;
+    }
+
+    function differs(value, base) {
+        if (value === null || typeof base === "boolean") {
+            return value !== null && value !== base;
+        }
+        // 3e-05 and 0.00003 are one number.
+        return typeof base === "number" ? value === "" || Number(value) !== base : value !== String(base).trim();
+    }
+
+    function baseValues() {
+        const holder = find("#train_lora_base textarea, #train_lora_base input");
+        try {
+            return JSON.parse(holder.value);
+        } catch (error) {
+            return {};
+        }
+    }
+
+    function mark(field, name, base) {
+        const changed = differs(valueOf(field), base);
+        let button = field.querySelector(":scope > [data-reset]");
+        if (changed && !button) {
+            button = document.createElement("button");
+            button.type = "button";
+            button.dataset.reset = name;
+            field.appendChild(button);
+        }
+        if (button) {
+            const text = typeof base === "boolean" ? (base ? "on" : "off") : String(base);
+            const shown = "↺ " + (text.length > 16 ? text.slice(0, 15) + "…" : text || "empty");
+            if (button.textContent !== shown) {
+                button.textContent = shown;
+                button.title = "The recipe has " + (text || "nothing") + ". Click to reset.";
+            }
+        }
+        field.classList.toggle("train-lora-changed", changed);
+        return changed;
+    }
+
+    // A mistake stays on the page whatever the filter says.
+    function isShown(field, name, words, changedOnly, only) {
+        const text = (name + " " + field.textContent).toLowerCase();
+        const fits = words.every(function(word) {
+            return text.includes(word);
+        });
+        const changed = field.classList.contains("train-lora-changed");
+        const algo = find("#train_lora_algo input");
+        const applies = !only[name] || !algo || only[name].includes(algo.value);
+        return field.textContent.includes("⚠") || (fits && (applies || changed) && (changed || !changedOnly));
+    }
+
+    function update() {
+        const bar = find(".train-lora-filter");
+        if (!bar || document.hidden || find("#train_lora_page").getClientRects().length === 0) {
+            return;
+        }
+        const base = baseValues();
+        const count = Object.keys(base).filter(function(name) {
+            const field = find("#train_lora_" + name);
+            return field && mark(field, name, base[name]);
+        }).length;
+        const words = bar.querySelector("[type=search]").value.toLowerCase().split(/\s+/);
+        const changedOnly = bar.querySelector("[type=checkbox]").checked;
+        const only = JSON.parse(bar.dataset.only);
+        let shown = 0;
+        find("#train_lora_all").querySelectorAll(".train-lora-group").forEach(function(group) {
+            let inGroup = 0;
+            group.querySelectorAll("[id^=train_lora_]").forEach(function(field) {
+                const visible = isShown(field, field.id.slice("train_lora_".length), words, changedOnly, only);
+                field.classList.toggle("train-lora-out", !visible);
+                inGroup += visible ? 1 : 0;
+            });
+            group.classList.toggle("train-lora-out", inGroup === 0);
+            shown += inGroup;
+        });
+        say(bar.querySelector(".count"), shown ? count + " changed from the recipe" : "No setting fits this filter.");
+        bar.querySelector("[data-reset]").disabled = count === 0;
+        say(find(".train-lora-open-settings small"), count ? count + " changed" : "");
+    }
+
+    function say(element, text) {
+        if (element && element.textContent !== text) {
+            element.textContent = text;
+        }
+    }
+
+    function reset(name) {
+        const field = find("#train_lora_reset_name textarea, #train_lora_reset_name input");
+        field.value = name;
+        field.dispatchEvent(new Event("input", {bubbles: true}));
+        // gradio takes the field's value over in its own time.
+        setTimeout(function() {
+            find("#train_lora_reset").click();
+        }, 50);
+    }
+
+    function openSettings() {
+        const fold = find("#train_lora_all");
+        const head = fold.querySelector(".label-wrap");
+        if (!head.classList.contains("open")) {
+            head.click();
+        }
+        fold.scrollIntoView({behavior: "smooth", block: "start"});
+    }
+
+    document.addEventListener("click", function(event) {
+        const path = event.composedPath().filter(function(element) {
+            return element instanceof HTMLElement;
+        });
+        const button = path.find(function(element) {
+            return element.dataset.reset !== undefined;
+        });
+        if (button && find("#train_lora_page").contains(button)) {
+            reset(button.dataset.reset);
+        } else if (path.some((element) => element.classList.contains("train-lora-open-settings"))) {
+            openSettings();
+        }
+    });
+    ["input", "change"].forEach(function(kind) {
+        document.addEventListener(kind, function(event) {
+            if (event.composedPath().some((element) => element.id === "train_lora_page")) {
+                update();
+            }
+        });
+    });
+    setInterval(update, MARK_MS);
+})();

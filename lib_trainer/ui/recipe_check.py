@@ -1,0 +1,76 @@
+"""The recipe that the page's inputs describe, checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from lib_trainer.dataset.scan import Scan
+
+SCAN_FIELDS = ("train_data_dir", "trigger_word", "caption_extension")
+
+
+def checked_recipe(entered: dict[str, Any]) -> Recipe:
+    """The recipe that the inputs describe. An empty trigger word or name comes from the folder.
+
+    Raises:
+        ConfigError: with every problem of the fields and of the folder, together.
+    """
+    entered, problems = dict(entered), {}
+    try:
+        entered["trigger_word"] = entered["trigger_word"] or scan_pictures(entered).trigger_word
+    except ConfigError as error:
+        problems = error.problems
+    except UserError as error:
+        problems = {"train_data_dir": str(error)}
+    entered["output_name"] = entered["output_name"] or name_from(entered["trigger_word"])
+    try:
+        recipe = recipe_from(entered)
+    except ConfigError as error:
+        raise ConfigError({**error.problems, **problems}) from error
+    if problems:
+        raise ConfigError(problems)
+    return recipe
+
+
+def scan_pictures(entered: Mapping[str, Any]) -> Scan:
+    """The scan of the folder that the inputs name. Raises UserError for what cannot be looked at."""
+    # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
+    from lib_trainer.dataset.scan import scan_folder
+
+    if not entered["train_data_dir"].strip():
+        raise ConfigError({"train_data_dir": "name the folder that holds the pictures"})
+    return scan_folder(Recipe().with_values({name: entered[name] for name in SCAN_FIELDS}).dataset)
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """The recipe that the inputs describe.
+
+    Raises:
+        ConfigError: with every empty field, wrong type and wrong value, together.
+    """
+    problems = {name: "is empty" for name, value in values.items() if value is None}
+    filled = {name: value for name, value in values.items() if name not in problems}
+    try:
+        recipe = Recipe().with_values(filled)
+    except ConfigError as error:
+        problems.update(error.problems)
+        # What can be read is checked all the same, so that everything is said at once.
+        recipe = Recipe().with_values({name: value for name, value in filled.items() if name not in problems})
+    try:
+        recipe.check()
+    except ConfigError as error:
+        problems = {**error.problems, **problems}
+    if problems:
+        raise ConfigError(problems)
+    return recipe
+
+
+def name_from(word: str) -> str:
+    """A file name that the prompt syntax can hold, from the word."""
+    return re.sub(r"[^\w\-.]+", "_", word).strip("._")

@@ -1,0 +1,87 @@
+"""All settings in a real browser: filtered, marked where they differ from the recipe, and set back to it."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("gradio")
+pytest.importorskip("playwright")
+
+from tests.browser.conftest import CHROMIUM
+from tests.browser.test_tab import Site, keep, site  # noqa: F401 - fixture
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM")
+
+RANK = "#train_lora_network_dim"
+
+
+@pytest.fixture
+def page(site: Site):  # noqa: F811
+    page = site.open()
+    page.click(".train-lora-open-settings")
+    page.wait_for_selector(f"{RANK} input", state="visible")
+    page.wait_for_selector(".train-lora-filter .count:has-text('0 changed')")
+    return page
+
+
+def visible_settings(page) -> list[str]:
+    return page.evaluate(
+        "[...document.querySelectorAll('#train_lora_all .form > [id^=train_lora_]')]"
+        ".filter(field => field.getClientRects().length).map(field => field.id.slice(11))"
+    )
+
+
+def test_groups_are_grids_of_four_columns_at_1280_px(page):
+    columns = page.evaluate(
+        "[...document.querySelectorAll('.train-lora-group .form')]"
+        ".map(form => getComputedStyle(form).gridTemplateColumns.split(' ').length)"
+    )
+    assert columns == [4] * 5
+    assert page.locator("#train_lora_all").bounding_box()["height"] < 2100
+    keep(page, "all-settings-light-1280")
+
+
+def test_the_filter_finds_settings_by_label_help_and_name(page):
+    page.fill(".train-lora-filter [type=search]", "bucket")
+    found = ["enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"]
+    assert visible_settings(page) == found
+    page.fill(".train-lora-filter [type=search]", "also saves")
+    assert visible_settings(page) == ["save_every_n_steps", "save_every_n_epochs"]
+    page.fill(".train-lora-filter [type=search]", "resume_every")
+    assert visible_settings(page) == ["resume_every_minutes"]
+    page.fill(".train-lora-filter [type=search]", "nonsense")
+    assert "No setting fits" in page.inner_text(".train-lora-filter .count")
+
+
+def test_settings_of_another_adapter_are_hidden(page):
+    assert "factor" not in visible_settings(page)
+    page.locator("#train_lora_kind label").filter(has_text="A style").click()
+    page.wait_for_selector("#train_lora_factor", state="visible")
+    assert "decompose_both" in visible_settings(page)
+
+
+def test_what_differs_is_marked_and_goes_back_with_one_click(page):
+    page.fill(f"{RANK} input", "24")
+    page.locator("#train_lora_flip_aug input").check()
+    page.wait_for_selector(f"{RANK}.train-lora-changed")
+    page.wait_for_selector(".train-lora-filter .count:has-text('2 changed')")
+    page.wait_for_selector(".train-lora-open-settings:has-text('2 changed')")
+    page.locator(".train-lora-filter [type=checkbox]").check()
+    assert sorted(visible_settings(page)) == ["flip_aug", "network_dim"]
+    keep(page, "changed-settings-light-1280")
+    page.click(f"{RANK} [data-reset]")
+    page.wait_for_function("document.querySelector('#train_lora_network_dim input').value === '32'")
+    page.wait_for_selector(".train-lora-filter .count:has-text('1 changed')")
+    page.fill("#train_lora_max_train_steps input", "10")
+    page.wait_for_selector("#train_lora_max_train_steps.train-lora-changed")
+    page.click(".train-lora-filter [data-reset]")
+    page.wait_for_selector(".train-lora-filter .count:has-text('0 changed')")
+    assert page.input_value("#train_lora_max_train_steps input") == "1200"
+    assert not page.locator("#train_lora_flip_aug input").is_checked()
+
+
+def test_a_mistake_is_shown_whatever_the_filter_says(page):
+    page.fill(f"{RANK} input", "0")
+    page.fill(".train-lora-filter [type=search]", "bucket")
+    page.click("#train_lora_train")
+    page.wait_for_selector(f"{RANK}.train-lora-wrong", state="visible")
