@@ -44,7 +44,7 @@ def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
     choice, *_ = tab.actions.history.resume(line)
     assert tab.jobs.status().live and choice["value"].endswith(tab.jobs.status().id)
     refused = tab.actions.history.remove(choice["value"])
-    assert "under way" in refused[1]
+    assert "still going" in refused[1]
     tab.jobs.stop(save=False)
     tab.jobs.wait(5)
 
