@@ -54,10 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     growth = kinds.add_parser("growth", help="step time against batch, tokens, rank and layers, with a plot")
     growth.add_argument("--plot", type=Path, default=Path("docs/growth.png"))
     growth.set_defaults(run=_growth)
-    ways = kinds.add_parser("ways", help="measure the ways through a layer, and write the table training chooses by")
-    _add_compute(ways)
-    ways.add_argument("--rounds", type=int, default=3)
-    ways.set_defaults(run=_ways)
     plans = kinds.add_parser("plans", help="memory plans of the shipped recipes, and what simulated steps take")
     plans.add_argument("--budget", type=float, default=8, help="GB of the card that is planned for")
     plans.set_defaults(run=_plans)
@@ -142,12 +138,6 @@ def _growth(options: argparse.Namespace) -> None:
     found = measure_growth(options.threads)
     report_growth(found)
     plot_growth(found, options.plot)
-
-
-def _ways(options: argparse.Namespace) -> None:
-    from benchmarks.ways import measure_ways
-
-    measure_ways(Compute(options.device, options.dtype), options.rounds, options.threads)
 
 
 def _plans(options: argparse.Namespace) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.plans import RECIPES
 from benchmarks.report import say, table
 from benchmarks.simulation.simulate import batch_of
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.cli.plan import TABLE_RECIPES
 from lib_trainer.cli.train import open_recipe
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Schedule
@@ -49,7 +49,7 @@ class OnCard:
 
 def measure_on_card(family: str, sizes_px: Sequence[int], budget_gb: float) -> Iterator[OnCard]:
     """The shipped recipes at each size, each in a process of its own."""
-    for recipe in TABLE_RECIPES:
+    for recipe in RECIPES.values():
         for size_px in sizes_px:
             with get_context("spawn").Pool(1) as pool:
                 yield pool.apply(_measured, (family, recipe, size_px, budget_gb))

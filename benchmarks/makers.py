@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.kernels.autograd import LayerOp, frozen
+from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
 from lib_trainer.adapter.keys import FILE_KEYS
 from lib_trainer.adapter.modules import new_module
 from lib_trainer.config.recipe import AdapterConfig
@@ -43,7 +43,7 @@ def make_ours(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Ma
         return layer.weight, layer.bias
 
     if factors is None:
-        layer.forward = lambda x: frozen(operation, read, x)
+        layer.forward = lambda x: apply_frozen(operation, read, x)
         return layer, {}
     layer.forward = lambda x: factors.apply_to(operation, read, x)
     return layer, dict(factors.named_parameters())

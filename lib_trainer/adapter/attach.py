@@ -1,4 +1,4 @@
-"""Puts an adapter on a borrowed model's layers and takes it off again."""
+"""Attaches an adapter to a model's layers and detaches it again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.kernels.autograd import LayerOp, frozen
+from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
 from lib_trainer.adapter.modules import AdapterModule, new_module
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
@@ -23,35 +23,36 @@ ReadLayer = Callable[["Layer", Tensor], tuple[Tensor, "Tensor | None"]]
 
 
 class Adapter(nn.Module):
-    """The factors of every adapted layer, by layer name, in file order."""
+    """The adapter module of every adapted layer, by layer name, in file order."""
 
-    def __init__(self, factors: dict[str, AdapterModule]) -> None:
+    def __init__(self, modules: dict[str, AdapterModule]) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict(factors)
+        self.layers = nn.ModuleDict(modules)
 
     def layers_of(self, prefix: str) -> list[list[nn.Parameter]]:
         """Parameters of each layer whose name starts with `prefix`: `lora_unet_` or `lora_te`."""
-        return [list(factors.parameters()) for name, factors in self.layers.items() if name.startswith(prefix)]
+        return [list(module.parameters()) for name, module in self.layers.items() if name.startswith(prefix)]
 
     def draw_dropout(self, config: AdapterConfig, generator: torch.Generator) -> None:
-        """Draws which rows of ΔW (rank dropout) and which layers (module dropout) sit out the next step.
+        """Draws which rows of ΔW (rank dropout) and which layers (module dropout) the next micro-batch skips.
 
-        Drawn once a step and kept in the factors, so that recomputed activations see the same ones.
+        Drawn ahead and kept in the modules: gradient checkpointing runs a layer twice, which must drop the same rows.
         """
-        for factors in self.layers.values():
+        for module in self.layers.values():
             if config.module_dropout:
-                factors.silenced = bool(torch.rand((), generator=generator) < config.module_dropout)
+                module.dropped = bool(torch.rand((), generator=generator) < config.module_dropout)
             if config.rank_dropout:
-                rows = torch.rand(factors.out_features, generator=generator)
-                factors.row_mask = (rows >= config.rank_dropout).float()
+                rows = torch.rand(module.out_features, generator=generator)
+                module.row_mask = (rows >= config.rank_dropout).float()
 
-    def rest(self) -> None:
-        """Nothing sits out any more, until dropout is drawn for the next step."""
-        for factors in self.layers.values():
-            factors.row_mask, factors.silenced = None, False
+    def clear_dropout(self) -> None:
+        """Every row and layer acts again, until `draw_dropout`."""
+        for module in self.layers.values():
+            module.row_mask, module.dropped = None, False
 
 
 def layer_op_of(layer: Layer) -> LayerOp:
+    """What the layer computes. Raises TypeError for padding by name, which no diffusion model uses."""
     if layer.kind == "linear":
         return LayerOp(layer.shape)
     padding = layer.padding
@@ -61,33 +62,33 @@ def layer_op_of(layer: Layer) -> LayerOp:
 
 
 def new_adapter(layers: Sequence[Layer], config: AdapterConfig, seed: int) -> Adapter:
-    """A fresh adapter on `layers`, with LyCORIS' start values; it changes nothing yet.
+    """A fresh adapter for `layers`, initialised as LyCORIS does: ΔW is zero.
 
     Raises:
-        UserError: when the recipe leaves no layer to train.
-        MissingPackage: when lycoris-lora is not installed.
+        UserError: the recipe adapts no layer.
+        MissingPackage: lycoris-lora is not installed.
     """
-    factors = {}
+    modules = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in layers:
-            made = new_module(layer.name, layer_op_of(layer), config)
-            if made is not None:
-                factors[layer.name] = made
-    if not factors:
+            module = new_module(layer.name, layer_op_of(layer), config)
+            if module is not None:
+                modules[layer.name] = module
+    if not modules:
         raise UserError("This recipe trains no layer of the model.", "Give it a rank above 0.")
-    return Adapter(factors)
+    return Adapter(modules)
 
 
 @contextmanager
 def attached(
     adapter: Adapter, layers: Sequence[Layer], read_weight: ReadLayer, strength: float = 1.0
 ) -> Iterator[None]:
-    """While entered, each adapted layer computes with W + strength·ΔW; then all is as it was.
+    """While entered, each adapted layer computes with W + strength·ΔW; detaches on exit.
 
     Args:
-        layers: the model's layers. Those without factors in the adapter compute as ever, but keep no copy of a weight
-            that is stored in another form than it is computed with.
+        layers: the model's layers. Those that the adapter leaves alone are wrapped too: their backward reads the weight
+            again instead of keeping a copy, where it is stored in another format than it is computed in.
         read_weight: `HostModel.read_weight`.
     """
     layer_of = {layer.module: layer for layer in layers}
@@ -100,15 +101,16 @@ def attached(
             return read_weight(layer, like)
 
         if layer.name not in adapter.layers:
-            return lambda x: frozen(operation, read, x)
-        factors = adapter.layers[layer.name]
-        return lambda x: factors.apply_to(operation, read, x)
+            return lambda x: apply_frozen(operation, read, x)
+        adapted = adapter.layers[layer.name]
+        return lambda x: adapted.apply_to(operation, read, x)
 
     try:
-        for factors in adapter.layers.values():
-            factors.strength = strength
+        for adapted in adapter.layers.values():
+            adapted.strength = strength
         with overridden_forward(layer_of, wrap):
             yield
     finally:
-        for factors in adapter.layers.values():
-            factors.strength, factors.row_mask, factors.silenced = 1.0, None, False
+        for adapted in adapter.layers.values():
+            adapted.strength = 1.0
+        adapter.clear_dropout()

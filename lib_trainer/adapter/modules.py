@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lib_trainer.adapter.delta_weight import DELTAS, Tensors
-from lib_trainer.adapter.kernels.autograd import Form, LayerOp, ReadWeight, applied, frozen, is_on_processor
-from lib_trainer.adapter.kernels.dispatch import form_of, way_for
-from lib_trainer.adapter.kernels.strategies import Whole
+from lib_trainer.adapter.kernels.autograd import LayerOp, ReadWeight, Strategy, apply_frozen, apply_strategy
+from lib_trainer.adapter.kernels.dispatch import build_strategy, choose_strategy
+from lib_trainer.adapter.kernels.strategies import Dense
 from lib_trainer.adapter.keys import ALPHA, FILE_KEYS
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import MissingPackage
@@ -22,13 +22,13 @@ class AdapterModule(nn.Module):
 
     Args:
         algo: `loha`, `lokr` or `locon`.
-        tensors: our factor name -> tensor; shapes as in `adapter.functional`.
-        alpha: the file's alpha; ΔW is scaled by alpha / rank, but for LoKr with two full factors, where it is 1.
+        tensors: our factor name -> tensor; shapes as in `adapter.delta_weight`.
+        alpha: the file's alpha; ΔW is scaled by alpha / rank, except LoKr with two full factors, which ignores it.
 
     Attributes:
         strength: ΔW is multiplied by it.
-        row_mask: (out,) zeros and ones, the rows of ΔW that take part (rank dropout); None for all.
-        silenced: the whole layer sits out (module dropout).
+        row_mask: (out,) zeros and ones, the rows of ΔW that rank dropout keeps; None for all.
+        dropped: module dropout skips ΔW.
     """
 
     def __init__(self, algo: str, tensors: Mapping[str, Tensor], alpha: float) -> None:
@@ -37,7 +37,7 @@ class AdapterModule(nn.Module):
         self.alpha = alpha
         self.strength = 1.0
         self.row_mask: Tensor | None = None
-        self.silenced = False
+        self.dropped = False
         self.names = tuple(tensors)
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor))
@@ -73,25 +73,26 @@ class AdapterModule(nn.Module):
         return change if shape is None else change.reshape(tuple(shape))
 
     def apply_to(self, operation: LayerOp, read: ReadWeight, x: Tensor) -> Tensor:
-        """The layer with ΔW: operation(x, W + strength·ΔW) + bias, by the cheapest way that loses nothing.
+        """operation(x, W + strength·ΔW) + bias, by the fastest strategy that loses no precision.
 
         Args:
             read: reads the frozen weight and bias in the dtype and on the device of a tensor.
             x: (…, in) or (B, in, H, W), in the compute dtype.
         """
-        if self.silenced:
-            return frozen(operation, read, x)
-        return applied(self.form(operation, x), read, x, self.tensors)
+        if self.dropped:
+            return apply_frozen(operation, read, x)
+        return apply_strategy(self.strategy(operation, x), read, x, self.tensors)
 
-    def form(self, operation: LayerOp, x: Tensor) -> Form:
-        """How `apply_to` computes for such an input: by the way that is the fastest for its shape."""
+    def strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
+        """How `apply_to` computes for an input like x."""
         factors, scale = self.tensors, self.strength * self.scale
+        # In half precision W + ΔW would round a young ΔW away.
         precise = x.dtype == next(iter(factors.values())).dtype
         if self.row_mask is not None:
-            return Whole(operation, self._masked_delta, apart=not precise)
-        device = "cpu" if is_on_processor(x) else "cuda"
-        way = way_for(self.algo, factors, operation, tuple(x.shape), device, precise=precise)
-        return form_of(way, self.algo, factors, operation, scale, precise=precise)
+            # A mask on rows has no factored form.
+            return Dense(operation, self._masked_delta, separate_delta=not precise)
+        name = choose_strategy(self.algo, factors, operation, tuple(x.shape), precise=precise)
+        return build_strategy(name, self.algo, factors, operation, scale, precise=precise)
 
     def _masked_delta(self, factors: Tensors) -> Tensor:
         change = DELTAS[self.algo](factors) * (self.strength * self.scale)

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.kernels.autograd import LayerOp, frozen
+from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
 from lib_trainer.adapter.modules import AdapterModule, new_module
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.memory.storage_peak import StoragePeak
@@ -59,7 +59,7 @@ def layer_cost(
 
     peak = StoragePeak()
     x = torch.empty(x_shape, dtype=dtype, device="meta", requires_grad=True)
-    y = factors.apply_to(operation, read, x) if factors else frozen(operation, read, x)
+    y = factors.apply_to(operation, read, x) if factors else apply_frozen(operation, read, x)
     grad = torch.empty_like(y)
     parameters = list(factors.parameters()) if factors else []
     peak.ignore([weight, x, y, grad, *parameters])

@@ -83,7 +83,7 @@ class Sampling:
             return
         for place, request in enumerate(sample_requests(self.recipe), start=1):
             yield Progress("training", step.number, step.total, f"Drawing test picture {place}")
-            self.adapter.rest()
+            self.adapter.clear_dropout()
             try:
                 with torch.random.fork_rng():
                     pictures = self.host.generate(request)

@@ -1,4 +1,4 @@
-"""In each number format, on a graphics card too: outputs and gradients of every way against float64 on the CPU."""
+"""In each number format, on a GPU too: outputs and gradients of every strategy against float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_trainer.adapter.kernels.autograd import applied
-from lib_trainer.adapter.kernels.dispatch import Way, measured_ways
+from lib_trainer.adapter.kernels.autograd import apply_strategy
 from tests.adapter.layers import CASES, OPERATIONS, a_weight, an_input, lively_factors
-from tests.adapter.test_kernels import form_in, gradients, plain, written_out_delta
+from tests.adapter.test_kernels import STRATEGIES, gradients, plain, strategy_of, written_out_delta
 
 NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card that torch can use")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CARD])]
 # Largest error as a share of the whole: a few roundings of each format.
 CLOSE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
-WAYS = [(dtype, way) for dtype in CLOSE for way in ("chosen", *measured_ways(dtype == torch.float32))]
+HALF = ("dense", "low_rank")
+CASES_OF = [(dtype, name) for dtype in CLOSE for name in ("chosen", *(STRATEGIES if dtype == torch.float32 else HALF))]
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +26,13 @@ def full_float32():
 
 
 @pytest.mark.parametrize(("recipe", "name"), CASES)
-@pytest.mark.parametrize(("dtype", "way"), WAYS, ids=str)
+@pytest.mark.parametrize(("dtype", "strategy"), CASES_OF, ids=str)
 @pytest.mark.parametrize("device", DEVICES)
-def test_outputs_and_gradients(recipe: str, name: str, dtype: torch.dtype, way: Way | str, device: str) -> None:
+def test_outputs_and_gradients(recipe: str, name: str, dtype: torch.dtype, strategy: str, device: str) -> None:
     operation = OPERATIONS[name]
     exact = lively_factors(recipe, operation)
     x, (weight, bias) = an_input(operation), a_weight(operation)
-    # What is rounded beforehand is no error of the way.
+    # What is rounded beforehand is not an error of the strategy.
     x, weight, bias = (tensor.to(dtype).double() for tensor in (x, weight, bias))
     x.requires_grad_()
     for parameter in exact.parameters():
@@ -43,8 +43,11 @@ def test_outputs_and_gradients(recipe: str, name: str, dtype: torch.dtype, way: 
     x_there, *there = (tensor.detach().to(device, dtype) for tensor in (x, weight, bias))
     x_there.requires_grad_()
     precise = dtype == torch.float32
-    form = factors.form(operation, x_there) if way == "chosen" else form_in(way, factors, operation, precise=precise)
-    actual = applied(form, lambda like: tuple(there), x_there, factors.tensors)
+    if strategy == "chosen":
+        made = factors.strategy(operation, x_there)
+    else:
+        made = strategy_of(strategy, factors, operation, precise=precise)
+    actual = apply_strategy(made, lambda like: tuple(there), x_there, factors.tensors)
     assert actual.dtype == dtype
     assert difference([actual], [expected]) < CLOSE[dtype]
     (grad_x, *grads), (wanted_x, *wanted) = (

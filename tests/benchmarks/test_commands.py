@@ -20,7 +20,6 @@ from benchmarks.processes import WorkerDied, workers
 from benchmarks.scan import time_scan
 from benchmarks.trainers import Task, arguments
 from lib_trainer.adapter.kernels.autograd import LayerOp
-from lib_trainer.adapter.kernels.dispatch import TABLE, way_for
 
 INSTALLED = Implementation("lycoris-4.1.3", "lycoris")
 TASK = {
@@ -80,11 +79,3 @@ def test_the_plot_shows_every_curve(tmp_path: Path) -> None:
 def test_sd_scripts_is_asked_for_the_same_adapter(tmp_path: Path) -> None:
     asked = arguments(Task("lokr", "model.safetensors"), tmp_path)
     assert {"--network_dim=64", "--learning_rate=0.0001", "algo=lokr", "factor=8", "conv_dim=64"} <= set(asked)
-
-
-def test_the_table_of_ways_answers_for_a_layer_that_it_holds() -> None:
-    assert TABLE.is_file()
-    thin = {"w1": torch.empty(8, 8), "w2_a": torch.empty(160, 64), "w2_b": torch.empty(64, 160)}
-    assert way_for("lokr", thin, LayerOp((1280, 1280)), (1, 1280), "cpu", precise=True) == "chained"
-    full = {"w1": torch.empty(8, 8), "w2": torch.empty(640, 80)}
-    assert way_for("lokr", full, LayerOp((5120, 640)), (1, 1024, 640), "cpu", precise=True) == "factored"

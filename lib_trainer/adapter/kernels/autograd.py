@@ -1,7 +1,6 @@
-"""The maths of adapters as pure functions: ΔW, and layers whose backward keeps nothing of ΔW's size.
+"""What a layer computes, and the autograd function that every kernel strategy runs in.
 
-Shapes: `out`, `in` are a layer's sides, `k` its kernel, `r` the rank. Factor names are LyCORIS' without their
-algorithm's prefix. Source: Yeh et al., "Navigating Text-To-Image Customization" (LyCORIS, ICLR 2024).
+Shapes: `out`, `in` are a layer's sides, `k` its kernel, `r` the rank, `positions` the tokens or pixels of the batch.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from lib_trainer.adapter.delta_weight import Tensors
 
 # Frozen weight and bias in the dtype and on the device of the tensor given.
 ReadWeight = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-# Of a layer's input, where it is asked for, and of its factors in their order.
+# Gradient of the input, None if not requested, and of each factor in order.
 Gradients = tuple[Tensor | None, Sequence[Tensor | None]]
 
 
@@ -45,7 +44,7 @@ class LayerOp:
 
     @property
     def is_pointwise(self) -> bool:
-        """A matrix product at every place: a linear layer, or a plain 1×1 convolution."""
+        """A matrix product at every position: a linear layer, or a plain 1×1 convolution."""
         plain = (self.stride, self.padding, self.groups) == ((1, 1), (0, 0), 1)
         return not self.is_conv or (self.shape[2:] == (1, 1) and plain)
 
@@ -54,14 +53,17 @@ class LayerOp:
         return F.conv2d(x, weight, bias, *self._settings) if self.is_conv else F.linear(x, weight, bias)
 
     def grad_input(self, x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+        """Gradient of x, given that of the output."""
         if not self.is_conv:
             return grad @ weight
         if self.is_pointwise:
+            # As a batched matrix product: the convolution's backward would copy x into another memory layout.
             matrix = weight.flatten(1).T.expand(len(x), -1, -1)
             return torch.bmm(matrix, grad.flatten(2)).reshape(x.shape)
         return conv2d_input(x.shape, weight, grad, *self._settings)
 
     def grad_weight(self, x: Tensor, grad: Tensor) -> Tensor:
+        """Gradient of the weight, in its shape."""
         if not self.is_conv:
             return grad.flatten(0, -2).T @ x.flatten(0, -2)
         if self.is_pointwise:
@@ -73,8 +75,8 @@ class LayerOp:
         return self.stride, self.padding, self.dilation, self.groups
 
 
-def is_on_processor(x: Tensor) -> bool:
-    """Whether it is computed on a CPU. A tensor without contents stands for one on a graphics card."""
+def runs_on_cpu(x: Tensor) -> bool:
+    """Whether products of x run on a CPU. A fake tensor plans for a GPU, wherever it claims to be."""
     return x.device.type == "cpu" and not isinstance(x, FakeTensor)
 
 
@@ -84,39 +86,44 @@ def sum_of_products(a: Tensor, b: Tensor) -> Tensor:
     return a[0] @ b[0] if len(a) == 1 else torch.bmm(a, b).sum(0)
 
 
-class Form(Protocol):
-    """A way to compute one layer's output and gradients. `read` reads W and the bias; x comes in the compute dtype."""
+class Strategy(Protocol):
+    """One way to compute a layer's output and gradients. `read` reads W and the bias; x has the compute dtype."""
 
     def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
         """x (…, in) -> (…, out), or (B, in, H, W) -> (B, out, H', W')."""
 
     def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
-        """Gradients of x, None where it is not asked for, and of the factors in their order."""
+        """Gradients of x, None unless `needs_x`, and of the factors in their order."""
 
 
-def applied(form: Form, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
-    """The layer's output, with a graph that keeps x and the factors and nothing else."""
-    return _Layer.apply(form, read, tuple(factors), x, *factors.values())
+def apply_strategy(strategy: Strategy, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+    """The layer's output; its graph keeps x and the factors alone."""
+    return _LayerFunction.apply(strategy, read, tuple(factors), x, *factors.values())
 
 
-class _Layer(torch.autograd.Function):
+class _LayerFunction(torch.autograd.Function):
+    """Saves x and the factors, so that neither ΔW nor a cast copy of W lives until backward."""
+
     @staticmethod
-    def forward(ctx: Any, form: Form, read: ReadWeight, names: tuple[str, ...], x: Tensor, *factors: Tensor) -> Tensor:
-        ctx.form, ctx.read, ctx.names = form, read, names
+    def forward(
+        ctx: Any, strategy: Strategy, read: ReadWeight, names: tuple[str, ...], x: Tensor, *factors: Tensor
+    ) -> Tensor:
+        ctx.strategy, ctx.read, ctx.names = strategy, read, names
         ctx.save_for_backward(x, *factors)
-        return form.forward(read, x, dict(zip(names, factors, strict=True)))
+        return strategy.forward(read, x, dict(zip(names, factors, strict=True)))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         x, *factors = ctx.saved_tensors
         named = dict(zip(ctx.names, factors, strict=True))
-        grad_x, grads = ctx.form.backward(ctx.read, x, named, grad.contiguous(), ctx.needs_input_grad[3])
+        # Attention hands back transposed gradients; the matrix products below want rows.
+        grad_x, grads = ctx.strategy.backward(ctx.read, x, named, grad.contiguous(), ctx.needs_input_grad[3])
         return (None, None, None, grad_x, *grads)
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """The host's own layer. Its weight is read again in backward, so no cast or dequantised copy is kept."""
+    """The host's own layer. Backward reads its weight again, so no cast or dequantised copy is kept."""
 
     operation: LayerOp
 
@@ -127,6 +134,6 @@ class Frozen:
         return (self.operation.grad_input(x, read(x)[0], grad) if needs_x else None), ()
 
 
-def frozen(operation: LayerOp, read: ReadWeight, x: Tensor) -> Tensor:
+def apply_frozen(operation: LayerOp, read: ReadWeight, x: Tensor) -> Tensor:
     """The host's own layer, as `Frozen` computes it."""
-    return applied(Frozen(operation), read, x, {})
+    return apply_strategy(Frozen(operation), read, x, {})
