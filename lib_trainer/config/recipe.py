@@ -1,4 +1,4 @@
-"""A `Recipe`: the whole description of a run, in four sections of settings.
+"""A `Recipe`: the whole description of a run, in sections of settings.
 
 Field names are unique over all sections, so a flat mapping `{field: value}` describes a recipe too (`Recipe.flat`,
 `Recipe.with_values`).
@@ -14,13 +14,20 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from lib_trainer.config.fields import convert, describe, quoted, range_problem
+from lib_trainer.config.loss import LossConfig
 from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
 from lib_trainer.errors import ConfigError
 
 # What the prompt syntax <lora:NAME:0.8> and every file system can hold.
 NAME_PATTERN = re.compile(r"[^\s:<>,/\\|?*\"\x00-\x1f]([^:<>,/\\|?*\"\x00-\x1f]*[^\s.:<>,/\\|?*\"\x00-\x1f])?")
 
-SECTIONS = {"adapter": AdapterConfig, "dataset": DatasetConfig, "training": TrainingConfig, "output": OutputConfig}
+SECTIONS = {
+    "adapter": AdapterConfig,
+    "dataset": DatasetConfig,
+    "training": TrainingConfig,
+    "loss": LossConfig,
+    "output": OutputConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Recipe:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
     def flat(self) -> dict[str, Any]:
@@ -124,6 +132,8 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["caption_extension"] = f"{quoted(data.caption_extension)} is not a file ending; it looks like .txt"
     if training.learning_rate == 0 and training.text_encoder_lr == 0:
         problems["learning_rate"] = "0 would train nothing"
+    if recipe.loss.min_timestep > recipe.loss.max_timestep:
+        problems["min_timestep"] = f"{recipe.loss.min_timestep} is above the max timestep, {recipe.loss.max_timestep}"
     if 0 < training.vram_budget_gb < 1:
         problems["vram_budget_gb"] = f"{training.vram_budget_gb:g} GB is no graphics card; give its size, like 8"
     if training.fused_backward_pass and training.optimizer == "Prodigy":

@@ -1,4 +1,4 @@
-"""The settings of a run: four frozen dataclasses, one field a setting.
+"""The settings of a run: frozen dataclasses, one field a setting.
 
 Field names are kohya's where kohya has the setting, and labels are those of the kohya_ss GUI. The form in the tab,
 `--set key=value`, the recipe readers and docs/settings.md are all made from these fields.
@@ -24,8 +24,7 @@ GROUPS = {
     MEMORY: "Memory",
     SAVING: "Saving and sampling",
 }
-# Families whose UNet predicts noise or velocity, and those whose text encoder can be read at another layer.
-_DIFFUSION = ("sd1", "sd2", "sdxl")
+# Families whose text encoder can be read at another layer.
 _CLIP_SKIP = ("sd1", "sd2")
 
 
@@ -168,14 +167,6 @@ class TrainingConfig:
         0.0, "LR warm-up", "Share of the steps over which the rate rises.", group=LENGTH, unit="%", low=0.0, high=100.0
     )
     max_grad_norm: float = setting(1.0, "Max grad norm", "Clips larger gradients; 0 is off.", group=QUALITY, low=0.0)
-    min_snr_gamma: float = setting(
-        0.0, "Min SNR gamma", "Balances the noise levels; 5 is usual, 0 is off.",
-        group=QUALITY, common=True, low=0.0, high=100.0, families=_DIFFUSION,
-    )  # fmt: skip
-    noise_offset: float = setting(
-        0.0, "Noise offset", "Learns dark and bright pictures better; at most 0.1.",
-        group=QUALITY, common=True, low=0.0, high=1.0, families=_DIFFUSION,
-    )  # fmt: skip
     gradient_checkpointing: bool = setting(
         True, "Gradient checkpointing", "Saves memory by recomputing activations where needed; slower.",
         group=MEMORY, common=True,

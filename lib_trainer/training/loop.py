@@ -19,7 +19,7 @@ from lib_trainer.dataset.sampler import Draw, Schedule
 from lib_trainer.events import Notice, Step
 from lib_trainer.models.base import HostModel, TextCond
 from lib_trainer.models.device import compute_dtype
-from lib_trainer.training.diffusion import weighted_loss
+from lib_trainer.training.loss import weighted_loss
 from lib_trainer.training.micro_batch import MicroBatch, prepare_micro_batch
 from lib_trainer.training.optimizer import make_optimizer, make_scaler, make_schedule, parameter_groups
 from lib_trainer.training.optimizer_step import FusedBackwardStep, OptimizerStep, Update
@@ -55,7 +55,7 @@ class Training:
     def prepare(self, numbered: tuple[int, tuple[Draw, ...]]) -> MicroBatch:
         """The run's pass of this number, which draws these. Any thread may do it, before its turn."""
         index, draws = numbered
-        drawn = prepare_micro_batch(self.make_batch(draws), index, self.model, self.recipe.training, self.dtype)
+        drawn = prepare_micro_batch(self.make_batch(draws), index, self.model, self.recipe, self.dtype)
         return drawn.pinned() if self.model.device.type == "cuda" else drawn
 
 
@@ -126,7 +126,8 @@ def _pass_loss(training: Training, drawn: MicroBatch) -> Tensor:
     training.adapter.draw_dropout(training.recipe.adapter, drawn.generator)
     drawn = drawn.on(model.device)
     predicted = model.predict(drawn.x_t, drawn.timesteps, drawn.text or _fresh_text(training, drawn), drawn.sizes)
-    return weighted_loss(predicted, drawn.wanted, drawn.weights)
+    loss_type = training.recipe.loss.loss_type
+    return weighted_loss(predicted, drawn.wanted, drawn.weights, loss_type, drawn.thresholds)
 
 
 def _fresh_text(training: Training, drawn: MicroBatch) -> TextCond:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lib_trainer.config.recipe import TrainingConfig
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.collate import Batch
 from lib_trainer.models.base import HostModel, SizeCond, TextCond
-from lib_trainer.training.diffusion import add_noise, draw_noise, draw_timesteps, min_snr_weights, target
+from lib_trainer.training.diffusion import add_noise, target
+from lib_trainer.training.loss import huber_thresholds, loss_weights
+from lib_trainer.training.noise import draw_noise, draw_timesteps, perturb
 
 _MAX_SEED = 2**63
 
@@ -26,6 +28,7 @@ class MicroBatch:
         timesteps: (B,).
         wanted: (B, 4, h, w) what the UNet should say, float32.
         weights: (B,) of each picture's loss, float32.
+        thresholds: (B,) of a Huber loss, float32; None for the others.
         sizes: of the pictures.
         captions: one a picture.
         text: what the text encoders made of them, in the compute dtype; None where they are trained and encode anew.
@@ -36,6 +39,7 @@ class MicroBatch:
     timesteps: Tensor
     wanted: Tensor
     weights: Tensor
+    thresholds: Tensor | None
     sizes: SizeCond
     captions: tuple[str, ...]
     text: TextCond | None
@@ -59,26 +63,26 @@ class MicroBatch:
             text = TextCond(change(text.context), None if text.pooled is None else change(text.pooled))
         sizes = SizeCond(change(self.sizes.pixels))
         tensors = {name: change(getattr(self, name)) for name in ("x_t", "timesteps", "wanted", "weights")}
-        return replace(self, sizes=sizes, text=text, **tensors)
+        thresholds = None if self.thresholds is None else change(self.thresholds)
+        return replace(self, sizes=sizes, text=text, thresholds=thresholds, **tensors)
 
 
-def prepare_micro_batch(
-    batch: Batch, index: int, model: HostModel, config: TrainingConfig, dtype: torch.dtype
-) -> MicroBatch:
+def prepare_micro_batch(batch: Batch, index: int, model: HostModel, recipe: Recipe, dtype: torch.dtype) -> MicroBatch:
     """Draws noise and timesteps for the run's pass `index`, on the CPU."""
     # Every pass has a seed of its own, so that a run can go on from any of them.
-    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + index) % _MAX_SEED)
-    alphas, prediction = model.alphas_cumprod, model.prediction
-    noise = draw_noise(batch.latents.shape, config.noise_offset, generator)
-    timesteps = draw_timesteps(len(batch.latents), alphas, generator)
+    generator = torch.Generator().manual_seed((recipe.training.seed * 1_000_003 + index) % _MAX_SEED)
+    config, alphas, prediction = recipe.loss, model.alphas_cumprod, model.prediction
+    noise = draw_noise(batch.latents, config, generator)
+    timesteps = draw_timesteps(len(batch.latents), alphas, config, generator)
     text = batch.text
     if text is not None:
         text = TextCond(text.context.to(dtype), None if text.pooled is None else text.pooled.to(dtype))
     return MicroBatch(
-        x_t=add_noise(batch.latents, noise, timesteps, alphas).to(dtype),
+        x_t=add_noise(batch.latents, perturb(noise, config, generator), timesteps, alphas).to(dtype),
         timesteps=timesteps,
         wanted=target(batch.latents, noise, timesteps, alphas, prediction),
-        weights=min_snr_weights(timesteps, alphas, config.min_snr_gamma, prediction),
+        weights=loss_weights(timesteps, alphas, config, prediction),
+        thresholds=huber_thresholds(timesteps, alphas, config),
         sizes=batch.sizes,
         captions=batch.captions,
         text=text,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
-from lib_trainer.config.recipe import AdapterConfig, Recipe, TrainingConfig
+from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.dataset.collate import Batch
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Sample, Scan
@@ -79,7 +79,7 @@ def recipe_of(**training: object) -> Recipe:
         "lr_scheduler": "constant",
         **training,
     }
-    return Recipe(AdapterConfig(algo="locon", conv_dim=2), training=TrainingConfig(**values))
+    return Recipe(AdapterConfig(algo="locon", conv_dim=2)).with_values(values)
 
 
 def schedule_of(recipe: Recipe) -> Schedule:

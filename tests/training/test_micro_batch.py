@@ -5,7 +5,7 @@ import threading
 import torch
 
 from lib_trainer.adapter.attach import new_adapter
-from lib_trainer.config.recipe import TrainingConfig
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Draw
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.micro_batch import MicroBatch, prepare_micro_batch
@@ -15,7 +15,7 @@ DRAWS = (Draw(0, 0, "word"), Draw(1, 0, "word"))
 
 
 def prepared(index: int, dtype: torch.dtype = torch.float32, **config: object) -> MicroBatch:
-    return prepare_micro_batch(make_batch(DRAWS), index, one_layer_model(), TrainingConfig(**config), dtype)
+    return prepare_micro_batch(make_batch(DRAWS), index, one_layer_model(), Recipe().with_values(config), dtype)
 
 
 def test_a_pass_follows_from_the_seed_and_its_number() -> None:
@@ -36,6 +36,19 @@ def test_on_a_device_everything_is_there_and_nothing_is_lost() -> None:
     tensors = (moved.x_t, moved.timesteps, moved.wanted, moved.weights, moved.sizes.pixels, moved.text.context)
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.captions == ("word", "word") and moved.text.pooled is None
+
+
+def test_settings_of_noise_and_loss_reach_the_pass() -> None:
+    plain = prepared(3)
+    assert plain.thresholds is None
+    huber = prepared(3, loss_type="huber", huber_schedule="constant", huber_c=0.5, debiased_estimation_loss=True)
+    assert huber.thresholds.tolist() == [0.5, 0.5] and not torch.equal(huber.weights, plain.weights)
+    assert torch.equal(huber.x_t, plain.x_t) and huber.on(torch.device("meta")).thresholds.device.type == "meta"
+    perturbed = prepared(3, ip_noise_gamma=0.1)
+    assert torch.equal(perturbed.wanted, plain.wanted) and not torch.equal(perturbed.x_t, plain.x_t)
+    assert prepared(3, min_timestep=10, max_timestep=12).timesteps.max() < 12
+    for changed in ({"multires_noise_iterations": 3}, {"noise_offset": 0.1}):
+        assert not torch.equal(prepared(3, **changed).wanted, plain.wanted)
 
 
 def test_passes_are_prepared_by_a_thread_of_their_own_one_before_its_turn() -> None:

@@ -13,8 +13,10 @@ from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.adapter.keys import FILE_KEYS
 from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.models.base import Layer, SizeCond
-from lib_trainer.training.diffusion import add_noise, draw_noise, draw_timesteps, min_snr_weights, weighted_loss
+from lib_trainer.training.diffusion import add_noise
 from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.loss import loss_weights, weighted_loss
+from lib_trainer.training.noise import draw_noise, draw_timesteps
 from tests.training.small import SmallModel, make_batch, recipe_of, schedule_of
 
 pytest.importorskip("lycoris")
@@ -90,10 +92,10 @@ def lycoris_losses(recipe: Recipe) -> list[float]:
         for draws in schedule.epoch(len(losses) // schedule.batches_per_epoch + 1):
             generator = torch.Generator().manual_seed(recipe.training.seed * 1_000_003 + index)
             batch, index = make_batch(draws), index + 1
-            noise = draw_noise(batch.latents.shape, recipe.training.noise_offset, generator)
-            t = draw_timesteps(len(draws), model.alphas_cumprod, generator)
+            noise = draw_noise(batch.latents, recipe.loss, generator)
+            t = draw_timesteps(len(draws), model.alphas_cumprod, recipe.loss, generator)
             x_t = add_noise(batch.latents, noise, t, model.alphas_cumprod)
-            weights = min_snr_weights(t, model.alphas_cumprod, recipe.training.min_snr_gamma, "epsilon")
+            weights = loss_weights(t, model.alphas_cumprod, recipe.loss, "epsilon")
             loss = weighted_loss(model.predict(x_t, t, batch.text, SizeCond(batch.sizes.pixels)), noise, weights)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
