@@ -25,7 +25,8 @@ _AS_THEY_ARE = (
     "network_dim network_alpha mixed_precision clip_skip seed noise_offset max_grad_norm caption_dropout_rate"
     " keep_tokens min_snr_gamma gradient_checkpointing gradient_accumulation_steps lr_scheduler color_aug flip_aug"
     " random_crop shuffle_caption enable_bucket bucket_no_upscale min_bucket_reso max_bucket_reso text_encoder_lr"
-    " output_name"
+    " output_name loss_type huber_schedule huber_scale huber_c multires_noise_iterations multires_noise_discount"
+    " adaptive_noise_scale ip_noise_gamma noise_offset_random_strength ip_noise_gamma_random_strength"
 )
 AS_THEY_ARE = tuple(_AS_THEY_ARE.split())
 NETWORK_ARGS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "use_tucker")
@@ -112,6 +113,7 @@ def _about_training(recipe: Recipe, steps: int, epoch: int) -> dict[str, Any]:
         "ss_total_batch_size": batch * training.gradient_accumulation_steps,
         "ss_resolution": f"{data.resolution_px[0]},{data.resolution_px[1]}",
         "ss_training_comment": recipe.output.comment,
+        "ss_debiased_estimation": recipe.loss.debiased_estimation_loss,
         "ss_cache_latents": True,
         "ss_num_reg_images": 0,
     }

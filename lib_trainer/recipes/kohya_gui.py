@@ -188,12 +188,7 @@ class _Reader:
             self.problems[field] = f"{name!r} is not one of {', '.join(ours)}"
 
     def pictures(self) -> None:
-        kind = self.take("noise_offset_type")
-        if kind is not None and str(kind).strip().lower() != "original":
-            # kohya hands the offset on for the original kind only.
-            self.values["noise_offset"] = 0
-            if not is_off(self.take("noise_offset")):
-                self.notices.append(f"noise_offset_type = {shown(kind)}: no noise offset is used, as in kohya.")
+        self.noise()
         step = self.take("bucket_reso_steps")
         if step is not None:
             self.values["bucket_reso_steps"] = step
@@ -206,6 +201,19 @@ class _Reader:
             value = self.take(field)
             if value is not None:
                 self.values[field] = PRECISIONS.get(str(value).strip().lower(), value)
+
+    def noise(self) -> None:
+        """kohya_ss hands on either the offset or the multires noise, by noise_offset_type."""
+        kind = self.take("noise_offset_type")
+        if kind is not None:
+            unused = "multires_noise_iterations" if str(kind).strip().lower() == "original" else "noise_offset"
+            self.values[unused] = 0
+            value = self.take(unused)
+            if not is_off(value):
+                text = f"{unused} = {shown(value)} is not used, as in kohya: noise_offset_type is {shown(kind)}."
+                self.notices.append(text)
+        if "max_timestep" in self.rest and is_off(self.rest["max_timestep"]):
+            self.rest.pop("max_timestep")
 
     def same_names(self) -> None:
         """Every other key that means here what it means to kohya."""

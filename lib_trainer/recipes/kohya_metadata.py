@@ -32,6 +32,8 @@ def gui_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     arguments = _object(known.get("network_args"))
     settings.update({name: arguments[name] for name in (*NETWORK_ARGS, *LOKR_ARGS, "use_cp") if name in arguments})
     settings["LoRA_type"] = lora_type(known["network_module"], arguments)
+    if "debiased_estimation" in known:
+        settings["debiased_estimation_loss"] = known["debiased_estimation"]
     settings.update({gui: known[name] for name, gui in GUI_NAMES.items() if name in known})
     if "optimizer" in known:  # bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1)
         name, _, options = known["optimizer"].partition("(")

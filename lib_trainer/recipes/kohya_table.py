@@ -48,6 +48,9 @@ _SAME = (
     " cache_latents_to_disk caption_extension caption_dropout_rate enable_bucket min_bucket_reso max_bucket_reso"
     " bucket_no_upscale max_grad_norm gradient_checkpointing shuffle_caption keep_tokens color_aug flip_aug"
     " random_crop clip_skip noise_offset min_snr_gamma sample_every_n_steps sample_every_n_epochs sample_prompts"
+    " loss_type huber_schedule huber_c huber_scale debiased_estimation_loss scale_v_pred_loss_like_noise_pred"
+    " v_pred_like_loss noise_offset_random_strength adaptive_noise_scale multires_noise_iterations"
+    " multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength min_timestep max_timestep"
 )
 _PROGRAM = (
     "dynamo_backend dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic extra_accelerate_launch_args gpu_ids"
@@ -77,7 +80,12 @@ _TABLE = [
     *_fields("used", "max_resolution", "resolution_px"),
     *_fields("used", "training_comment", "comment"),
     *_fields("used", "mixed_precision save_precision", "same name; `no` and `float` are fp32", "fp16 bf16"),
-    *_fields("used", "noise_offset_type", "the offset is used when this is Original, as with kohya", "original"),
+    *_fields(
+        "used",
+        "noise_offset_type",
+        "Original uses noise_offset, Multires the multires noise; not both, as with kohya",
+        "original",
+    ),
     *_fields("approximated", "optimizer use_8bit_adam", "optimizer; one that is not here is replaced or refused"),
     *_fields("approximated", "optimizer_args", "weight_decay of them is used; the rest is said"),
     *_fields("approximated", "lr_scheduler", "lr_scheduler; one that is not here is replaced or refused"),
@@ -111,22 +119,11 @@ _TABLE = [
     *_fields("ignored", "no_token_padding", "captions are padded as the WebUI pads prompts"),
     *_fields("ignored", "training_preset save_as_bool", "belongs to the page of kohya_ss", "*"),
     *_fields("ignored", "train_on_input unit constrain rescaled", "only iA3, DyLoRA and OFT have it", "*"),
-    *_fields("ignored", "huber_c huber_schedule huber_scale", "only a Huber loss has it", "*"),
     *_fields("ignored", "ggpo_sigma ggpo_beta", "only GGPO has it", "*"),
     *_fields("ignored", "prior_loss_weight", "there are no regularisation pictures", "1 1.0"),
     *_fields("refused", "reg_data_dir", "regularisation pictures are not treated apart"),
     *_fields("refused", "dataset_config", "open the dataset's TOML by itself: its settings are read"),
     *_fields("refused", "LyCORIS_preset", "all layers are trained, as in `full`", "full"),
-    *_fields("refused", "loss_type", "the loss is the squared error", "l2"),
-    *_fields("refused", "max_timestep", "all timesteps are trained", "1000 1000.0"),
-    *_fields("refused", "min_timestep", "all timesteps are trained"),
-    *_fields("refused", "multires_noise_iterations", "only noise_offset changes the noise"),
-    *_fields("ignored", "multires_noise_discount", "only multires noise has it", "*"),
-    *_fields("refused", "noise_offset_random_strength adaptive_noise_scale", "the offset is the same in every step"),
-    *_fields("refused", "ip_noise_gamma", "the input is not perturbed"),
-    *_fields("ignored", "ip_noise_gamma_random_strength", "only ip_noise_gamma has it", "*"),
-    *_fields("refused", "debiased_estimation_loss", "min_snr_gamma is the weighting that is here"),
-    *_fields("refused", "scale_v_pred_loss_like_noise_pred v_pred_like_loss", "the loss of v is not scaled like that"),
     *_fields("refused", "masked_loss", "the whole picture counts"),
     *_fields("refused", "weighted_captions", "brackets in captions are plain text"),
     *_fields("refused", "caption_dropout_every_n_epochs", "use caption_dropout_rate"),

@@ -18,11 +18,8 @@ _OPTIONS = {
 # What is not done here, switched off: kohya_ss keeps what its page held before for every field that a file leaves out.
 _OFF_BY_VALUE: dict[str, Any] = {
     "LyCORIS_preset": "full",
-    "loss_type": "l2",
-    "max_timestep": 1000,
     "prior_loss_weight": 1.0,
     "save_model_as": "safetensors",
-    "noise_offset_type": "Original",
     "max_train_epochs": 0,
     "lr_warmup_steps": 0,
 }
@@ -35,14 +32,12 @@ _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
     ),
     "number": (
         0,
-        "min_timestep multires_noise_iterations multires_noise_discount adaptive_noise_scale ip_noise_gamma"
-        " scale_weight_norms network_dropout v_pred_like_loss caption_dropout_every_n_epochs"
-        " stop_text_encoder_training loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio",
+        "scale_weight_norms network_dropout caption_dropout_every_n_epochs stop_text_encoder_training"
+        " loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio",
     ),
     "switch": (
         False,
-        "noise_offset_random_strength ip_noise_gamma_random_strength debiased_estimation_loss masked_loss"
-        " scale_v_pred_loss_like_noise_pred weighted_captions train_inpainting dim_from_weights rank_dropout_scale"
+        "masked_loss weighted_captions train_inpainting dim_from_weights rank_dropout_scale"
         " dora_wd train_norm use_scalar bypass_mode full_fp16 full_bf16 fp8_base train_lora_ggpo flux1_checkbox"
         " sd3_checkbox hunyuan_image_checkbox anima_checkbox lumina_checkbox",
     ),
@@ -95,6 +90,7 @@ def _pictures(flat: Mapping[str, Any]) -> dict[str, Any]:
     cached = not (flat["color_aug"] or flat["random_crop"])
     return {
         "max_resolution": "{},{}".format(*flat["resolution_px"]),
+        "noise_offset_type": "Multires" if flat["multires_noise_iterations"] else "Original",
         "cache_latents": cached,
         "cache_latents_to_disk": cached and flat["cache_latents_to_disk"],
     }
@@ -104,6 +100,8 @@ def _notices(flat: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, ..
     notices = [f"kohya_ss does not have {name}; the file keeps it for Train LoRA." for name in extra]
     if flat["cache_latents_to_disk"] and (flat["color_aug"] or flat["random_crop"]):
         notices.append("cache_latents_to_disk is off in the file: kohya does not cache with color_aug or random_crop.")
+    if flat["multires_noise_iterations"] and flat["noise_offset"]:
+        notices.append("kohya_ss uses multires noise or a noise offset, not both: noise_offset is off there.")
     if not flat["seed"]:
         notices.append("seed 0 is a different seed each time for kohya_ss.")
     return tuple(notices)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from lib_trainer.config.loss import TIMESTEPS
 from lib_trainer.recipes.reading import Reading, is_off, shown, shown_names
 
 ALGOS = {"LORA": "locon", "LOHA": "loha", "LOKR": "lokr"}
@@ -57,8 +58,6 @@ _NOT_DONE = {
     "huber_strength": "0.0",
     "mse_strength": "1.0",
     "masked_training": "False",
-    "min_noising_strength": "0.0",
-    "max_noising_strength": "1.0",
     "timestep_distribution": "UNIFORM",
     "timestep_shift": "1.0",
     "rescale_noise_scheduler_to_zero_terminal_snr": "False",
@@ -72,7 +71,8 @@ _NOT_DONE = {
 _READ = (
     "training_method model_type peft_type output_model_destination output_dtype train_dtype resolution unet"
     " text_encoder text_encoder_2 optimizer learning_rate_scheduler learning_rate_warmup_steps learning_rate_cycles"
-    " loss_weight_fn loss_weight_strength save_every save_every_unit lokr_dim text_encoder_layer_skip"
+    " loss_weight_fn loss_weight_strength min_noising_strength max_noising_strength save_every save_every_unit"
+    " lokr_dim text_encoder_layer_skip"
 )
 _OTHERS = (
     "__version workspace_dir cache_dir tensorboard validation backup_after base_model_name output_model_format"
@@ -164,11 +164,17 @@ def _optimizer(data: Mapping[str, Any], values: dict[str, Any], notices: list[st
     weighting = data.get("loss_weight_fn")
     if weighting == "MIN_SNR_GAMMA":
         values["min_snr_gamma"] = data.get("loss_weight_strength", 5)
+    elif weighting == "DEBIASED_ESTIMATION":
+        values["debiased_estimation_loss"] = True
     elif weighting not in (None, "CONSTANT"):
         notices.append(f"loss_weight_fn = {shown(weighting)} is not done here.")
 
 
 def _size_and_output(data: Mapping[str, Any], values: dict[str, Any], notices: list[str]) -> None:
+    for name, field in (("min_noising_strength", "min_timestep"), ("max_noising_strength", "max_timestep")):
+        share = data.get(name)
+        if isinstance(share, (int, float)) and 0 <= share <= 1:
+            values[field] = round(share * TIMESTEPS)
     sizes = [part.strip() for part in str(data.get("resolution") or "").split(",") if part.strip()]
     if sizes:
         values["resolution_px"] = sizes[0]

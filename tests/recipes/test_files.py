@@ -148,9 +148,12 @@ def test_a_gui_file(tmp_path: Path) -> None:
 
 
 def test_everything_else_is_said(tmp_path: Path) -> None:
-    notices = gui(tmp_path, multires_noise_iterations=6, dora_wd=True, my_own_key=1, another=2).notices
+    notices = gui(tmp_path, scale_weight_norms=6, dora_wd=True, my_own_key=1, another=2).notices
     assert "Not known here: another, my_own_key." in notices
-    assert "multires_noise_iterations = 6 is not done here: only noise_offset changes the noise." in notices
+    assert (
+        "scale_weight_norms = 6 is not done here: max_grad_norm and weight_decay are what limits the weights."
+        in notices
+    )
     assert "dora_wd = True is not done here: WebUIs read DoRA in different ways." in notices
     assert "optimizer_args = betas=0.9,0.99 is not done here." in notices
     assert len(notices) == 4
@@ -188,7 +191,7 @@ def test_kohyas_alpha_of_zero_is_the_rank(tmp_path: Path) -> None:
 def test_additional_parameters_are_read_as_fields(tmp_path: Path) -> None:
     options = '--min_snr_gamma=5 --lr_scheduler_args "T_max=10" "x=1" --network_train_unet_only --odd'
     loaded = gui(tmp_path, additional_parameters=options)
-    assert (loaded.recipe.training.min_snr_gamma, loaded.recipe.training.text_encoder_lr) == (5, 0)
+    assert (loaded.recipe.loss.min_snr_gamma, loaded.recipe.training.text_encoder_lr) == (5, 0)
     assert any(text.startswith("lr_scheduler_args = T_max=10 x=1 is not done here") for text in loaded.notices)
     assert "Not known here: odd." in loaded.notices
 
@@ -201,7 +204,7 @@ def test_one_wrong_value_refuses_only_itself(tmp_path: Path) -> None:
         loaded.complete({"lr_scheduler": "constant", "output_name": "a", "train_data_dir": "b", "epoch": "x"})
     assert set(caught.value.problems) == {"noise_offset", "epoch"}
     mended = loaded.complete({"lr_scheduler": "linear", "noise_offset": "0.1"}, needs_name=False)
-    assert (mended.training.lr_scheduler, mended.training.noise_offset) == ("linear", 0.1)
+    assert (mended.training.lr_scheduler, mended.loss.noise_offset) == ("linear", 0.1)
 
 
 def test_a_standard_lora_leaves_convolutions_alone(tmp_path: Path) -> None:
@@ -281,9 +284,38 @@ def test_stand_ins_are_said(tmp_path: Path) -> None:
     assert gui(tmp_path, optimizer="prodigy").recipe.training.optimizer == "Prodigy"
 
 
-def test_noise_offset_of_another_kind_is_none(tmp_path: Path) -> None:
-    loaded = gui(tmp_path, noise_offset_type="Multires")
-    assert loaded.recipe.training.noise_offset == 0 and any("Multires" in text for text in loaded.notices)
+def test_the_kind_of_noise_decides_which_is_used(tmp_path: Path) -> None:
+    multires = {"multires_noise_iterations": 6, "multires_noise_discount": 0.2}
+    loaded = gui(tmp_path, noise_offset_type="Multires", **multires)
+    loss = loaded.recipe.loss
+    assert (loss.noise_offset, loss.multires_noise_iterations, loss.multires_noise_discount) == (0, 6, 0.2)
+    assert any("noise_offset = 0.05 is not used" in text for text in loaded.notices)
+    loaded = gui(tmp_path, **multires)
+    assert (loaded.recipe.loss.noise_offset, loaded.recipe.loss.multires_noise_iterations) == (0.05, 0)
+    assert any("multires_noise_iterations = 6 is not used" in text for text in loaded.notices)
+
+
+def test_noise_and_loss(tmp_path: Path) -> None:
+    values = {
+        "loss_type": "smooth_l1",
+        "huber_schedule": "exponential",
+        "huber_c": 0.2,
+        "huber_scale": 2,
+        "debiased_estimation_loss": True,
+        "scale_v_pred_loss_like_noise_pred": True,
+        "v_pred_like_loss": 0.5,
+        "noise_offset_random_strength": True,
+        "adaptive_noise_scale": 0.005,
+        "ip_noise_gamma": 0.1,
+        "ip_noise_gamma_random_strength": True,
+        "min_timestep": 100,
+        "max_timestep": 900,
+    }
+    loaded = gui(tmp_path, **values)
+    assert values.items() <= loaded.recipe.flat().items() and not loaded.problems
+    # kohya_ss hands a max_timestep of 0 on as none.
+    assert gui(tmp_path, max_timestep=0).recipe.loss.max_timestep == 1000
+    assert set(gui(tmp_path, min_timestep=900, max_timestep=100).problems) == {"min_timestep"}
 
 
 def test_bucket_steps_of_one_pixel(tmp_path: Path) -> None:
@@ -359,6 +391,9 @@ def test_kohyas_adapter_file_says_how_it_was_trained() -> None:
         "ss_lr_scheduler": "cosine",
         "ss_min_snr_gamma": "5.0",
         "ss_noise_offset": "None",
+        "ss_debiased_estimation": "True",
+        "ss_loss_type": "huber",
+        "ss_ip_noise_gamma": "0.1",
         "ss_seed": "42",
         "ss_mixed_precision": "fp16",
         "ss_output_name": "a style",
@@ -383,6 +418,9 @@ def test_kohyas_adapter_file_says_how_it_was_trained() -> None:
         "max_train_steps": 1000,
         "epoch": 10,
         "min_snr_gamma": 5,
+        "debiased_estimation_loss": True,
+        "loss_type": "huber",
+        "ip_noise_gamma": 0.1,
         "seed": 42,
         "resolution_px": (768, 512),
         "train_batch_size": 2,

@@ -31,6 +31,13 @@ VALUES: dict[str, Any] = {
     "LoRA_type": "LyCORIS/LoHa",
     "max_resolution": "640,512",
     "noise_offset_type": "Multires",
+    "loss_type": "huber",
+    "huber_schedule": "constant",
+    "v_pred_like_loss": 0.5,
+    "adaptive_noise_scale": 0.5,
+    "ip_noise_gamma": 0.1,
+    "multires_noise_discount": 0.5,
+    "max_timestep": 900,
     "mixed_precision": "no",
     "save_precision": "float",
     "optimizer": "Prodigy",
@@ -55,6 +62,8 @@ VALUES: dict[str, Any] = {
 SWITCHES = (
     "decompose_both use_cp use_tucker network_train_unet_only network_train_text_encoder_only cache_latents_to_disk"
     " enable_bucket bucket_no_upscale gradient_checkpointing shuffle_caption color_aug flip_aug random_crop"
+    " debiased_estimation_loss scale_v_pred_loss_like_noise_pred noise_offset_random_strength"
+    " ip_noise_gamma_random_strength"
 )
 TEXTS = "train_data_dir output_name training_comment sample_prompts"
 
@@ -82,7 +91,9 @@ def test_a_field_that_is_used_changes_the_recipe(row: Any) -> None:
     if row.name == "use_8bit_adam":  # the older name of optimizer = AdamW8bit, which is the default here
         assert load(use_8bit_adam=True).recipe.training.optimizer == "AdamW8bit"
         return
-    changed = load(**{row.name: other_value(row.name)})
+    others = {"noise_offset_type": "Multires"} if row.name == "multires_noise_iterations" else {}
+    base = load(**others) if others else base
+    changed = load(**others, **{row.name: other_value(row.name)})
     assert changed.recipe != base.recipe and not changed.problems
 
 

@@ -35,6 +35,8 @@ def random_recipe(random: Random) -> Recipe:
     values = {name: random_value(name, random) for name in field_types()}
     values |= {"bucket_reso_steps": random.choice([8, 32, 64, 128]), "clip_skip": random.randint(1, 12)}
     values["caption_extension"] = random.choice([".txt", ".caption"])
+    if values["multires_noise_iterations"]:  # either of them there
+        values["noise_offset"] = 0
     recipe = Recipe().with_values(values)
     if recipe.dataset.color_aug or recipe.dataset.random_crop:  # kohya does not cache with these
         recipe = recipe.with_values({"cache_latents_to_disk": False})
@@ -72,10 +74,11 @@ def test_the_fields_are_kohyas_and_switch_off_what_is_not_done_here() -> None:
 
 
 def test_what_kohya_ss_lacks_is_said() -> None:
-    recipe = Recipe().with_values({"full_matrix": True, "color_aug": True, "cache_latents_to_disk": True, "seed": 0})
+    both = {"multires_noise_iterations": 6, "noise_offset": 0.1}
+    recipe = Recipe().with_values({"full_matrix": True, "color_aug": True, "cache_latents_to_disk": True, **both})
     values, notices = kohya_values(recipe)
     assert values["full_matrix"] is True and not values["cache_latents"]
-    assert len(notices) == 3 and "full_matrix" in notices[0]
+    assert len(notices) == 4 and "full_matrix" in notices[0]
 
 
 def test_constant_with_a_warm_up_has_its_own_name_there() -> None:

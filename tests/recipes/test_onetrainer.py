@@ -82,6 +82,12 @@ def test_kinds_of_adapter() -> None:
     assert "FINE_TUNE" in load(training_method="FINE_TUNE").problems["algo"]
 
 
+def test_noise_levels_and_weighting() -> None:
+    loss = load(min_noising_strength=0.1, max_noising_strength=0.75, loss_weight_fn="DEBIASED_ESTIMATION").recipe.loss
+    assert (loss.min_timestep, loss.max_timestep) == (100, 750)
+    assert (loss.debiased_estimation_loss, loss.min_snr_gamma) == (True, 0)
+
+
 def test_text_encoders_learn_where_the_file_says_so() -> None:
     assert load(text_encoder={"train": True}).recipe.training.text_encoder_lr == 3e-4
     assert load(text_encoder={"train": True, "learning_rate": 1e-5}).recipe.training.text_encoder_lr == 1e-5
