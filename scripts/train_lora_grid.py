@@ -24,7 +24,7 @@ class StrengthGrid(scripts.Script):
 
     def run(self, p, *values):
         from lib_trainer.app import host_and_jobs
-        from lib_trainer.host.webui.script import draw_each, hand_back, seeds_of
+        from lib_trainer.host.webui.script import draw_each, result_of, seeds_of
         from lib_trainer.host.webui.txt2img import label_font
         from lib_trainer.preview.drawing import Drawn
         from lib_trainer.preview.grid_image import compose_grid, grid_infotext
@@ -35,4 +35,4 @@ class StrengthGrid(scripts.Script):
         drawn = [Drawn(plan.cells[place], picture, text) for place, picture, text in draw_each(p, wanted)]
         grid = compose_grid(plan, drawn, label_font()) if drawn else None
         infotext = grid_infotext(plan, drawn) if drawn else ""
-        return hand_back(p, grid, infotext, [(item.picture, item.infotext) for item in drawn])
+        return result_of(p, grid, infotext, [(item.picture, item.infotext) for item in drawn])

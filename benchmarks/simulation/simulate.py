@@ -45,7 +45,7 @@ class SimulatedModel(HostModel, Protocol):
     """A model without contents."""
 
     unet: nn.Module
-    no_contents: AbstractContextManager[Any]
+    fake_mode: AbstractContextManager[Any]
 
     def weights_off_device(self) -> list[Tensor]:
         """Weights that would not lie on a graphics card now."""
@@ -62,7 +62,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
     recipe = plan.recipe
     layers = model.adaptable_layers()
     adapter = new_adapter(layers, recipe.adapter, 0)
-    with model.no_contents:
+    with model.fake_mode:
         _prepare(model, plan, peak)
         peak.count(_without_contents(adapter).parameters())
         batch = batch_of(plan, pooled_width)

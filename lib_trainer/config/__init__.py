@@ -1,0 +1,1 @@
+"""What a person can set, and how it is checked."""

@@ -1,4 +1,4 @@
-"""Who may call us from outside, as the program's own options say it."""
+"""Who may call us over the network, read from the program's own options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What a person names who starts the program without a word about the network.
+# Host names of a program that listens on this machine only.
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -19,10 +19,10 @@ class Access:
         changes: whether there are routes that change anything (`--api`).
         api_users: name -> password of `--api-auth`; empty where anybody may call.
         logins: name -> password of the page's login (`--gradio-auth`); empty where there is none.
-        folders: pictures may lie below these alone.
+        folders: training images must be below one of these.
         origins, origin_pattern: pages of other sites that the program trusts, listed and as a regular expression.
-        local_only: the program listens on this machine alone.
-        page_key: shown on the tab only; with it the tab may read, and change nothing.
+        local_only: the program listens on this machine only.
+        page_key: part of the tab's page; with it the tab may read without a login, and change nothing.
     """
 
     changes: bool = False

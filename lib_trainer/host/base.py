@@ -1,8 +1,8 @@
-"""What training asks of a host. The WebUIs, the standalone host and the fakes all answer it."""
+"""What training asks of a host: the WebUIs, the standalone host and the tests' fakes implement it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+GRID_NAME = "train_lora_grid"
+"""What the file names of our grids begin with."""
+
 
 @dataclass(frozen=True)
 class GenerateRequest:
@@ -25,7 +28,7 @@ class GenerateRequest:
 
     Attributes:
         prompt: may hold `<lora:name:strength>`.
-        sampler, scheduler: names of the host's own; "" leaves the choice to the host.
+        sampler, scheduler: the host's own names; "" leaves the choice to the host.
     """
 
     prompt: str
@@ -47,27 +50,27 @@ class Host(Protocol):
     lora_dir: Path
     cache_dir: Path
     settings_file: Path
-    """A JSON file of ours among the host's own settings; it need not exist yet."""
+    """A JSON file of ours among the host's settings; it need not exist yet."""
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
-        """fn() on the host's generation thread, under its lock. What it raises comes back here."""
+        """fn() on the host's generation thread, under its lock. Re-raises what fn raises."""
 
     def open_model(self) -> AbstractContextManager[HostModel]:
-        """The checkpoint that is selected in the host, loaded if need be. On exit the host is as it was."""
+        """The selected checkpoint, loaded if needed. On exit the host is restored exactly."""
 
     def generate(self, request: GenerateRequest) -> list[Image]:
         """Pictures through the host's own text-to-image, LoRA syntax included. Call it inside `run_exclusive`.
 
-        While a model is open it draws with that one, an attached adapter included, and training may go on afterwards.
-        `info[INFOTEXT_KEY]` of each picture holds its infotext. Interrupted, it returns fewer pictures than were asked
-        for, or none: no half-drawn ones.
+        While a model is open it draws with that one, attached adapters included, and training may continue afterwards.
+        `info[INFOTEXT_KEY]` of each picture holds its infotext. After an interruption it returns fewer pictures than
+        requested, or none, but no half-drawn ones.
 
         Raises:
             UserError: for a LoRA, sampler or scheduler that the host does not have.
         """
 
     def drawing(self, pictures: int) -> AbstractContextManager[None]:
-        """So many pictures follow: one checkpoint draws them all, whatever is selected meanwhile.
+        """While entered, one checkpoint draws all these pictures, whatever is selected meanwhile.
 
         Call it inside `run_exclusive`.
         """
@@ -76,44 +79,54 @@ class Host(Protocol):
         """The host's samplers; the first is its default."""
 
     def schedulers(self) -> list[str]:
-        """The host's noise schedules to choose from; the first is its default. [] where samplers bring their own."""
+        """The host's noise schedules; the first is its default. [] where each sampler has its own."""
 
     def drawing_family(self) -> Family | None:
-        """Of the checkpoint that is loaded; None where it is not known without loading one."""
+        """Family of the loaded checkpoint; None while none is loaded."""
 
     def drawing_size_px(self) -> int | None:
-        """Side of the square pictures that the loaded checkpoint draws best; None where it is not known."""
+        """Side of the square pictures that the loaded checkpoint draws best; None while none is loaded."""
 
     def loras(self, *, refresh: bool = False) -> list[LoraInfo]:
-        """Every LoRA file, sub-folders included, by name. `refresh` looks into the folder anew."""
+        """Every LoRA file, sub-folders included, by name. `refresh` scans the folder again."""
 
     def save_grid(self, picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
-        """Keeps a grid where the host keeps its own, under its own naming; None if it is set to keep none.
+        """Saves a grid where and as the host saves its own; None if it is set to save none.
 
         Args:
             request: of the grid's first picture, for names that are made of prompt and seed.
         """
 
     def label_font(self) -> Path | None:
-        """The font that the host labels its own grids with; None without one."""
+        """The font of the host's own grid labels; None without one."""
 
     def bind_sending(self, button: Any, infotext: Any) -> bool:
-        """Lets a button of the page send the infotext in a text field to the host's text-to-image, with its own means.
+        """Lets a button of the page send the infotext in a text field to the host's text-to-image.
 
         Call it while the page is built. False where the host has none.
         """
 
     def lora_changed(self, path: Path) -> None:
-        """`path` was written: forget every cache that would show the old file, and list the new one."""
+        """Call it after writing `path`: drops every cache of the old file, and lists the new one."""
 
     def interrupted(self) -> bool:
-        """Whether a person pressed the host's own Interrupt during our turn."""
+        """Whether a person pressed the host's Interrupt while we hold its lock."""
 
     def show_progress(self, step: int, steps: int, text: str) -> None:
-        """Moves the host's own progress bar: `step` of `steps`, and a line of text. Call it inside `run_exclusive`."""
+        """Moves the host's progress bar: `step` of `steps`, and a line of text. Call it inside `run_exclusive`."""
 
     def memory_profile(self) -> MemoryProfile | None:
-        """What training would find now, without borrowing the model; None where it is not known before it is loaded."""
+        """What training would find now, without opening the model; None where only loading it would tell."""
 
     def describe(self) -> str:
         """One line for the tab's head: checkpoint · family · precision · memory."""
+
+
+def describe_checkpoint(name: str, facts: Sequence[str], memory: tuple[int, int] | None) -> str:
+    """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`.
+
+    Args:
+        memory: the device's free and total bytes; None for a CPU.
+    """
+    where = "on the CPU" if memory is None else f"{memory[0] / 2**30:.1f} of {memory[1] / 2**30:.1f} GB free"
+    return " · ".join([name, *facts, where])

@@ -13,23 +13,24 @@ def current_host() -> Host:
     """The WebUI this process belongs to.
 
     Raises:
-        UserError: in a WebUI that training is not written for yet, or in none.
+        UserError: in a WebUI without a host module here, or outside any.
     """
     if find_spec("modules_forge"):
-        # reForge has the name but not the model of Forge.
+        # reForge and Forge Classic have modules_forge too, but load the model as A1111 does, without Forge's backend.
         if find_spec("backend"):
             return _forge_or_neo()
+    # Every WebUI has `modules`; A1111 alone computes with the `ldm` and `sgm` packages and no modules_forge.
     elif find_spec("modules") and find_spec("ldm") and find_spec("sgm"):
         from lib_trainer.host.a1111.host import A1111Host
 
         return A1111Host()
-    where = "this WebUI" if find_spec("modules") else "a program that is no WebUI"
+    where = "this WebUI" if find_spec("modules") else "a program that is not a WebUI"
     hint = "Use stable-diffusion-webui or stable-diffusion-webui-forge."
     raise UserError(f"Training does not work in {where} yet.", hint)
 
 
 def _forge_or_neo() -> Host:
-    """Neo has put ComfyUI's code in place of Forge's own; without it, the name of the package is no module."""
+    """Neo holds ComfyUI's code where Forge has a folder of packages without one of that name."""
     if find_spec("modules_forge.packages") and find_spec("modules_forge.packages.comfy"):
         from lib_trainer.host.neo.host import NeoHost
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lib_trainer.preview.drawing import Drawn
 from lib_trainer.preview.grid_spec import GridSpec
+from lib_trainer.utils.png import quoted
 
 CELL_PX = 192
 GAP_PX = 8
@@ -35,7 +35,7 @@ def compose_grid(spec: GridSpec, drawn: Sequence[Drawn], font_file: Path | None 
 def grid_infotext(spec: GridSpec, drawn: Sequence[Drawn]) -> str:
     """The infotext of the first picture, and what the grid varies: "PNG Info" reads it, and so does "Send to"."""
     about = {"Script": SCRIPT, "Grid": spec.title, "Grid columns": ", ".join(spec.column_labels)}
-    return ", ".join([drawn[0].infotext, *(f"{key}: {_quoted(text)}" for key, text in about.items())])
+    return ", ".join([drawn[0].infotext, *(f"{key}: {quoted(text)}" for key, text in about.items())])
 
 
 def label_grid(
@@ -105,8 +105,3 @@ def _wrap(text: str, width_px: int, font: Font) -> list[str]:
 def _text_height(lines: Sequence[str], font: Font) -> int:
     brush = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     return int(brush.multiline_textbbox((0, 0), "\n".join(["Ag"] * len(lines)), font)[3])
-
-
-def _quoted(text: str) -> str:
-    """As the WebUIs write values into an infotext."""
-    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ',\n:"') else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -25,3 +26,8 @@ def png_bytes(picture: Image, infotext: str, **more: str) -> bytes:
 
 INFOTEXT_KEY = "parameters"
 """Under this key of `Image.info`, and of a PNG file, stands a picture's infotext."""
+
+
+def quoted(value: str) -> str:
+    """A value as the WebUIs write it into an infotext: in JSON quotes where it would break the list of settings."""
+    return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ',\n:"') else value

@@ -25,7 +25,7 @@ SIZE_PX = 256
 class RealStep:
     """A borrowed model as `simulate` wants it, with contents."""
 
-    no_contents = nullcontext()
+    fake_mode = nullcontext()
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -146,7 +146,7 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     (tmp_path / "flux" / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     for name, said in {
         "broken.safetensors": "cannot be read",
-        "empty": "no diffusers folder",
+        "empty": "not a diffusers folder",
         "flux": "FluxPipeline",
         "nowhere.safetensors": "no checkpoint at",
     }.items():

@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's stable-diffusion-webui: its loaded checkpoint is borrowed, trained on, and given back as it was."""
+"""A1111 as a host: opens its loaded checkpoint for training, and restores it exactly."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any, TypeVar
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.a1111.inspect import profile_of_file, profile_of_model
-from lib_trainer.host.a1111.model import A1111Model, compute_device
-from lib_trainer.host.webui import lock as webui_turn
-from lib_trainer.host.webui import loras as webui_loras
+from lib_trainer.host.a1111.inspect import device_memory, profile_of_file, profile_of_model
+from lib_trainer.host.a1111.model import A1111Model
 from lib_trainer.host.webui.host import WebuiHost
+from lib_trainer.host.webui.lock import generation_lock
 from lib_trainer.host.webui.model_guard import model_guard
-from lib_trainer.host.webui.prompts import forget_prompts
 from lib_trainer.models.families import SD1, SD2, SDXL, Family
 from lib_trainer.models.placement import MemoryProfile
 from lib_trainer.utils.patch import attributes
@@ -32,45 +30,70 @@ _MOVERS = (
     "send_model_to_trash",
 )
 _FAMILIES = {"SD1": SD1, "SD2": SD2, "SDXL": SDXL}
+# Inpainting checkpoints take 9: mask and masked picture besides the latents.
 _UNET_CHANNELS = 4
 
 
 class A1111Host(WebuiHost):
-    """The A1111 that runs us."""
+    """The A1111 that runs us. `loaded` is its `shared.sd_model`."""
 
     name = "A1111"
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
-        """fn() under A1111's lock; it has no thread of its own to generate on."""
+        """fn() on the caller's thread under A1111's lock: A1111 generates on whichever thread asks."""
         from modules import sd_models
 
         with (
-            webui_turn.generation_lock() as presses,
-            attributes([self], _presses=presses),
+            generation_lock() as flags,
+            attributes([self], _flags=flags),
             model_guard(sd_models, _MOVERS),
         ):
             return fn()
 
-    def _selected(self) -> Any:
+    def _load_selected(self) -> Any:
         from modules import sd_models
 
         if _selected_file() is None:
             raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
+        # Loads on first use; a failed load is only printed, and leaves None.
         if sd_models.model_data.get_sd_model() is None:
             raise UserError(
                 "The selected checkpoint could not be loaded.", "The WebUI's console says why; choose another."
             )
         return sd_models.reload_model_weights()
 
-    def _family_of(self, loaded: Any) -> Family:
-        family, name = _known_family(loaded), loaded.sd_checkpoint_info.name
+    def _resident(self) -> Any:
+        from modules.sd_models import model_data
+
+        # The attribute, not `get_sd_model`, which would load a checkpoint.
+        return model_data.sd_model
+
+    def _is_selected(self, loaded: Any) -> bool:
+        return _selected_file() == Path(loaded.sd_checkpoint_info.filename)
+
+    def _selected_name(self) -> str:
+        selected = _selected_file()
+        return selected.name if selected else ""
+
+    def _known_family(self, loaded: Any) -> Family | None:
+        kind = getattr(loaded, "model_type", None)
+        return _FAMILIES.get(kind.name) if kind else None
+
+    def _trainable_family(self, loaded: Any) -> Family:
+        family, name = self._known_family(loaded), loaded.sd_checkpoint_info.name
         if family is None:
             raise UserError(f"{name} cannot be trained here.", "Choose an SD 1.x, SD 2.x or SDXL checkpoint.")
         if loaded.model.diffusion_model.input_blocks[0][0].weight.shape[1] != _UNET_CHANNELS:
             raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
         return family
 
-    def _borrow(self, loaded: Any, family: Family, undo: ExitStack) -> A1111Model:
+    def _storage(self, loaded: Any) -> str:
+        return str(next(loaded.model.diffusion_model.parameters()).dtype).removeprefix("torch.")
+
+    def _device_memory(self) -> tuple[int, int] | None:
+        return device_memory()
+
+    def _wrap(self, loaded: Any, family: Family, undo: ExitStack) -> A1111Model:
         undo.enter_context(_kept_prompt_notes())
         return A1111Model(loaded, family, undo)
 
@@ -80,15 +103,25 @@ class A1111Host(WebuiHost):
         networks.load_networks([])
         with torch.no_grad():
             for module in getattr(loaded, "network_layer_mapping", {}).values():
-                # By force: one that failed half-way left weights changed, and the layer believing that none are.
+                # Forced: A1111 restores a layer only when the names of its LoRAs change, and a merge that failed
+                # half-way has changed the weights but not the names.
                 networks.network_restore_weights_from_backup(module)
                 if hasattr(module, "network_current_names"):
                     module.network_current_names = ()
 
+    def _forget_lora_files(self, path: Path) -> None:
+        import networks
+
+        # By an option A1111 keeps the last files in memory, and looks there by name only.
+        for name, network in list(networks.networks_in_memory.items()):
+            if Path(network.network_on_disk.filename) == path:
+                del networks.networks_in_memory[name]
+
     @contextmanager
-    def _held(self, loaded: Any) -> Iterator[None]:
+    def _drawing_with(self, loaded: Any) -> Iterator[None]:
         from modules import sd_models
 
+        # Every picture calls this first, and would get what a person has selected meanwhile.
         with attributes([sd_models], reload_model_weights=lambda *_args, **_kwargs: loaded):
             yield
 
@@ -97,49 +130,15 @@ class A1111Host(WebuiHost):
 
         devices.torch_gc()
 
-    def drawing_family(self) -> Family | None:
-        model = _loaded_model()
-        return _known_family(model) if model else None
-
-    def lora_changed(self, path: Path) -> None:
-        import networks
-        from modules.sd_models import model_data
-
-        for name, network in list(networks.networks_in_memory.items()):
-            if Path(network.network_on_disk.filename) == path:
-                del networks.networks_in_memory[name]
-        if model_data.sd_model is not None:
-            # Layers know the LoRAs in their weights by name, and would keep the old file's.
-            self._take_out_loras(model_data.sd_model)
-        forget_prompts()
-        webui_loras.list_new_network()
-
     def memory_profile(self) -> MemoryProfile | None:
         from modules import sd_models
 
-        model = _loaded_model()
+        model = self._loaded()
         if model is not None:
-            family = _known_family(model)
+            family = self._known_family(model)
             return profile_of_model(model, family) if family else None
         selected = _selected_file()
         return profile_of_file(selected, sd_models.model_data.loaded_sd_models) if selected else None
-
-    def describe(self) -> str:
-        """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""
-        model = _loaded_model()
-        if model is None:
-            selected = _selected_file()
-            parts = [selected.name if selected else "no checkpoint", "loaded when training starts"]
-        else:
-            family = _known_family(model)
-            stored = str(next(model.model.diffusion_model.parameters()).dtype).removeprefix("torch.")
-            label = family.label if family else "cannot be trained here"
-            parts = [model.sd_checkpoint_info.name, label, stored]
-        device = compute_device()
-        if device.type != "cuda":
-            return " · ".join([*parts, "on the CPU"])
-        free, total = torch.cuda.mem_get_info(device)
-        return " · ".join([*parts, f"{free / 2**30:.1f} of {total / 2**30:.1f} GB free"])
 
 
 def _selected_file() -> Path | None:
@@ -147,26 +146,14 @@ def _selected_file() -> Path | None:
 
     try:
         return Path(sd_models.select_checkpoint().filename)
+    # A1111's way to say that its folder holds no checkpoint.
     except FileNotFoundError:
         return None
 
 
-def _loaded_model() -> Any:
-    """The model of the selected checkpoint if it is loaded already; else None."""
-    from modules.sd_models import model_data
-
-    selected, model = _selected_file(), model_data.sd_model
-    return model if model is not None and selected == Path(model.sd_checkpoint_info.filename) else None
-
-
-def _known_family(model: Any) -> Family | None:
-    kind = getattr(model, "model_type", None)
-    return _FAMILIES.get(kind.name) if kind else None
-
-
 @contextmanager
 def _kept_prompt_notes() -> Iterator[None]:
-    """Encoding a caption leaves notes for the next picture's infotext; captions are none of its business."""
+    """Encoding a prompt leaves notes for the next infotext; our captions must not appear in a person's pictures."""
     from modules.sd_hijack import model_hijack
 
     with attributes(

@@ -12,29 +12,29 @@ from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.a1111.device_placement import DevicePlacement
-from lib_trainer.host.a1111.inspect import dense_shape, profile_of_model
+from lib_trainer.host.a1111.inspect import compute_device, dense_shape, profile_of_model
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.families import SD1, SDXL, Family
 from lib_trainer.models.layers import text_encoder_layers, unet_layers
-from lib_trainer.models.offload import OffloadedWeights, offloaded_weights
+from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import attributes
 
 
 class A1111Model(WebuiModel):
-    """A borrowed `LatentDiffusion` or SDXL `DiffusionEngine`; implements `host.base.HostModel`.
+    """An open `LatentDiffusion` or SDXL `DiffusionEngine`; implements `models.base.HostModel`.
 
     Args:
         model: A1111's `shared.sd_model`, with no LoRA in its weights.
-        undo: takes the context managers of every change made to the model; whoever borrows closes it.
+        undo: takes the context managers of every change made to the model; closing it restores the model.
     """
 
     def __init__(self, model: Any, family: Family, undo: ExitStack) -> None:
-        # Entered first, so that it ends last: what training changes is undone where it was done.
-        self._loan = undo.enter_context(ExitStack())
+        # Entered before the changes of training, so that it ends after them: those are undone on the device.
+        self._takeover = undo.enter_context(ExitStack())
         super().__init__(model, undo)
         self.family = family
         self.checkpoint = _checkpoint_info(model)
@@ -44,25 +44,24 @@ class A1111Model(WebuiModel):
         self.unet: nn.Module = model.model.diffusion_model
         self._vae: nn.Module = model.first_stage_model
         self._text: nn.Module = model.conditioner if family is SDXL else model.cond_stage_model
-        self._places = DevicePlacement([self.unet, self._text, self._vae], self.device)
-        self._lean: OffloadedWeights | None = None
-        self._begin_loan()
+        self._placement = DevicePlacement([self.unet, self._text, self._vae], self.device)
+        self._take_over()
 
-    def _begin_loan(self) -> None:
+    def _take_over(self) -> None:
         from modules import sd_unet, shared
 
-        enter = self._loan.enter_context
-        enter(self._places.ours(self.loaded))
-        # A compiled UNet of an extension, or a hypernetwork of the last prompt, would stand in for what is trained.
+        enter = self._takeover.enter_context
+        enter(self._placement.taken_over(self.loaded))
+        # An extension's compiled UNet, or a hypernetwork of the last prompt, would run in place of what we train.
         enter(attributes([sd_unet], current_unet=None))
         enter(attributes([shared], loaded_hypernetworks=[]))
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        self._places.bring([self._vae])
+        self._placement.move([self._vae])
         with torch.no_grad():
             latents = self._posterior_mean(pixels)
             if not torch.isfinite(latents).all():
-                # As A1111 does itself where half precision is too little for a VAE.
+                # SDXL's own VAE overflows in half precision; A1111 retries in float32 as well.
                 stored = next(self._vae.parameters()).dtype
                 try:
                     self._vae.float()
@@ -70,11 +69,11 @@ class A1111Model(WebuiModel):
                 finally:
                     self._vae.to(stored)
         if not torch.isfinite(latents).all():
-            raise UserError("The VAE turned a picture into numbers that are not finite.", "Choose another VAE.")
+            raise UserError("The VAE produced NaN or Inf for a picture.", "Choose another VAE.")
         return latents
 
     def _posterior_mean(self, pixels: Tensor) -> Tensor:
-        """pixels (B, 3, H, W) -> the scaled mean (B, 4, H/8, W/8), not a sample: the same picture, the same latents."""
+        """pixels (B, 3, H, W) -> scaled mean (B, 4, H/8, W/8) of the posterior: equal pictures get equal latents."""
         stored = next(self._vae.parameters()).dtype
         moments = self._vae.quant_conv(self._vae.encoder(pixels.to(self.device, stored)))
         return (moments.chunk(2, dim=1)[0].float() * self.loaded.scale_factor).cpu()
@@ -84,14 +83,15 @@ class A1111Model(WebuiModel):
 
         texts = [literal_caption(prompt) for prompt in prompts]
         if not grad:
-            self._places.bring([self._text])
+            self._placement.move([self._text])
         with ExitStack() as stack:
-            stack.enter_context(_plain_words(clip_skip))
+            stack.enter_context(_plain_captions(clip_skip))
             if not grad:
-                # As pictures are drawn; a trained encoder computes in the numbers it is stored in.
+                # As A1111 encodes prompts. A trained encoder runs without autocast, in the dtype it is stored in.
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(devices.autocast())
             if self.family is SDXL:
+                # The conditioner as a whole appends size numbers to the pooled text; ours come per bucket.
                 hidden_l = self._text.embedders[0](texts)
                 hidden_g, pooled = self._text.embedders[1](texts)
                 context = torch.cat([hidden_l, hidden_g], dim=2)
@@ -110,39 +110,42 @@ class A1111Model(WebuiModel):
         from modules import devices, sd_hijack_optimizations
 
         wanted = [] if placement.offloads else [self.unet]
-        self._places.bring([*wanted, self._text] if text_encoder else wanted)
+        self._placement.move([*wanted, self._text] if text_encoder else wanted)
         enter = self._changes.enter_context
         for module in [self.unet, *([self._text] if text_encoder else [])]:
             enter(trainable.frozen(module))
             self._changes.callback(trainable.release, [module])
         parts = list(self.unet.modules())
         if placement.offloads:
-            self._lean = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
-            self._changes.callback(setattr, self, "_lean", None)
-        # Without autocast, what the adapter does not compute would meet numbers it is not stored in.
+            self._offloaded = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
+            self._changes.callback(setattr, self, "_offloaded", None)
+        # A1111 relies on autocast, which training leaves off: layers cast their weights to the input's dtype instead.
         enter(trainable.input_cast([*parts, *self._text.modules()] if text_encoder else parts))
+        # With --upcast-sampling A1111's layers cast between dtypes themselves.
         enter(attributes([devices], unet_needs_upcast=False))
         attentions = [ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention]
+        # Drawing may use sub-quadratic, split or xformers attention; the memory estimate counts on PyTorch's.
         sdpa = sd_hijack_optimizations.scaled_dot_product_attention_forward
         enter(attributes(attentions, forward=sdpa))
-        # The model's own checkpointing, which wants gradients of all weights.
+        # LDM's own checkpointing takes gradients of all weights, and fails for frozen ones.
         enter(attributes(parts, checkpoint=False, use_checkpoint=False))
         blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
         enter(trainable.checkpointed(blocks, placement))
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
-        with super().resting():
-            self._loan.close()
+    def paused(self) -> Iterator[None]:
+        with super().paused():
+            # A1111's hooks move the parts again while it draws.
+            self._takeover.close()
             try:
                 yield
             finally:
-                self._begin_loan()
+                self._take_over()
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         from modules import devices
 
-        # The UNet casts to the numbers it is drawn with; training may compute in others.
+        # The UNet casts its input to the dtype it is drawn in; training may compute in another.
         with attributes([self.unet], dtype=x_t.dtype), attributes([devices], dtype_unet=x_t.dtype):
             vector = None
             if self.family is SDXL:
@@ -155,32 +158,20 @@ class A1111Model(WebuiModel):
 
     def text_layers(self) -> list[Layer]:
         if self.family is not SD1:
-            # Their second encoder is open_clip's, whose queries, keys and values are one weight.
+            # Their second encoder is open_clip's: queries, keys and values are one weight, which kohya's names split.
             raise UserError(
                 f"The text encoders of {self.family.label} cannot be trained in this WebUI.",
                 "Leave them out, or train in stable-diffusion-webui-forge.",
             )
         return text_encoder_layers(self._text.wrapped.transformer, "lora_te_", dense_shape)
 
-    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self._lean is not None and self._lean.holds(layer):
-            return self._lean.read(layer, like)
+    def _read_own_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         weight, bias = layer.module.weight.detach(), layer.module.bias
         return weight.to(like), None if bias is None else bias.detach().to(like)
 
 
-def compute_device() -> torch.device:
-    """Where A1111 computes, by its full name."""
-    from modules import devices
-
-    device = torch.device(devices.device)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
-
-
 class _Options:
-    """The WebUI's options with some of them changed."""
+    """The WebUI's options with some changed. Its own object would save ours with the next change a person makes."""
 
     def __init__(self, options: Any, **changed: Any) -> None:
         self._options = options
@@ -191,8 +182,8 @@ class _Options:
 
 
 @contextmanager
-def _plain_words(clip_skip: int) -> Iterator[None]:
-    """The text engines with our CLIP skip, and without the prompt syntax: a caption means its very words."""
+def _plain_captions(clip_skip: int) -> Iterator[None]:
+    """The text encoders with our CLIP skip and without the prompt syntax: a caption is plain text."""
     from modules import sd_hijack_clip, sd_hijack_open_clip, shared
 
     options = _Options(
@@ -200,7 +191,7 @@ def _plain_words(clip_skip: int) -> Iterator[None]:
         emphasis="None",
         use_old_emphasis_implementation=False,
         CLIP_stop_at_last_layers=clip_skip,
-        # SDXL is never read later than the layer before the last.
+        # SDXL's first encoder is read at the layer before the last unless this option is on.
         sdxl_clip_l_skip=clip_skip > 2,
     )
     with attributes([sd_hijack_clip, sd_hijack_open_clip], opts=options):
@@ -211,13 +202,15 @@ def _checkpoint_info(model: Any) -> CheckpointInfo:
     from modules import sd_vae
 
     info = model.sd_checkpoint_info
+    # Cached latents depend on it.
     vae = Path(sd_vae.loaded_vae_file).name if sd_vae.loaded_vae_file else ""
     return CheckpointInfo(info.name, info.sha256 or info.shorthash or "", vae)
 
 
 def _alphas_cumprod(model: Any) -> Tensor:
-    """The noise schedule that pictures are drawn with: the WebUI can rescale it to zero terminal SNR."""
+    """The noise schedule (T,) that pictures are drawn with: an option rescales it to zero terminal SNR."""
     from modules import sd_models
 
+    # A1111 applies the option at the start of each picture.
     sd_models.apply_alpha_schedule_override(model)
     return model.alphas_cumprod.detach().float().cpu().clone()

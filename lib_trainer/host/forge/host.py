@@ -1,4 +1,4 @@
-"""stable-diffusion-webui-forge: its loaded checkpoint is borrowed, trained on, and given back as it was."""
+"""Forge as a host: opens its loaded checkpoint for training, and restores it exactly."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import Any, TypeVar
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.forge.inspect import profile_of_engine, profile_of_file, refusal
+from lib_trainer.host.forge.inspect import device_memory, profile_of_engine, profile_of_file, refusal
 from lib_trainer.host.forge.model import ForgeModel
-from lib_trainer.host.webui import lock as webui_turn
-from lib_trainer.host.webui import loras as webui_loras
 from lib_trainer.host.webui.host import WebuiHost
+from lib_trainer.host.webui.lock import generation_lock
 from lib_trainer.host.webui.model_guard import model_guard
 from lib_trainer.host.webui.model_patcher import forget_loras
-from lib_trainer.host.webui.prompts import forget_prompts
 from lib_trainer.models.families import SD1, SD2, SDXL, Family
 from lib_trainer.models.placement import MemoryProfile
 from lib_trainer.utils.patch import attributes
@@ -29,20 +27,20 @@ _ENGINES = {"StableDiffusion": SD1, "StableDiffusion2": SD2, "StableDiffusionXL"
 
 
 class ForgeHost(WebuiHost):
-    """The Forge that runs us; Forge Neo derives from it.
+    """The Forge that runs us; Forge Neo derives from it. `loaded` is its `ForgeDiffusionEngine`.
 
     Attributes:
-        model_type: how its loaded checkpoint is borrowed.
+        model_type: what opens its loaded checkpoint.
     """
 
     name = "Forge"
     model_type: type[ForgeModel] = ForgeModel
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
-        """fn() on Forge's generation thread, which swallows exceptions: they are carried around it."""
         from backend import memory_management
         from modules_forge import main_thread
 
+        # Forge runs work on its main thread and swallows what it raises: both outcomes are carried back by hand.
         outcome: dict[str, Any] = {}
 
         def work() -> None:
@@ -52,7 +50,7 @@ class ForgeHost(WebuiHost):
             except BaseException as error:  # noqa: BLE001 - raised again below, on the caller's thread
                 outcome["error"] = error
 
-        with webui_turn.generation_lock() as presses, attributes([self], _presses=presses):
+        with generation_lock() as flags, attributes([self], _flags=flags):
             main_thread.run_and_wait_result(work)
         if "error" not in outcome:
             return outcome.pop("result")
@@ -60,13 +58,14 @@ class ForgeHost(WebuiHost):
         try:
             raise error
         finally:
-            # Its traceback leads back to this frame: a circle that would keep all of the failed run's tensors.
+            # Its traceback holds this frame: a reference cycle that would keep all tensors of the failed run.
             del error
 
-    def _selected(self) -> Any:
+    def _load_selected(self) -> Any:
         from modules import sd_models
         from modules_forge import main_entry
 
+        # Forge fills these when it builds its page; with --nowebui nobody has.
         if not sd_models.model_data.forge_loading_parameters:
             main_entry.refresh_model_loading_parameters()
         if sd_models.model_data.forge_loading_parameters.get("checkpoint_info") is None:
@@ -74,19 +73,47 @@ class ForgeHost(WebuiHost):
         engine, _ = sd_models.forge_model_reload()
         return engine
 
-    def _family_of(self, loaded: Any) -> Family:
-        kind, name = type(loaded).__name__, loaded.sd_checkpoint_info.name
-        if kind not in _ENGINES:
+    def _resident(self) -> Any:
+        from modules.sd_models import model_data
+
+        # Before the first load and after an unload Forge keeps a placeholder without objects.
+        engine = model_data.get_sd_model()
+        return engine if getattr(engine, "forge_objects", None) is not None else None
+
+    def _is_selected(self, loaded: Any) -> bool:
+        from modules.sd_models import model_data
+
+        return model_data.forge_hash == str(model_data.forge_loading_parameters)
+
+    def _selected_name(self) -> str:
+        from modules import sd_models
+
+        selected = sd_models.select_checkpoint()
+        return selected.name if selected else ""
+
+    def _known_family(self, loaded: Any) -> Family | None:
+        # By name: the classes cannot be imported without loading half of Forge.
+        return _ENGINES.get(type(loaded).__name__)
+
+    def _trainable_family(self, loaded: Any) -> Family:
+        family, name = self._known_family(loaded), loaded.sd_checkpoint_info.name
+        if family is None:
             raise UserError(
-                f"{name} is a {kind} checkpoint, which cannot be trained here.",
+                f"{name} is a {type(loaded).__name__} checkpoint, which cannot be trained here.",
                 "Choose an SD 1.x, SD 2.x or SDXL checkpoint.",
             )
         if reason := refusal(loaded):
             raise UserError(f"{name} {reason}.", "Train on the model it was made from.")
-        return _ENGINES[kind]
+        return family
 
-    def _borrow(self, loaded: Any, family: Family, undo: ExitStack) -> ForgeModel:
-        # Encoding a caption leaves notes for the next picture's infotext; captions are none of its business.
+    def _storage(self, loaded: Any) -> str:
+        return str(loaded.forge_objects.unet.model.storage_dtype).removeprefix("torch.")
+
+    def _device_memory(self) -> tuple[int, int] | None:
+        return device_memory()
+
+    def _wrap(self, loaded: Any, family: Family, undo: ExitStack) -> ForgeModel:
+        # Encoding a prompt leaves notes for the next infotext; our captions must not appear in a person's pictures.
         holder = self._prompt_notes()
         notes = dict(holder.last_extra_generation_params)
         undo.enter_context(attributes([holder], last_extra_generation_params=notes))
@@ -101,81 +128,38 @@ class ForgeHost(WebuiHost):
     def _take_out_loras(self, loaded: Any) -> None:
         original = forget_loras(loaded)
         for patcher in (original.unet, original.clip.patcher):
-            # By force: a merge that failed half-way left weights changed, and the loader believing that none are.
+            # Forced: after a merge that failed half-way the loader believes that nothing is merged.
             patcher.lora_loader.refresh(lora_patches={}, offload_device=patcher.offload_device, force_refresh=True)
 
+    def _forget_lora_files(self, path: Path) -> None:
+        import networks
+
+        # Keyed by file name alone, so a retrained file would keep its old weights until five others were loaded.
+        networks.load_lora_state_dict.cache_clear()
+
     @contextmanager
-    def _held(self, loaded: Any) -> Iterator[None]:
+    def _drawing_with(self, loaded: Any) -> Iterator[None]:
         from modules import processing, sd_models
 
+        # Every picture asks Forge to load what is selected; `processing` has imported the function by name.
         with attributes([processing, sd_models], forge_model_reload=lambda: (loaded, False)):
             yield
 
     def _free_memory(self) -> None:
         from backend import memory_management
 
-        # As Forge itself would: what is moved outside inference mode is no inference tensor any more.
+        # As Forge itself moves models: tensors that are moved outside inference mode are no longer inference tensors.
         with torch.inference_mode():
             memory_management.unload_all_models()
         memory_management.soft_empty_cache()
 
-    def drawing_family(self) -> Family | None:
-        engine = _loaded_engine()
-        return _ENGINES.get(type(engine).__name__) if engine else None
-
-    def lora_changed(self, path: Path) -> None:
-        from modules.sd_models import model_data
-
-        self._forget_lora_files()
-        engine = model_data.get_sd_model()
-        if getattr(engine, "forge_objects", None) is not None:
-            self._take_out_loras(engine)
-        forget_prompts()
-        webui_loras.list_new_network()
-
-    def _forget_lora_files(self) -> None:
-        """Drops the contents of LoRA files that are kept by file name."""
-        import networks
-
-        networks.load_lora_state_dict.cache_clear()
-
     def memory_profile(self) -> MemoryProfile | None:
         from modules import sd_models
 
-        data = sd_models.model_data
-        engine = data.get_sd_model()
-        if getattr(engine, "forge_objects", None) is None or data.forge_hash != str(data.forge_loading_parameters):
-            selected = sd_models.select_checkpoint()
-            storage = data.forge_loading_parameters.get("unet_storage_dtype")
-            return profile_of_file(Path(selected.filename), storage) if selected else None
-        family = _ENGINES.get(type(engine).__name__)
-        return profile_of_engine(engine, family) if family else None
-
-    def describe(self) -> str:
-        """`Realistic.safetensors · SDXL · float16 · 6.9 of 8.0 GB free`."""
-        from backend import memory_management
-        from modules import sd_models
-
-        engine = _loaded_engine()
-        if engine is None:
-            selected = sd_models.select_checkpoint()
-            parts = [selected.name if selected else "no checkpoint", "loaded when training starts"]
-        else:
-            family = _ENGINES.get(type(engine).__name__)
-            storage = str(engine.forge_objects.unet.model.storage_dtype).removeprefix("torch.")
-            label = family.label if family else f"{type(engine).__name__}, cannot be trained here"
-            parts = [engine.sd_checkpoint_info.name, label, storage]
-        device = memory_management.get_torch_device()
-        if device.type == "cpu":
-            return " · ".join([*parts, "on the CPU"])
-        free, total = memory_management.get_free_memory(device), memory_management.get_total_memory(device)
-        return " · ".join([*parts, f"{free / 2**30:.1f} of {total / 2**30:.1f} GB free"])
-
-
-def _loaded_engine() -> Any:
-    """The engine of the selected checkpoint if it is loaded already; else None."""
-    from modules.sd_models import model_data
-
-    engine = model_data.get_sd_model()
-    loaded = getattr(engine, "forge_objects", None) is not None
-    return engine if loaded and model_data.forge_hash == str(model_data.forge_loading_parameters) else None
+        engine = self._loaded()
+        if engine is not None:
+            family = self._known_family(engine)
+            return profile_of_engine(engine, family) if family else None
+        selected = sd_models.select_checkpoint()
+        storage = sd_models.model_data.forge_loading_parameters.get("unet_storage_dtype")
+        return profile_of_file(Path(selected.filename), storage) if selected else None

@@ -18,19 +18,20 @@ from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layers import text_encoder_layers, unet_layers
-from lib_trainer.models.offload import OffloadedWeights, offloaded_weights
+from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import attributes
 
 _TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
+_TEXT_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
 
 
 class ForgeModel(WebuiModel):
-    """A borrowed `ForgeDiffusionEngine`; implements `host.base.HostModel`. Forge Neo's derives from it.
+    """An open `ForgeDiffusionEngine`; implements `models.base.HostModel`. Forge Neo's derives from it.
 
     Args:
         engine: Forge's engine, with no LoRA in its weights.
-        undo: takes the context managers of every change made to the engine; whoever borrows closes it.
+        undo: takes the context managers of every change made to the engine; closing it restores the engine.
     """
 
     def __init__(self, engine: Any, family: Family, undo: ExitStack) -> None:
@@ -46,17 +47,18 @@ class ForgeModel(WebuiModel):
         self.alphas_cumprod = _alphas_cumprod(engine, predictor)
         self.unet: nn.Module = objects.unet.model.diffusion_model
         self._objects = objects
-        self._lean: OffloadedWeights | None = None
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         vae = self._objects.vae
+        # The engine's own `encode_first_stage` draws a sample of the posterior, another at every call.
         with torch.inference_mode(), _posterior_mean():
             latents = vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5)
             latents = vae.first_stage_model.process_in(latents)
         latents = _own(latents)
         if not torch.isfinite(latents).all():
+            # Forge has no fallback: SDXL's own VAE overflows in half precision.
             raise UserError(
-                "The VAE turned a picture into numbers that are not finite.",
+                "The VAE produced NaN or Inf for a picture.",
                 "Start the WebUI with --vae-in-fp32, or choose another VAE.",
             )
         return latents
@@ -65,10 +67,11 @@ class ForgeModel(WebuiModel):
         from backend import memory_management
 
         texts = [literal_caption(prompt) for prompt in prompts]
-        with self._plain_words(clip_skip), nullcontext() if grad else torch.inference_mode():
+        with self._plain_captions(clip_skip), nullcontext() if grad else torch.inference_mode():
             if not grad:
                 memory_management.load_model_gpu(self._objects.clip.patcher)
             if self.family is SDXL:
+                # The engine's `get_learned_conditioning` appends size numbers to the pooled text; ours come per bucket.
                 hidden_l = self.loaded.text_processing_engine_l(texts)
                 hidden_g, pooled = self.loaded.text_processing_engine_g(texts)
                 context = torch.cat([hidden_l, hidden_g], dim=2)
@@ -79,16 +82,15 @@ class ForgeModel(WebuiModel):
         return TextCond(_own(context), None if pooled is None else _own(pooled))
 
     @contextmanager
-    def _plain_words(self, clip_skip: int) -> Iterator[None]:
-        """The text engines with our CLIP skip, and without the prompt syntax: a caption means its very words."""
+    def _plain_captions(self, clip_skip: int) -> Iterator[None]:
+        """The text engines with our CLIP skip and without the prompt syntax: a caption is plain text."""
         from backend.text_processing import classic_engine
 
-        names = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
-        engines = [getattr(self.loaded, name) for name in names if hasattr(self.loaded, name)]
+        engines = [getattr(self.loaded, name) for name in _TEXT_ENGINES if hasattr(self.loaded, name)]
         with ExitStack() as stack:
             stack.enter_context(attributes([classic_engine], opts=SimpleNamespace(emphasis="None")))
             for engine in engines:
-                # Every call leaves its emphasis behind, and the prompt boxes' token counters read it.
+                # Every call stores its emphasis on the engine, where the token counters of the prompt boxes read it.
                 stack.enter_context(attributes([engine], clip_skip=clip_skip, emphasis=engine.emphasis))
             yield
 
@@ -102,32 +104,37 @@ class ForgeModel(WebuiModel):
         patchers = [] if placement.offloads else [self._objects.unet]
         if text_encoder:
             patchers.append(self._objects.clip.patcher)
-        # Moved as Forge itself moves them, so that they are given back as Forge made them.
+        # Forge moves models in inference mode; moved otherwise, they could not be restored as it made them.
         with torch.inference_mode():
             memory_management.unload_all_models()
             memory_management.load_models_gpu(patchers)
         enter = self._changes.enter_context
         for module in [self.unet, *([self._objects.clip.cond_stage_model] if text_encoder else [])]:
+            # Loaded and moved in inference mode, every parameter refuses to be saved for backward.
             enter(trainable.normal_parameters(module))
             self._changes.callback(trainable.release, [module])
         parts = list(self.unet.modules())
         if placement.offloads:
-            self._lean = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
-            self._changes.callback(setattr, self, "_lean", None)
-        # Weights are cast to the input's dtype, so that training may compute in another than drawing does.
+            self._offloaded = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
+            self._changes.callback(setattr, self, "_offloaded", None)
+        # With this flag Forge casts each weight to its input's dtype: training may compute in another than drawing.
         enter(attributes(parts, parameters_manual_cast=True))
-        # Forge frees weights cast on its second stream by the forward pass; backward still reads them. Its switch is
-        # set anew by every page that is opened.
+        # Forge frees weights cast on its second stream after the forward pass, but backward still reads them. Every
+        # page that is opened sets its switch again, so the function is replaced.
         enter(attributes([stream], should_use_stream=lambda: False))
+        # `x += n` behind a norm changes what the norm saved for backward.
         enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
         enter(trainable.owned_outputs(_added_to(parts)))
+        # Drawing may use xformers or split attention; the memory estimate counts on PyTorch's.
         enter(attributes([forge_unet], attention_function=attention.attention_pytorch))
+        # Forge's own gradient checkpointing raises NotImplementedError.
         blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
         enter(trainable.checkpointed(blocks, placement))
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         vector = None
         if self.family is SDXL:
+            # Six sizes, 256 numbers each, behind the pooled text: the order of SDXL's own conditioner.
             embedded = self.loaded.embedder(sizes.pixels.flatten()).reshape(len(x_t), -1)
             vector = torch.cat([text.pooled, embedded.to(text.pooled)], dim=1)
         # Forge writes into this dictionary; its default value is shared by all calls.
@@ -145,21 +152,15 @@ class ForgeModel(WebuiModel):
             layers += text_encoder_layers(encoder, prefix, dense_shape)
         return layers
 
-    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self._lean is not None and self._lean.holds(layer):
-            return self._lean.read(layer, like)
-        return self._hosts_weight(layer.module, like)
-
-    def _hosts_weight(self, module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(weight, bias) of a layer as Forge stores them, dense and like `like`."""
+    def _read_own_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         from backend.operations import get_weight_and_bias
 
-        target = {"device": like.device, "dtype": like.dtype}
+        module, target = layer.module, {"device": like.device, "dtype": like.dtype}
         return get_weight_and_bias(module, target, target, weight_fn=_dequantizer(module.weight))
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """A normal float32 copy on the CPU of what may be an inference tensor."""
+    """A float32 copy on the CPU that is an ordinary tensor, even of an inference tensor."""
     return tensor.float().cpu().clone()
 
 
@@ -167,6 +168,7 @@ def _checkpoint_info(engine: Any) -> CheckpointInfo:
     from modules import shared
 
     info = engine.sd_checkpoint_info
+    # VAE and text encoders chosen beside the checkpoint: cached latents and captions depend on them.
     extra = ",".join(sorted(getattr(shared.opts, "forge_additional_modules", None) or []))
     return CheckpointInfo(info.name, info.sha256 or engine.sd_model_hash, extra)
 
@@ -175,6 +177,7 @@ def _alphas_cumprod(engine: Any, predictor: Any) -> Tensor:
     """The noise schedule that pictures are drawn with: rescaled where the checkpoint asks for zero terminal SNR."""
     from backend.modules.k_prediction import rescale_zero_terminal_snr_sigmas
 
+    # Forge rescales at the start of each picture, and the predictor keeps the unscaled sigmas.
     sigmas = predictor.sigmas.detach().float().cpu().clone()
     if getattr(engine.model_config, "ztsnr", False):
         sigmas = rescale_zero_terminal_snr_sigmas(sigmas)
@@ -190,16 +193,16 @@ def _added_to(parts: Sequence[nn.Module]) -> list[nn.Module]:
 
 @contextmanager
 def _posterior_mean() -> Iterator[None]:
-    """VAEs encode to the mean of their posterior instead of a sample: the same picture, the same latents."""
+    """VAEs encode to the mean of their posterior instead of a sample: equal pictures get equal latents."""
     from backend.nn.vae import DiagonalGaussianDistribution
 
-    mean = DiagonalGaussianDistribution.mode
-    with attributes([DiagonalGaussianDistribution], sample=mean):
+    # The class, not the VAE: Forge's and Neo's `encode` take different arguments.
+    with attributes([DiagonalGaussianDistribution], sample=DiagonalGaussianDistribution.mode):
         yield
 
 
 def _dequantizer(weight: Tensor) -> Any:
-    """The function that makes Forge's nf4, fp4 and GGUF weights dense, None for those that are."""
+    """The function that makes Forge's nf4, fp4 and GGUF weights dense, None for dense ones."""
     if hasattr(weight, "bnb_quantized"):
         from backend.operations_bnb import functional_dequantize_4bit
 

@@ -1,7 +1,8 @@
-"""stable-diffusion-webui-forge-neo: Forge with ComfyUI's patchers and number formats."""
+"""Forge Neo as a host: Forge's, but for where prompt notes, LoRAs and LoRA files are kept."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lib_trainer.host.forge.host import ForgeHost
@@ -26,5 +27,5 @@ class NeoHost(ForgeHost):
 
         unpatch(loaded, memory_management)
 
-    def _forget_lora_files(self) -> None:
-        """Neo reads the files anew each time."""
+    def _forget_lora_files(self, path: Path) -> None:
+        """Nothing to drop: Neo reads the files for every prompt."""

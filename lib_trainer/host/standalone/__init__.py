@@ -1,0 +1,1 @@
+"""A host of our own for machines without a WebUI, built on diffusers and transformers."""

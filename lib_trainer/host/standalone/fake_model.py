@@ -1,4 +1,4 @@
-"""A model of a family's full size without contents: shapes alone, to measure what training on it takes."""
+"""A model of a family's full size whose tensors have shapes but no storage, to measure what training on it takes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _TIME_EMBEDDING = 256
 
 
 class FakeModel(StandaloneModel):
-    """A borrowed model whose UNet has no contents. It has no autoencoder and no text encoders.
+    """An open model whose UNet is made of fake tensors. It has no autoencoder and no text encoders.
 
     Attributes:
-        no_contents: while this is entered, new tensors have no contents either. The model must be used inside it.
+        fake_mode: while entered, new tensors are fake too. The model must be used inside it.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, no_contents: AbstractContextManager[Any], undo: ExitStack) -> None:
+    def __init__(self, unet: UNet2DConditionModel, fake_mode: AbstractContextManager[Any], undo: ExitStack) -> None:
         parts = dict.fromkeys(("vae", "text_encoder", "text_encoder_2"), _Absent())
         pipeline: Any = SimpleNamespace(unet=unet, scheduler=DDIMScheduler(), **parts)
         super().__init__(pipeline, CheckpointInfo("empty", ""), _CPU, undo)
-        self.no_contents = no_contents
+        self.fake_mode = fake_mode
 
     def weights_off_device(self) -> list[Tensor]:
-        """Weights that would not lie on a graphics card now: the host's own ones, and what is streamed."""
-        if self._lean is None:
+        """Weights that would not lie on a GPU now: the host's own ones, and what is streamed."""
+        if self._offloaded is None:
             return []
-        return [layer.module.weight for layer in self.adaptable_layers()] + self._lean.streamed_tensors()
+        return [layer.module.weight for layer in self.adaptable_layers()] + self._offloaded.streamed_tensors()
 
 
 @contextmanager
@@ -61,6 +61,7 @@ def build_unet(shape: UNetShape, dtype: torch.dtype) -> UNet2DConditionModel:
             "addition_time_embed_dim": _TIME_EMBEDDING,
             "projection_class_embeddings_input_dim": shape.pooled_dim,
         }
+    # Created in the dtype at once: converting later would hold a full-size float32 model for a moment.
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -82,11 +83,11 @@ def build_unet(shape: UNetShape, dtype: torch.dtype) -> UNet2DConditionModel:
 
 
 class _Absent(nn.Module):
-    """Stands where a pipeline has a part that this model has not."""
+    """In place of the parts that this model lacks."""
 
     device = _CPU
 
 
 def pooled_width(shape: UNetShape) -> int:
-    """Width of SDXL's pooled text: what is left of the embedding besides six size numbers; 0 for other families."""
+    """Width of SDXL's pooled text: the embedding without its six sizes; 0 for other families."""
     return shape.pooled_dim - 6 * _TIME_EMBEDDING if shape.pooled_dim else 0

@@ -1,4 +1,4 @@
-"""A host of our own, for machines without a WebUI: diffusers and transformers, no network."""
+"""A host of our own for machines without a WebUI: diffusers and transformers, no network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import GenerateRequest
+from lib_trainer.host.base import GenerateRequest, describe_checkpoint
 from lib_trainer.host.standalone.images import infotext_of, next_path, save_picture
 from lib_trainer.host.standalone.merge_lora import find_loras, list_loras, merged_loras, parse_prompt
 from lib_trainer.host.standalone.model import StandaloneModel
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CPU = torch.device("cpu")
+WEIGHTS = Path(__file__).parents[2] / "demo" / "weights"
+"""The embedded model."""
 
 
 class StandaloneHost:
     """Trains and draws with a checkpoint of its own.
 
     Args:
-        out_dir: everything that is written goes below it; adapters to `models/Lora`, as in a WebUI.
+        out_dir: folder of all output; adapters go to `models/Lora` below it, as in a WebUI.
         checkpoint: an SD 1.x, SD 2.x or SDXL .safetensors file, or a diffusers folder; the embedded model if None.
     """
 
@@ -50,7 +52,7 @@ class StandaloneHost:
         self.grid_dir = out_dir / "outputs" / "txt2img-grids"
         self.checkpoint = checkpoint or WEIGHTS
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._turn = threading.RLock()
+        self._lock = threading.RLock()
 
     @property
     def is_embedded(self) -> bool:
@@ -58,14 +60,14 @@ class StandaloneHost:
 
     @property
     def native_size_px(self) -> int:
-        """Side of the square pictures the checkpoint was trained on. Opens it."""
+        """Side of the square pictures that the checkpoint was trained on. Opens it."""
         return self._pipeline.unet.config.sample_size * 8
 
     @cached_property
     def _pipeline(self) -> DiffusionPipeline:
         if self.is_embedded and not (self.checkpoint / "model_index.json").is_file():
             raise UserError("The embedded model is not part of this installation.", "Name a checkpoint.")
-        # Checkpoints come in half precision, and a CPU is slow at it.
+        # Files hold half precision, in which a CPU computes slowly.
         return open_pipeline(self.checkpoint, torch.float32 if self.device == _CPU else torch.float16)
 
     @cached_property
@@ -75,7 +77,7 @@ class StandaloneHost:
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         """fn() on the caller's thread, one caller at a time."""
-        with self._turn:
+        with self._lock:
             return fn()
 
     @contextmanager
@@ -95,12 +97,12 @@ class StandaloneHost:
         with self._model() as model, merged_loras([*model.adaptable_layers(), *model.text_layers()], files):
             pictures = draw(model, prompt, request)
         sampler, checkpoint = request.sampler or next(iter(SAMPLERS)), self._checkpoint_info
-        for place, picture in enumerate(pictures):
-            picture.info[INFOTEXT_KEY] = infotext_of(request, sampler, checkpoint.name, checkpoint.sha256, place)
+        for index, picture in enumerate(pictures):
+            picture.info[INFOTEXT_KEY] = infotext_of(request, sampler, checkpoint.name, checkpoint.sha256, index)
         return pictures
 
     def drawing(self, pictures: int) -> AbstractContextManager[None]:
-        """There is one checkpoint only."""
+        """Nothing to hold: there is one checkpoint only."""
         return nullcontext()
 
     def samplers(self) -> list[str]:
@@ -117,7 +119,7 @@ class StandaloneHost:
         return self.native_size_px
 
     def loras(self, *, refresh: bool = False) -> list[LoraInfo]:
-        """The folder is always looked into anew."""
+        """Scans the folder every time."""
         return list_loras(self.lora_dir)
 
     def save_grid(self, picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
@@ -126,22 +128,22 @@ class StandaloneHost:
         return path
 
     def label_font(self) -> Path | None:
-        """Pillow brings one."""
+        """None: the font that Pillow brings is used."""
         return None
 
     def bind_sending(self, button: Any, infotext: Any) -> bool:
-        """There is no other page to send anything to."""
+        """False: there is no other page to send anything to."""
         return False
 
     def lora_changed(self, path: Path) -> None:
-        """Adapters are read anew for every picture."""
+        """Nothing to do: adapters are read for every picture."""
 
     def interrupted(self) -> bool:
-        """Nobody else has a button here."""
+        """False: only the caller can stop it."""
         return False
 
     def show_progress(self, step: int, steps: int, text: str) -> None:
-        """There is no other progress bar than the caller's own."""
+        """Nothing to do: the caller shows progress."""
 
     def memory_profile(self) -> MemoryProfile | None:
         with self._model() as model:
@@ -151,11 +153,5 @@ class StandaloneHost:
         """`embedded · SD 1.x · float32 · on the CPU`."""
         pipeline = self._pipeline
         dtype = str(pipeline.unet.dtype).removeprefix("torch.")
-        parts = [self._checkpoint_info.name, family_of(pipeline).label, dtype]
-        if self.device == _CPU:
-            return " · ".join([*parts, "on the CPU"])
-        free, total = torch.cuda.mem_get_info(self.device)
-        return " · ".join([*parts, f"{free / 2**30:.1f} of {total / 2**30:.1f} GB free"])
-
-
-WEIGHTS = Path(__file__).parents[2] / "demo" / "weights"
+        memory = None if self.device == _CPU else torch.cuda.mem_get_info(self.device)
+        return describe_checkpoint(self._checkpoint_info.name, [family_of(pipeline).label, dtype], memory)

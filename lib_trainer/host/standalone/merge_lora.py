@@ -1,12 +1,10 @@
-"""`<lora:NAME:STRENGTH>` without a WebUI: read from the prompt, put into the weights, taken out exactly."""
+"""`<lora:NAME:STRENGTH>` without a WebUI: read from the prompt, merged into the weights, taken out exactly."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,39 +15,30 @@ from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
 from lib_trainer.lora.describe import describe_lora
 from lib_trainer.lora.info import LoraInfo
+from lib_trainer.lora.tags import LoraRef, bare, tags_in
 from lib_trainer.models.base import Layer
 
-_TAG = re.compile(r"<lora:([^:>]+)(?::([^>]*))?>")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A LoRA that a prompt asks for."""
-
-    name: str
-    strength: float
-
-
-def parse_prompt(prompt: str) -> tuple[str, tuple[Wanted, ...]]:
-    """The prompt without its tags, and what the tags ask for. A tag without a strength means 1.
+def parse_prompt(prompt: str) -> tuple[str, tuple[LoraRef, ...]]:
+    """The prompt without its tags, and the LoRAs that they name. A tag without a strength means 1.
 
     Raises:
-        UserError: for a strength that is no number.
+        UserError: for a strength that is not a number.
     """
     wanted = []
-    for name, strength in _TAG.findall(prompt):
+    for name, strength in tags_in(prompt):
         try:
-            wanted.append(Wanted(name, float(strength) if strength else 1.0))
+            wanted.append(LoraRef(name, float(strength) if strength else 1.0))
         except ValueError as error:
-            raise UserError(
-                f"{strength!r} in <lora:{name}:{strength}> is no strength.", "Write a number like 0.8."
-            ) from error
-    return " ".join(_TAG.sub("", prompt).split()), tuple(wanted)
+            message = f"{strength!r} in <lora:{name}:{strength}> is not a strength."
+            raise UserError(message, "Write a number like 0.8.") from error
+    return " ".join(bare(prompt).split()), tuple(wanted)
 
 
-def find_loras(folder: Path, wanted: Sequence[Wanted]) -> list[tuple[Path, float]]:
-    """The files that are asked for, sub-folders included, with their strengths.
+def find_loras(folder: Path, wanted: Sequence[LoraRef]) -> list[tuple[Path, float]]:
+    """The files of these names, sub-folders included, with their strengths.
 
     Raises:
         UserError: with every name that has no file.
@@ -86,20 +75,21 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-    """The file that each name means: of several the first in the order of their paths."""
+    """The file that each name means: of several, the first by path."""
     return {path.stem: path for path in reversed(_files(folder))}
 
 
 @contextmanager
 def merged_loras(layers: Sequence[Layer], files: Sequence[tuple[Path, float]]) -> Iterator[None]:
-    """While entered, the weights hold W + Σ strength·ΔW; then they are the very numbers they were.
+    """While entered, the weights hold W + Σ strength·ΔW; then they are bit for bit what they were.
 
     Raises:
         UserError: for a file none of whose layers the model has.
     """
     by_name = {layer.name: layer for layer in layers}
-    # Every file is read before the first weight changes.
+    # Every file is read before the first weight changes: a damaged one must not leave half of a merge.
     changes = [(_matching(path, by_name), strength) for path, strength in files]
+    # Copies, not W − ΔW: subtracting in half precision would not give W back.
     kept: dict[str, Tensor] = {}
     try:
         for factors, strength in changes:
@@ -120,7 +110,7 @@ def _matching(path: Path, by_name: dict[str, Layer]) -> dict[str, AdapterModule]
     factors = read_adapter(path).factors
     known = {name: factor for name, factor in factors.items() if name in by_name}
     if not known:
-        raise UserError(f"{path.name} fits none of this model's layers.", "It was trained for another model family.")
+        raise UserError(f"{path.name} matches none of this model's layers.", "It was trained for another model family.")
     if len(known) < len(factors):
         _log.warning(
             "%s: %d of its %d layers are not in this model", path.name, len(factors) - len(known), len(factors)

@@ -35,13 +35,13 @@ _CPU = torch.device("cpu")
 
 
 class StandaloneModel:
-    """A pipeline's parts; implements `host.base.HostModel`.
+    """A pipeline's parts; implements `models.base.HostModel`.
 
-    At rest all parts lie on the CPU; each goes to `device` when it is needed and stays until it is in the way. In the
-    end every part is back where it was, which is the device for pictures that are drawn while training.
+    Each part moves to `device` when it is needed, and off it when another needs the memory. Closing `undo` moves every
+    part back to where it was.
 
     Args:
-        undo: takes the context managers of every change made to the parts; whoever borrows closes it.
+        undo: takes the context managers of every change made to the parts; closing it restores them.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StandaloneModel:
         self.unet: nn.Module = pipeline.unet
         self.pipeline = pipeline
         self._undo = undo
-        self._lean: OffloadedWeights | None = None
+        self._offloaded: OffloadedWeights | None = None
         for part in self._parts:
             undo.callback(_move, part, part.device)
 
@@ -67,7 +67,7 @@ class StandaloneModel:
     def _parts(self) -> list[nn.Module]:
         return [self.unet, self.pipeline.vae, *self.text_encoders]
 
-    def place(self, *on_device: nn.Module) -> None:
+    def move(self, *on_device: nn.Module) -> None:
         """These parts on the device, all others on the CPU."""
         for part in self._parts:
             _move(part, self.device if part in on_device else _CPU)
@@ -80,26 +80,26 @@ class StandaloneModel:
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
         with torch.set_grad_enabled(grad):
-            read = [self._read_chunks(number, prompts, clip_skip) for number in range(len(self.text_encoders))]
+            read = [self._read_chunks(index, prompts, clip_skip) for index in range(len(self.text_encoders))]
         context = torch.cat([hidden for hidden, _ in read], dim=2)
         pooled = read[-1][1] if self.family is SDXL else None
         if grad:
             return TextCond(context, pooled)
         return TextCond(context.float().cpu(), None if pooled is None else pooled.float().cpu())
 
-    def _read_chunks(self, number: int, prompts: Sequence[str], clip_skip: int) -> tuple[Tensor, Tensor | None]:
+    def _read_chunks(self, index: int, prompts: Sequence[str], clip_skip: int) -> tuple[Tensor, Tensor | None]:
         """(B, 77·n, D) hidden states of one encoder, and the pooled text of the first chunk where it has any."""
-        encoder = self.text_encoders[number].to(self.device)
-        tokenizer = self.pipeline.tokenizer_2 if number else self.pipeline.tokenizer
+        encoder = self.text_encoders[index].to(self.device)
+        tokenizer = self.pipeline.tokenizer_2 if index else self.pipeline.tokenizer
         hidden, pooled = [], []
         for tokens in token_chunks(tokenizer, prompts, encoder.config.max_position_embeddings):
             output = encoder(tokens.to(self.device), output_hidden_states=True)
             if self.family is SDXL:
-                # The layer before the last, as it is: SDXL was trained on it.
+                # SDXL was trained on the layer before the last, without the final norm.
                 hidden.append(output.hidden_states[-max(clip_skip, 2)])
                 pooled.append(getattr(output, "text_embeds", None))
             else:
-                # transformers' newest text model has no inner `text_model` any more.
+                # transformers 5 has no inner `text_model`.
                 normalize = getattr(encoder, "text_model", encoder).final_layer_norm
                 hidden.append(normalize(output.hidden_states[-clip_skip]))
         return torch.cat(hidden, dim=1), pooled[0] if pooled else None
@@ -115,14 +115,14 @@ class StandaloneModel:
 
     def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
         texts = self.text_encoders if text_encoder else []
-        self.place(*([] if placement.offloads else [self.unet]), *texts)
+        self.move(*([] if placement.offloads else [self.unet]), *texts)
         enter = self._undo.enter_context
         for part in [self.unet, *texts]:
             enter(trainable.normal_parameters(part))
             enter(trainable.frozen(part))
         self._undo.callback(trainable.release, [self.unet, *texts])
         if placement.offloads:
-            self._lean = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
+            self._offloaded = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
         weighted = [part for part in self.unet.modules() if part._parameters]
         enter(overridden_forward(weighted, _casting_forward))
         enter(trainable.checkpointed(blocks_in_order(self.unet), placement))
@@ -146,8 +146,8 @@ class StandaloneModel:
         ]
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self._lean is not None and self._lean.holds(layer):
-            return self._lean.read(layer, like)
+        if self._offloaded is not None and self._offloaded.holds(layer):
+            return self._offloaded.read(layer, like)
         weight, bias = layer.module.weight.detach(), layer.module.bias
         return weight.to(like), None if bias is None else bias.detach().to(like)
 
@@ -157,11 +157,11 @@ def blocks_in_order(unet: nn.Module) -> list[nn.Module]:
     ordered: list[nn.Module] = []
     for stage in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
         transformers = list(getattr(stage, "attentions", []))
-        # The middle begins with a residual block of its own.
+        # The middle block runs residual, transformer, residual; all others residual, transformer by pairs.
         lead = 1 if stage is unet.mid_block else 0
         ordered += stage.resnets[:lead]
-        for place, residual in enumerate(stage.resnets[lead:]):
-            pair = [residual, *transformers[place : place + 1]]
+        for index, residual in enumerate(stage.resnets[lead:]):
+            pair = [residual, *transformers[index : index + 1]]
             for part in reversed(pair) if lead else pair:
                 ordered += part.transformer_blocks if isinstance(part, Transformer2DModel) else [part]
     return ordered
@@ -183,16 +183,16 @@ def unet_layers(unet: nn.Module, family: Family) -> list[Layer]:
 def token_chunks(tokenizer: Any, prompts: Sequence[str], length: int) -> list[Tensor]:
     """Prompts cut into chunks of `length` tokens, start and end mark included: one (B, length) tensor a chunk.
 
-    Shorter prompts get empty chunks. As the WebUIs do, what follows the first end mark is the tokenizer's padding.
+    Shorter prompts get empty chunks. As in the WebUIs, the tokenizer's padding follows the first end mark.
     """
     ids = tokenizer(list(prompts), truncation=False, add_special_tokens=False, verbose=False)["input_ids"]
-    room = length - 2
-    count = max(1, max(-(-len(line) // room) for line in ids))
+    inner = length - 2
+    count = max(1, max(-(-len(line) // inner) for line in ids))
     start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     chunks = []
-    for place in range(count):
-        parts = [line[place * room : (place + 1) * room] for line in ids]
-        chunks.append(torch.tensor([[start, *part, end, *[pad] * (room - len(part))] for part in parts]))
+    for chunk in range(count):
+        parts = [line[chunk * inner : (chunk + 1) * inner] for line in ids]
+        chunks.append(torch.tensor([[start, *part, end, *[pad] * (inner - len(part))] for part in parts]))
     return chunks
 
 

@@ -37,13 +37,13 @@ def open_pipeline(checkpoint: Path, dtype: torch.dtype) -> DiffusionPipeline:
         pipeline = _open_single_file(checkpoint, dtype)
     else:
         raise UserError(f"There is no checkpoint at {checkpoint}.", "Name a .safetensors file or a diffusers folder.")
-    # SDXL's overflows in half precision, and none is large.
+    # SDXL's autoencoder overflows in half precision, and none is large.
     pipeline.vae.to(torch.float32)
     return pipeline
 
 
 def family_of(pipeline: DiffusionPipeline) -> Family:
-    """By what sets the UNets apart whatever their size: SDXL's size numbers, SD 2's linear projections."""
+    """By what tells UNets of any size apart: SDXL embeds sizes, SD 2 has linear projections."""
     config = pipeline.unet.config
     if config.addition_embed_type == "text_time":
         return SDXL
@@ -70,12 +70,14 @@ def _open_folder(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is no diffusers folder.", "It must hold a model_index.json.") from error
+        raise UserError(f"{folder} is not a diffusers folder.", "It must hold a model_index.json.") from error
     kind = index.get("_class_name", "")
     if kind not in _PIPELINES:
         raise UserError(f"{folder.name} is a {kind}, which cannot be trained here.", "Choose SD 1.x, SD 2.x or SDXL.")
     try:
-        return _class_of(kind).from_pretrained(folder, torch_dtype=dtype, local_files_only=True, **_left_out(kind))
+        return _class_of(kind).from_pretrained(
+            folder, torch_dtype=dtype, local_files_only=True, **_without_extras(kind)
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.name} cannot be opened: {error}", "The folder may be incomplete.") from error
 
@@ -94,7 +96,7 @@ def _open_single_file(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
             local_files_only=True,
             scheduler=_scheduler(layout, "epsilon"),
             **tokenizers,
-            **_left_out(layout.pipeline),
+            **_without_extras(layout.pipeline),
         )
     pipeline.scheduler = _scheduler(layout, _prediction(layout, path, pipeline.unet))
     return pipeline
@@ -129,7 +131,7 @@ def _scheduler(layout: SingleFile, prediction: str) -> DDIMScheduler:
 
 
 def _prediction(layout: SingleFile, path: Path, unet: UNet2DConditionModel) -> str:
-    """What the UNet predicts: by the file's own mark, by the .yaml beside it, and for SD 2 by trying it."""
+    """What the UNet predicts: by the file's own mark, by the .yaml beside it; for SD 2 by trying it."""
     beside = path.with_suffix(".yaml")
     says_v = "v_pred" in layout.marks or (
         beside.is_file()
@@ -142,7 +144,7 @@ def _prediction(layout: SingleFile, path: Path, unet: UNet2DConditionModel) -> s
 
 @torch.no_grad()
 def _predicts_noise(unet: UNet2DConditionModel) -> bool:
-    """Whether pure noise at the last timestep comes back as itself; a v model would show (minus) a picture."""
+    """Whether pure noise at the last timestep comes back as itself; a v model returns minus a picture."""
     noise = torch.randn((1, 4, 32, 32), generator=torch.Generator().manual_seed(0)).to(unet.dtype)
     context = torch.zeros((1, 77, unet.config.cross_attention_dim), dtype=unet.dtype)
     answer = unet(noise, 999, encoder_hidden_states=context).sample
@@ -153,8 +155,8 @@ def _class_of(name: str) -> type[DiffusionPipeline]:
     return getattr(diffusers, name)
 
 
-def _left_out(pipeline: str) -> dict[str, Any]:
-    """Parts that have no say in training."""
+def _without_extras(pipeline: str) -> dict[str, Any]:
+    """Arguments that leave out the parts that training does not need."""
     if pipeline == "StableDiffusionPipeline":
         return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return {}

@@ -1,6 +1,6 @@
-"""CLIP's tokenizer for checkpoints that carry none: single files hold weights only.
+"""CLIP's tokenizer for single-file checkpoints, which hold weights only.
 
-Its vocabulary is 1.3 MB and not ours to hand on. It is taken from where it may lie already: the packages
+Its vocabulary is 1.3 MB and not ours to distribute. It may be on this machine already: in the packages
 `open_clip_torch` and `clip`, which ship it as `bpe_simple_vocab_16e6.txt.gz`, or Hugging Face's cache.
 """
 
@@ -20,7 +20,7 @@ HUB_NAME = "openai/clip-vit-large-patch14"
 PACKAGES = ("open_clip", "clip")
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 _LENGTH = 77
-# CLIP's 49,408 words: 256 bytes, the same ending a word, these merges, and the two marks.
+# CLIP's 49,408 tokens: 256 bytes, 256 bytes that end a word, these merges, and the two marks.
 _MERGES = 49152 - 256 - 2
 
 
@@ -28,7 +28,7 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
     """CLIP's tokenizer. `pad_token`: the end mark for OpenAI's CLIP, `!` for OpenCLIP.
 
     Raises:
-        UserError: when the vocabulary is nowhere on this machine and cannot be fetched.
+        UserError: when the vocabulary is not on this machine and cannot be fetched.
     """
     for package in PACKAGES:
         spec = find_spec(package)
@@ -49,10 +49,14 @@ def read_vocabulary(path: Path, pad_token: str) -> CLIPTokenizer:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         merges = file.read().split("\n")[1 : _MERGES + 1]
     letters = _byte_letters()
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges if merge)]
-    words += ["<|startoftext|>", "<|endoftext|>"]
+    tokens = [
+        *letters,
+        *(f"{letter}</w>" for letter in letters),
+        *("".join(merge.split()) for merge in merges if merge),
+    ]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
     with tempfile.TemporaryDirectory() as folder:
-        vocabulary = {word: number for number, word in enumerate(words)}
+        vocabulary = {token: number for number, token in enumerate(tokens)}
         Path(folder, "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
         Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
         return CLIPTokenizer.from_pretrained(

@@ -1,4 +1,4 @@
-"""Text-to-image with diffusers' schedulers, on the parts that training borrows too."""
+"""Text-to-image with diffusers' schedulers, on the same parts that training uses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LATENT_CELL_PX = 8
 def check_request(request: GenerateRequest) -> None:
     """Raises UserError for a size or sampler that cannot be drawn with."""
     if request.width_px % _LATENT_CELL_PX or request.height_px % _LATENT_CELL_PX:
-        raise UserError(f"{request.width_px}×{request.height_px} px cannot be drawn.", "Use multiples of 8.")
+        raise UserError(f"{request.width_px}×{request.height_px} px is not a valid size.", "Use multiples of 8.")
     if request.sampler and request.sampler not in SAMPLERS:
         raise UserError(f"There is no sampler {request.sampler!r} here.", f"Choose one of {', '.join(SAMPLERS)}.")
 
@@ -42,15 +42,15 @@ def check_request(request: GenerateRequest) -> None:
 def draw(model: StandaloneModel, prompt: str, request: GenerateRequest) -> list[Image]:
     """`request.batch_size` pictures of `prompt`; picture i is the one that seed + i draws alone.
 
-    Guidance as in Ho & Salimans, "Classifier-Free Diffusion Guidance" (2022). `request.prompt` is not looked at.
+    Guidance as in Ho & Salimans, "Classifier-Free Diffusion Guidance" (2022). `request.prompt` is ignored.
     """
     count, guided = request.batch_size, request.cfg_scale != 1
     text = _repeated(model.encode_text([request.negative_prompt, prompt] if guided else [prompt], 1), count)
     sizes = _sizes(request, len(text.context), model.device)
-    model.place(model.unet)
+    model.move(model.unet)
     dtype = model.unet.dtype
-    text = _placed(text, model.device, dtype)
-    generators = [torch.Generator().manual_seed(request.seed + place) for place in range(count)]
+    text = _on_device(text, model.device, dtype)
+    generators = [torch.Generator().manual_seed(request.seed + index) for index in range(count)]
     scheduler: Any = SAMPLERS[request.sampler or "Euler"].from_config(model.pipeline.scheduler.config)
     scheduler.set_timesteps(request.steps, device=model.device)
     shape = (1, 4, request.height_px // _LATENT_CELL_PX, request.width_px // _LATENT_CELL_PX)
@@ -69,13 +69,13 @@ def draw(model: StandaloneModel, prompt: str, request: GenerateRequest) -> list[
 
 def _decode(model: StandaloneModel, latents: Tensor) -> list[Image]:
     vae = model.pipeline.vae
-    model.place(vae)
+    model.move(vae)
     decoded = vae.decode(latents.float() / vae.config.scaling_factor).sample
     return model.pipeline.image_processor.postprocess(decoded.cpu(), output_type="pil")
 
 
 def _noise_source(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:
-    """Only the ancestral sampler draws noise on the way; every picture's comes from its own seed."""
+    """Only the ancestral sampler draws noise at each step; every picture's comes from its own seed."""
     return {"generator": generators} if isinstance(scheduler, EulerAncestralDiscreteScheduler) else {}
 
 
@@ -84,7 +84,7 @@ def _repeated(text: TextCond, count: int) -> TextCond:
     return TextCond(text.context.repeat_interleave(count, dim=0), pooled)
 
 
-def _placed(text: TextCond, device: torch.device, dtype: torch.dtype) -> TextCond:
+def _on_device(text: TextCond, device: torch.device, dtype: torch.dtype) -> TextCond:
     pooled = None if text.pooled is None else text.pooled.to(device, dtype)
     return TextCond(text.context.to(device, dtype), pooled)
 

@@ -1,4 +1,4 @@
-"""What every WebUI does in the same way: it lends its model, draws, lists LoRAs, and shows how far we are."""
+"""What every WebUI does in the same way: opens its model, draws, lists LoRAs, shows progress."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lib_trainer.host.base import GenerateRequest
-from lib_trainer.host.webui import lock as webui_turn
-from lib_trainer.host.webui import loras as webui_loras
-from lib_trainer.host.webui import paths
-from lib_trainer.host.webui import txt2img as webui_pictures
+from lib_trainer.host.base import GenerateRequest, describe_checkpoint
+from lib_trainer.host.webui import loras, paths, txt2img
+from lib_trainer.host.webui.lock import InterruptFlags, show_progress
 from lib_trainer.host.webui.model import WebuiModel
+from lib_trainer.host.webui.prompts import forget_prompts
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.models.base import HostModel
 from lib_trainer.models.families import Family
@@ -26,67 +25,101 @@ if TYPE_CHECKING:
 
 
 class WebuiHost(ABC):
-    """The part of `host.base.Host` that does not depend on how a WebUI holds its model."""
+    """The part of `host.base.Host` that does not depend on how a WebUI holds its model.
+
+    `loaded` is the WebUI's own object of a loaded checkpoint throughout.
+    """
 
     def __init__(self) -> None:
-        self._borrowed: WebuiModel | None = None
-        self._presses = webui_turn.InterruptFlags()
+        self._open_model: WebuiModel | None = None
+        self._flags = InterruptFlags()
 
     @abstractmethod
-    def _selected(self) -> Any:
-        """The WebUI's own object of the selected checkpoint; loads it through the WebUI if it is not loaded yet."""
+    def _load_selected(self) -> Any:
+        """The object of the selected checkpoint, loaded through the WebUI if needed. Raises UserError."""
 
     @abstractmethod
-    def _family_of(self, loaded: Any) -> Family:
-        """Raises UserError for what cannot be trained."""
+    def _resident(self) -> Any:
+        """The object of the checkpoint that is loaded now, selected or not; None while none is."""
 
     @abstractmethod
-    def _borrow(self, loaded: Any, family: Family, undo: ExitStack) -> WebuiModel:
-        """The model, free of LoRAs, as training sees it; `undo` takes what gives it back."""
+    def _is_selected(self, loaded: Any) -> bool:
+        """Whether the next picture is drawn with this object, rather than with another that is loaded first."""
+
+    @abstractmethod
+    def _selected_name(self) -> str:
+        """File name of the selected checkpoint; "" without one."""
+
+    @abstractmethod
+    def _known_family(self, loaded: Any) -> Family | None:
+        """None for checkpoints of other families."""
+
+    @abstractmethod
+    def _trainable_family(self, loaded: Any) -> Family:
+        """Raises UserError for a checkpoint that cannot be trained."""
+
+    @abstractmethod
+    def _storage(self, loaded: Any) -> str:
+        """Number format in which the UNet is stored, e.g. `float16`."""
+
+    @abstractmethod
+    def _device_memory(self) -> tuple[int, int] | None:
+        """Free and total bytes of the device; None for a CPU."""
+
+    @abstractmethod
+    def _wrap(self, loaded: Any, family: Family, undo: ExitStack) -> WebuiModel:
+        """The model as training sees it; `undo` takes what restores the WebUI."""
 
     @abstractmethod
     def _take_out_loras(self, loaded: Any) -> None:
-        """Weights as the checkpoint has them; a prompt with LoRAs puts them in again."""
+        """Restores the checkpoint's own weights; the next prompt with LoRAs merges them again."""
+
+    @abstractmethod
+    def _forget_lora_files(self, path: Path) -> None:
+        """Drops the WebUI's cached content of this file."""
 
     @abstractmethod
     def _free_memory(self) -> None:
-        """At the end of a loan: nothing of ours stays on the device."""
+        """When the model is closed: nothing of ours stays on the device."""
 
     @abstractmethod
-    def _held(self, loaded: Any) -> AbstractContextManager[None]:
-        """Pictures are drawn with this checkpoint, even if a person has selected another one meanwhile."""
+    def _drawing_with(self, loaded: Any) -> AbstractContextManager[None]:
+        """While entered, the WebUI draws with this checkpoint, even if a person selects another one."""
 
     @contextmanager
     def open_model(self) -> Iterator[HostModel]:
-        loaded = self._selected()
-        family = self._family_of(loaded)
+        loaded = self._load_selected()
+        family = self._trainable_family(loaded)
         with ExitStack() as stack:
             stack.callback(self._free_memory)
+            # The generation thread is in inference mode, where nothing can be saved for backward.
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            # The thread's autocast setting is the host's business; training chooses its own dtypes.
+            # The thread may be under the WebUI's autocast; training chooses its own dtypes.
             stack.enter_context(torch.autocast("cpu", enabled=False))
             stack.enter_context(torch.autocast("cuda", enabled=False))
+            # After a picture with <lora:…> the loaded weights are merged ones: we would train on top of that LoRA.
             self._take_out_loras(loaded)
-            model = self._borrow(loaded, family, stack)
-            stack.enter_context(attributes([self], _borrowed=model))
+            model = self._wrap(loaded, family, stack)
+            stack.enter_context(attributes([self], _open_model=model))
             yield model
 
     def generate(self, request: GenerateRequest) -> list[Image]:
-        if self._borrowed is None:
-            self._selected()
-            return webui_pictures.draw(request, self._presses)
-        loaded = self._borrowed.loaded
-        with self._borrowed.resting(), self._held(loaded):
+        if self._open_model is None:
+            self._load_selected()
+            return txt2img.draw(request, self._flags)
+        loaded = self._open_model.loaded
+        with self._open_model.paused(), self._drawing_with(loaded):
             try:
-                return webui_pictures.draw(request, self._presses)
+                return txt2img.draw(request, self._flags)
             finally:
+                # A sample prompt may name LoRAs; training continues on the checkpoint's own weights.
                 self._take_out_loras(loaded)
 
     @contextmanager
     def drawing(self, pictures: int) -> Iterator[None]:
-        loaded = self._borrowed.loaded if self._borrowed else self._selected()
-        with self._held(loaded), webui_pictures.expected(pictures):
+        loaded = self._open_model.loaded if self._open_model else self._load_selected()
+        with self._drawing_with(loaded), txt2img.expected(pictures):
             yield
 
     @property
@@ -102,33 +135,56 @@ class WebuiHost(ABC):
         return paths.settings_file()
 
     def samplers(self) -> list[str]:
-        return webui_pictures.samplers()
+        return txt2img.samplers()
 
     def schedulers(self) -> list[str]:
-        return webui_pictures.schedulers()
+        return txt2img.schedulers()
 
-    @abstractmethod
     def drawing_family(self) -> Family | None:
-        """Of the checkpoint that is loaded; None where it is not known without loading one."""
+        loaded = self._loaded()
+        return None if loaded is None else self._known_family(loaded)
 
     def drawing_size_px(self) -> int | None:
         family = self.drawing_family()
         return family.native_size_px if family else None
 
     def loras(self, *, refresh: bool = False) -> list[LoraInfo]:
-        return webui_loras.loras(refresh=refresh)
+        return loras.list_loras(refresh=refresh)
+
+    def lora_changed(self, path: Path) -> None:
+        self._forget_lora_files(path)
+        loaded = self._resident()
+        if loaded is not None:
+            # Merged weights are known by the LoRA's name and strength: those of the old file would stay in.
+            self._take_out_loras(loaded)
+        forget_prompts()
+        loras.refresh()
 
     def save_grid(self, picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
-        return webui_pictures.save_grid(picture, infotext, request)
+        return txt2img.save_grid(picture, infotext, request)
 
     def label_font(self) -> Path | None:
-        return webui_pictures.label_font()
+        return txt2img.label_font()
 
     def bind_sending(self, button: Any, infotext: Any) -> bool:
-        return webui_pictures.bind_sending(button, infotext)
+        return txt2img.bind_sending(button, infotext)
 
     def interrupted(self) -> bool:
-        return self._presses.interrupted()
+        return self._flags.interrupted()
 
     def show_progress(self, step: int, steps: int, text: str) -> None:
-        webui_turn.show_progress(step, steps, text)
+        show_progress(step, steps, text)
+
+    def _loaded(self) -> Any:
+        """The object of the selected checkpoint if it is loaded already; else None."""
+        loaded = self._resident()
+        return loaded if loaded is not None and self._is_selected(loaded) else None
+
+    def describe(self) -> str:
+        loaded = self._loaded()
+        if loaded is None:
+            name = self._selected_name() or "no checkpoint"
+            return describe_checkpoint(name, ["loaded when training starts"], self._device_memory())
+        family = self._known_family(loaded)
+        facts = [family.label if family else "cannot be trained here", self._storage(loaded)]
+        return describe_checkpoint(loaded.sd_checkpoint_info.name, facts, self._device_memory())

@@ -1,4 +1,4 @@
-"""Our turn at a WebUI's model: its lock, its progress bar, and the buttons that a person presses meanwhile."""
+"""Holding a WebUI's generation lock: its queue, its progress bar, and the buttons that a person presses meanwhile."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ JOB_NAME = "Train LoRA"
 
 @dataclass
 class InterruptFlags:
-    """What was pressed during our turn.
+    """The buttons that were pressed while we hold the lock.
 
-    The WebUI clears its own flags whenever any call of its page ends, a mere refresh of a list too: a press that was
-    not looked at by then would be lost.
+    The WebUI clears its own flags whenever any call of its page ends, even the refresh of a list; a press that was
+    not read by then would be lost.
     """
 
     interrupt: bool = False
@@ -24,7 +24,7 @@ class InterruptFlags:
     skip: bool = False
 
     def interrupted(self) -> bool:
-        """Whether Interrupt was pressed; pressed once it may mean to finish the picture, pressed twice it stops."""
+        """Whether Interrupt was pressed. By an option of the WebUI the first press only finishes the picture."""
         from modules import shared
 
         return bool(self.interrupt or self.finish or shared.state.interrupted or shared.state.stopping_generation)
@@ -35,49 +35,49 @@ class InterruptFlags:
 
         return bool(self.interrupt or self.skip or shared.state.interrupted or shared.state.skipped)
 
-    def noting(self, button: str, press: Callable[[], None]) -> Callable[[], None]:
-        """`press`, noted here as well."""
+    def recording(self, button: str, press: Callable[[], None]) -> Callable[[], None]:
+        """`press`, which also sets the flag of this name."""
 
-        def noted() -> None:
+        def recorded() -> None:
             setattr(self, button, True)
             press()
 
-        return noted
+        return recorded
 
 
 @contextmanager
 def generation_lock() -> Iterator[InterruptFlags]:
-    """Our turn at the model: the lock that Generate waits for, and the WebUI's own progress state."""
+    """Holds the lock that Generate waits for, with the WebUI's own progress state."""
     from modules import shared
     from modules.call_queue import queue_lock
 
-    state, presses = shared.state, InterruptFlags()
+    state, flags = shared.state, InterruptFlags()
     with queue_lock:
         state.begin(job=JOB_NAME)
         try:
             with attributes(
                 [state],
-                interrupt=presses.noting("interrupt", state.interrupt),
-                stop_generating=presses.noting("finish", state.stop_generating),
-                skip=presses.noting("skip", state.skip),
-                # A page that asks how far we are would have the VAE loaded for a preview, on a thread of its own.
+                interrupt=flags.recording("interrupt", state.interrupt),
+                stop_generating=flags.recording("finish", state.stop_generating),
+                skip=flags.recording("skip", state.skip),
+                # A page that asks for progress makes the WebUI decode a preview, which loads the VAE on another thread.
                 set_current_image=_no_preview,
             ):
-                yield presses
+                yield flags
         finally:
             state.end()
 
 
 def show_progress(step: int, steps: int, text: str) -> None:
-    """Moves the WebUI's progress bar. Also brings it back where another call has ended what it took for its own."""
+    """Moves the WebUI's progress bar, and restores it where another call has taken it over."""
     from modules import shared
 
     state = shared.state
-    # A turn counts as one job; with the -1 that `begin` leaves, the WebUI's progress would be negative.
+    # `begin` leaves job_count at -1, with which the WebUI computes a negative progress; we are one job.
     state.job, state.job_count, state.job_no = JOB_NAME, 1, 0
     state.sampling_step, state.sampling_steps = step, steps
     state.textinfo = text
 
 
 def _no_preview() -> None:
-    """In place of a preview of the picture that is being drawn."""
+    """Replaces the WebUI's preview of the current picture."""

@@ -3,68 +3,69 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from lib_trainer.errors import UserError
 from lib_trainer.lora.describe import SUFFIXES, describe_lora
 from lib_trainer.lora.info import LoraInfo
+from lib_trainer.lora.tags import names_in
 
-_NETWORK = re.compile(r"<lora:([^:>]+)")
-# What a name cannot hold, and what it would mean there.
+# Characters that a name in a tag cannot hold, and what they would mean there.
 _RESERVED = {":": "begins a strength", "<": "begins a tag", ">": "ends a tag", "=": "names an option"}
 _COMMENT = "#"
 
 
-def loras(*, refresh: bool = False) -> list[LoraInfo]:
-    """Every LoRA file below the WebUI's folder, by name; also those that another of the same name hides."""
+def list_loras(*, refresh: bool = False) -> list[LoraInfo]:
+    """Every LoRA file below the WebUI's folder, by name; also files that another one of the same name hides."""
     import networks
 
     if refresh:
         networks.list_available_networks()
     entries = list(networks.available_networks.values())
     found = [_describe(entry) for entry in entries]
-    listed = {os.path.realpath(entry.filename): entry for entry in entries}
+    listed = {os.path.realpath(entry.filename) for entry in entries}
+    # The WebUI's list is keyed by name: of two files of one name in different folders it keeps one, silently.
     for path in _files():
-        if os.path.realpath(path) not in listed:
-            twin = networks.available_networks.get(path.stem)
-            if twin is not None:
-                problem = f"{_shown(Path(twin.filename))} has the same name and hides it"
-                found.append(describe_lora(path, path.stem, {}, problem=problem))
+        twin = networks.available_networks.get(path.stem)
+        if twin is not None and os.path.realpath(path) not in listed:
+            problem = f"{_below_lora_dir(Path(twin.filename))} has the same name and hides it"
+            found.append(describe_lora(path, path.stem, {}, problem=problem))
     return sorted(found, key=lambda lora: (lora.name.lower(), str(lora.path)))
 
 
 def require_networks(prompt: str) -> None:
-    """Raises UserError for the `<lora:NAME…>` of a prompt that the WebUI would not find, dropping all of them."""
+    """Raises UserError for a `<lora:NAME…>` that the WebUI would not find: one of them makes it drop all, silently."""
     import networks
 
-    names = _NETWORK.findall(prompt)
+    names = names_in(prompt)
     missing = [name for name in names if _entry(name) is None]
     if missing:
+        # The file may have been added since the WebUI listed its folder.
         networks.list_available_networks()
         missing = [name for name in missing if _entry(name) is None]
     if missing:
         raise UserError(f"There is no LoRA named {', '.join(missing)}.", "Look at the names in the Lora tab.")
     for name in names:
-        if problem := unwritable(name):
+        if problem := name_problem(name):
             raise UserError(f"{name} cannot be used in a prompt: {problem}.", "Rename the file.")
 
 
-def list_new_network() -> None:
-    """Makes a new file known: to the prompt syntax, and to the cards at their next refresh."""
+def refresh() -> None:
+    """Lists new files: for the prompt syntax at once, for the cards at their next refresh."""
     import networks
 
     networks.list_available_networks()
 
 
-def unwritable(name: str) -> str:
-    """Why a name cannot stand in `<lora:NAME:0.8>`; "" when it can."""
+def name_problem(name: str) -> str:
+    """Why `<lora:NAME:0.8>` cannot hold this name; "" when it can."""
     from modules import shared
 
     for mark, meaning in _RESERVED.items():
         if mark in name:
             return f"“{mark}” in its name {meaning}"
+    # An option that is on by default cuts each line of a prompt at its #, before the tags are read.
     if _COMMENT in name and getattr(shared.opts, "enable_prompt_comments", False):
         return f"“{_COMMENT}” in its name begins a comment"
     return ""
@@ -72,16 +73,21 @@ def unwritable(name: str) -> str:
 
 def _describe(entry: Any) -> LoraInfo:
     names = [name for name in dict.fromkeys((entry.name, entry.alias)) if _entry(name) is entry]
-    usable = [name for name in names if not unwritable(name)]
+    usable = [name for name in names if not name_problem(name)]
     path, metadata = Path(entry.filename), entry.metadata or {}
     if usable:
         return describe_lora(path, usable[0], metadata, aliases=tuple(usable[1:]))
-    problem = unwritable(entry.name) if names else f"{_shown(_file_of(entry.name))} answers to its name"
+    if names:
+        problem = name_problem(entry.name)
+    else:
+        # Another file's alias (its `ss_output_name`) is this file's name, and the WebUI looks among aliases first.
+        other = _entry(entry.name)
+        problem = f"{_below_lora_dir(Path(other.filename if other else entry.name))} answers to its name"
     return describe_lora(path, entry.name, metadata, problem=problem)
 
 
 def _entry(name: str) -> Any:
-    """What the WebUI finds under a name. An alias that several files share means the file of that very name."""
+    """What the WebUI finds under a name. It forbids aliases that several files share: those mean file names only."""
     import networks
 
     if name.lower() in networks.forbidden_network_aliases:
@@ -89,21 +95,16 @@ def _entry(name: str) -> Any:
     return networks.available_network_aliases.get(name)
 
 
-def _file_of(name: str) -> Path:
-    entry = _entry(name)
-    return Path(entry.filename) if entry else Path(name)
-
-
 def _files() -> list[Path]:
     from modules import shared
 
-    folder = shared.cmd_opts.lora_dir
-    # As the WebUI looks: links are followed.
-    found = [Path(place, file) for place, _, files in os.walk(folder, followlinks=True) for file in files]
+    # Links are followed, as the WebUI does: people keep their LoRAs on another disk.
+    walked = os.walk(shared.cmd_opts.lora_dir, followlinks=True)
+    found = [Path(folder, file) for folder, _, files in walked for file in files]
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
 
 
-def _shown(path: Path) -> str:
+def _below_lora_dir(path: Path) -> str:
     from modules import shared
 
     folder = Path(shared.cmd_opts.lora_dir)

@@ -1,4 +1,4 @@
-"""How every WebUI's model is borrowed: prepared for training, and at rest while the WebUI draws with it."""
+"""A WebUI's model while it is open: prepared for training, and paused while the WebUI draws with it."""
 
 from __future__ import annotations
 
@@ -7,40 +7,55 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from torch import Tensor
+
+from lib_trainer.models.base import Layer
+from lib_trainer.models.offload import OffloadedWeights
 from lib_trainer.models.placement import Placement
 
 
 class WebuiModel(ABC):
-    """The part of `host.base.HostModel` that does not depend on how a WebUI holds its model.
+    """The part of `models.base.HostModel` that is the same in every WebUI.
 
     Args:
         loaded: the WebUI's own object of the loaded checkpoint.
-        undo: takes the context managers of every change made to it; whoever borrows closes it.
+        undo: takes the context managers of every change made to it; closing it restores the WebUI.
     """
 
     def __init__(self, loaded: Any, undo: ExitStack) -> None:
         self.loaded = loaded
-        self._trained: tuple[Placement, bool] | None = None
+        self._prepared: tuple[Placement, bool] | None = None
+        self._offloaded: OffloadedWeights | None = None
         self._changes = undo.enter_context(ExitStack())
 
     def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
         self._changes.close()
-        self._trained = (placement, text_encoder)
+        self._prepared = (placement, text_encoder)
         self._change(placement, text_encoder)
 
     @abstractmethod
     def _change(self, placement: Placement, text_encoder: bool) -> None:
-        """Makes the model one that can be trained on; `_changes` takes what undoes it."""
+        """Makes the model trainable; `_changes` takes what undoes it."""
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
-        """While entered, the model is the WebUI's to draw with; then training goes on where it was.
+    def paused(self) -> Iterator[None]:
+        """While entered, the WebUI draws with the model; then training continues where it was.
 
         An attached adapter stays attached, so a picture drawn meanwhile shows what it has learned.
         """
+        # In-place additions, checkpointing and casts are the WebUI's again: its pictures must not depend on ours.
         self._changes.close()
         try:
             yield
         finally:
-            if self._trained:
-                self._change(*self._trained)
+            if self._prepared:
+                self._change(*self._prepared)
+
+    def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._offloaded is not None and self._offloaded.holds(layer):
+            return self._offloaded.read(layer, like)
+        return self._read_own_weight(layer, like)
+
+    @abstractmethod
+    def _read_own_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `read_weight`, from the WebUI's own module."""

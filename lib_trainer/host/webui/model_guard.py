@@ -1,4 +1,4 @@
-"""Nobody else moves the WebUI's models while it is our turn."""
+"""Nobody else moves the WebUI's models while we hold its lock."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ _log = logging.getLogger(__name__)
 def model_guard(owner: Any, movers: Sequence[str]) -> Iterator[None]:
     """While entered, only the thread that entered moves models; others wait for the lock, as Generate does.
 
-    A WebUI moves them outside its lock as well: an API call or a button that unloads all, an interrogator, a
-    preprocessor. In the middle of a step that would pull the weights away. Only a call on an event loop is refused,
-    with UserError: the whole WebUI would wait with it.
+    A WebUI moves models without its lock too: API calls and buttons that unload all, interrogators, preprocessors. In
+    the middle of a training step that would take the weights away. A call on an event loop gets a UserError instead
+    of waiting, because the whole WebUI would wait with it.
 
     Args:
         owner: the WebUI's module whose functions move models.
         movers: their names.
     """
     thread = threading.get_ident()
-    later = {name: _waiting(getattr(owner, name), thread) for name in movers}
-    with attributes([owner], **later):
+    with attributes([owner], **{name: _waiting(getattr(owner, name), thread) for name in movers}):
         yield
 
 

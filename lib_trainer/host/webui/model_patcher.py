@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-# Attributes of a layer whose LoRAs are merged in every forward, and of one that was moved in part.
+# Where layers keep LoRAs that they merge in every forward, as layers of a partly moved model do.
 _FUNCTIONS = ("weight_function", "bias_function")
 
 
 def forget_loras(loaded: Any) -> Any:
-    """The loaded checkpoint forgets which LoRAs it is drawn with; its original objects come back.
+    """Restores the original objects of the loaded checkpoint, and returns them: it is drawn without LoRAs.
 
     Args:
         loaded: of any program of the Forge family.
     """
+    # Programs of the Forge family draw with `forge_objects`, copies of the originals that may carry LoRA patches, and
+    # skip the merge while the hash of names and strengths stays the same.
     original = loaded.forge_objects_original
     loaded.forge_objects = original.shallow_copy()
     loaded.forge_objects_after_applying_lora = original.shallow_copy()
@@ -28,7 +30,7 @@ def forget_loras(loaded: Any) -> Any:
 
 
 def unpatch(loaded: Any, memory_management: Any) -> None:
-    """Weights as the checkpoint has them, whatever was merged into them and however far a merge came.
+    """Restores the checkpoint's own weights, even after a merge that failed half-way.
 
     Args:
         memory_management: the program's module that moves models.
@@ -45,7 +47,7 @@ def unpatch(loaded: Any, memory_management: Any) -> None:
 
 
 def _drop_functions(part: nn.Module) -> None:
-    """What a fully loaded model merges in each forward is left on its layers when it is taken off the device."""
+    """ComfyUI leaves these on the layers when a model leaves the device; they would merge old LoRAs again."""
     for name in _FUNCTIONS:
         if getattr(part, name, None):
             setattr(part, name, [])

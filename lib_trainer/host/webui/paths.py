@@ -1,4 +1,4 @@
-"""The WebUI's folders and files that belong to us."""
+"""The WebUI's folders and files that we use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def lora_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where encoded pictures are kept: in the WebUI's data folder, never among a person's pictures."""
+    """Folder of encoded pictures and run records: in the WebUI's data folder, never among a person's pictures."""
     from modules.paths_internal import data_path
 
     return Path(data_path) / "cache" / "train_lora"

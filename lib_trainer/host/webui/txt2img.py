@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import GenerateRequest
+from lib_trainer.host.base import GRID_NAME, GenerateRequest
 from lib_trainer.host.webui.lock import InterruptFlags
 from lib_trainer.host.webui.loras import require_networks
 from lib_trainer.utils.patch import attributes
@@ -18,34 +18,33 @@ from lib_trainer.utils.png import INFOTEXT_KEY
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-GRID_NAME = "train_lora_grid"
 _AUTOMATIC = "Automatic"
 
 
-def draw(request: GenerateRequest, presses: InterruptFlags) -> list[Image]:
+def draw(request: GenerateRequest, flags: InterruptFlags) -> list[Image]:
     """Pictures through the WebUI's text-to-image, `<lora:…>` included; nothing is saved to its output folders.
 
     Raises:
-        UserError: for a `<lora:…>` that the WebUI cannot find, and would drop with all others without a word; and for
-            a sampler or scheduler that it would replace as silently.
+        UserError: for a `<lora:…>`, sampler or scheduler that the WebUI does not have; it would drop or replace them
+            without a message.
     """
     from modules import processing, shared
 
-    # It was meant for an earlier picture.
-    presses.skip = False
+    # A Skip that was pressed during an earlier picture.
+    flags.skip = False
     require_networks(request.prompt)
     _require("sampler", request.sampler, samplers())
     _require("schedule", request.scheduler, schedulers())
     job = make_job(request)
-    # The last prompt that a person used stays the one that the WebUI's button brings back.
+    # The WebUI's button for the last prompt must bring back what the person drew, not our sample prompts.
     with closing(job), attributes([shared.cmd_opts], no_prompt_history=True):
         processed = processing.process_images(job)
-    if presses.cut_short():
-        # What was cut short is handed over half-drawn.
+    if flags.cut_short():
+        # The WebUI returns an interrupted picture half-drawn.
         return []
     pictures = list(processed.images)
     for picture, infotext in zip(pictures, processed.infotexts, strict=False):
-        # A person who wants no infotext in files still wants to know what was drawn.
+        # With the option for infotexts in files off, `info` lacks it; the grid's labels and cards need it.
         picture.info[INFOTEXT_KEY] = infotext
     return pictures
 
@@ -69,14 +68,14 @@ def make_job(request: GenerateRequest) -> Any:
         do_not_save_samples=True,
         do_not_save_grid=True,
     )
-    # No script runs; but without a runner the infotext loses the prompt's `<lora:…>`.
+    # We run no scripts; but a job without a runner loses the prompt's `<lora:…>` in its infotext.
     job.scripts = scripts.ScriptRunner()
     return job
 
 
 @contextmanager
 def expected(pictures: int) -> Iterator[None]:
-    """While entered, the WebUI's progress bar counts to so many pictures."""
+    """While entered, the WebUI's progress bar counts to this many pictures."""
     from modules import shared
 
     shared.state.job_count, shared.state.job_no = pictures, 0
@@ -90,6 +89,7 @@ def samplers() -> list[str]:
 
 
 def schedulers() -> list[str]:
+    # A1111 before 1.9 has a sampler name for each schedule instead.
     if not find_spec("modules.sd_schedulers"):
         return []
     from modules import sd_schedulers
@@ -98,23 +98,30 @@ def schedulers() -> list[str]:
 
 
 def save_grid(picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
-    """Where and as the WebUI keeps its grids; None if it is set to keep none. Raises UserError when it cannot."""
-    from modules import images, shared
+    """Saves where and as the WebUI saves its grids; None if it is set to save none. Raises UserError when it fails."""
+    from modules import shared
 
-    opts = shared.opts
-    if not opts.grid_save:
+    if not shared.opts.grid_save:
         return None
-    folder = opts.outdir_grids or opts.outdir_txt2img_grids
-    job = make_job(request)
+    folder = shared.opts.outdir_grids or shared.opts.outdir_txt2img_grids
     try:
-        path, _ = images.save_image(
-            picture, folder, GRID_NAME, request.seed, request.prompt, opts.grid_format, info=infotext,
-            short_filename=not opts.grid_extended_filename, grid=True, p=job,
-        )  # fmt: skip
+        path = save_as_grid(picture, folder, infotext, make_job(request))
     except OSError as error:
         message = f"The grid could not be saved: {error.strerror or error}."
         raise UserError(message, f"Make room in {folder}, or choose another folder in the settings.") from error
     return Path(path).absolute()
+
+
+def save_as_grid(picture: Image, folder: str, infotext: str, job: Any) -> str:
+    """Saves with the WebUI's own naming, format and infotext; returns the path. `job` fills the name's patterns."""
+    from modules import images, shared
+
+    opts = shared.opts
+    path, _ = images.save_image(
+        picture, folder, GRID_NAME, job.seed, job.prompt, opts.grid_format, info=infotext,
+        short_filename=not opts.grid_extended_filename, grid=True, p=job,
+    )  # fmt: skip
+    return path
 
 
 def label_font() -> Path | None:
@@ -125,7 +132,7 @@ def label_font() -> Path | None:
 
 
 def bind_sending(button: Any, infotext: Any) -> bool:
-    """Registers the button with the WebUI's own "Send to txt2img", which wires it when its page is built."""
+    """Registers the button with the WebUI's own "Send to txt2img", which connects it when its page is built."""
     from modules import infotext_utils
 
     binding = infotext_utils.ParamBinding(
