@@ -24,9 +24,9 @@ def current_host() -> Host:
         from lib_trainer.host.a1111.host import A1111Host
 
         return A1111Host()
-    where = "this WebUI" if find_spec("modules") else "a program that is not a WebUI"
-    hint = "Use stable-diffusion-webui or stable-diffusion-webui-forge."
-    raise UserError(f"Training does not work in {where} yet.", hint)
+    place = "in this WebUI yet" if find_spec("modules") else "here: this program is not a WebUI"
+    hint = "Use stable-diffusion-webui, stable-diffusion-webui-forge or Forge Neo."
+    raise UserError(f"Training does not work {place}.", hint)
 
 
 def _forge_or_neo() -> Host:

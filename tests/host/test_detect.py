@@ -29,7 +29,7 @@ def test_a1111(tmp_path: Path) -> None:
 
 
 def test_no_webui() -> None:
-    with pytest.raises(UserError, match="no WebUI") as caught:
+    with pytest.raises(UserError, match="not a WebUI") as caught:
         current_host()
     assert "stable-diffusion-webui" in caught.value.hint
 
