@@ -6,9 +6,10 @@ to a `Step`, and stops it by throwing `StopRequested` into it; however it ends, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,67 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """What the run has learned after `step`. The measures are defined in `lib_trainer.evaluation.measures`.
+
+    Attributes:
+        learned: L, the share of the loss that is gone on held-out pictures; T where none is held out.
+        trained: T, the same on training pictures.
+        drift: E, how far unrelated prompts have moved.
+        memorised: G = T − L; None where no picture is held out.
+        bound: Bind, what the trigger word adds over its class word; None without a trigger word.
+        least_loss_strength: s*, the strength with the least loss, 2 at most.
+        score: J, what learned, trained and drift come to at the best strength.
+        strength: the best at this step; best_step, best_strength: the best so far.
+        verdict: "not learned yet", "learned", "burning" or "memorising".
+        advice: that in a sentence, with what to do.
+        more_steps: about how many more steps may help; 0 where none do.
+        curve: (strength, share of the loss that is gone): the parabola of loss over strength.
+        by_picture: name -> share of its loss that is gone.
+    """
+
+    step: int
+    learned: float
+    trained: float
+    drift: float
+    memorised: float | None
+    bound: float | None
+    least_loss_strength: float
+    score: float
+    strength: float
+    best_step: int
+    best_strength: float
+    verdict: str
+    advice: str
+    more_steps: int = 0
+    curve: tuple[tuple[float, float], ...] = ()
+    by_picture: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Evaluated:
+        """What `asdict` made of one, read from JSON; fields of other releases are left out."""
+        known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+        return cls(**{**known, "curve": tuple((strength, share) for strength, share in values.get("curve", ()))})
+
+
+@dataclass(frozen=True)
 class Finished:
-    """The last event of a run that saved its adapter. `tag` is what goes into a prompt: `<lora:NAME:0.8>`."""
+    """The last event of a run that saved its adapter. `tag` is what goes into a prompt: `<lora:NAME:0.8>`.
+
+    Attributes:
+        steps: that were taken.
+        stopped_early: a person ended it.
+        evaluated: what was found of the saved adapter; None for a run that is not evaluated.
+    """
 
     path: Path
     tag: str
     steps: int
     stopped_early: bool = False
+    evaluated: Evaluated | None = None
 
 
-Event = Progress | Planned | Begun | Step | Notice | Kept | Sampled | Saved | Finished
+Event = Progress | Planned | Begun | Step | Notice | Kept | Sampled | Saved | Evaluated | Finished
 
 
 class Command(Enum):

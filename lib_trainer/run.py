@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,9 @@ from lib_trainer.dataset.fingerprint import fingerprint
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Scan, scan_folder
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Begun, Command, Event, Finished, Notice, Progress, Step, StopRequested
+from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
+from lib_trainer.evaluation.probes import plan_probes
+from lib_trainer.events import Begun, Command, Evaluated, Event, Finished, Notice, Progress, Step, StopRequested
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.history import SAMPLE_DIR, STATE_FILE
 from lib_trainer.memory.out_of_memory import explained_shortage
@@ -31,7 +34,7 @@ from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.loop import Training, fit
-from lib_trainer.training.resume_state import kept_settings
+from lib_trainer.training.resume_facts import kept_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving, clear_parts
 
@@ -73,13 +76,19 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     if outcome.failure:
         with explained_shortage(outcome.plan):
             raise outcome.failure
-    strength = f"{recipe.output.preferred_weight:g}"
-    yield Finished(target, f"<lora:{recipe.output.output_name}:{strength}>", outcome.step, outcome.stopped_early)
+    strength = outcome.strength if outcome.strength is not None else recipe.output.preferred_weight
+    tag = f"<lora:{recipe.output.output_name}:{strength:g}>"
+    yield Finished(target, tag, outcome.step, outcome.stopped_early, outcome.evaluated)
 
 
 @dataclass
 class _Outcome:
-    """How training ended. `failure` is raised once the host has its model back."""
+    """How training ended. `failure` is raised once the host has its model back.
+
+    Attributes:
+        evaluated: what was found of the file's weights; None for a run that is not evaluated.
+        strength: the file's best; None where the recipe's stands.
+    """
 
     plan: Plan
     step: int = 0
@@ -87,6 +96,13 @@ class _Outcome:
     stopped_early: bool = False
     failure: Exception | None = None
     last: Step | None = None
+    evaluated: Evaluated | None = None
+    strength: float | None = None
+
+    @property
+    def by_itself(self) -> bool:
+        """Nobody stopped it, and nothing failed."""
+        return not (self.stopped_early or self.failure)
 
 
 @dataclass(frozen=True)
@@ -117,10 +133,13 @@ def _train(
     folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
     if folder:
         prune_cache(folder)
-    latents = yield from cache_latents(Schedule(scan, recipe), model, folder)
-    texts = (
-        None if text_layers else (yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder))
-    )
+    probes = plan_probes(scan, recipe)
+    schedule = Schedule(scan, recipe, frozenset(probes.held_out))
+    latents = yield from cache_latents(schedule, model, folder, also=probes.samples)
+    texts = None
+    if not text_layers:
+        clip_skip, also = recipe.training.clip_skip, probes.captions(scan)
+        texts = yield from cache_texts(latents.schedule, model, clip_skip, folder, also=also)
     yield Progress("preparing", 0, 1, "Making room for training")
     model.prepare_training(plan.placement, text_encoder=bool(text_layers))
     layers = [*model.adaptable_layers(), *text_layers]
@@ -131,14 +150,19 @@ def _train(
     outcome, saving = _Outcome(plan), Saving(places.target, recipe, model, adapter, latents.schedule, places.saved)
     with explained_shortage(plan), attached(adapter, layers, model.read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
-        stages = _stages(host, training, saving, scan, places.folder)
+        evaluation = yield from prepare_evaluation(training, probes, scan, latents, texts)
+        stages = _stages(host, training, saving, scan, places.folder, evaluation)
         yield from _steps(stages, outcome)
+        outcome.evaluated = evaluation.verdict() if evaluation else None
         target = places.target
         if outcome.failure:
             yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
         yield from _said(Progress("saving", 0, 1, f"Writing {target.name}"))
-        yield from _said(saving.save(target, outcome.step, outcome.epoch))
-        if outcome.last and not (outcome.stopped_early or outcome.failure):
+        for event in stages.save_final(target, outcome.step, outcome.epoch, chosen=outcome.by_itself):
+            yield from _said(event)
+        if outcome.by_itself and outcome.evaluated and evaluation.chooses:
+            outcome.strength = outcome.evaluated.best_strength
+        if outcome.last and outcome.by_itself:
             for event in stages.at_the_end(outcome.last):
                 yield from _said(event)
     return outcome
@@ -151,12 +175,16 @@ def _steps(stages: Callbacks, outcome: _Outcome) -> Generator[Event, Command | N
     outcome.step, outcome.epoch = taken, -(-taken // training.schedule.steps_per_epoch)
     yield Begun(taken, training.schedule.steps, training.model.checkpoint.name, stages.keeping.pictures)
     try:
-        for event in fit(training, taken):
-            if isinstance(event, Step):
-                outcome.last, outcome.step, outcome.epoch = event, event.number, event.epoch
-                yield from stages.after(event, (yield event))
-            else:
-                yield event
+        with closing(fit(training, taken)) as events:
+            while not stages.ended and (event := next(events, None)):
+                if isinstance(event, Step):
+                    outcome.last, outcome.step, outcome.epoch = event, event.number, event.epoch
+                    yield from stages.after(event, (yield event))
+                else:
+                    yield event
+        if stages.wants_more:
+            # A person may let it go on to more steps.
+            yield from stages.keeping.keep(outcome.step)
     except StopRequested as stop:
         if not stop.save or not outcome.step:
             raise
@@ -169,10 +197,13 @@ def _steps(stages: Callbacks, outcome: _Outcome) -> Generator[Event, Command | N
         outcome.failure = error
 
 
-def _stages(host: Host, training: Training, saving: Saving, scan: Scan, folder: Path | None) -> Callbacks:
+def _stages(
+    host: Host, training: Training, saving: Saving, scan: Scan, folder: Path | None, evaluation: Evaluation | None
+) -> Callbacks:
     pictures = fingerprint(scan) if folder else ""
     sampling = Sampling(host, training.recipe, training.adapter, folder / SAMPLE_DIR if folder else None)
-    return Callbacks(saving, ResumeSaver(folder / STATE_FILE if folder else None, training, pictures), sampling)
+    keeping = ResumeSaver(folder / STATE_FILE if folder else None, training, pictures, evaluation)
+    return Callbacks(saving, keeping, sampling, evaluation)
 
 
 def _said(event: Event) -> Events:

@@ -59,7 +59,16 @@ ONLY_IN = {
     "lycoris": ("adapter",),
     **dict.fromkeys(HOST_PACKAGES, ("host",)),
 }
-STANDARD_LIBRARY_ONLY = ("errors", "events", "config", "jobs.status", "jobs.history", "jobs.loss_log", "jobs.lock")
+STANDARD_LIBRARY_ONLY = (
+    "errors",
+    "events",
+    "config",
+    "jobs.status",
+    "jobs.history",
+    "jobs.past_run",
+    "jobs.loss_log",
+    "jobs.lock",
+)
 HEAVY = {"torch", "numpy", "PIL", "transformers"}
 
 

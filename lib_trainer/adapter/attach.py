@@ -50,6 +50,18 @@ class Adapter(nn.Module):
         for module in self.layers.values():
             module.row_mask, module.dropped = None, False
 
+    @contextmanager
+    def at(self, strength: float) -> Iterator[None]:
+        """While entered, ΔW acts at this strength, without dropout; 0 gives the base. Restores both on exit."""
+        before = {module: (module.strength, module.row_mask, module.dropped) for module in self.layers.values()}
+        try:
+            for module in before:
+                module.strength, module.row_mask, module.dropped = strength, None, False
+            yield
+        finally:
+            for module, (own, row_mask, dropped) in before.items():
+                module.strength, module.row_mask, module.dropped = own, row_mask, dropped
+
 
 def layer_op_of(layer: Layer) -> LayerOp:
     """What the layer computes. Raises TypeError for padding by name, which no diffusion model uses."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.recipe import Recipe, default_of, field_types
+from lib_trainer.events import Evaluated
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import Family
 from lib_trainer.utils.safetensors_header import header_of
 
-RECIPE_KEY = "train_lora_recipe"
+RECIPE_KEY, EVALUATION_KEY = "train_lora_recipe", "train_lora_evaluation"
+# What a file, the command line and the routes say of an evaluation: names of `events.Evaluated`.
+EVALUATED = ("verdict", "advice", "best_step", "best_strength", "learned", "drift", "memorised", "bound")
 LABELS = {"loha": "LoHa", "lokr": "LoKr", "locon": "LoCon"}
 # kohya's own names, under `ss_` and with the same meaning.
 _AS_THEY_ARE = (
@@ -70,7 +73,10 @@ def file_metadata(
     Add `file_hashes` of the same tensors, without which WebUIs take one file for another.
     """
     values = recipe.flat()
-    own = {name: value for name, value in values.items() if name != "train_data_dir"}
+    # A run that is not evaluated writes the file that it wrote before there were evaluations.
+    unset = {name for name, (section, _) in field_types().items() if section == "evaluation"}
+    unset = {name for name in unset if values[name] == default_of(name)}
+    own = {name: value for name, value in values.items() if name != "train_data_dir" and name not in unset}
     metadata = {
         **{f"ss_{name}": values[name] for name in AS_THEY_ARE},
         **_about_training(recipe, steps, epoch),
@@ -81,6 +87,12 @@ def file_metadata(
         RECIPE_KEY: _json(own),
     }
     return {key: str(value) for key, value in metadata.items() if value not in ("", None)}
+
+
+def evaluation_metadata(found: Evaluated) -> dict[str, str]:
+    """What was found of the weights in a file."""
+    values = asdict(found)
+    return {EVALUATION_KEY: _json({name: values[name] for name in EVALUATED if values[name] is not None})}
 
 
 def file_hashes(content: bytes) -> dict[str, str]:

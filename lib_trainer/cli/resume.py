@@ -18,7 +18,7 @@ def run_resume(options: argparse.Namespace) -> Answer:
     """Goes on with a run from the last step that was kept. Raises UserError where there is none."""
     host = open_host(options.out, options.checkpoint)
     history = History(host.cache_dir / RUNS_DIR)
-    log = history.reopen(options.run or _last(history).id)
+    log = history.reopen(options.run or _last(history, extend=options.steps > 0).id, options.steps)
     recipe = log.past.as_recipe().check()
     started = time.monotonic()
     finished, said = train(host, recipe, log)
@@ -32,8 +32,9 @@ def list_runs(options: argparse.Namespace) -> Answer:
     return Answer({"runs": [asdict(past) for past in runs]}, tuple(map(_line, runs)))
 
 
-def _last(history: History) -> PastRun:
-    found = next((past for past in history.runs() if past.resumable), None)
+def _last(history: History, *, extend: bool) -> PastRun:
+    """The last run that was not done; with `extend` also one that may go on to more steps."""
+    found = next((past for past in history.runs() if past.resumable and (extend or not past.extendable)), None)
     if found is None:
         raise UserError("There is no run to go on with.", "Start one with the command train.")
     return found

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lib_trainer.adapter.metadata import EVALUATED
 from lib_trainer.cli.host import open_host
 from lib_trainer.cli.output import Answer, say
 from lib_trainer.cli.run_training import train
 from lib_trainer.demo.recipes import EMBEDDED_SIZES
 from lib_trainer.errors import UserError
-from lib_trainer.events import Finished
+from lib_trainer.events import Evaluated, Finished
 from lib_trainer.recipes.files import load_recipe, presets
 from lib_trainer.recipes.loaded import LoadedRecipe
 
@@ -62,10 +64,19 @@ def describe_run(finished: Finished, seconds: float) -> dict[str, Any]:
         "steps": finished.steps,
         "stopped_early": finished.stopped_early,
         "seconds": round(seconds, 1),
+        **describe_evaluation(finished.evaluated),
     }
+
+
+def describe_evaluation(found: Evaluated | None) -> dict[str, Any]:
+    """What a program wants to know of what was learned; {} where nothing was measured."""
+    values = asdict(found) if found else {}
+    return {name: values[name] for name in EVALUATED if name in values}
 
 
 def summarize_run(finished: Finished, seconds: float) -> str:
     """What a person wants to know of a run."""
     early = ", stopped early" if finished.stopped_early else ""
-    return f"{finished.path}: {finished.steps} steps in {seconds:.0f} s{early}. Use it as {finished.tag}"
+    found = finished.evaluated
+    verdict = f". {found.verdict.capitalize()}: {found.advice}" if found else ""
+    return f"{finished.path}: {finished.steps} steps in {seconds:.0f} s{early}. Use it as {finished.tag}{verdict}"

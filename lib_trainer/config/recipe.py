@@ -13,6 +13,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
+from lib_trainer.config.evaluation import EvaluationConfig
 from lib_trainer.config.fields import convert, describe, quoted, range_problem
 from lib_trainer.config.loss import LossConfig
 from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
@@ -26,6 +27,7 @@ SECTIONS = {
     "dataset": DatasetConfig,
     "training": TrainingConfig,
     "loss": LossConfig,
+    "evaluation": EvaluationConfig,
     "output": OutputConfig,
 }
 
@@ -38,6 +40,7 @@ class Recipe:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
     def flat(self) -> dict[str, Any]:

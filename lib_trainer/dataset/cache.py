@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,11 +21,16 @@ _BATCH_CAPTIONS = 8
 _LARGE_RAM_BYTES = 2**32
 
 
-def cache_latents(schedule: Schedule, model: HostModel, folder: Path | None) -> Generator[Event, None, LatentStore]:
+def cache_latents(
+    schedule: Schedule, model: HostModel, folder: Path | None, *, also: Sequence[int] = ()
+) -> Generator[Event, None, LatentStore]:
     """Encodes every picture that the run draws, into files under `folder`, or into RAM where it is None.
 
     A picture whose pixels turn out to be unreadable is named in a Notice and left out: the store's `schedule` is the
     run without it. Progress comes after each picture, so a stop is heard within one batch.
+
+    Args:
+        also: samples that are encoded as they are, as variant 0, whether the run draws that or not.
 
     Raises:
         UserError: no picture can be read, the VAE returns NaN, or the disk cannot be written.
@@ -34,6 +39,9 @@ def cache_latents(schedule: Schedule, model: HostModel, folder: Path | None) -> 
     caching = LatentCaching(schedule, model, folder)
     while True:
         yield from caching.encode([picture for picture in schedule.pictures() if picture not in caching.entries])
+        # In batches of their own: what a picture is encoded beside may change its last digit.
+        plain = [(sample, 0) for sample in also if sample not in caching.failed]
+        yield from caching.encode([picture for picture in plain if picture not in caching.entries])
         if caching.failed <= schedule.without:
             return LatentStore(schedule, caching.entries)
         # With fewer pictures an epoch has fewer steps: a run of so many steps then draws from later epochs too.
@@ -41,26 +49,34 @@ def cache_latents(schedule: Schedule, model: HostModel, folder: Path | None) -> 
 
 
 def cache_texts(
-    schedule: Schedule, model: HostModel, clip_skip: int, folder: Path | None
+    schedule: Schedule, model: HostModel, clip_skip: int, folder: Path | None, *, also: Sequence[str] = ()
 ) -> Generator[Event, None, TextStore]:
     """Encodes every caption that the run draws, and the empty one, into files under `folder` or into RAM.
+
+    Args:
+        also: captions that are encoded besides.
 
     Raises:
         UserError: the text encoders return NaN, or the disk cannot be written.
     """
-    captions = ["", *filter(None, schedule.captions())]
+    drawn = ["", *filter(None, schedule.captions())]
+    extra = [caption for caption in dict.fromkeys(also) if caption not in drawn]
+    captions = drawn + extra
     paths = {caption: _text_path(caption, model, clip_skip, folder) for caption in captions}
     entries: dict[str, Entry] = {}
     for caption, path in paths.items():
         if path is not None and read_tensors(path) is not None:
             entries[caption] = path
             yield Progress("caching", len(entries), len(captions), "captions")
-    missing = [caption for caption in captions if caption not in entries]
-    empty = model.encode_text([""], clip_skip).context[0] if missing else None
+    missing = [[caption for caption in part if caption not in entries] for part in (drawn, extra)]
+    empty = model.encode_text([""], clip_skip).context[0] if any(missing) else None
     if folder is None and empty.nbytes * len(captions) > _LARGE_RAM_BYTES:
         yield _ram_notice("captions", empty.nbytes * len(captions))
-    for start in range(0, len(missing), _BATCH_CAPTIONS):
-        group = missing[start : start + _BATCH_CAPTIONS]
+    # What a caption is encoded beside may change its last digit: those that are drawn keep to themselves.
+    groups = [
+        part[start : start + _BATCH_CAPTIONS] for part in missing for start in range(0, len(part), _BATCH_CAPTIONS)
+    ]
+    for group in groups:
         for caption, tensors in _encode_captions(group, empty, model, clip_skip):
             entries[caption] = keep(tensors, paths[caption])
             yield Progress("caching", len(entries), len(captions), "captions")

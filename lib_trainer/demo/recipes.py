@@ -33,6 +33,10 @@ _BOTH: dict[str, Any] = {
     # Memory is no concern here, time is; and what is cached fits into RAM.
     "gradient_checkpointing": False,
     "cache_latents_to_disk": False,
+    # So many steps were tried out; what they bring is measured, and every picture is trained on.
+    "stop_when_learned": False,
+    "validate_every_n_steps": 50,
+    "held_out": "none",
 }
 REMINDERS = 60
 

@@ -27,3 +27,13 @@ PATIENCE = 2
 # Pictures that are measured: held out (one in HELD_OUT_EVERY, none below LEAST_PICTURES), trained on, and unrelated.
 LEAST_PICTURES, HELD_OUT_EVERY, MOST_HELD_OUT = 10, 8, 4
 TRAINED_PROBES = 2
+
+# Below this Bind the trigger word calls nothing that its class word does not.
+LEAST_BOUND = 0.0
+# Less of the loss gone than this is not learned, whatever more steps bring.
+LEAST_LEARNED = 0.05
+# Without held-out pictures, more of the loss gone than this was learned by heart.
+MEMORISED_ALONE = 0.6
+
+# An evaluation may take this share of training's time; a training step takes as long as so many forward passes.
+COST_SHARE, FORWARDS_A_STEP = 0.04, 3

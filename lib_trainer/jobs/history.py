@@ -16,15 +16,16 @@ import secrets
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lib_trainer.config.recipe import Recipe, field_types
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
-from lib_trainer.events import Begun, Event, Finished, Kept, Sampled, Saved, Step
+from lib_trainer.events import Begun, Evaluated, Event, Finished, Kept, Sampled, Saved, Step
 from lib_trainer.jobs.lock import RunLock, RunLocked, is_locked
 from lib_trainer.jobs.loss_log import LossFile
+from lib_trainer.jobs.past_run import PastRun, read_run
 from lib_trainer.utils.atomic_file import replace_file
 
 RUNS_DIR = "runs"
@@ -35,44 +36,6 @@ KEPT_STATES = 5
 ENDED = frozenset(("done", "stopped", "failed"))
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PastRun:
-    """The record of a run.
-
-    Attributes:
-        state: queued, training, done, stopped or failed. A run that neither ended nor runs was interrupted.
-        started, ended: wall clock in seconds since 1970; 0 where it is not over.
-        step, steps: taken, and of the whole run. `kept_step`: the step that a resume continues from; -1 without one.
-        recipe: `Recipe.flat()`. checkpoint, pictures: what it trained on; the second is a fingerprint.
-        files: names in the LoRA folder. samples: (step, file name in `samples`, prompt).
-    """
-
-    id: str
-    name: str
-    state: str = "queued"
-    started: float = 0.0
-    ended: float = 0.0
-    step: int = 0
-    steps: int = 0
-    loss: float = 0.0
-    kept_step: int = -1
-    recipe: dict[str, Any] | None = None
-    checkpoint: str = ""
-    pictures: str = ""
-    files: tuple[str, ...] = ()
-    samples: tuple[tuple[int, str, str], ...] = ()
-    error: str = ""
-
-    @property
-    def resumable(self) -> bool:
-        return self.state != "done" and self.recipe is not None
-
-    def as_recipe(self) -> Recipe:
-        """Its recipe; settings that this release does not know are left out."""
-        known = field_types()
-        return Recipe().with_values({name: value for name, value in (self.recipe or {}).items() if name in known})
 
 
 class History:
@@ -92,8 +55,8 @@ class History:
         log.write()
         return log
 
-    def reopen(self, run_id: str) -> RunLog:
-        """The log of a run that is resumed.
+    def reopen(self, run_id: str, max_train_steps: int = 0) -> RunLog:
+        """The log of a run that is resumed, with another number of steps where one is given.
 
         Raises:
             UserError: when there is no such run, it is done, or another program drives it or one of its name.
@@ -101,6 +64,11 @@ class History:
         past = self.find(run_id)
         if not past.resumable:
             raise UserError(f"{past.name} is done: there is nothing to resume.", "Train again with its settings.")
+        recipe = past.recipe
+        if max_train_steps:
+            recipe = past.as_recipe().with_values({"max_train_steps": max_train_steps}).flat()
+        if past.extendable and max_train_steps <= past.step:
+            raise UserError(f"{past.name} has taken all its steps.", f"Give it more than {past.step} steps.")
         lock = self._lock(past)
         try:
             self._refuse_twins(past.name, but=run_id)
@@ -108,17 +76,17 @@ class History:
             lock.release()
             raise
         # Another program may have resumed and ended it before we had the lock.
-        return RunLog(self.folder / run_id, replace(self.find(run_id), error=""), lock)
+        return RunLog(self.folder / run_id, replace(self.find(run_id), error="", recipe=recipe), lock)
 
     def runs(self) -> list[PastRun]:
         """Newest first."""
-        found = [past for path in self.folder.glob(f"*/{RUN_FILE}") if (past := _read(path))]
+        found = [past for path in self.folder.glob(f"*/{RUN_FILE}") if (past := read_run(path))]
         return sorted(found, key=lambda past: past.started, reverse=True)
 
     def find(self, run_id: str) -> PastRun:
         """Raises UserError when there is no run of that id."""
         path = self.folder / run_id / RUN_FILE
-        past = _read(path) if _ID.fullmatch(run_id) and path.exists() else None
+        past = read_run(path) if _ID.fullmatch(run_id) and path.exists() else None
         if past is None:
             raise UserError(f"There is no run {run_id!r} any more.", "Look at the list of past runs again.")
         return past
@@ -177,9 +145,10 @@ class RunLog:
         match event:
             case Begun():
                 self._losses.open(event.step)
+                evaluations = tuple(found for found in self.past.evaluations if found["step"] <= event.step)
                 self.change(
                     state="training", ended=0.0, step=event.step, steps=event.steps, pictures=event.pictures,
-                    checkpoint=event.checkpoint,
+                    checkpoint=event.checkpoint, evaluations=evaluations,
                 )  # fmt: skip
             case Step():
                 self.past = replace(self.past, step=event.number, steps=event.total, loss=event.loss)
@@ -190,6 +159,8 @@ class RunLog:
                 self.change(files=(*(file for file in self.past.files if file != event.path.name), event.path.name))
             case Sampled():
                 self.change(samples=(*self.past.samples, (event.step, event.path.name, event.prompt)))
+            case Evaluated():
+                self.change(evaluations=(*self.past.evaluations, asdict(event)))
             case Finished():
                 self.past = replace(self.past, step=event.steps)
 
@@ -197,7 +168,7 @@ class RunLog:
         """Records the end of the run: done, stopped or failed."""
         self._losses.close()
         self.change(state=state, ended=time.time(), error=error)
-        if state == "done":
+        if state == "done" and not self.past.extendable:
             with suppress(OSError):
                 (self.folder / STATE_FILE).unlink(missing_ok=True)
         self.lock.release()
@@ -213,6 +184,10 @@ class RunLog:
         except OSError as error:
             _log.warning("The history of %s cannot be written: %s", self.past.name, error)
 
+    def evaluations(self) -> list[Evaluated]:
+        """What was found before this life of the run."""
+        return [Evaluated.from_values(found) for found in self.past.evaluations]
+
     def losses(self) -> list[tuple[int, float, float]]:
         """(step, loss, learning rate) of the steps from before the resume."""
         return self._losses.read()
@@ -220,16 +195,3 @@ class RunLog:
 
 def _driven_elsewhere(name: str) -> UserError:
     return UserError(f"{name} is being trained by another program.", "Wait for it, or stop it there.")
-
-
-def _read(path: Path) -> PastRun | None:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        known = {item.name for item in fields(PastRun)}
-        values = {name: value for name, value in data.items() if name in known}
-        values["samples"] = tuple(tuple(sample) for sample in values.get("samples", ()))
-        values["files"] = tuple(values.get("files", ()))
-        return PastRun(**{**values, "id": path.parent.name})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        _log.warning("%s cannot be read: %s", path, error)
-        return None

@@ -35,7 +35,7 @@ class Job:
         self._heard = threading.Condition()
         self._record = Record(self.name, time.time(), self.id)
         samples = (Sampled(log.folder / SAMPLE_DIR / file, step, prompt) for step, file, prompt in log.past.samples)
-        self._record.recall(log.losses(), samples)
+        self._record.recall(log.losses(), samples, log.evaluations())
         self._log.change(state="queued", ended=0.0)
         self._stop: StopRequested | None = None
         self._paused = False

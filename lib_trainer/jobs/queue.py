@@ -47,17 +47,20 @@ class Jobs:
             self._refuse(recipe)
             return self._enqueue(Job(self._host, recipe, self._run, self.history.begin(recipe)))
 
-    def resume_run(self, run_id: str) -> str:
+    def resume_run(self, run_id: str, max_train_steps: int = 0) -> str:
         """Resumes a run that ended before it was done, from its last resume state.
+
+        Args:
+            max_train_steps: the steps of the whole run; 0 leaves them as they were.
 
         Raises:
             UserError: when there is no such run, it is done, or it is running, here or in another program.
             ConfigError: when its recipe is not valid in this release.
         """
         with self._changed:
-            recipe = self.history.find(run_id).as_recipe().check()
-            self._refuse(recipe)
-            return self._enqueue(Job(self._host, recipe, self._run, self.history.reopen(run_id)))
+            self._refuse(self.history.find(run_id).as_recipe().check())
+            log = self.history.reopen(run_id, max_train_steps)
+            return self._enqueue(Job(self._host, log.past.as_recipe(), self._run, log))
 
     def pause(self, run_id: str = "") -> None:
         """Pauses the run after the current step. The host stays busy: its model is still ours."""

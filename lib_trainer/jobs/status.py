@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from lib_trainer.events import Begun, Event, Finished, Kept, Notice, Planned, Progress, Sampled, Saved, Step
+from lib_trainer.events import Begun, Evaluated, Event, Finished, Kept, Notice, Planned, Progress, Sampled, Saved, Step
 
 LIVE = frozenset(("queued", "preparing", "caching", "training", "saving", "paused"))
 KEPT_LOSSES = 2000
@@ -45,6 +45,8 @@ class Status:
         losses: (step, loss), thinned evenly to 2000 points at most; rates: (step, learning rate) of the same steps.
         notices: the run's messages, oldest first.
         samples: the sample pictures, oldest first.
+        evaluations: what was measured, oldest first; empty for a run that is not evaluated.
+        evaluated: what was measured of the finished adapter.
         kept_step: the step that a resume would continue from; -1 while there is none.
         queue: the queued runs, in order.
         stopping: a stop was requested and has not happened yet.
@@ -75,6 +77,8 @@ class Status:
     rates: tuple[tuple[int, float], ...] = ()
     notices: tuple[str, ...] = ()
     samples: tuple[Sampled, ...] = ()
+    evaluations: tuple[Evaluated, ...] = ()
+    evaluated: Evaluated | None = None
     kept_step: int = -1
     queue: tuple[Queued, ...] = ()
     stopping: bool = False
@@ -121,8 +125,14 @@ class Record:
         self._notices.append(text)
         self.set()
 
-    def recall(self, points: Iterable[tuple[int, float, float]], samples: Iterable[Sampled]) -> None:
-        """Takes over the curve, (step, loss, learning rate), and the samples from before a resume."""
+    def recall(
+        self,
+        points: Iterable[tuple[int, float, float]],
+        samples: Iterable[Sampled],
+        evaluations: Iterable[Evaluated] = (),
+    ) -> None:
+        """Takes over the curve, (step, loss, learning rate), samples and evaluations from before a resume."""
+        self.set(evaluations=tuple(evaluations))
         for step, loss, rate in points:
             self._point(step, loss, rate)
         self._samples.extend(samples)
@@ -159,10 +169,12 @@ class Record:
                 self.set()
             case Saved():
                 self.note(f"Saved {event.path.name} at step {event.step}.")
+            case Evaluated():
+                self.set(evaluations=(*self.brief.evaluations, event))
             case Finished():
                 # Not over yet: restoring the host's model may still fail.
                 self._outcome = "stopped" if event.stopped_early else "done"
-                self.set(path=event.path, tag=event.tag, step=event.steps)
+                self.set(path=event.path, tag=event.tag, step=event.steps, evaluated=event.evaluated)
 
     def _work(self, state: str, **changes: object) -> None:
         self._working = state
@@ -173,6 +185,7 @@ class Record:
         # Steps after the resume state will be trained again.
         self._points = [point for point in self._points if point[0] <= event.step]
         self._samples = deque((s for s in self._samples if s.step <= event.step), maxlen=KEPT_SAMPLES)
+        self.set(evaluations=tuple(found for found in self.brief.evaluations if found.step <= event.step))
         if event.step:
             self.note(f"Resuming from step {event.step} of {event.steps}.")
         self.set(step=event.step, steps=event.steps, kept_step=event.step or -1)

@@ -43,13 +43,13 @@ _NOT_DONE = {
     "zero_terminal_snr": "the schedule of the loaded checkpoint is used",
     "lr_decay_steps lr_scheduler_timescale lr_scheduler_min_lr_ratio": "the schedules that are here take no options",
     "initial_epoch initial_step skip_until_initial_step": "a run starts at its first step",
-    "validation_split validation_seed validate_every_n_steps validate_every_n_epochs": "no pictures are held out",
+    "validate_every_n_epochs": "what is learned is measured by steps",
 }
 _NOT_NEEDED = (
     "sdpa cache_text_encoder_outputs cache_text_encoder_outputs_to_disk tokenizer_cache_dir lowram no_metadata"
     " config_file output_config debug_dataset dataset_class cache_info cache_file_for_faster resize_interpolation"
     " sample_at_first ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph torch_compile"
-    " disable_mmap_load_safetensors use_safetensors save_n_epoch_ratio text_encoder_batch_size max_validation_steps"
+    " disable_mmap_load_safetensors use_safetensors save_n_epoch_ratio text_encoder_batch_size"
 )
 _KEPT_WHOLE = ("network_args", "optimizer_args", "lr_scheduler_args")
 _NOT_DONE_WHY = {name: why for names, why in _NOT_DONE.items() for name in names.split()}

@@ -7,49 +7,46 @@ generators and the step. What is drawn in a step follows from its number, so tha
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lib_trainer.config.recipe import Recipe, field_types
 from lib_trainer.errors import UserError
 from lib_trainer.training.loop import Training
+from lib_trainer.training.resume_facts import HEADER, Facts, changes
 from lib_trainer.utils.atomic_file import replace_with
 
 FORMAT = 1
-HEADER = "train_lora_state"
-# What may change between two lives of a run without changing what is computed.
-_FREE = frozenset(("train_data_dir", "cache_latents_to_disk"))
+# Tensors of the best step so far.
+_BEST = "best"
 _AGAIN = "Train again with these settings: it begins anew."
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What must not have changed: the checkpoint's hash, the pictures' fingerprint, and the steps of the run."""
+class Evaluator(Protocol):
+    """What an evaluation keeps for a resume."""
 
-    checkpoint: str
-    pictures: str
-    steps: int
-    recipe: dict[str, Any]
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors by name, values for JSON)."""
 
-    @classmethod
-    def of(cls, training: Training, pictures: str) -> Facts:
-        return cls(training.model.checkpoint.sha256, pictures, training.schedule.steps, _what_computes(training.recipe))
+    def unpack(self, best: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """What `pack` gave."""
 
 
-def save_state(path: Path, training: Training, step: int, pictures: str) -> None:
+def save_state(path: Path, training: Training, step: int, pictures: str, evaluator: Evaluator | None = None) -> None:
     """Writes the state after `step`; a crash while it does leaves the one before.
 
     Raises:
         UserError: the disk is full or cannot be written.
     """
     tensors, header = _Packing(training).pack()
+    if evaluator:
+        best, header["evaluation"] = evaluator.pack()
+        tensors |= {f"{_BEST}/{name}": value for name, value in best.items()}
     facts = Facts.of(training, pictures)
     header |= {"format": FORMAT, "step": step, "facts": facts.__dict__}
     try:
@@ -60,8 +57,10 @@ def save_state(path: Path, training: Training, step: int, pictures: str) -> None
         ) from error
 
 
-def load_state(path: Path, training: Training, pictures: str) -> int:
+def load_state(path: Path, training: Training, pictures: str, evaluator: Evaluator | None = None) -> int:
     """Puts a state into a fresh `training`; the step it goes on from, 0 where there is no file.
+
+    A run may go on to more steps than it was meant to have: the learning rate then follows the longer schedule.
 
     Raises:
         UserError: the file is damaged or of another release, or something has changed since.
@@ -77,33 +76,23 @@ def load_state(path: Path, training: Training, pictures: str) -> int:
         raise UserError(f"What was kept of the run cannot be read: {error}.", _AGAIN) from error
     if header["format"] != FORMAT:
         raise UserError("What was kept of the run was written by another release.", _AGAIN)
-    now = json.loads(json.dumps(facts.__dict__))
-    changed = [text for name, text in _CHANGED.items() if found.get(name) != now[name]]
+    changed = changes(found, json.loads(json.dumps(facts.__dict__)))
     if changed:
         raise UserError(f"The run cannot go on: {' and '.join(changed)} changed since.", _AGAIN)
+    best = {key.partition("/")[2]: tensors.pop(key) for key in list(tensors) if key.startswith(f"{_BEST}/")}
     _Packing(training).unpack(tensors, header)
+    if found["steps"] != facts.steps:
+        _follow_schedule(training)
+    if evaluator and "evaluation" in header:
+        evaluator.unpack(best, header["evaluation"])
     return step
 
 
-_CHANGED = {
-    "checkpoint": "the checkpoint has",
-    "pictures": "pictures or captions have",
-    "recipe": "its settings have",
-    "steps": "its number of steps has",
-}
-
-
-def kept_settings(path: Path) -> dict[str, Any]:
-    """The settings that a kept run computes with: the recipe's, but for what the memory plan has changed in them.
-
-    {} where nothing that can be read is kept; `load_state` says why.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})[HEADER])["facts"]["recipe"]
-    except (OSError, SafetensorError, LookupError, ValueError, TypeError):
-        return {}
-    return {name: value for name, value in settings.items() if name in field_types()}
+def _follow_schedule(training: Training) -> None:
+    """Sets the learning rates to those of the schedule at its step; what was kept is of another schedule."""
+    rate = training.rate
+    for group, base, factor in zip(training.optimizer.param_groups, rate.base_lrs, rate.lr_lambdas, strict=True):
+        group["lr"] = base * factor(rate.last_epoch)
 
 
 class _Packing:
@@ -169,11 +158,6 @@ class _Packing:
     @property
     def _device(self) -> torch.device:
         return self._training.model.device
-
-
-def _what_computes(recipe: Recipe) -> dict[str, Any]:
-    output = recipe.output.__dict__
-    return {name: value for name, value in recipe.flat().items() if name not in output and name not in _FREE}
 
 
 def _own(group: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.io import adapter_tensors, free_path, is_ours, save_adapter
-from lib_trainer.adapter.metadata import TrainedOn, TrainedPicture, file_metadata
+from lib_trainer.adapter.metadata import TrainedOn, TrainedPicture, evaluation_metadata, file_metadata
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Schedule
-from lib_trainer.events import Event, Notice, Saved, Step
-from lib_trainer.lora.card import card_path, new_card, write_card
+from lib_trainer.events import Evaluated, Event, Notice, Saved, Step
+from lib_trainer.lora.card import STRENGTH_KEY, card_path, new_card, write_card
 from lib_trainer.models.base import HostModel
 
 
@@ -46,14 +46,21 @@ class Saving:
 
     def save_stage(self, step: Step) -> Iterator[Event]:
         """A copy after this step; then those that the recipe wants no longer are removed."""
-        planned = self.stage_path(step)
-        path = free_path(planned)
-        if path != planned:
-            yield Notice(f"{planned.name} was made by another program; the copy is called {path.name}.")
-        yield self.save(path, step.number, step.epoch)
+        path = self.stage_path(step)
+        yield from self._save_copy(path, step.number, step.epoch)
         for old in self._outdated(step):
             if old != path and is_ours(old):
                 self._remove(old)
+
+    def save_step(self, number: int, epoch: int) -> Iterator[Event]:
+        """A copy under the name of this step, which stays."""
+        yield from self._save_copy(self._stage(f"step{number:08d}"), number, epoch)
+
+    def _save_copy(self, planned: Path, number: int, epoch: int) -> Iterator[Event]:
+        path = free_path(planned)
+        if path != planned:
+            yield Notice(f"{planned.name} was made by another program; the copy is called {path.name}.")
+        yield self.save(path, number, epoch)
 
     def stage_path(self, step: Step) -> Path:
         """kohya's names: NAME-000003 after an epoch that is due, NAME-step00000200 after any other step."""
@@ -88,23 +95,33 @@ class Saving:
                 card.unlink()
         self.saved[:] = [saved for saved in self.saved if saved != path]
 
-    def save(self, path: Path, step: int, epoch: int) -> Saved:
+    def save(
+        self, path: Path, step: int, epoch: int, *, strength: float | None = None, evaluated: Evaluated | None = None
+    ) -> Saved:
         """The adapter file, and beside it what the WebUI shows on its card.
+
+        Args:
+            strength: what the card proposes, whatever an older card does; the recipe's if None.
+            evaluated: what was found of these weights.
 
         Raises:
             UserError: the disk is full, or a number does not fit the save precision; no file has changed.
         """
         name = path.name.removesuffix(path.suffix)
-        recipe = replace(self.recipe, output=replace(self.recipe.output, output_name=name))
+        weight = self.recipe.output.preferred_weight if strength is None else strength
+        recipe = replace(self.recipe, output=replace(self.recipe.output, output_name=name, preferred_weight=weight))
         tensors = adapter_tensors(self.adapter, recipe.output.save_precision)
         family, checkpoint, trained_on = self.model.family, self.model.checkpoint, self._trained_on()
         metadata = file_metadata(
             recipe, family, checkpoint, trained_on, prediction=self.model.prediction, steps=step, epoch=epoch
         )
+        if evaluated:
+            metadata |= evaluation_metadata(evaluated)
         save_adapter(path, tensors, metadata)
         self.saved.append(path)
         made = new_card(recipe, family, checkpoint, trained_on, steps=step)
-        self.cards[card_path(path)] = write_card(path, made)
+        measured = () if strength is None else (STRENGTH_KEY,)
+        self.cards[card_path(path)] = write_card(path, made, measured)
         return Saved(path, step)
 
     def _trained_on(self) -> TrainedOn:

@@ -164,7 +164,7 @@ def test_a_prompt_that_cannot_be_read_is_said_before_the_model_is_touched(forge,
     assert "sample_prompts" in caught.value.problems
 
 
-@pytest.mark.parametrize("wish", Command)
+@pytest.mark.parametrize("command", Command)
 def test_a_wish_is_fulfilled_after_the_step(forge, pictures, tmp_path, command: Command) -> None:  # noqa: F811
     recipe = recipe_of(pictures, f"wish-{command.value}", resolution_px=(64, 64), sample_prompts="a --s 1 --l 1")
     story = drive(forge, recipe, tmp_path / "run", at_step(3, command))

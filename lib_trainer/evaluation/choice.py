@@ -1,0 +1,64 @@
+"""Which step and strength of a run are the best, and whether more steps would help."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from lib_trainer.evaluation.constants import PATIENCE
+from lib_trainer.evaluation.measures import Figures
+
+# A gain below this share of J is not worth steps; no forecast goes beyond so many times the steps taken.
+_WORTH_SHARE = 0.03
+_MOST_FORECAST = 3.0
+
+
+@dataclass
+class Choice:
+    """The scores of a run so far.
+
+    Attributes:
+        steps, scores: of every evaluation: the step, and the best J over strengths.
+        best_step, best_strength: where J is best.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    best_step: int = 0
+    best_strength: float = 1.0
+
+    def take(self, figures: Figures) -> bool:
+        """Notes an evaluation; whether it is the best so far."""
+        strength, score = figures.best()
+        is_best = not self.scores or score > max(self.scores)
+        self.steps.append(figures.step)
+        self.scores.append(score)
+        if is_best:
+            self.best_step, self.best_strength = figures.step, strength
+        return is_best
+
+    @property
+    def settled(self) -> bool:
+        """Whether PATIENCE evaluations have brought no new best."""
+        return bool(self.scores) and len(self.scores) - 1 - self.scores.index(max(self.scores)) >= PATIENCE
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the run is settled, or its last evaluation has brought next to nothing."""
+        if self.settled or len(self.scores) < 2:
+            return self.settled
+        return self.scores[-1] - self.scores[-2] <= _WORTH_SHARE * max(abs(self.scores[-1]), 1e-6)
+
+    def steps_to_go(self) -> int:
+        """About how many more steps would still help, as the last gains shrink; 0 where no more gain is in sight."""
+        if self.is_flat:
+            return 0
+        if len(self.scores) < 2:
+            return max(1, self.steps[-1] if self.steps else 0)
+        gain, width = self.scores[-1] - self.scores[-2], self.steps[-1] - self.steps[-2]
+        least = _WORTH_SHARE * max(abs(self.scores[-1]), 1e-6)
+        before = self.scores[-2] - (self.scores[-3] if len(self.scores) > 2 else 0.0)
+        # Gains that shrink by a fixed factor, as of an exponential approach; no quicker than by a tenth.
+        factor = min(0.9, gain / before) if before > gain else 0.9
+        more = width * max(1, math.ceil(math.log(least / gain) / math.log(factor)))
+        return min(more, round(_MOST_FORECAST * self.steps[-1]))

@@ -1,0 +1,145 @@
+"""Measures a run between its steps, remembers its best weights, and says when more steps do not help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_trainer.adapter.attach import Adapter
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.dataset.cache_store import LatentStore, TextStore
+from lib_trainer.dataset.scan import Scan
+from lib_trainer.evaluation.choice import Choice
+from lib_trainer.evaluation.constants import COST_SHARE, FORWARDS_A_STEP
+from lib_trainer.evaluation.measures import Figures
+from lib_trainer.evaluation.meter import Meter
+from lib_trainer.evaluation.probes import ProbePlan, describe_held_out
+from lib_trainer.evaluation.verdict import judge
+from lib_trainer.events import Evaluated, Event, Notice, Step
+from lib_trainer.training.denoiser import Denoiser
+from lib_trainer.training.loop import Training
+
+# The parabola of loss over strength, as it is shown; a least-loss strength beyond the last is shown as the last.
+_CURVE = tuple(place / 10 for place in range(13))
+_STRONGEST = 2.0
+_DIGITS = 6
+
+
+def prepare_evaluation(
+    training: Training, plan: ProbePlan, scan: Scan, latents: LatentStore, texts: TextStore | None
+) -> Generator[Event, None, Evaluation | None]:
+    """The evaluation of a run whose adapter is attached; None for a run that is not evaluated."""
+    if not plan.trained:
+        return None
+    meter = Meter(Denoiser(training, texts), plan, scan, latents, training.recipe.evaluation.validation_seed)
+    if not meter.is_ready:
+        yield Notice("What is learned is not measured: none of the pictures for it can be read.")
+        return None
+    if text := describe_held_out(plan, scan):
+        yield Notice(text)
+    yield from meter.prepare()
+    return Evaluation(meter, training.adapter, training.recipe, plan.trigger_word)
+
+
+def steps_between(recipe: Recipe, forwards: int) -> int:
+    """Steps from one evaluation of so many forward passes to the next: the recipe's, or what costs COST_SHARE."""
+    training = recipe.training
+    a_step = FORWARDS_A_STEP * training.train_batch_size * training.gradient_accumulation_steps
+    return recipe.evaluation.validate_every_n_steps or math.ceil(forwards / (COST_SHARE * a_step))
+
+
+class Evaluation:
+    """What the evaluations of a run have found so far.
+
+    Attributes:
+        every: steps from one evaluation to the next; the last step is evaluated too.
+        chooses: the run ends when more steps do not help, and its file is that of the best step.
+        found: oldest first.
+    """
+
+    def __init__(self, meter: Meter, adapter: Adapter, recipe: Recipe, trigger_word: str) -> None:
+        self.every = steps_between(recipe, meter.forwards_each)
+        self.chooses = recipe.evaluation.stop_when_learned
+        self.found: list[Evaluated] = []
+        self._meter, self._adapter, self._trigger_word = meter, adapter, trigger_word
+        self._choice = Choice()
+        self._best: dict[str, Tensor] = {}
+
+    def is_due(self, step: Step) -> bool:
+        return step.number % self.every == 0 or step.number == step.total
+
+    def evaluate(self, step: Step) -> Iterator[Event]:
+        """Measures the weights as they are after `step`."""
+        figures = self._meter.measure(step.number)
+        if self._choice.take(figures) and self.chooses:
+            self._best = {name: p.detach().to("cpu", copy=True) for name, p in self._adapter.named_parameters()}
+        # Kept before it is told: whoever stops the run now keeps a state that knows of it.
+        self.found.append(self._told(figures))
+        yield self.found[-1]
+
+    @property
+    def ended(self) -> bool:
+        """More steps do not help, and the run is to end then."""
+        return self.chooses and self._choice.settled
+
+    @property
+    def best_step(self) -> int:
+        return self._choice.best_step
+
+    def verdict(self) -> Evaluated | None:
+        """What is to be said of the file that the run leaves: of the best step where it chooses, else of the last."""
+        if not self.found:
+            return None
+        last = self.found[-1]
+        if not self.chooses:
+            return last
+        best = next(found for found in self.found if found.step == self.best_step)
+        return self._judged(best)
+
+    def restore_best(self) -> None:
+        """Puts the weights of the best step back."""
+        with torch.no_grad():
+            for name, parameter in self._adapter.named_parameters():
+                parameter.copy_(self._best[name])
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(the best weights, everything else as JSON), for a resume."""
+        return self._best, {"choice": asdict(self._choice), "found": [asdict(found) for found in self.found]}
+
+    def unpack(self, best: dict[str, Tensor], values: dict[str, Any]) -> None:
+        self._best, self._choice = best, Choice(**values["choice"])
+        self.found = [Evaluated.from_values(found) for found in values["found"]]
+
+    def _told(self, figures: Figures) -> Evaluated:
+        curve = figures.held_out or figures.trained
+        peak = min(figures.least_loss_strength, _STRONGEST)
+        gap, bind = figures.memorised, figures.bound
+        verdict, advice, more_steps = judge(figures, self._choice, self._trigger_word)
+        return Evaluated(
+            step=figures.step,
+            learned=round(figures.learned, _DIGITS),
+            trained=round(figures.trained.at(1.0), _DIGITS),
+            drift=round(figures.drift, _DIGITS),
+            memorised=None if gap is None else round(gap, _DIGITS),
+            bound=None if bind is None else round(bind, _DIGITS),
+            least_loss_strength=round(peak, _DIGITS),
+            score=round(self._choice.scores[-1], _DIGITS),
+            strength=figures.best()[0],
+            best_step=self._choice.best_step,
+            best_strength=self._choice.best_strength,
+            verdict=verdict,
+            advice=advice,
+            more_steps=more_steps,
+            curve=tuple((strength, round(curve.at(strength), _DIGITS)) for strength in _CURVE),
+            by_picture={name: round(share, _DIGITS) for name, share in figures.by_picture.items()},
+        )
+
+    def _judged(self, found: Evaluated) -> Evaluated:
+        verdict, advice, more_steps = judge(found, self._choice, self._trigger_word)
+        best = {"best_step": self._choice.best_step, "best_strength": self._choice.best_strength}
+        return replace(found, verdict=verdict, advice=advice, more_steps=more_steps, **best)

@@ -1,0 +1,107 @@
+"""The model's answers without a graph, with the adapter at any strength: how the base and the adapter compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib_trainer.dataset.cache_store import TextStore
+from lib_trainer.models.base import SizeCond, TextCond
+from lib_trainer.training.loop import Training
+
+# Deterministic sampling (Song et al., "Denoising Diffusion Implicit Models", 2021) in so few steps.
+_DRAW_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Query:
+    """One picture to denoise.
+
+    Attributes:
+        x_t: (C, h, w) noised latents, float32 on the CPU.
+        size: (6,) one row of `SizeCond.pixels`.
+    """
+
+    x_t: Tensor
+    timestep: int
+    caption: str
+    size: Tensor
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """Asks the model that is trained, never more pictures at once than training does: that much memory is planned for.
+
+    Args:
+        texts: what the text encoders made of the captions; None where they are trained and encode anew.
+    """
+
+    training: Training
+    texts: TextStore | None
+
+    @torch.no_grad()
+    def predict(self, queries: Sequence[Query], strength: float) -> list[Tensor]:
+        """What the model says of each query with the adapter at this strength, 0 being the base.
+
+        Returns:
+            (C, h, w) each, float32 on the CPU.
+        """
+        batch = self.training.recipe.training.train_batch_size
+        answers: dict[int, Tensor] = {}
+        with self.training.adapter.at(strength):
+            texts = {caption: self._text(caption) for caption in dict.fromkeys(query.caption for query in queries)}
+            alike: dict[tuple[int, ...], list[int]] = {}
+            for place, query in enumerate(queries):
+                alike.setdefault((*query.x_t.shape, texts[query.caption].context.shape[1]), []).append(place)
+            for places in alike.values():
+                for start in range(0, len(places), batch):
+                    part = places[start : start + batch]
+                    together = self._predict([queries[p] for p in part], [texts[queries[p].caption] for p in part])
+                    answers |= dict(zip(part, together.float().cpu(), strict=True))
+        return [answers[place] for place in range(len(queries))]
+
+    def draw(self, prompts: Sequence[str], noises: Sequence[Tensor], size: Tensor) -> list[Tensor]:
+        """Latents (C, h, w) that the base draws from noises (C, h, w), without guidance."""
+        model, drawn = self.training.model, list(noises)
+        last = len(model.alphas_cumprod) - 1
+        times = [round(last * (1 - place / _DRAW_STEPS)) for place in range(_DRAW_STEPS)]
+        for t, following in zip(times, [*times[1:], -1], strict=True):
+            alpha = model.alphas_cumprod[t]
+            after = model.alphas_cumprod[following] if following >= 0 else torch.ones(())
+            queries = [Query(x, t, prompt, size) for x, prompt in zip(drawn, prompts, strict=True)]
+            for place, (x, answer) in enumerate(zip(drawn, self.predict(queries, 0.0), strict=True)):
+                clean, epsilon = _split(x, answer, alpha, model.prediction)
+                drawn[place] = after.sqrt() * clean + (1 - after).sqrt() * epsilon
+        return drawn
+
+    def _predict(self, queries: Sequence[Query], texts: Sequence[TextCond]) -> Tensor:
+        model = self.training.model
+        x_t = torch.stack([query.x_t for query in queries]).to(model.device, self.training.dtype)
+        timesteps = torch.tensor([query.timestep for query in queries], device=model.device)
+        sizes = SizeCond(torch.stack([query.size for query in queries]).to(model.device))
+        pooled = None if texts[0].pooled is None else torch.cat([text.pooled for text in texts])
+        return model.predict(x_t, timesteps, TextCond(torch.cat([text.context for text in texts]), pooled), sizes)
+
+    def _text(self, caption: str) -> TextCond:
+        """A caption's text (1, 77·n, D) on the device, in the compute dtype."""
+        training = self.training
+        if self.texts is None:
+            # As the training step encodes: the encoders are on the device, with their adapter.
+            text = training.model.encode_text([caption], training.recipe.training.clip_skip, grad=True)
+        else:
+            kept = self.texts.read(caption)
+            text = TextCond(kept.context[None], None if kept.pooled is None else kept.pooled[None])
+        context = text.context.to(training.model.device, training.dtype)
+        return TextCond(context, None if text.pooled is None else text.pooled.to(context))
+
+
+def _split(x: Tensor, answer: Tensor, alpha: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
+    """(clean latents, noise) that an answer at noise level ᾱ means: ε, or v = √ᾱ·ε − √(1−ᾱ)·x_0."""
+    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+    if prediction == "v":
+        return signal * x - noise * answer, noise * x + signal * answer
+    # A schedule of zero terminal SNR never comes here: it needs v.
+    return (x - noise * answer) / signal, answer

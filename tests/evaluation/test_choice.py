@@ -1,0 +1,53 @@
+"""Which step is best, when a run is settled, and how many steps it still needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib_trainer.evaluation.choice import Choice
+from lib_trainer.evaluation.measures import Figures, Parabola
+
+
+def after(*scores: float, every: int = 100) -> Choice:
+    """A choice that has taken evaluations with these J: T alone, growing up to strength 1, without drift."""
+    choice = Choice()
+    for place, score in enumerate(scores, start=1):
+        choice.take(Figures(place * every, Parabola(score, 0.0), None, 0.0, None, {}))
+    return choice
+
+
+def test_the_best_step_and_strength_are_noted() -> None:
+    choice = Choice()
+    assert choice.take(Figures(50, Parabola(1.0, -0.4), None, 0.0, None, {}))
+    assert (choice.best_step, choice.best_strength, choice.scores) == (50, 1.0, [pytest.approx(0.6)])
+    assert choice.take(Figures(100, Parabola(1.6, -1.0), None, 0.0, None, {}))
+    assert not choice.take(Figures(150, Parabola(1.5, -1.0), None, 0.0, None, {}))
+    assert (choice.best_step, choice.best_strength) == (100, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("scores", "settled"),
+    [
+        ((), False),
+        ((0.1,), False),
+        ((0.3, 0.2), False),
+        ((0.3, 0.2, 0.25), True),
+        ((0.3, 0.2, 0.31), False),
+        ((0.3, 0.3, 0.3), True),
+    ],
+)
+def test_two_evaluations_without_a_new_best_settle_it(scores: tuple[float, ...], settled: bool) -> None:
+    assert after(*scores).settled is settled
+
+
+def test_a_gain_of_next_to_nothing_is_flat() -> None:
+    assert after(0.30, 0.305).is_flat and not after(0.30, 0.305).settled
+    assert not after(0.30, 0.33).is_flat and not after(0.3).is_flat
+
+
+def test_steps_to_go_follow_gains_that_shrink() -> None:
+    # Gains 0.2, 0.1: they halve. 3 % of 0.3 is 0.009: log(0.09)/log(0.5) = 3.5, so four evaluations more.
+    assert after(0.2, 0.3).steps_to_go() == 400
+    assert after(0.3, 0.2, 0.1).steps_to_go() == 0
+    assert after(0.1).steps_to_go() == 100, "one evaluation says nothing yet: as many again"
+    assert after(0.1, 0.2).steps_to_go() <= 3 * 200, "no forecast goes far beyond what is known"
