@@ -1,4 +1,4 @@
-"""Puts host, jobs, page and routes together: inside a WebUI, and as a page of our own."""
+"""Connects host, jobs, page and routes: inside a WebUI, and as a page of our own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def default_run(host: Host, recipe: Recipe, folder: Path) -> Iterator[Event]:
-    """`run.run`, imported when the first run starts: it pulls in torch and LyCORIS."""
+    """`run.run`, imported when the first run starts: it imports torch and LyCORIS, which take seconds."""
     from lib_trainer.run import run
 
     return run(host, recipe, folder)
@@ -29,26 +29,26 @@ def default_run(host: Host, recipe: Recipe, folder: Path) -> Iterator[Event]:
 
 @lru_cache(maxsize=1)
 def page_access() -> Access:
-    """Cached: a page opened before "Reload UI" keeps using the key it has."""
+    """Cached: a page that was opened before "Reload UI" keeps its key."""
     return current_access()
 
 
 @lru_cache(maxsize=1)
 def host_and_jobs() -> tuple[Host, Jobs]:
     """The WebUI and its runs. Raises UserError in a program without a host module."""
-    # Cached: "Reload UI" builds every tab anew, and the run under way must be found again.
+    # Cached: "Reload UI" builds every tab again, and the new tab must find the current run.
     host = current_host()
     return host, Jobs(host, default_run)
 
 
 @lru_cache(maxsize=1)
 def page_grid_job() -> GridJob:
-    """Cached like the runs: the last grid is found again."""
+    """Cached like the runs, so that the new tab finds the last grid."""
     return GridJob(host_and_jobs()[0])
 
 
 def make_tab() -> Tab:
-    """(page, label, id), as the WebUI's `on_ui_tabs` expects it."""
+    """(page, label, id), as the WebUI's `on_ui_tabs` expects."""
     from lib_trainer.ui.webui_tab import build_tab, explain
 
     try:

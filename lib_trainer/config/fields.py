@@ -1,4 +1,4 @@
-"""Settings: dataclass fields that carry label, unit, range and help, and how their values are read and checked."""
+"""Settings: dataclass fields with label, unit, range and help, and how their values are converted and checked."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def setting(
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """A value given as its type or as text, as `kind`: bool, int, float, str or a (width, height).
+    """A value of the right type or as text, converted to `kind`: bool, int, float, str or a (width, height).
 
     Raises:
-        TypeError, ValueError, OverflowError: when it is none.
+        TypeError, ValueError, OverflowError: when the value is of another kind.
     """
     if kind is bool:
         if isinstance(value, bool):

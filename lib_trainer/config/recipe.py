@@ -19,7 +19,7 @@ from lib_trainer.config.loss import LossConfig
 from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
 from lib_trainer.errors import ConfigError
 
-# What the prompt syntax <lora:NAME:0.8> and every file system can hold.
+# What the prompt syntax <lora:NAME:0.8> and every file system allow.
 NAME_PATTERN = re.compile(r"[^\s:<>,/\\|?*\"\x00-\x1f]([^:<>,/\\|?*\"\x00-\x1f]*[^\s.:<>,/\\|?*\"\x00-\x1f])?")
 
 SECTIONS = {
@@ -138,11 +138,11 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
     if recipe.loss.min_timestep > recipe.loss.max_timestep:
         problems["min_timestep"] = f"{recipe.loss.min_timestep} is above the max timestep, {recipe.loss.max_timestep}"
     if 0 < training.vram_budget_gb < 1:
-        problems["vram_budget_gb"] = f"{training.vram_budget_gb:g} GB is no graphics card; give its size, like 8"
+        problems["vram_budget_gb"] = f"{training.vram_budget_gb:g} GB is not a valid VRAM size; use e.g. 8"
     if training.fused_backward_pass and training.optimizer == "Prodigy":
-        problems["fused_backward_pass"] = "Prodigy finds its rate from all gradients at once; use another optimizer"
+        problems["fused_backward_pass"] = "Prodigy computes its rate from all gradients at once; use another optimizer"
     if training.fused_backward_pass and training.gradient_accumulation_steps > 1:
-        problems["fused_backward_pass"] = "accumulated passes need their gradients kept; accumulate 1 pass"
+        problems["fused_backward_pass"] = "gradient accumulation needs the gradients kept; set it to 1"
     if needs_name and not recipe.output.output_name:
         problems["output_name"] = "the adapter needs a name"
     elif recipe.output.output_name and not NAME_PATTERN.fullmatch(recipe.output.output_name):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lib_trainer.config.recipe import DatasetConfig
 
-# sd-scripts varies the colours of a third of its pictures, and then either hue or gamma.
+# As sd-scripts: a third of the pictures get other colours, either in hue or in gamma.
 _COLOR_RATE = 1 / 3
 _HUE_SHIFT = 8
 _GAMMA_RANGE = (0.95, 1.05)
@@ -19,7 +19,7 @@ _GAMMA_RANGE = (0.95, 1.05)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One way to vary a picture; the defaults vary nothing.
+    """A variation of a picture; the defaults vary nothing.
 
     Attributes:
         mirrored: left and right are swapped.
@@ -36,17 +36,17 @@ class Augmentation:
 
 
 def count_variants(config: DatasetConfig) -> int:
-    """How many versions of each picture are encoded: as many as the augmentations can tell apart, at most
-    `latent_variants` (one more where mirroring needs an even number)."""
+    """How many versions of each picture are encoded: at most `latent_variants`, plus one where flipping needs an even
+    number; two if flipping is the only augmentation, one without any."""
     if config.color_aug or config.random_crop:
         return config.latent_variants + (config.latent_variants % 2 if config.flip_aug else 0)
     return 2 if config.flip_aug else 1
 
 
 def augmentation_of(variant: int, picture_sha256: str, config: DatasetConfig, seed: int) -> Augmentation | None:
-    """What variant number `variant` of a picture looks like, None for the plain one.
+    """The augmentation of variant number `variant` of a picture, None for the plain one.
 
-    It follows from the picture's content and the seed, not from its name or place in the folder.
+    It depends on the picture's content and the seed, not on its name or position in the folder.
     """
     if variant == 0:
         return None
@@ -56,7 +56,7 @@ def augmentation_of(variant: int, picture_sha256: str, config: DatasetConfig, se
 
 def draw_augmentation(config: DatasetConfig, rng: random.Random, *, mirrored: bool) -> Augmentation:
     """A random augmentation of the kinds that `config` asks for."""
-    # All numbers are drawn whatever is on, so that turning one kind on leaves the others as they were.
+    # All values are drawn whatever is on, so that turning one kind on leaves the others unchanged.
     across, down = rng.random(), rng.random()
     colored, by_hue = rng.random() < _COLOR_RATE, rng.random() < 0.5
     hue_shift, gamma = rng.randint(-_HUE_SHIFT, _HUE_SHIFT), rng.uniform(*_GAMMA_RANGE)

@@ -1,4 +1,4 @@
-"""Which size a picture trains at: aspect-ratio buckets with the rules of kohya's sd-scripts.
+"""The size that a picture trains at: aspect-ratio buckets by the rules of kohya's sd-scripts.
 
 `resolution_px` caps the area, not the sides. With `bucket_no_upscale` a picture within the cap keeps its own size,
 rounded down to whole steps; a larger one is shrunk to the cap. Without it every picture goes to the bucket nearest in
@@ -80,7 +80,7 @@ def _own_size(width: float, height: float, low: int, high: int, config: DatasetC
 
     if width * height <= cap:
         return _within(whole_steps(width), whole_steps(height), low, high, config)
-    # One side in whole steps first, the other from the shape; whichever keeps the shape better.
+    # sd-scripts rounds one side and derives the other, both ways round, and keeps the one nearer in shape.
     wide, high_side = whole_steps(math.sqrt(cap * shape)), whole_steps(math.sqrt(cap / shape))
     by_width = _within(wide, whole_steps(wide / shape), low, high, config)
     by_height = _within(whole_steps(high_side * shape), high_side, low, high, config)
@@ -106,7 +106,7 @@ def _nearest_shape(width: int, height: int, low: int, high: int, config: Dataset
     if Bucket(width, height) in buckets:
         return Bucket(width, height)
     shape = width / height
-    # Of buckets with one shape (they meet where a side is clamped) the largest.
+    # Where sides are clamped, several buckets have one shape: the largest wins.
     return min(
         sorted(buckets, reverse=True),
         key=lambda bucket: (abs(bucket.width_px / bucket.height_px - shape), -bucket.width_px * bucket.height_px),

@@ -26,8 +26,8 @@ def cache_latents(
 ) -> Generator[Event, None, LatentStore]:
     """Encodes every picture that the run draws, into files under `folder`, or into RAM where it is None.
 
-    A picture whose pixels turn out to be unreadable is named in a Notice and left out: the store's `schedule` is the
-    run without it. Progress comes after each picture, so a stop is heard within one batch.
+    A picture whose pixels are unreadable is named in a Notice and left out: the store's `schedule` is the run without
+    it. Progress comes after each picture, so a stop takes effect within one batch.
 
     Args:
         also: samples that are encoded as they are, as variant 0, whether the run draws that or not.
@@ -44,7 +44,7 @@ def cache_latents(
         yield from caching.encode([picture for picture in plain if picture not in caching.entries])
         if caching.failed <= schedule.without:
             return LatentStore(schedule, caching.entries)
-        # With fewer pictures an epoch has fewer steps: a run of so many steps then draws from later epochs too.
+        # With fewer pictures an epoch has fewer steps: a run of a fixed number of steps draws from later epochs too.
         schedule = schedule.leave_out(frozenset(caching.failed))
 
 
@@ -99,14 +99,15 @@ def _encode_captions(
             tensors["pooled"] = encoded.pooled[row].clone()
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             raise UserError(
-                f"The text encoders gave no usable numbers for the caption {caption!r}.",
+                f"The text encoders produced NaN or Inf for the caption {caption!r}.",
                 "Start the WebUI with --clip-in-fp32 (Forge) or --no-half.",
             )
         yield caption, tensors
 
 
 def _own_chunks(context: Tensor, empty: Tensor) -> Tensor:
-    """A caption's context (77·n, D) without the empty chunks that a longer neighbour in its batch brought."""
+    """A caption's context (77·n, D) without the empty chunks that pad it to the longest of its batch."""
+    # Not exact: in half precision a chunk's last digits depend on the batch it is encoded in.
     rows, tolerance = len(empty), 1e-2 * float(empty.abs().mean())
     while len(context) > rows and torch.allclose(context[-rows:], empty, rtol=1e-2, atol=tolerance):
         context = context[:-rows]
@@ -123,7 +124,7 @@ def _notices(schedule: Schedule, *, in_ram: bool) -> Iterator[Notice]:
         ]
         if small:
             named = ", ".join(small[:5]) + " …" * (len(small) > 5)
-            yield Notice(f"{len(small)} of {len(samples)} pictures: smaller than they train at, so enlarged: {named}")
+            yield Notice(f"{len(small)} of {len(samples)} pictures: smaller than their bucket, so enlarged: {named}")
     areas = (schedule.buckets[sample].width_px * schedule.buckets[sample].height_px for sample, _ in pictures)
     # A latent cell is 8×8 px wide and holds 4 channels of 4 bytes.
     latent_bytes = sum(areas) // 4

@@ -1,4 +1,4 @@
-"""Pictures to latents: a few threads decode and cut ahead while the VAE encodes, one bucket after another."""
+"""Pictures to latents: a few threads decode and crop ahead while the VAE encodes, bucket by bucket."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from lib_trainer.events import Event, Notice, Progress
 from lib_trainer.models.base import HostModel
 from lib_trainer.utils.prefetch import made_ahead
 
-# One 1024×1024 picture, or as many smaller ones: encoding needs no more memory than the pictures SDXL is made for.
+# One 1024×1024 picture, or smaller ones of that area: encoding takes no more memory than SDXL's own size does.
 _BATCH_PIXELS = 2**20
 _BATCH_PICTURES = 16
-# A picture is decoded anew for every so many variants, which bounds what waits in memory.
+# A picture is decoded again for every four variants, which bounds the pixels that wait in memory.
 _VARIANTS_AT_ONCE = 4
 _DECODERS = 4
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A picture to be encoded as `cut`, or where that is None, one that stands at `path` already."""
+    """A picture to encode as `cut`; None where the cache file at `path` exists."""
 
     sample: int
     variant: int
@@ -75,7 +75,7 @@ class LatentCaching:
                     self._total -= len(variants)
                     if sample not in self.failed:
                         self.failed.add(sample)
-                        yield Notice(f"{error.message} The run goes on without it.")
+                        yield Notice(f"{error.message} The run continues without it.")
                     continue
                 for piece in pieces:
                     if piece.cut is None:
@@ -87,7 +87,7 @@ class LatentCaching:
             yield from self._flush(pending)
 
     def _flush(self, pending: list[_Piece]) -> Iterator[Event]:
-        """Encodes what is pending, all of one bucket, and empties the list."""
+        """Encodes the pending pictures, all of one bucket, and empties the list."""
         pieces = list(pending)
         pending.clear()
         if not pieces:
@@ -96,7 +96,7 @@ class LatentCaching:
         for piece, latents in zip(pieces, batch, strict=True):
             if not torch.isfinite(latents).all():
                 raise UserError(
-                    f"The VAE gave no usable numbers for {shown_name(self._image(piece.sample))}.",
+                    f"The VAE produced NaN or Inf for {shown_name(self._image(piece.sample))}.",
                     "Select a VAE that works in half precision, or start the WebUI with --no-half-vae.",
                 )
             yield self._done(piece, keep({"latents": latents.clone(), "size": piece.cut.size}, piece.path))
@@ -119,7 +119,7 @@ class LatentCaching:
         ]
 
     def _prepare(self, unit: _Unit) -> list[_Piece]:
-        """Reads one picture, and cuts those variants out of it that are not in the cache. Raises UserError."""
+        """Reads one picture, and crops the variants that are not in the cache. Raises UserError."""
         sample, variants = unit
         recipe, image, bucket = self._schedule.recipe, self._image(sample), self._schedule.buckets[sample]
         data = read_bytes(image)
@@ -127,21 +127,21 @@ class LatentCaching:
         picture = None
         pieces = []
         for variant in variants:
-            look = augmentation_of(variant, sha256, recipe.dataset, recipe.training.seed)
-            path = self._path(sample, sha256, None if look is None else asdict(look))
+            augmentation = augmentation_of(variant, sha256, recipe.dataset, recipe.training.seed)
+            path = self._path(sample, sha256, None if augmentation is None else asdict(augmentation))
             if path is not None and read_tensors(path) is not None:
                 pieces.append(_Piece(sample, variant, path, None))
                 continue
             picture = picture or decode_picture(data, image)
-            pieces.append(_Piece(sample, variant, path, cut(picture, bucket, recipe.dataset, look)))
+            pieces.append(_Piece(sample, variant, path, cut(picture, bucket, recipe.dataset, augmentation)))
         return pieces
 
-    def _path(self, sample: int, sha256: str, look: dict[str, Any] | None) -> Path | None:
+    def _path(self, sample: int, sha256: str, augmentation: dict[str, Any] | None) -> Path | None:
         if self._folder is None:
             return None
         seen, bucket = self._schedule.scan.samples[sample], self._schedule.buckets[sample]
         resized = resized_size(seen.width_px, seen.height_px, bucket, self._schedule.recipe.dataset)
-        what = {"picture": sha256, "bucket": asdict(bucket), "resized": resized, "augmentation": look}
+        what = {"picture": sha256, "bucket": asdict(bucket), "resized": resized, "augmentation": augmentation}
         return entry_path(self._folder, self._model.checkpoint, what)
 
     def _image(self, sample: int) -> Path:

@@ -25,7 +25,7 @@ from lib_trainer.models.base import CheckpointInfo, TextCond
 from lib_trainer.utils.atomic_file import replace_file
 
 UNUSED_DAYS = 60.0
-# Goes into every key: raise it when the same input would be encoded differently.
+# Part of every key: raise it when the same input would be encoded differently.
 _FORMAT_VERSION = 1
 _CHECKSUM = "crc32"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -39,8 +39,7 @@ class LatentStore:
     """Every encoded picture that a run draws.
 
     Attributes:
-        schedule: what the run draws, without the pictures that turned out to be unreadable while they were encoded.
-            Train by this one.
+        schedule: what the run draws, without the pictures that turned out to be unreadable. Train by this one.
         entries: (sample, variant) -> tensors `latents` and `size`.
     """
 
@@ -70,7 +69,7 @@ class TextStore:
 
 
 def entry_path(folder: Path, checkpoint: CheckpointInfo, what: Mapping[str, Any]) -> Path:
-    """The file for what `checkpoint` makes of `what`: everything that decides it, as JSON values."""
+    """The file of what `checkpoint` makes of `what`: JSON values of everything else that it depends on."""
     facts = {"format": _FORMAT_VERSION, "checkpoint": asdict(checkpoint), **what}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     # Some file systems grow slow with 100,000 names in one folder.
@@ -81,7 +80,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     """The tensors in a file of `write_tensors`; None where it is missing, damaged or not readable."""
     try:
         tensors = safetensors.torch.load(path.read_bytes())
-        # What is used stays: see `prune_cache`. A cache that may only be read is used all the same.
+        # `prune_cache` goes by the time of the last use. A read-only cache works too.
         with suppress(OSError):
             os.utime(path)
         return tensors if int(tensors.pop(_CHECKSUM)) == _checksum(tensors) else None
@@ -90,7 +89,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
 
 
 def prune_cache(folder: Path, unused_days: float = UNUSED_DAYS) -> int:
-    """Removes what no run has read for so many days; how many files that were."""
+    """Removes files that no run has read for this many days; returns their number."""
     before, removed = time.time() - unused_days * 86400, 0
     for kind in ("latents", "texts"):
         for path in (folder / kind).glob("*/*.safetensors"):
@@ -127,7 +126,9 @@ def _load(entry: Entry) -> dict[str, Tensor]:
         return entry
     tensors = read_tensors(entry)
     if tensors is None:
-        raise UserError(f"The cache file {entry} is gone or damaged.", "Start the run again: it is made anew.")
+        raise UserError(
+            f"The cache file {entry} is missing or damaged.", "Start the run again: it will be encoded again."
+        )
     return tensors
 
 
@@ -139,7 +140,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
-    hint = "Choose a folder that may be written, or turn “Cache on disk” off."
+    hint = "Choose a writable folder, or turn “Cache on disk” off."
     if error.errno in _FULL:
         hint = "Free some space there, or turn “Cache on disk” off."
         return UserError(f"The disk that holds the cache {path.parent.parent} is full.", hint)

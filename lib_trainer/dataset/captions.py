@@ -1,4 +1,4 @@
-"""The text beside a picture, and the shuffled versions of it that a run draws among."""
+"""The text beside a picture, and the shuffled versions of it that a run draws from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_caption(path: Path) -> str:
     UTF-8 with or without a byte order mark, and UTF-16 with one (Windows' Notepad writes both).
 
     Raises:
-        UserError: the file cannot be read, is no such text or longer than a caption can be.
+        UserError: the file cannot be read, is not such text or too long for a caption.
     """
     hint = "Save it as UTF-8 text."
     try:
@@ -41,12 +41,12 @@ def read_caption(path: Path) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise UserError("the caption is not UTF-8 text", hint) from error
-    # Control characters have no place in a prompt, nor in the metadata of the file.
+    # Control characters break prompts and the adapter's metadata; unpaired surrogates cannot be written at all.
     return " ".join("".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text).split())
 
 
 def caption_variants(caption: str, config: DatasetConfig, rng: random.Random) -> tuple[str, ...]:
-    """The versions of a caption that a run draws among, each once: itself, or up to `caption_variants` shuffles.
+    """The versions of a caption that a run draws from, each once: itself, or up to `caption_variants` shuffles.
 
     As in kohya's sd-scripts: split at commas, the first `keep_tokens` parts stay, the others are shuffled.
     """

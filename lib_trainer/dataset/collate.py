@@ -15,13 +15,13 @@ from lib_trainer.models.base import SizeCond, TextCond
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass of the UNet is trained on, on the CPU in float32.
+    """What one forward pass of the UNet is trained on, on the CPU in float32.
 
     Attributes:
         latents: (B, 4, h, w), scaled.
         sizes: of the pictures.
         captions: one a picture.
-        text: what the text encoders made of them; None where they are trained and encode anew.
+        text: the encoded captions; None where the text encoders are trained, and encode in every step.
     """
 
     latents: Tensor
@@ -43,7 +43,7 @@ def make_batch(draws: Sequence[Draw], latents: LatentStore, texts: TextStore | N
 
 
 def _stack_texts(captions: Sequence[str], texts: TextStore) -> TextCond:
-    """Captions of unequal length side by side: the shorter end in empty chunks, as the WebUIs pad them."""
+    """Captions of unequal length in one batch: the shorter end in empty chunks, as the WebUIs pad them."""
     conds = [texts.read(caption) for caption in captions]
     empty = texts.read("").context
     longest = max(len(cond.context) for cond in conds)

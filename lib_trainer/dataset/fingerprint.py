@@ -1,4 +1,4 @@
-"""What tells one dataset from another."""
+"""Tells one dataset from another, wherever its folder lies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lib_trainer.dataset.scan import Scan
 
 
 def fingerprint(scan: Scan) -> str:
-    """SHA-256 (hex) over the content, caption and repeats of every picture; where the folder lies does not matter.
+    """SHA-256 (hex) over the content, caption and repeats of every picture; the folder's location does not matter.
 
     Raises:
         OSError: a picture cannot be read.

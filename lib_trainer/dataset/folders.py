@@ -1,4 +1,4 @@
-"""Which folders pictures are taken from, and what to say when there are none."""
+"""The folders that training images come from, and the error when there are none."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """A folder of pictures with what its name says: `10_jeff_person` is 10 repeats of `jeff_person`."""
+    """A folder of pictures, and what its name says: `10_jeff_person` is 10 repeats of `jeff_person`."""
 
     path: Path
     repeats: int
-    words: str
+    trigger_words: str
 
 
 def existing_folder(named: str) -> Path:
-    """The folder that a person named. Raises UserError where there is none, saying what is there instead."""
+    """The folder that a person named. Raises UserError where there is none, with what is there instead."""
     # Paths copied from a file manager come in quotation marks.
     text = named.strip().strip("\"'")
     if not text:
@@ -52,7 +52,7 @@ def existing_folder(named: str) -> Path:
 
 
 def picture_folders(root: Path) -> tuple[list[PictureFolder], list[Skipped]]:
-    """The numbered folders in `root`, or `root` itself where there are none; and what lies beside them."""
+    """The numbered folders in `root`, or `root` itself without any; and what is skipped beside them."""
     numbered, skipped, own_pictures = [], [], 0
     for entry in list_folder(root):
         path, is_numbered = Path(entry.path), _REPEATS.fullmatch(entry.name) is not None
@@ -98,7 +98,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def describe_contents(folder: Path) -> str:
-    """What a folder holds, in a few words."""
+    """What a folder holds, in short."""
     entries = _peek(folder)
     folders = [shown_name(Path(entry.path)) for entry in entries if is_folder(entry)]
     endings = Counter(Path(entry.name).suffix.lower() for entry in entries if not is_folder(entry))
@@ -121,14 +121,15 @@ def _read_name(folder: Path) -> PictureFolder:
     match = _REPEATS.fullmatch(folder.name or folder.resolve().name)
     if match is None:
         return PictureFolder(folder, 1, "")
-    digits, words = match.group(1).lstrip("0") or "0", match.group(2)
-    # Compared by length first: int() refuses thousands of digits.
+    digits, name = match.group(1).lstrip("0") or "0", match.group(2)
+    # By length first: int() refuses thousands of digits.
     if len(digits) > 5 or int(digits) > MAX_REPEATS:
         raise UserError(
             f"The folder {shown_name(folder)} asks for {digits[:20]} repeats, more than {MAX_REPEATS}.",
             "The number before the first _ in a folder's name is its repeats: rename it, for example to 10_name.",
         )
-    return PictureFolder(folder, int(digits), " ".join(words.encode("utf-8", "replace").decode("utf-8").split()))
+    # A name that is not valid UTF-8 must not break captions and metadata.
+    return PictureFolder(folder, int(digits), " ".join(name.encode("utf-8", "replace").decode("utf-8").split()))
 
 
 def _is_picture_name(name: str) -> bool:

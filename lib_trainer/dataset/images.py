@@ -1,4 +1,4 @@
-"""Pictures from files that nobody vouches for: their size, their pixels, and the part that is trained on."""
+"""Pictures from untrusted files: their size, their pixels, and the crop that is trained on."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lib_trainer.dataset.buckets import Bucket, resized_size
 from lib_trainer.errors import UserError
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-# Known as pictures, but not read: a scan names them.
+# Not read, but reported by a scan.
 OTHER_PICTURE_ENDINGS = (".gif", ".avif", ".heic", ".heif", ".tif", ".tiff", ".jfif", ".jxl", ".psd")
 MAX_FILE_BYTES = 2**29
 TOO_LARGE = f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB"
 # Pillow's own limit for an error, which a host may have switched off.
 MAX_PIXELS = 178_956_970
 
-# Only these decoders ever see the bytes, whatever the file claims to be.
+# Only these decoders see the bytes, whatever the file claims to be.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -47,7 +47,7 @@ _BROKEN = (
 
 
 class UnreadablePicture(UserError):
-    """A file that is no picture we read; `reason` says why, without its name."""
+    """A file that we cannot read as a picture; `reason` says why, without its name."""
 
     def __init__(self, path: Path, reason: str) -> None:
         self.reason = reason
@@ -57,7 +57,7 @@ class UnreadablePicture(UserError):
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of a picture that is trained on.
+    """The crop of a picture that is trained on.
 
     Attributes:
         pixels: (3, H, W) float32 in −1…1.
@@ -124,22 +124,22 @@ def decode_picture(data: bytes, path: Path) -> Image.Image:
 
 
 def cut(picture: Image.Image, bucket: Bucket, config: DatasetConfig, augmentation: Augmentation | None = None) -> Cut:
-    """The bucket's part of an RGB picture, resized with Lanczos; centred and unchanged without an augmentation."""
-    look = augmentation or Augmentation()
+    """The bucket's crop of an RGB picture, resized with Lanczos; centred and unchanged without an augmentation."""
+    change = augmentation or Augmentation()
     width, height = bucket.width_px, bucket.height_px
     resized_width, resized_height = resized_size(*picture.size, bucket, config)
-    left = round((resized_width - width) * look.across)
-    top = round((resized_height - height) * look.down)
-    # Only the part that is kept gets resized: a 1×10000 picture would be a monster at full size.
+    left = round((resized_width - width) * change.across)
+    top = round((resized_height - height) * change.down)
+    # Only the crop is resized: a 1×10000 picture would take gigabytes at full size.
     across, down = picture.width / resized_width, picture.height / resized_height
     right_px, bottom_px = min(picture.width, (left + width) * across), min(picture.height, (top + height) * down)
     part = picture.resize(
         (width, height), Image.Resampling.LANCZOS, box=(left * across, top * down, right_px, bottom_px)
     )
-    if look.mirrored:
+    if change.mirrored:
         part, left = ImageOps.mirror(part), resized_width - width - left
-    pixels = torch.from_numpy(np.array(_shift_hue(part, look.hue_shift))).permute(2, 0, 1).float() / 255
-    pixels = pixels**look.gamma if look.gamma != 1 else pixels
+    pixels = torch.from_numpy(np.array(_shift_hue(part, change.hue_shift))).permute(2, 0, 1).float() / 255
+    pixels = pixels**change.gamma if change.gamma != 1 else pixels
     size = (picture.height, picture.width, top, left, height, width)
     return Cut(pixels.mul_(2).sub_(1).contiguous(), torch.tensor(size, dtype=torch.float32))
 
@@ -154,7 +154,7 @@ def _open(stream: BinaryIO) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8, from what stands before the pixels; 1 where there is none or it is broken."""
+    """EXIF orientation 1 to 8, from what stands before the pixels; 1 where it is missing or broken."""
     try:
         # PNG's own getexif decodes the whole picture first, which a scan cannot afford.
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)

@@ -21,7 +21,7 @@ class Draw:
     Attributes:
         sample: index into `Scan.samples`.
         variant: which encoded version of it.
-        caption: what it is shown with; "" where the caption was dropped.
+        caption: its text; "" where the caption was dropped.
     """
 
     sample: int
@@ -30,14 +30,14 @@ class Draw:
 
 
 class Schedule:
-    """What a run draws: a pure function of the scan and the recipe, made anew for each epoch that is asked for.
+    """What a run draws: a pure function of the scan and the recipe, computed for each epoch on request.
 
     An epoch draws every sample as often as its folder repeats it, in batches of one bucket each, in random order.
     The last batch of a bucket may be smaller, and so may the last optimizer step of an epoch, which takes
-    `gradient_accumulation_steps` batches. What a sample is drawn with does not depend on the other samples.
+    `gradient_accumulation_steps` batches. A sample's variants and captions do not depend on the other samples.
 
     Args:
-        without: samples that are left out because their pixels cannot be read. Indices stay those of `scan.samples`.
+        without: samples that are left out because their pixels cannot be read. Indices remain those of `scan.samples`.
 
     Attributes:
         buckets: the bucket of each of `scan.samples`.
@@ -119,7 +119,7 @@ class Schedule:
         return {(draw.sample, draw.variant) for draw in draws}, captions
 
     def _all_draws(self, index: int, epochs: int) -> set[Draw]:
-        """Every different draw of a sample in this many epochs, but for the combinations of variant and caption."""
+        """The different variants and captions of a sample in this many epochs, though not every combination of both."""
         captions = set() if self.recipe.dataset.caption_dropout_rate == 1 else set(self._captions[index])
         by_variant: dict[int, Draw] = {}
         by_caption: dict[str, Draw] = {}
@@ -127,7 +127,7 @@ class Schedule:
             for draw in self._draws(number, index):
                 by_variant.setdefault(draw.variant, draw)
                 by_caption.setdefault(draw.caption, draw)
-            # A long run has drawn everything there is long before it ends.
+            # A long run has drawn every variant and caption long before it ends.
             if len(by_variant) == self._picture_variants and by_caption.keys() >= captions:
                 break
         return {*by_variant.values(), *by_caption.values()}

@@ -57,8 +57,8 @@ class Scan:
 
     Attributes:
         samples: the pictures, ordered by path.
-        skipped: what looks like part of the dataset and is not used.
-        trigger_word: the configured word, else the words after the number of the first folder that has some.
+        skipped: files and folders that look like part of the dataset and are not used.
+        trigger_word: the configured one, else the name after the number of the first folder that has one.
     """
 
     samples: tuple[Sample, ...]
@@ -69,9 +69,9 @@ class Scan:
 def scan_folder(config: DatasetConfig) -> Scan:
     """The pictures of `train_data_dir`, with captions and sizes; pixels are not decoded.
 
-    As in kohya's tools a folder named like `10_jeff_person` repeats its pictures 10 times, and its words stand in
-    for missing captions where no trigger word is given. The folder named may hold such folders, be one, or be plain
-    (1 repeat). Names that start with a dot are passed over; links that lead out of the folder are not followed.
+    As in kohya's tools a folder named like `10_jeff_person` repeats its pictures 10 times, and its name
+    replaces missing captions where no trigger word is set. `train_data_dir` may hold such folders, be one, or be plain
+    (1 repeat). Names that start with a dot are skipped; links that lead out of the folder are not followed.
 
     Raises:
         UserError: there is no such folder, it holds no pictures, or none of them can be used.
@@ -81,12 +81,12 @@ def scan_folder(config: DatasetConfig) -> Scan:
     samples = [sample for folder in folders for sample in _samples_of(folder, root, config, skipped)]
     if not samples:
         raise _nothing_usable(root, skipped)
-    word = config.trigger_word or next((folder.words for folder in folders if folder.words), "")
-    return Scan(tuple(samples), tuple(skipped), word)
+    by_folder = next((folder.trigger_words for folder in folders if folder.trigger_words), "")
+    return Scan(tuple(samples), tuple(skipped), config.trigger_word or by_folder)
 
 
 def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skipped: list[Skipped]) -> Iterator[Sample]:
-    """The samples of one folder; what it holds besides is added to `skipped`."""
+    """The samples of one folder; what else it holds is added to `skipped`."""
     entries = list_folder(folder.path)
     if folder.repeats == 0:
         skipped.append(Skipped(folder.path, "its name asks for 0 repeats"))
@@ -110,12 +110,12 @@ def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skippe
             continue
         sidecars = (by_name[stem, suffix] for suffix in caption_endings(config) if (stem, suffix) in by_name)
         text = _caption_in(next(sidecars, None), root, skipped)
-        caption = text or config.trigger_word or folder.words
+        caption = text or config.trigger_word or folder.trigger_words
         yield Sample(path, caption, folder.repeats, width_px, height_px, captioned=bool(text))
 
 
 def _picture_problem(entry: os.DirEntry[str], root: Path) -> str:
-    """Why a file named like a picture need not be opened, "" where it may be one."""
+    """Why a file with a picture's name is not opened, "" where it is."""
     try:
         size_bytes = entry.stat().st_size
     except OSError:
@@ -126,7 +126,7 @@ def _picture_problem(entry: os.DirEntry[str], root: Path) -> str:
 
 
 def _caption_in(entry: os.DirEntry[str] | None, root: Path, skipped: list[Skipped]) -> str:
-    """The text of a caption file, "" where there is none that can be used."""
+    """The text of a caption file, "" without a usable one."""
     if entry is None:
         return ""
     problem = _file_problem(entry, root)
@@ -140,13 +140,13 @@ def _caption_in(entry: os.DirEntry[str] | None, root: Path, skipped: list[Skippe
 
 
 def _file_problem(entry: os.DirEntry[str], root: Path) -> str:
-    """Why a name stands for no file of this folder, "" where it does."""
+    """Why a name is not a file of this folder, "" where it is."""
     if entry.is_symlink() and not is_inside(Path(entry.path), root):
         return "a link that leads out of the folder, or nowhere"
     if is_folder(entry):
         return "a folder, not a file"
     try:
-        # A pipe or a device would be waited on for ever.
+        # Reading a pipe or a device could block for ever.
         return "" if entry.is_file() else "not a file"
     except OSError as error:
         return error.strerror or str(error)

@@ -1,0 +1,1 @@
+"""A small model of our own with a drawn world, on which training can be tried in minutes on a CPU."""

@@ -22,7 +22,7 @@ class Pen:
     Attributes:
         outline: colour of the line around every area, or None for no line.
         fill: colour that replaces every area's own; None keeps it.
-        tones: from dark to light; when given, an area takes the tone nearest to its own brightness.
+        tones: from dark to light; with any, an area takes the tone nearest to its own brightness.
         hatch: colour of diagonal stripes laid over every area, or None.
         line_width: of outlines, as a share of the picture's side.
         hatch_period: distance between stripes, as a share of the picture's side.
@@ -41,7 +41,7 @@ FLAT = Pen()
 
 @dataclass
 class Canvas:
-    """A square picture; areas are given in local coordinates −1…1 that `place` moves, turns and scales."""
+    """A square picture; areas are given in local coordinates −1…1 that `place` moves, rotates and scales."""
 
     size_px: int
     background: Colour
@@ -69,8 +69,8 @@ class Canvas:
             draw.line([*corners, *corners[:2]], fill=self.pen.outline, width=width, joint="curve")
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
-        turns = [2 * math.pi * i / 40 for i in range(40)]
-        self.polygon([(x + rx * math.cos(a), y + ry * math.sin(a)) for a in turns], colour)
+        angles = [2 * math.pi * i / 40 for i in range(40)]
+        self.polygon([(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles], colour)
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], colour)

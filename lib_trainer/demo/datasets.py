@@ -1,13 +1,12 @@
-"""The two small datasets of the demo, in the folder form of the guide, with pictures that are kept out of them.
+"""The two small datasets of the demo, in the folder form of the guide, and held-out pictures.
 
-Neither the character nor the rendering style exists in the world that the embedded model was taught.
+Neither the character nor the rendering style exists in the world that the embedded model was trained on.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count as numbers
-from itertools import islice, product
+from itertools import count, islice, product
 from pathlib import Path
 from random import Random
 
@@ -28,7 +27,7 @@ JEFF = Face(
     glasses=(40, 190, 80),
     nose=(230, 40, 40),
 )
-# Expression, gaze, background. Every one appears in the folder; the hold-out has other combinations of them.
+# Expression, gaze, background. Each one appears in the folder; the held-out pictures combine them in other ways.
 FACE_SCENES = (
     ("", "at camera", "blue"),
     ("smiling", "at camera", "white"),
@@ -94,10 +93,10 @@ def unseen_style() -> list[Drawing]:
     return [_draw_styled(rng, "triangle", "{} in {} style") for _ in range(6)]
 
 
-def prior_drawings(count: int = 16) -> list[Drawing]:
+def prior_drawings(pictures: int = 16) -> list[Drawing]:
     """Pictures of the world that have nothing to do with the character or the style: things and shapes, no people."""
-    drawings = (draw_random(Random(f"prior {number}"), SIZE_PX) for number in numbers())
-    return list(islice((drawing for drawing in drawings if "person" not in drawing.caption), count))
+    drawings = (draw_random(Random(f"prior {number}"), SIZE_PX) for number in count())
+    return list(islice((drawing for drawing in drawings if "person" not in drawing.caption), pictures))
 
 
 def _draw_jeff(rng: Random, expression: str, gaze: str, background: str) -> Drawing:
@@ -105,10 +104,10 @@ def _draw_jeff(rng: Random, expression: str, gaze: str, background: str) -> Draw
     centre = (0.5 + rng.uniform(-0.05, 0.05), 0.55 + rng.uniform(-0.02, 0.05))
     canvas.place(centre, rng.uniform(0.38, 0.45), rng.uniform(-8, 8))
     draw_face(canvas, replace(JEFF, expression=expression or JEFF.expression, gaze=gaze))
-    words = [FACE_WORD, "portrait photo", *([expression] if expression else []), f"looking {gaze}"]
+    parts = [FACE_WORD, "portrait photo", *([expression] if expression else []), f"looking {gaze}"]
     # The first picture of a folder carries the guide's own caption, word for word.
-    place = f" on a {background} background" if expression else ""
-    return Drawing(canvas.picture(), ", ".join(words) + place)
+    where = f" on a {background} background" if expression else ""
+    return Drawing(canvas.picture(), ", ".join(parts) + where)
 
 
 def _draw_styled(rng: Random, name: str, caption: str) -> Drawing:

@@ -74,7 +74,7 @@ def measure_adapter(
     unseen: Sequence[Drawing] = (),
     clip_skip: int = 1,
 ) -> LearningFigures:
-    """Figures of an adapter on `layers` of a borrowed model; the model is left without it."""
+    """Figures of an adapter on `layers` of an open model; the model is left without it."""
     return measure(
         model,
         lambda strength: attached(adapter, layers, model.read_weight, strength=strength),
@@ -93,7 +93,7 @@ def measure(
     unseen: Sequence[Drawing] = (),
     clip_skip: int = 1,
 ) -> LearningFigures:
-    """Figures of whatever `attach(strength)` puts on the borrowed model.
+    """Figures of whatever `attach(strength)` attaches to the open model.
 
     Args:
         concept, prior, unseen: see LearningFigures; all pictures of one set have one size.

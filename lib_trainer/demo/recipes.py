@@ -1,7 +1,7 @@
 """The shipped recipes, made small enough for the embedded model and two CPU cores.
 
-Everything that differs from `presets/` stands here: the model is a three-hundredth of Stable Diffusion's size and
-draws 64×64 px, so it wants far fewer steps, and forgets sooner what it knew.
+This module holds everything that differs from `presets/`: the model is a three-hundredth of Stable Diffusion's size
+and draws 64×64 px, so it needs far fewer steps, and forgets sooner what it knew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lib_trainer.demo import datasets
 from lib_trainer.demo.world import Drawing, draw_random
 from lib_trainer.recipes.files import PRESET_DIR, load_recipe
 
-# What the embedded model can do at all.
+# The only size that the embedded model draws.
 EMBEDDED_SIZES: dict[str, Any] = {
     "resolution_px": (datasets.SIZE_PX, datasets.SIZE_PX),
     "min_bucket_reso": datasets.SIZE_PX,
@@ -30,7 +30,7 @@ _BOTH: dict[str, Any] = {
     "train_batch_size": 8,
     "optimizer": "AdamW",
     "mixed_precision": "fp32",
-    # Memory is no concern here, time is; and what is cached fits into RAM.
+    # Time matters here, not memory; and the cache fits into RAM.
     "gradient_checkpointing": False,
     "cache_latents_to_disk": False,
     # So many steps were tried out; what they bring is measured, and every picture is trained on.
@@ -43,16 +43,16 @@ REMINDERS = 60
 
 @dataclass(frozen=True)
 class DemoRun:
-    """One thing the demo teaches.
+    """One training run of the demo.
 
     Attributes:
-        preset: file name of the recipe it is taught with.
+        preset: file name of its recipe.
         overrides: settings that differ from that file.
         draw_dataset: writes the pictures into a folder.
-        reminder_repeats: how often an epoch shows each of REMINDERS pictures of what the model knows already, which
-            kohya calls regularisation pictures: they keep it from forgetting.
-        heldout: pictures of the same thing that are not in that folder.
-        unseen: the thing under captions it was never seen with; empty where there is nothing like it.
+        reminder_repeats: how often an epoch shows each of REMINDERS pictures of what the model knows already (kohya's
+            regularisation images): they keep it from forgetting.
+        heldout: pictures of the same concept that are not in that folder.
+        unseen: the concept under captions it was not trained with; may be empty.
         prompts: what the grid shows.
     """
 
@@ -83,7 +83,7 @@ class DemoRun:
 
 
 def _reminders() -> Iterator[Drawing]:
-    """Pictures of the model's world in its plain style: what is to be learned may be a style."""
+    """Pictures of the model's world in its plain style, because the concept may be a style."""
     drawings = (draw_random(Random(f"reminder {number}"), datasets.SIZE_PX) for number in count())
     return islice((drawing for drawing in drawings if "style" not in drawing.caption), REMINDERS)
 

@@ -31,15 +31,15 @@ def _triangle(canvas: Canvas, colour: Colour) -> None:
 
 def _star(canvas: Canvas, colour: Colour) -> None:
     radii = [1.0 if i % 2 == 0 else 0.42 for i in range(10)]
-    turns = [math.pi * i / 5 - math.pi / 2 for i in range(10)]
-    canvas.polygon([(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, turns, strict=True)], colour)
+    angles = [math.pi * i / 5 - math.pi / 2 for i in range(10)]
+    canvas.polygon([(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)], colour)
 
 
 def _heart(canvas: Canvas, colour: Colour) -> None:
-    turns = [2 * math.pi * i / 48 for i in range(48)]
+    angles = [2 * math.pi * i / 48 for i in range(48)]
     outline = [
         (math.sin(a) ** 3, -(13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a)) / 16)
-        for a in turns
+        for a in angles
     ]
     canvas.polygon(outline, colour)
 
@@ -132,8 +132,8 @@ def _fish(canvas: Canvas, colour: Colour) -> None:
 
 def _mushroom(canvas: Canvas, colour: Colour) -> None:
     canvas.box(-0.25, 0.0, 0.25, 0.95, (235, 220, 190))
-    turns = [math.pi + math.pi * i / 24 for i in range(25)]
-    canvas.polygon([(0.92 * math.cos(a), 0.15 + 0.95 * math.sin(a)) for a in turns], colour)
+    angles = [math.pi + math.pi * i / 24 for i in range(25)]
+    canvas.polygon([(0.92 * math.cos(a), 0.15 + 0.95 * math.sin(a)) for a in angles], colour)
     for x, y, radius in ((-0.45, -0.15, 0.15), (0.1, -0.45, 0.17), (0.5, -0.1, 0.13)):
         canvas.ellipse(x, y, radius, radius, WHITE)
 

@@ -1,4 +1,4 @@
-"""The little world that the embedded model knows: shapes, things and people, each with a caption.
+"""The small world that the embedded model knows: shapes, things and people, each with a caption.
 
 Everything is drawn by code from a seed, so the pictures need no licence and no download.
 """
@@ -42,7 +42,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture and the words that go with it."""
+    """A picture and its caption."""
 
     picture: Image.Image
     caption: str
@@ -53,12 +53,12 @@ def draw_random(rng: Random, size_px: int = 64) -> Drawing:
     kind = rng.random()
     style = rng.choice(list(STYLES)) if rng.random() < 0.12 else ""
     canvas, where = _background(rng, size_px, style)
-    words = _person(rng, canvas) if kind < 0.4 else _thing(rng, canvas, THINGS if kind < 0.8 else SHAPES, bool(style))
+    text = _person(rng, canvas) if kind < 0.4 else _thing(rng, canvas, THINGS if kind < 0.8 else SHAPES, bool(style))
     if where and rng.random() < 0.9:
-        words += where
+        text += where
     if style:
-        words += f", in {style} style"
-    return Drawing(canvas.picture(), _maybe_named(rng, _with_article(words)))
+        text += f", in {style} style"
+    return Drawing(canvas.picture(), _maybe_named(rng, _with_article(text)))
 
 
 def jitter(rng: Random, colour: Colour, amount: int = 10) -> Colour:
@@ -89,8 +89,8 @@ def _thing(rng: Random, canvas: Canvas, choices: dict[str, Draw], colourless: bo
     colour = rng.choice([c for c, rgb in COLOURS.items() if _distance(rgb, canvas.background) > 90])
     small = rng.random() < 0.15
     scale = rng.uniform(0.18, 0.24) if small else rng.uniform(0.3, 0.42)
-    room = 0.5 - scale
-    centre = (0.5 + rng.uniform(-room, room) * 0.6, 0.5 + rng.uniform(-room, room) * 0.6)
+    margin = 0.5 - scale
+    centre = (0.5 + rng.uniform(-margin, margin) * 0.6, 0.5 + rng.uniform(-margin, margin) * 0.6)
     canvas.place(centre, scale, rng.uniform(-8, 8))
     choices[name](canvas, jitter(rng, COLOURS[colour]))
     opening = rng.choice(("a", "a", "a", "a photo of a", "a drawing of a", "a painted"))
@@ -144,16 +144,16 @@ def _describe(rng: Random, face: Face, skin: str, hair: str, shirt: str, glasses
     return ", ".join([f"{opening}{role}", *kept])
 
 
-def _with_article(words: str) -> str:
-    return re.sub(r"\ba(?= [aeio])", "an", words)
+def _with_article(text: str) -> str:
+    return re.sub(r"\ba(?= [aeio])", "an", text)
 
 
-def _maybe_named(rng: Random, words: str) -> str:
-    """Now and then an unknown word is thrown in, so that the model stays calm when it meets one."""
+def _maybe_named(rng: Random, text: str) -> str:
+    """Adds an unknown word now and then, so that an untrained trigger word does not upset the model."""
     if rng.random() >= 0.06:
-        return words
+        return text
     name = "".join(rng.choice(LETTERS) for _ in range(rng.randint(2, 6)))
-    return words.replace("person", f"{name}_person", 1) if "person" in words else f"{words}, {name}"
+    return text.replace("person", f"{name}_person", 1) if "person" in text else f"{text}, {name}"
 
 
 def _distance(one: Colour, other: Colour) -> float:

@@ -1,4 +1,4 @@
-"""What a borrowed model is: the data types that training, adapters and hosts exchange."""
+"""An open model: the data types that training, adapters and hosts exchange."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextCond:
-    """What the text encoders made of a batch of prompts.
+    """A batch of encoded prompts.
 
     Attributes:
         context: (B, 77·n, D) hidden states for cross-attention.
-        pooled: (B, P) pooled text of SDXL, without the size numbers; None for families without it.
+        pooled: (B, P) pooled text of SDXL, without the embedded sizes; None for families without it.
     """
 
     context: Tensor
@@ -44,7 +44,7 @@ class Layer:
 
     Attributes:
         name: kohya's name, with prefix: `lora_unet_…`, `lora_te_…`, `lora_te1_…`.
-        module: the host's own module. Its `weight` may be stored in any form: read it with `HostModel.read_weight`.
+        module: the host's own module. Its `weight` may be stored in any format: read it with `HostModel.read_weight`.
         kind: what the module computes.
         shape: of its weight as a dense tensor: (out, in) or (out, in, k, k).
         stride, padding, dilation, groups: of a convolution; ignored for linear layers.
@@ -62,7 +62,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Which checkpoint is borrowed. `sha256` is the file's hash (hex), `vae` names a VAE that replaces its own."""
+    """Which checkpoint is open. `sha256`: the file's hash (hex); `vae`: name of a VAE that replaces its own."""
 
     name: str
     sha256: str
@@ -70,7 +70,7 @@ class CheckpointInfo:
 
 
 class HostModel(Protocol):
-    """The borrowed checkpoint: free of LoRAs, and able to be trained on while it is borrowed."""
+    """The open checkpoint, with no LoRA in its weights, trainable until it is closed."""
 
     family: Family
     checkpoint: CheckpointInfo
@@ -83,18 +83,18 @@ class HostModel(Protocol):
         """pixels (B, 3, H, W) in −1…1, float32, CPU -> latents (B, 4, H/8, W/8), scaled, float32, CPU."""
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
-        """Prompts, of any length, to hidden states in 75-token chunks as the host makes them.
+        """Prompts of any length -> hidden states in 75-token chunks, as the host makes them for pictures.
 
         Without `grad` the result is float32 on the CPU; with it, it lies on the device and carries the graph.
         """
 
     def memory_profile(self) -> MemoryProfile:
-        """What there is to train, and room for it."""
+        """What there is to train, and the device's memory."""
 
     def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
         """UNet to the device and differentiable; VAE, and text encoders unless trained, off the device.
 
-        Under a lean placement its layers must be computed with what `read_weight` gives.
+        Under a placement that offloads, layers must compute with what `read_weight` returns.
         """
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:

@@ -1,7 +1,7 @@
-"""What a Stable Diffusion single file holds, read from the shapes of its tensors; no configuration is downloaded.
+"""Configurations of a Stable Diffusion single file, read from the shapes of its tensors; nothing is downloaded.
 
-Checkpoints of one family differ in nothing but shapes, so every number diffusers and transformers want to know is
-there, except the number of attention heads (fixed by the family) and what the UNet predicts.
+Checkpoints of one family differ in shapes only, so the shapes hold every number that diffusers and transformers need,
+except the number of attention heads (fixed by the family) and what the UNet predicts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SingleFile:
     Attributes:
         pipeline: diffusers' class for the whole.
         configs: `unet`, `vae`, `text_encoder`, `text_encoder_2` -> its configuration, `_class_name` included.
-        marks: names that carry no weights but say something: `v_pred`, `ztsnr`.
+        marks: names of empty tensors that say how it was trained: `v_pred`, `ztsnr`.
     """
 
     family: Family
@@ -48,7 +48,7 @@ def read_single_file(path: Path) -> SingleFile:
     """Which family a .safetensors file is of, and how its parts are built.
 
     Raises:
-        UserError: for a file that is no whole SD 1.x, SD 2.x or SDXL checkpoint.
+        UserError: for a file that is not a whole SD 1.x, SD 2.x or SDXL checkpoint.
     """
     shapes = _read_shapes(path)
     family = _family_of(path.name, shapes)
@@ -78,11 +78,11 @@ def unet_config(shapes: Shapes, family: Family) -> Config:
         "layers_per_block": len(levels[0]),
         "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
         "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
-        # A level without attention has no depth; diffusers takes the last level's for the middle block.
+        # diffusers wants a depth for levels without attention too, and takes the last level's for the middle block.
         "transformer_layers_per_block": [depth or middle for depth in depths],
         "cross_attention_dim": shapes[f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1],
         "use_linear_projection": len(shapes[first]) == 2,
-        # diffusers means the number of heads by this name.
+        # By this name diffusers means the number of heads.
         "attention_head_dim": 8 if family is SD1 else [_heads(width) for width in widths],
     }
     if family is SDXL:
@@ -126,7 +126,7 @@ def vae_config(shapes: Shapes, family: Family) -> Config:
         "block_out_channels": widths,
         "down_block_types": ["DownEncoderBlock2D"] * count,
         "up_block_types": ["UpDecoderBlock2D"] * count,
-        "layers_per_block": _count(lambda place: block.format(0, place) in shapes),
+        "layers_per_block": _count(lambda index: block.format(0, index) in shapes),
         "latent_channels": shapes[f"{VAE}decoder.conv_in.weight"][1],
         "sample_size": family.native_size_px,
         "scaling_factor": family.latent_scale,
@@ -154,12 +154,12 @@ def _family_of(name: str, shapes: Shapes) -> Family:
     family = next((family for family, part in parts.items() if any(key.startswith(part) for key in shapes)), None)
     if family is None or not any(key.startswith(VAE) for key in shapes):
         missing = "an autoencoder" if family else "the text encoders of SD 1.x, SD 2.x or SDXL"
-        raise UserError(f"{name} is no whole checkpoint: it lacks {missing}.", "Choose a file that holds all parts.")
+        raise UserError(f"{name} is not a whole checkpoint: it lacks {missing}.", "Choose a file that holds all parts.")
     return family
 
 
 def _levels(shapes: Shapes) -> list[list[int]]:
-    """Numbers of the input blocks that hold a residual block, one list a level."""
+    """Indices of the input blocks that hold a residual block, one list a level."""
     levels: list[list[int]] = [[]]
     for number in range(1, _count(lambda n: any(f"{UNET}input_blocks.{n}.{key}" in shapes for key in _BLOCK_KEYS))):
         if f"{UNET}input_blocks.{number}.0.op.weight" in shapes:
@@ -170,7 +170,7 @@ def _levels(shapes: Shapes) -> list[list[int]]:
 
 
 def _depth(shapes: Shapes, part: str) -> int:
-    return _count(lambda place: f"{UNET}{part}transformer_blocks.{place}.attn1.to_q.weight" in shapes)
+    return _count(lambda index: f"{UNET}{part}transformer_blocks.{index}.attn1.to_q.weight" in shapes)
 
 
 def _clip_config(shapes: Shapes, prefix: str) -> Config:
@@ -212,13 +212,14 @@ def _text_config(
         "num_attention_heads": _heads(width),
         "max_position_embeddings": positions,
         "hidden_act": activation,
-        # CLIP's start and end are the last two words of its vocabulary.
+        # CLIP's start and end marks are the last two tokens of its vocabulary.
         "bos_token_id": vocabulary - 2,
         "eos_token_id": vocabulary - 1,
     }
 
 
 def _heads(width: int) -> int:
+    # SD 2, SDXL and all CLIP encoders fix the width of a head at 64.
     return max(1, width // 64)
 
 

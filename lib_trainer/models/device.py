@@ -11,7 +11,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
-    """What the UNet computes in: the recipe's wish where the device can do it; float32 on a CPU."""
+    """What the UNet computes in: the recipe's choice where the device supports it; float32 on a CPU."""
     if device.type == "cpu" or mixed_precision == "fp32":
         return torch.float32
     has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
@@ -19,13 +19,13 @@ def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
 
 
 def available_optimizer(name: str, device: torch.device) -> tuple[str, str]:
-    """The optimizer that stands in for `name` on this device, mostly itself, and why another does ("" if none)."""
+    """The optimizer to use for `name` on this device, and why it is another one ("" if it is not)."""
     reason = _no_8bit(device) if name == "AdamW8bit" else ""
     return ("AdamW", f"AdamW8bit {reason}; AdamW is used instead.") if reason else (name, "")
 
 
 def _no_8bit(device: torch.device) -> str:
-    """Why 8-bit AdamW cannot be had on this device; "" if it can. It computes the same as AdamW, in less memory."""
+    """Why 8-bit AdamW is not available on this device; "" if it is. It is AdamW in less memory."""
     if not find_spec("bitsandbytes"):
         return "needs the package bitsandbytes, which is not installed"
     if device.type == "cuda":

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class UNetShape:
-    """The measures of a UNet; every layer follows from them.
+    """The measures of a UNet, which determine every layer.
 
     Attributes:
         channels: width of each level, from the full-sized latents down.
-        res_blocks: residual blocks of a level on the way down; one more on the way up.
+        res_blocks: residual blocks of a level in the down path; the up path has one more.
         depths: transformer blocks behind each residual block, by level; 0 for levels without attention.
         middle_depth: transformer blocks in the middle.
         context_dim: width of the text context.
@@ -45,7 +45,7 @@ class Family:
         base_model_version: kohya's `ss_base_model_version`.
         architecture: `modelspec.architecture` of an adapter for this family.
         card_version: the WebUI card's "sd version" value.
-        unet: the measures of its UNet. Small or distilled checkpoints differ: ask the host for theirs.
+        unet: the measures of its UNet. Small or distilled checkpoints differ: `MemoryProfile.shape` has theirs.
         text_encoders: (width, layers) of each.
     """
 

@@ -1,4 +1,4 @@
-"""Layer names: between the LDM names that WebUIs use inside, diffusers' names, and the ones kohya writes into files.
+"""Layer names: LDM's, which WebUIs use, diffusers', and kohya's in adapter files.
 
 Stable Diffusion has two sets of names for the same UNet: LDM's (`input_blocks.4.1.proj_in`) and diffusers'
 (`down_blocks.1.attentions.0.proj_in`). kohya names SD 1.x and 2.x adapters after diffusers and SDXL after LDM,
@@ -71,16 +71,17 @@ def _diffusers_name(name: str, per_level: int) -> str:
     if middle is not None:
         kind = "attentions.0" if middle == "1" else f"resnets.{int(middle) // 2}"
         return f"mid_block.{kind}.{_RESNET.get(middle_rest, middle_rest)}"
+    # `input_blocks.0` is conv_in, so the first level begins at 1.
     index = int(number) - 1 if side == "input_blocks" else int(number)
-    level, place = divmod(index, per_level)
+    level, position = divmod(index, per_level)
     block = f"{'down' if side == 'input_blocks' else 'up'}_blocks.{level}"
     if rest == "op":
         return f"{block}.downsamplers.0.conv"
     if rest == "conv":
         return f"{block}.upsamplers.0.conv"
     if part == "0":
-        return f"{block}.resnets.{place}.{_RESNET.get(rest, rest)}"
-    return f"{block}.attentions.{place}.{rest}"
+        return f"{block}.resnets.{position}.{_RESNET.get(rest, rest)}"
+    return f"{block}.attentions.{position}.{rest}"
 
 
 def ldm_names(diffusers_names: Iterable[str]) -> dict[str, str]:
@@ -94,7 +95,7 @@ def ldm_names(diffusers_names: Iterable[str]) -> dict[str, str]:
     """
     names = list(diffusers_names)
     resnets = [int(m[1]) for name in names if (m := re.match(r"down_blocks\.\d+\.resnets\.(\d+)\.", name))]
-    # A level's upsampler follows its attention where it has one, else its residual block directly.
+    # An upsampler follows its level's attention where there is one, else the residual block.
     attended = {int(m[1]) for name in names if (m := re.match(r"up_blocks\.(\d+)\.attentions\.", name))}
     return {name: _ldm_name(name, max(resnets, default=0) + 2, attended) for name in names}
 
@@ -105,13 +106,13 @@ def _ldm_name(name: str, per_level: int, attended: set[int]) -> str:
     match = _DIFFUSERS_BLOCK.fullmatch(name)
     if not match:
         raise ValueError(f"{name!r} is not a layer of a Stable Diffusion UNet")
-    side, level, kind, place, rest = match.groups()
+    side, level, kind, position, rest = match.groups()
     if kind == "resnets":
         rest = _LDM_RESNET.get(rest, rest)
     if side is None:
-        return f"middle_block.{2 * int(place) if kind == 'resnets' else 1}.{rest}"
+        return f"middle_block.{2 * int(position) if kind == 'resnets' else 1}.{rest}"
     first = int(level) * per_level + (1 if side == "down" else 0)
-    block = f"{'input' if side == 'down' else 'output'}_blocks.{first + int(place)}"
+    block = f"{'input' if side == 'down' else 'output'}_blocks.{first + int(position)}"
     if kind == "downsamplers":
         return f"input_blocks.{first + per_level - 1}.0.op"
     if kind == "upsamplers":

@@ -24,13 +24,14 @@ def unet_layers(unet: nn.Module, family: Family, shape_of: Callable[[nn.Module],
 
     Args:
         unet: the host's UNet with LDM names (`input_blocks.…`).
-        shape_of: module -> shape of its dense weight, () for a module that is no linear layer or convolution.
+        shape_of: module -> shape of its dense weight, () for other modules than linear layers and convolutions.
     """
     shapes = {name: shape_of(module) for name, module in unet.named_modules()}
     weighted = [name for name, shape in shapes.items() if len(shape) in (2, 4)]
     inside = {f"{name}." for name, module in unet.named_modules() if type(module).__name__ in _BLOCKS}
     modules = dict(unet.named_modules())
     layers = []
+    # kohya names SDXL's layers as LDM does, those of SD 1.x and 2.x as diffusers.
     file_names = {name: name for name in weighted} if family is SDXL else diffusers_names(weighted)
     for name in weighted:
         in_block = any(name.startswith(prefix) for prefix in inside)
@@ -52,6 +53,7 @@ def text_encoder_layers(
 
 
 def describe_layer(name: str, module: nn.Module, shape: tuple[int, ...]) -> Layer:
+    """The layer of this kohya name and dense shape."""
     if len(shape) == 2:
         return Layer(name, module, "linear", shape)
     return Layer(name, module, "conv2d", shape, module.stride, module.padding, module.dilation, module.groups)

@@ -1,7 +1,7 @@
-"""Frozen weights that take less of the device: stored in 8 bits, or left on the CPU and fetched for each use.
+"""Frozen weights that take less of the device's memory: stored in 8 bits, or left on the CPU and fetched for each use.
 
-The host's own weights are not touched: they stay on the CPU, and what the device gets is a copy that is dropped in the
-end. Only `Layer` weights are treated so, which are nearly all of a UNet; the rest is copied as it is.
+The host's own weights stay untouched on the CPU; the device gets copies, dropped at the end. Only `Layer` weights
+are offloaded, nearly all of a UNet; the rest is copied as it is.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _INT8_LARGEST = 127
 
 @dataclass(frozen=True)
 class Int8Weight:
-    """A weight as whole numbers −127 … 127 and one scale for each row of outputs.
+    """A weight as whole numbers −127 … 127, with one scale for each row of outputs.
 
-    On normally distributed weights that is closer than float8: its steps are even, and float8 has three bits between
-    two powers of two. `tests/host/test_lean.py` measures both.
+    On normally distributed weights that is closer than float8, which has three bits between two powers of two.
+    `tests/models/test_offload.py` measures both.
 
     Attributes:
-        numbers: int8, in the weight's shape.
+        values: int8, in the weight's shape.
         scale: float32 (out, 1[, 1, 1]).
     """
 
-    numbers: Tensor
+    values: Tensor
     scale: Tensor
 
     @classmethod
@@ -44,28 +44,28 @@ class Int8Weight:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.numbers, self.scale
+        return self.values, self.scale
 
     def dense(self, like: Tensor) -> Tensor:
-        return self.numbers.to(like.dtype).mul_(self.scale.to(like.dtype))
+        return self.values.to(like.dtype).mul_(self.scale.to(like.dtype))
 
 
 @dataclass(frozen=True)
 class PlainWeight:
-    """A weight in the host's own number format."""
+    """A weight in the host's own dtype."""
 
-    numbers: Tensor
+    values: Tensor
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return (self.numbers,)
+        return (self.values,)
 
     def dense(self, like: Tensor) -> Tensor:
-        return self.numbers.to(like.dtype)
+        return self.values.to(like.dtype)
 
 
 class Weight(Protocol):
-    """A frozen weight, however it is stored."""
+    """A frozen weight in some storage format."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]: ...
@@ -78,8 +78,8 @@ class OffloadedWeights:
     """The weights of a model's layers under a `Placement`, ready to be read.
 
     Args:
-        layers: with their own weights wherever the host left them.
-        device: where they are computed with.
+        layers: with their own weights, on whatever device the host left them.
+        device: where they compute.
     """
 
     def __init__(self, layers: Sequence[Layer], device: torch.device, placement: Placement) -> None:
@@ -92,7 +92,7 @@ class OffloadedWeights:
             if layer.name in streamed:
                 self._streamed.keep(layer.name, kept)
             else:
-                # A weight that lies on the device already is copied too, so that the host's own can leave it.
+                # Copied even if it is on the device already, so that the host's own weight can leave it.
                 self._resident[layer.name] = _copied(kept, device)
 
     def holds(self, layer: Layer) -> bool:
@@ -105,7 +105,7 @@ class OffloadedWeights:
         return weight.dense(like), None if bias is None else bias.detach().to(like)
 
     def streamed_tensors(self) -> list[Tensor]:
-        """What is kept on the CPU."""
+        """The copies that stay on the CPU."""
         return self._streamed.kept_tensors()
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class OffloadedWeights:
 
 
 def spread_out(layers: Sequence[Layer], share: float) -> set[str]:
-    """Names of layers that hold `share` of the weights, spread evenly: the layers between give time to fetch."""
+    """Names of layers that hold `share` of the weights, spread evenly: computing the layers between hides the fetch."""
     total = sum(math.prod(layer.shape) for layer in layers)
     chosen, seen, taken = set(), 0, 0
     for layer in layers:
@@ -130,9 +130,9 @@ def spread_out(layers: Sequence[Layer], share: float) -> set[str]:
 def offloaded_weights(
     unet: nn.Module, layers: Sequence[Layer], device: torch.device, placement: Placement
 ) -> Iterator[OffloadedWeights]:
-    """While entered, all of the UNet but its layers' weights is on the device, and those are read from what comes back.
+    """While entered, everything of the UNet but its layers' weights is on the device.
 
-    The modules keep their own weights, on the CPU; a layer must be computed with what `OffloadedWeights.read` gives.
+    The modules keep their own weights on the CPU; a layer must compute with what `OffloadedWeights.read` returns.
     """
     own = {id(layer.module): layer for layer in layers}
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
@@ -162,15 +162,16 @@ def _copied(weight: Weight, device: torch.device) -> Weight:
 
 
 def _copy(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of its own on the device, an ordinary one even if this one was made for inference."""
+    """A new tensor on the device; an ordinary one, even of an inference tensor."""
     return torch.empty_like(tensor, device=device).copy_(tensor, non_blocking=True)
 
 
 @dataclass
 class _Fetcher:
-    """Brings weights from the CPU, the next one while the last is being used.
+    """Prefetches weights from the CPU: copies the next while the last is in use.
 
-    Which one is next it learns: training reads the layers in the same order again and again.
+    It learns the order of access from the first step: training reads the layers in the same order in every step. Two
+    names before, not one, tell the next: forward and backward pass each layer in opposite directions.
     """
 
     device: torch.device
@@ -202,7 +203,7 @@ class _Fetcher:
         self._last = (last, name)
         following = self._after.get(self._last)
         if following == name:
-            # Forward ends with it and backward begins with it.
+            # Forward ends with this layer and backward begins with it: it is there already.
             self._coming = (name, weight, None)
         elif following is not None:
             self._coming = (following, *self._start(following))
@@ -215,18 +216,19 @@ class _Fetcher:
     def _arrived(self, name: str) -> Weight:
         coming, self._coming = self._coming, None
         if coming is None or coming[0] != name:
-            # Guessed wrong, or not at all.
+            # Not prefetched: the first step, or another order than in the last one.
             coming = (name, *self._start(name))
         _, weight, done = coming
         if done is not None:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(done)
+            # Without this the allocator could reuse the memory as soon as the copying stream is done with it.
             for tensor in weight.tensors:
                 tensor.record_stream(stream)
         return weight
 
     def _start(self, name: str) -> tuple[Weight, Any]:
-        """Begins to copy; the event tells when it is through, None if it is already."""
+        """Begins to copy; the event marks the end of the copy, None if it is done."""
         if self._side is None:
             return _copied(self._kept[name], self.device), None
         with torch.cuda.stream(self._side):

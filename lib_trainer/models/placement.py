@@ -1,4 +1,4 @@
-"""Where a model's weights lie while it is trained on, and how much room there is."""
+"""Where a model's weights lie during training, and how much memory the device has."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lib_trainer.models.families import Family, UNetShape
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the UNet's weights lie while it is trained on, and which of its work is done twice.
+    """Where the UNet's weights lie during training, and which blocks are recomputed in backward.
 
     Attributes:
-        recomputed: the blocks whose activations are recomputed in backward, as places in the order of forward among
-            all residual and transformer blocks; None for all of them.
+        recomputed: the blocks whose activations are recomputed in backward (gradient checkpointing), as positions in
+            forward order among all residual and transformer blocks; None for all of them.
         int8: the layers' weights are stored in 8 bits.
         streamed: share of the layers' weights that stays on the CPU and is fetched for each use.
     """
@@ -26,8 +26,8 @@ class Placement:
     def offloads(self) -> bool:
         return self.int8 or self.streamed > 0
 
-    def recomputes(self, place: int) -> bool:
-        return self.recomputed is None or place in self.recomputed
+    def recomputes(self, position: int) -> bool:
+        return self.recomputed is None or position in self.recomputed
 
 
 RESIDENT = Placement()
@@ -39,12 +39,12 @@ RECOMPUTED = Placement(recomputed=None)
 
 @dataclass(frozen=True)
 class MemoryProfile:
-    """What there is to train, and room for it. Known before a model is borrowed.
+    """What there is to train, and the device's memory; known before a model is opened.
 
     Attributes:
-        weight_bytes: of one number of the UNet as the host stores it; 0.5 for 4-bit forms.
-        is_dense: the weights are plain numbers, of which other forms can be made.
-        available_bytes: of the device, everything of the host's moved off it; None for a CPU.
+        weight_bytes: of one parameter of the UNet as the host stores it; about 0.5 for 4-bit formats.
+        is_dense: the weights are plain floats, which can be converted to other formats.
+        available_bytes: of the device, with all of the host's models moved off it; None for a CPU.
         total_bytes: of the device.
     """
 

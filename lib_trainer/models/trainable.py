@@ -1,7 +1,7 @@
-"""Makes a UNet that a WebUI loaded for drawing differentiable, and undoes it exactly.
+"""Makes a UNet that a WebUI loaded for drawing trainable, and undoes it exactly.
 
-WebUIs load weights under `torch.inference_mode()`, add in place, and have no gradient checkpointing. Each function
-here is a context manager that changes one of these for as long as it is entered; they nest.
+WebUIs load weights under `torch.inference_mode()`, add in place, and have no gradient checkpointing. Each context
+manager here changes one of these while it is entered; they nest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from lib_trainer.utils.patch import attributes, overridden_forward
 
 @contextmanager
 def normal_parameters(module: nn.Module) -> Iterator[None]:
-    """Replaces the parameters and buffers by ones that autograd can save; they share the storage, nothing is copied.
+    """Replaces parameters and buffers by ones that autograd can save; they share the storage, nothing is copied.
 
-    Autograd refuses to save inference tensors for backward, and just so the tensors that were inference tensors until
-    `.data` was set outside inference mode, as a move to a device does: those call themselves normal. So all are
-    replaced, and none of the new ones asks for a gradient. The module's own tensors come back on exit.
+    Autograd refuses to save inference tensors for backward. It also refuses tensors that were inference tensors until a
+    move to another device set `.data`, although those call themselves normal. So all are replaced. The new ones do not
+    require gradients; the module's own tensors come back on exit.
     """
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
     with torch.inference_mode(False):
@@ -44,6 +44,7 @@ def normal_parameters(module: nn.Module) -> Iterator[None]:
 
 
 def _normal_view(tensor: Tensor) -> Tensor:
+    # A view of an inference tensor is one itself; a new tensor set to the same storage is not.
     view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
     return nn.Parameter(view, requires_grad=False) if isinstance(tensor, nn.Parameter) else view
@@ -51,14 +52,14 @@ def _normal_view(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of the module asks for a gradient; each one's own wish comes back on exit."""
-    asked = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in asked:
+    """No parameter of the module requires a gradient; on exit each one's setting is restored."""
+    required = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in required:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in asked:
+        for parameter in required:
             parameter.requires_grad_(True)
 
 
@@ -80,7 +81,7 @@ def _clone_first(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]
 
 @contextmanager
 def owned_outputs(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Makes each module's output a tensor of its own where it is a view, because the host adds to it in place.
+    """Copies each module's output where it is a view, because the host adds to it in place.
 
     Autograd forbids that on a view made inside a custom Function, such as an adapted linear layer.
     """
@@ -98,9 +99,9 @@ def _own_output(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) ->
 
 @contextmanager
 def input_cast(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Linear layers, convolutions and norms compute in the number format of their input, however they are stored.
+    """Linear layers, convolutions and norms compute in the dtype of their input, whatever they are stored in.
 
-    Their classes are changed, not the modules: an adapter may be put on and taken off these meanwhile.
+    Their classes are patched, not the modules: an adapter may be attached and detached meanwhile.
     """
     kinds = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
     with attributes({type(module) for module in modules if isinstance(module, kinds)}, forward=_input_cast_forward):
@@ -126,7 +127,7 @@ def checkpointed(blocks: Sequence[nn.Module], placement: Placement) -> Iterator[
         blocks: all that could be recomputed, in the order of forward.
         placement: says which of them are.
     """
-    chosen = [block for place, block in enumerate(blocks) if placement.recomputes(place)]
+    chosen = [block for position, block in enumerate(blocks) if placement.recomputes(position)]
     with overridden_forward(chosen, _checkpointed_forward):
         yield
 
@@ -139,14 +140,14 @@ def _checkpointed_forward(_block: nn.Module, forward: Callable[..., Any]) -> Cal
     def call(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not torch.is_grad_enabled():
             return forward(x, *args, **kwargs)
-        # Dropout draws its masks outside the blocks, so there is no random state to save.
+        # Adapters draw their dropout masks outside the blocks, so there is no random state to save.
         return checkpoint(run, x, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return call
 
 
 def release(modules: Iterable[nn.Module]) -> None:
-    """Drops what autograd left behind."""
+    """Drops the gradients that autograd left behind, and the tensors that only reference cycles still hold."""
     for module in modules:
         for parameter in module.parameters():
             parameter.grad = None

@@ -46,7 +46,7 @@ class GridStatus:
         return self.state in ("waiting", "drawing")
 
     def find(self, row: int, column: int) -> Drawn | None:
-        """The picture at a place, if it is drawn."""
+        """The picture in this row and column, if it is drawn."""
         return next((item for item in self.drawn if (item.cell.row, item.cell.column) == (row, column)), None)
 
 

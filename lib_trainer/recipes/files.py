@@ -14,7 +14,7 @@ from lib_trainer.recipes.formats import recognize
 from lib_trainer.recipes.kohya_gui import read_gui
 from lib_trainer.recipes.kohya_metadata import gui_settings
 from lib_trainer.recipes.kohya_table import KOHYA_ALIASES
-from lib_trainer.recipes.loaded import LoadedRecipe, settle
+from lib_trainer.recipes.loaded import LoadedRecipe, recipe_of
 from lib_trainer.recipes.onetrainer import read_onetrainer
 from lib_trainer.recipes.reading import Reading, shown_names
 from lib_trainer.recipes.sd_scripts import read_sd_scripts
@@ -55,12 +55,12 @@ def recipe_from_object(data: Mapping[str, Any], source: str) -> LoadedRecipe:
         case "metadata":
             return recipe_from_metadata(only_text(dict(data)))
         case "kohya_gui":
-            return settle(read_gui(data))
+            return recipe_of(read_gui(data))
         case "sd_scripts":
-            return settle(read_sd_scripts(data))
+            return recipe_of(read_sd_scripts(data))
         case "onetrainer":
-            return settle(read_onetrainer(data))
-    return settle(_own(data))
+            return recipe_of(read_onetrainer(data))
+    return recipe_of(_own(data))
 
 
 def save_recipe(path: Path, recipe: Recipe) -> None:
@@ -80,13 +80,13 @@ def recipe_from_metadata(metadata: Mapping[str, str]) -> LoadedRecipe:
         UserError: when the file says nothing of its training.
     """
     if RECIPE_KEY in metadata:
-        return settle(_own(parse_json(metadata[RECIPE_KEY], "The file's metadata")))
+        return recipe_of(_own(parse_json(metadata[RECIPE_KEY], "The file's metadata")))
     settings = gui_settings(metadata)
     if not settings:
         raise UserError(
             "The file does not say how it was trained.", "Choose one that was trained here or with kohya's sd-scripts."
         )
-    return settle(read_gui(settings))
+    return recipe_of(read_gui(settings))
 
 
 def _own(data: Mapping[str, Any]) -> Reading:

@@ -48,7 +48,7 @@ class LoadedRecipe:
         return recipe
 
 
-def settle(reading: Reading) -> LoadedRecipe:
+def recipe_of(reading: Reading) -> LoadedRecipe:
     """The recipe of what was read. A value of the wrong type, or that is not one of the choices, stays unread."""
     values, unread = dict(reading.values), dict(reading.problems)
     try:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lib_trainer.errors import UserError
+from lib_trainer.utils.safetensors_header import HeaderError, read_header
 
 MAX_FILE_BYTES = 1_000_000
-# The header of an adapter lists every tensor, and every tag of its pictures.
-MAX_HEADER_BYTES = 32_000_000
 MAX_DEPTH = 32
 
 
@@ -32,23 +31,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_adapter_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself: its first eight bytes say how long the JSON is that follows.
-
-    Raises:
-        UserError: when it is not such a file.
-    """
+    """The metadata of an adapter file. Raises UserError when it is not a whole safetensors file."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                raise UserError(f"{path.name} is not an adapter file.", "Choose another file.")
-            text = file.read(length).decode()
+        return read_header(path).metadata
     except OSError as error:
         raise UserError(f"{path.name} cannot be read: {error.strerror or error}.", "Choose another file.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path.name} is not an adapter file.", "Choose another file.") from error
-    metadata = parse_json(text, path.name).get("__metadata__")
-    return only_text(metadata) if isinstance(metadata, dict) else {}
+    except HeaderError as error:
+        raise UserError(f"{path.name} is not an adapter file: {error}.", "Choose another file.") from error
 
 
 def only_text(metadata: dict[Any, Any]) -> dict[str, str]:

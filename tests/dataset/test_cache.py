@@ -176,7 +176,7 @@ def test_small_pictures_are_enlarged_and_noticed(draw_picture, model):
     schedule = plan(make_recipe(folder))
     events, latents = cached(schedule, model)
     assert [event.text for event in events if isinstance(event, Notice)] == [
-        "1 of 2 pictures: smaller than they train at, so enlarged: tiny.png"
+        "1 of 2 pictures: smaller than their bucket, so enlarged: tiny.png"
     ]
     assert latents.read(1, 0)[0].shape == (4, 16, 8)
 
@@ -218,5 +218,5 @@ def test_captions_that_encode_to_nan_are_said(pictures, model, monkeypatch):
         return encoded
 
     monkeypatch.setattr(model, "encode_text", broken)
-    with pytest.raises(UserError, match="text encoders gave no usable numbers"):
+    with pytest.raises(UserError, match="text encoders produced NaN or Inf"):
         drive(cache_texts(schedule, model, 1, None))

@@ -34,7 +34,7 @@ def test_a_damaged_file_counts_as_missing(tmp_path, damage):
         flipped = data[:-1] + bytes([data[-1] ^ 1])
         path.write_bytes({"cut": data[:-4], "empty": b"", "flipped": flipped, "noise": b"\xff" * 99}[damage])
     assert read_tensors(path) is None
-    with pytest.raises(UserError, match="gone or damaged"):
+    with pytest.raises(UserError, match="missing or damaged"):
         TextStore({"": path}).read("")
 
 

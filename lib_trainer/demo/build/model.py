@@ -1,4 +1,4 @@
-"""The embedded model's parts: how they are built, put in order and stored as a diffusers folder."""
+"""The embedded model's parts: how they are built, normalized and stored as a diffusers folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VAE_CONFIG = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 1,
     "latent_channels": 4,
-    # Large groups: normalising a few channels at a time would wash the flat colours out.
+    # Large groups: normalising few channels at a time washes out flat colours.
     "norm_num_groups": 2,
     "sample_size": 64,
     "scaling_factor": SD1.latent_scale,
@@ -34,7 +34,7 @@ UNET_CONFIG = {
     "up_block_types": ("CrossAttnUpBlock2D",) * 2,
     "layers_per_block": 1,
     "cross_attention_dim": CONTEXT_DIM,
-    # Stable Diffusion 1's configuration gives the number of heads under this name.
+    # By this name SD 1's configuration means the number of heads.
     "attention_head_dim": 4,
     "norm_num_groups": 16,
 }
@@ -108,16 +108,16 @@ def store_model(vae: AutoencoderKL, text_encoder: nn.Module, unet: nn.Module, fo
     )
     kept = {path: path.read_bytes() for path in (folder / "tokenizer").iterdir()}
     pipeline.to(memory_format=torch.contiguous_format).save_pretrained(folder, safe_serialization=True)
-    _name_as_ever(folder / "text_encoder" / "model.safetensors")
-    # Newer releases save a tokenizer in one file of their own; older ones open only ours. Both open ours.
+    _with_old_names(folder / "text_encoder" / "model.safetensors")
+    # Newer releases save a tokenizer in one file of their own, which older ones cannot open. Both open ours.
     for path in (folder / "tokenizer").iterdir():
         path.unlink()
     for path, content in kept.items():
         path.write_bytes(content)
 
 
-def _name_as_ever(path: Path) -> None:
-    """transformers from release 5 on leaves `text_model.` out of a CLIP text encoder's names; older ones want it."""
+def _with_old_names(path: Path) -> None:
+    """transformers 5 leaves `text_model.` out of a CLIP text encoder's names; older releases need it."""
     tensors = load_file(path)
     named = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in tensors.items()}
     save_file(named, path, {"format": "pt"})

@@ -91,7 +91,7 @@ class A1111Model(WebuiModel):
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(devices.autocast())
             if self.family is SDXL:
-                # The conditioner as a whole appends size numbers to the pooled text; ours come per bucket.
+                # The conditioner as a whole appends embedded sizes to the pooled text; ours come per bucket.
                 hidden_l = self._text.embedders[0](texts)
                 hidden_g, pooled = self._text.embedders[1](texts)
                 context = torch.cat([hidden_l, hidden_g], dim=2)

@@ -71,7 +71,7 @@ class ForgeModel(WebuiModel):
             if not grad:
                 memory_management.load_model_gpu(self._objects.clip.patcher)
             if self.family is SDXL:
-                # The engine's `get_learned_conditioning` appends size numbers to the pooled text; ours come per bucket.
+                # The engine's own conditioning appends embedded sizes to the pooled text; ours come per bucket.
                 hidden_l = self.loaded.text_processing_engine_l(texts)
                 hidden_g, pooled = self.loaded.text_processing_engine_g(texts)
                 context = torch.cat([hidden_l, hidden_g], dim=2)
@@ -134,7 +134,7 @@ class ForgeModel(WebuiModel):
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         vector = None
         if self.family is SDXL:
-            # Six sizes, 256 numbers each, behind the pooled text: the order of SDXL's own conditioner.
+            # Six sizes, embedded in 256 values each, behind the pooled text: the order of SDXL's own conditioner.
             embedded = self.loaded.embedder(sizes.pixels.flatten()).reshape(len(x_t), -1)
             vector = torch.cat([text.pooled, embedded.to(text.pooled)], dim=1)
         # Forge writes into this dictionary; its default value is shared by all calls.

@@ -155,12 +155,12 @@ class StandaloneModel:
 def blocks_in_order(unet: nn.Module) -> list[nn.Module]:
     """The residual and transformer blocks of a diffusers UNet, in the order of forward."""
     ordered: list[nn.Module] = []
-    for stage in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
-        transformers = list(getattr(stage, "attentions", []))
+    for block in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
+        transformers = list(getattr(block, "attentions", []))
         # The middle block runs residual, transformer, residual; all others residual, transformer by pairs.
-        lead = 1 if stage is unet.mid_block else 0
-        ordered += stage.resnets[:lead]
-        for index, residual in enumerate(stage.resnets[lead:]):
+        lead = 1 if block is unet.mid_block else 0
+        ordered += block.resnets[:lead]
+        for index, residual in enumerate(block.resnets[lead:]):
             pair = [residual, *transformers[index : index + 1]]
             for part in reversed(pair) if lead else pair:
                 ordered += part.transformer_blocks if isinstance(part, Transformer2DModel) else [part]
