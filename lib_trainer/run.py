@@ -58,6 +58,8 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     sample_requests(recipe)
     kept = kept_settings(folder / STATE_FILE) if folder else {}
     recipe = recipe.with_values(kept)
+    # Read as it is drawn, and kept so: whoever resumes may have the WebUI set otherwise by then.
+    recipe = recipe.with_values({"clip_skip": recipe.training.clip_skip or host.clip_skip()})
     scan = scan_folder(recipe.dataset)
     for skipped in scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")

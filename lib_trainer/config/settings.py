@@ -184,8 +184,9 @@ class TrainingConfig:
         group=MEMORY, common=True, choices=PRECISIONS,
     )  # fmt: skip
     clip_skip: int = setting(
-        1, "Clip skip", "Which of the text encoder's last layers is read.",
-        group=QUALITY, low=1, high=12, families=_CLIP_SKIP,
+        0, "Clip skip", "Which of the text encoder's last layers is read, counted from the end; 0: the one that the"
+        " WebUI draws with.",
+        group=QUALITY, low=0, high=12, families=_CLIP_SKIP,
     )  # fmt: skip
     seed: int = setting(
         0, "Seed", "The same seed gives the same file on the same machine.",

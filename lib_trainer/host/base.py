@@ -84,6 +84,9 @@ class Host(Protocol):
     def drawing_family(self) -> Family | None:
         """Family of the loaded checkpoint; None while none is loaded."""
 
+    def clip_skip(self) -> int:
+        """Which of the text encoder's last layers pictures are drawn with now, counted from the end: 1 is the last."""
+
     def drawing_size_px(self) -> int | None:
         """Side of the square pictures that the loaded checkpoint draws best; None while none is loaded."""
 

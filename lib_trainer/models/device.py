@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
+from torch import nn
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 """The recipes' names of number formats. Weights in these can be converted to another and restored."""
@@ -28,10 +30,24 @@ def _no_8bit(device: torch.device) -> str:
     """Why 8-bit AdamW is not available on this device; "" if it is. It is AdamW in less memory."""
     if not find_spec("bitsandbytes"):
         return "needs the package bitsandbytes, which is not installed"
-    if device.type == "cuda":
+    if device.type == "cuda" and not torch.cuda.is_available():
+        # The plan for another machine.
         return ""
-    from bitsandbytes import __version__
+    return _failure_of_a_step(device.type)
 
-    # The CPU kernels of the 8-bit optimizers came with 0.49.
-    release = tuple(int(part) for part in __version__.split(".")[:2])
-    return "" if release >= (0, 49) else f"does not run on a CPU in bitsandbytes {__version__}"
+
+@lru_cache
+def _failure_of_a_step(device_type: str) -> str:
+    """What becomes of one step of 8-bit AdamW: releases differ in the devices that they have kernels for."""
+    try:
+        from bitsandbytes.optim import AdamW8bit
+
+        with torch.inference_mode(False), torch.enable_grad():
+            # Smaller parameters are kept in 32 bits.
+            parameter = nn.Parameter(torch.zeros(4096, device=device_type))
+            parameter.grad = torch.ones_like(parameter)
+            AdamW8bit([parameter]).step()
+    except Exception as error:  # noqa: BLE001 - whatever a build without kernels raises
+        where = "a CPU" if device_type == "cpu" else "this GPU"
+        return f"does not run on {where} with the installed bitsandbytes ({type(error).__name__})"
+    return ""

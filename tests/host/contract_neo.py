@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.fakes.neo_room import NeoRoom
 from tests.host.contract_loras import learned, written
+from tests.host.helpers import relative_error
 
 
 class NeoLoras:
@@ -64,3 +65,22 @@ class NeoLoras:
                 forge.picture("a photo <lora:broken:1>")
         assert all(torch.equal(now, then) for now, then in zip(forge.run(first_weights), weights, strict=True))
         assert forge.picture() == clean
+
+
+class NeoText:
+    def test_captions_are_read_by_the_layer_that_a_new_neo_draws_with(self, forge: NeoRoom) -> None:
+        from modules.shared import opts
+
+        skip = forge.host.clip_skip()
+        # Two, unless a person has chosen another.
+        assert skip == opts.CLIP_stop_at_last_layers == 2
+
+        def work() -> tuple[Tensor, Tensor]:
+            with forge.host.open_model() as model:
+                ours = model.encode_text(["a photo of a cat"], skip).context
+            forge.host.generate(forge.request("a photo of a cat"))
+            # As the picture has left the engines.
+            return ours, forge.hosts_text(["a photo of a cat"], skip)[0]
+
+        ours, hosts = forge.run(work)
+        assert relative_error(ours, hosts) < 1e-5

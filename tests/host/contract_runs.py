@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lib_trainer import run as runs
@@ -83,6 +84,34 @@ class Runs:
         rate = 0.01 if room.trains_text else 0.0
         events = drive(room, recipe(pictures, "keys", max_train_steps=1, text_encoder_lr=rate))
         assert list(room.unknown_tensors(events[-1].path)) == []
+
+    def test_captions_are_read_as_prompts_are_unless_a_recipe_says_otherwise(
+        self, room: WebuiRoom, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from modules.shared import opts
+
+        read: list[int] = []
+        kind = room.run(lambda: _kind(room))
+        encode = kind.encode_text
+
+        def noting(model: Any, prompts: Any, clip_skip: int, **options: Any) -> Any:
+            read.append(clip_skip)
+            return encode(model, prompts, clip_skip, **options)
+
+        monkeypatch.setattr(kind, "encode_text", noting)
+        before = opts.data.get("CLIP_stop_at_last_layers")
+        assert room.host.clip_skip() == opts.CLIP_stop_at_last_layers
+        opts.data["CLIP_stop_at_last_layers"] = 3
+        try:
+            drive(room, recipe(pictures, "as_drawn", max_train_steps=1))
+            assert set(read) == {3}
+            read.clear()
+            path = drive(room, recipe(pictures, "asked_for", max_train_steps=1, clip_skip=1))[-1].path
+        finally:
+            opts.data["CLIP_stop_at_last_layers"] = before
+        assert set(read) == {1}
+        with safe_open(path, "pt") as file:
+            assert file.metadata()["ss_clip_skip"] == "1"
 
     def test_the_same_seed_gives_the_same_file_even_after_a_lora(self, room: WebuiRoom, pictures: Path) -> None:
         first = drive(room, recipe(pictures, "seeded"))[-1].path

@@ -37,3 +37,7 @@ class TestForgePrediction(contract_forge.ForgePrediction):
 
 class TestNeoLoras(contract_neo.NeoLoras):
     pass
+
+
+class TestNeoText(contract_neo.NeoText):
+    pass

@@ -6,6 +6,7 @@ from torch import nn
 
 from lib_trainer.config.recipe import TrainingConfig
 from lib_trainer.errors import MissingPackage
+from lib_trainer.models import device
 from lib_trainer.models.device import compute_dtype
 from lib_trainer.training import optimizer as room
 from lib_trainer.training.optimizer import make_optimizer, make_schedule, parameter_groups
@@ -39,7 +40,8 @@ def test_every_optimizer_descends(name: str, rate: float) -> None:
 
 
 def test_8bit_adamw_says_why_it_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "find_spec", lambda name: None)
+    for module in (room, device):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     config = TrainingConfig(optimizer="AdamW8bit")
     made, notice = make_optimizer(config, parameter_groups(config, [[nn.Parameter(torch.zeros(2))]], []), CPU)
     assert isinstance(made, torch.optim.AdamW)

@@ -115,6 +115,9 @@ class StandaloneHost:
         """Opens the checkpoint, which its pictures need anyway."""
         return family_of(self._pipeline)
 
+    def clip_skip(self) -> int:
+        return 1
+
     def drawing_size_px(self) -> int | None:
         return self.native_size_px
 

@@ -144,6 +144,11 @@ class WebuiHost(ABC):
         loaded = self._loaded()
         return None if loaded is None else self._known_family(loaded)
 
+    def clip_skip(self) -> int:
+        from modules import shared
+
+        return int(shared.opts.CLIP_stop_at_last_layers)
+
     def drawing_size_px(self) -> int | None:
         family = self.drawing_family()
         return family.native_size_px if family else None

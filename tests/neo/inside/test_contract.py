@@ -24,3 +24,7 @@ class TestForgePrediction(contract_forge.ForgePrediction):
 
 class TestNeoLoras(contract_neo.NeoLoras):
     pass
+
+
+class TestNeoText(contract_neo.NeoText):
+    pass
