@@ -94,7 +94,8 @@
             group.classList.toggle("train-lora-out", inGroup === 0);
             shown += inGroup;
         });
-        say(bar.querySelector(".count"), shown ? count + " changed from the recipe" : "No setting fits this filter.");
+        const missed = shown === 0 && words.some(Boolean);
+        say(bar.querySelector(".count"), missed ? "No setting fits this filter." : count + " changed from the recipe");
         bar.querySelector("[data-reset]").disabled = count === 0;
         say(find(".train-lora-open-settings small"), count ? count + " changed" : "");
     }
