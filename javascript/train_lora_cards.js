@@ -26,7 +26,7 @@
         }
     }
 
-    // The name of the file of the run that has ended; "" while one is under way.
+    // The name of the file of the run that has ended; "" during a run.
     document.addEventListener("train-lora-saved", function(event) {
         saved = event.detail;
     });

@@ -7,7 +7,7 @@ import lib_trainer  # noqa: F401
 
 
 def on_ui_tabs():
-    # Imported late: the WebUI runs this file before its own start is through.
+    # Imported late: the WebUI runs this file before it has started.
     from lib_trainer.app import make_tab
 
     return [make_tab()]

@@ -11,7 +11,7 @@ class StrengthGrid(scripts.Script):
         return "LoRA strength grid"
 
     def show(self, is_img2img):
-        # Imported late, here and below: the WebUI runs this file before its own start is through.
+        # Imported late, here and below: the WebUI runs this file before it has started.
         from lib_trainer.host.detect import is_supported
 
         return not is_img2img and is_supported()

@@ -34,14 +34,14 @@ COMBINED_PROMPTS = (
 
 
 def run_demo(out: Path, kinds: Sequence[str]) -> Answer:
-    """Trains each lesson, measures it and draws its grid; with two, also the two together."""
+    """Trains each demo, measures it and draws its grid; with two demos also a grid of both."""
     started = time.monotonic()
     host = open_host(out)
     trained: dict[str, Any] = {}
     values: dict[str, Any] = {"trained": trained, "stopped_early": False}
     lines: list[str] = []
     for kind in kinds:
-        trained[kind], said = _teach(host, DEMO_RUNS[kind], out, prefix="" if kind == kinds[0] else f"{kind}_")
+        trained[kind], said = _train_one(host, DEMO_RUNS[kind], out, prefix="" if kind == kinds[0] else f"{kind}_")
         lines += said
         values["stopped_early"] = trained[kind]["stopped_early"]
         if values["stopped_early"]:
@@ -55,36 +55,36 @@ def run_demo(out: Path, kinds: Sequence[str]) -> Answer:
     return Answer(values, tuple(lines))
 
 
-def _teach(host: StandaloneHost, lesson: DemoRun, out: Path, prefix: str) -> tuple[dict[str, Any], list[str]]:
+def _train_one(host: StandaloneHost, demo: DemoRun, out: Path, prefix: str) -> tuple[dict[str, Any], list[str]]:
     started = time.monotonic()
-    recipe = lesson.recipe(lesson.draw(out / "data" / lesson.name)).check()
-    say(f"Teaching {lesson.name} with {lesson.preset}, {recipe.training.max_train_steps} steps.")
+    recipe = demo.recipe(demo.draw(out / "data" / demo.name)).check()
+    say(f"Training {demo.name} with {demo.preset}, {recipe.training.max_train_steps} steps.")
     finished, notices = train(host, recipe)
     seconds = time.monotonic() - started
     values = {**describe_run(finished, seconds), "notices": list(notices)}
     lines = [summarize_run(finished, seconds)]
     if finished.stopped_early:
         return values, lines
-    say("Measuring what it learned.")
-    figures = host.run_exclusive(lambda: measure_file(host, finished.path, lesson))
+    say("Measuring what it has learned.")
+    figures = host.run_exclusive(lambda: measure_file(host, finished.path, demo))
     values["learning"] = describe_figures(figures)
     lines += summarize_figures(figures)
     values["grid"] = out / f"{prefix}{GRID_FILE}"
-    plan = strength_grid(REQUEST, lesson.prompts, (REQUEST.seed,), LoraRef(lesson.name), STRENGTHS)
+    plan = strength_grid(REQUEST, demo.prompts, (REQUEST.seed,), LoraRef(demo.name), STRENGTHS)
     _draw(host, values["grid"], plan)
     return values, [*lines, f"What it draws: {values['grid']}"]
 
 
-def measure_file(host: StandaloneHost, path: Path, lesson: DemoRun) -> LearningFigures:
-    """The figures of a saved file, put into the weights the way pictures are drawn with it."""
+def measure_file(host: StandaloneHost, path: Path, demo: DemoRun) -> LearningFigures:
+    """The figures of a saved file, merged into the weights, as for drawing."""
     with host.open_model() as model:
         layers = [*model.adaptable_layers(), *model.text_layers()]
         return measure(
             model,
             lambda strength: merged_loras(layers, [(path, strength)]),
-            lesson.heldout(),
+            demo.heldout(),
             prior_drawings(),
-            lesson.unseen(),
+            demo.unseen(),
         )
 
 

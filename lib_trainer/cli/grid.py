@@ -59,12 +59,12 @@ def draw_plan(host: Host, plan: GridSpec, drawn: list[Drawn]) -> list[Drawn]:
 
 
 def save_drawn(path: Path, plan: GridSpec, drawn: Sequence[Drawn]) -> None:
-    """Writes the grid as a PNG with its infotext, whole or not at all."""
+    """Writes the grid as a PNG with its infotext, atomically."""
     save_picture(path, compose_grid(plan, drawn), grid_infotext(plan, drawn))
 
 
 def make_plan(host: Host, options: argparse.Namespace) -> GridSpec:
-    """What the arguments ask for. Raises UserError for names, numbers and sizes that cannot be."""
+    """The grid that the options describe. Raises UserError for unknown names and invalid numbers or sizes."""
     strengths = read_strengths(options.strengths)
     width_px, height_px = _size(options.size) if options.size else (host.drawing_size_px(),) * 2
     seeds = read_seeds(options.seed)
@@ -116,5 +116,5 @@ def _size(text: str) -> tuple[int, int]:
     try:
         width, height = (int(side) for side in text.lower().split("x"))
     except ValueError as error:
-        raise UserError(f"{text!r} in --size is no size.", "Write it like 512x512.") from error
+        raise UserError(f"{text!r} in --size is not a size.", "Write it like 512x512.") from error
     return width, height

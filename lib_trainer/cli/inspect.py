@@ -18,7 +18,7 @@ from lib_trainer.models.families import FAMILIES
 _TRANSFORMER = r"(proj_in|proj_out|transformer_blocks_\d+_(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
 _RESNET = r"(conv1|conv2|time_emb_proj|conv_shortcut)"
 _LDM_RESNET = r"(in_layers_2|out_layers_3|emb_layers_1|skip_connection)"
-# The names under which WebUIs look layers up: diffusers', LDM's, and those of CLIP in transformers.
+# The names by which WebUIs find layers: diffusers', LDM's, and those of CLIP in transformers.
 KNOWN_NAME = re.compile(
     "lora_unet_("
     r"conv_in|conv_out|time_embedding_linear_[12]|add_embedding_linear_[12]"
@@ -77,13 +77,13 @@ def _lines(values: dict[str, Any]) -> list[str]:
     modules, unmatched = values["modules"], values["unmatched_keys"]
     lines = [
         f"{values['file']}: {values['bytes'] / 1e6:.1f} MB",
-        f"{' and '.join(values['adapter'])} for {values['family']}, {values['parameters'] / 1e6:.2f} M numbers",
+        f"{' and '.join(values['adapter'])} for {values['family']}, {values['parameters'] / 1e6:.2f} M parameters",
         f"{modules['unet']} layers of the UNet, {modules['text_encoder']} of the text encoder",
         *(f"  {count} with {rank}" for rank, count in values["ranks"].items()),
     ]
     if unmatched:
         shown = ", ".join(unmatched[:_SHOWN]) + (" …" if len(unmatched) > _SHOWN else "")
-        lines.append(f"{len(unmatched)} keys that no WebUI would match: {shown}")
+        lines.append(f"{len(unmatched)} keys that no WebUI matches: {shown}")
     else:
-        lines.append("Every key has a name that WebUIs look for.")
+        lines.append("WebUIs match every key.")
     return lines + [f"  {key}: {value:.120}" for key, value in sorted(values["metadata"].items())]

@@ -19,7 +19,7 @@ _SET_HELP = "change one setting; repeatable (the command settings lists them)"
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments the way every other mistake is said."""
+    """Reports wrong arguments as a `UserError`, like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
@@ -67,7 +67,7 @@ def _parser() -> Parser:
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("demo", help="train on the embedded model, and measure what it learned")
+    parser = commands.add_parser("demo", help="train on the embedded model and measure what it learned")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for all results (default: out)")
     parser.add_argument("--recipe", choices=("face", "style", "both"), default="face")
     parser.set_defaults(command=_run_demo)
@@ -78,14 +78,14 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's .json file, or the name of a shipped one")
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--name", required=True, help="NAME in <lora:NAME:0.8>")
-    parser.add_argument("--word", default="", help="the word that calls the adapter (default: the folder's)")
+    parser.add_argument("--trigger-word", "--word", default="", help="(default: the folder's)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
     _add_host(parser)
     parser.set_defaults(command=_run_train)
 
 
 def _add_resume(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("resume", help="go on with a run that was cut off or stopped")
+    parser = commands.add_parser("resume", help="resume a run that was interrupted or stopped")
     parser.add_argument("run", metavar="RUN", nargs="?", default="", help="its id (default: the last one)")
     parser.add_argument("--list", action="store_true", help="only list all runs of this folder")
     _add_host(parser)
@@ -116,11 +116,11 @@ def _add_grid(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("plan", help="say what a recipe will take of a graphics card")
+    parser = commands.add_parser("plan", help="estimate the VRAM that a recipe needs")
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe's .json file, or a shipped one's name")
     parser.add_argument("--family", choices=("sd1", "sd2", "sdxl"), default="sd1", help="of the checkpoint")
     parser.add_argument("--size", metavar="PX", help="1024, or 896x768 (default: the recipe's)")
-    parser.add_argument("--budget", default="8GB", metavar="8GB", help="the card's memory (default: 8GB)")
+    parser.add_argument("--budget", default="8GB", metavar="8GB", help="the GPU's VRAM (default: 8GB)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
     parser.set_defaults(command=_run_plan)
 
@@ -142,7 +142,7 @@ def _add_save_recipe(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("inspect", help="say what an adapter file holds")
+    parser = commands.add_parser("inspect", help="show what an adapter file contains")
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.set_defaults(command=_run_inspect)
 
@@ -165,7 +165,7 @@ def _add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for all results (default: out)")
 
 
-# Commands are imported when they run: a mistake in the arguments should not wait for torch.
+# Each command imports its module when it runs: --help and a wrong option should not wait for torch.
 
 
 def _run_demo(options: argparse.Namespace) -> Answer:

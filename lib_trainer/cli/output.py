@@ -1,4 +1,4 @@
-"""What a command says: its answer on stdout, all else on stderr."""
+"""The output of a command: its answer on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ def say(text: str) -> None:
 def _plain(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
+    raise TypeError(f"{type(value).__name__} is not JSON")

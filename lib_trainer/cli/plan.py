@@ -1,4 +1,4 @@
-"""`plan`: what a recipe will take of a graphics card, and how it is made to fit."""
+"""`plan`: the VRAM that a recipe needs, and how it is made to fit."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def run_plan(options: argparse.Namespace) -> Answer:
     """The plan of one recipe.
 
     Raises:
-        UserError: for a budget that is none, or that no plan can meet.
+        UserError: for an invalid budget, or one that no plan can meet.
     """
     budget = Budget.of_card(parse_budget(options.budget))
     if not options.recipe:
-        raise UserError("There is no recipe to plan for.", "Name a recipe's .json file, or a shipped one.")
+        raise UserError("The recipe is missing.", "Name a recipe's .json file, or a shipped one.")
     recipe = open_recipe(options.recipe).complete(parse_settings(options.set), needs_name=False)
     width_px, height_px = _size(options.size) if options.size else recipe.dataset.resolution_px
     plan = plan_for_card(FAMILIES[options.family], recipe, width_px, height_px, budget)
@@ -34,11 +34,11 @@ def run_plan(options: argparse.Namespace) -> Answer:
 
 
 def parse_budget(text: str) -> float:
-    """`8GB` -> 8.0, the size of a card. Raises UserError for what is no card."""
+    """`8GB` -> 8.0, the size of a card. Raises UserError for an invalid size."""
     match = _BUDGET.fullmatch(text.strip())
     size = float(match[1]) if match else 0.0
     if not DESKTOP_BYTES / GIB < size <= _LARGEST_CARD_GB:
-        raise UserError(f"{text!r} is no graphics card's memory.", "Write it like 8GB.")
+        raise UserError(f"{text!r} is not a valid VRAM size.", "Write it like 8GB.")
     return size
 
 
@@ -74,5 +74,5 @@ def _size(text: str) -> tuple[int, int]:
     """`1024` or `896x768`."""
     sides = text.lower().split("x")
     if len(sides) not in (1, 2) or not all(side.isdigit() and 64 <= int(side) <= 8192 for side in sides):
-        raise UserError(f"{text!r} is no size.", "Write it like 1024 or 896x768, in px.")
+        raise UserError(f"{text!r} is not a size.", "Write it like 1024 or 896x768, in px.")
     return int(sides[0]), int(sides[-1])

@@ -1,4 +1,4 @@
-"""`resume`: goes on with a run of this folder, or lists them."""
+"""`resume`: resumes a run of this folder, or lists all runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib_trainer.jobs.history import RUNS_DIR, History, PastRun
 
 
 def run_resume(options: argparse.Namespace) -> Answer:
-    """Goes on with a run from the last step that was kept. Raises UserError where there is none."""
+    """Resumes a run from its last saved state. Raises UserError where there is none."""
     host = open_host(options.out, options.checkpoint)
     history = History(host.cache_dir / RUNS_DIR)
     log = history.reopen(options.run or _last(history, extend=options.steps > 0).id, options.steps)
@@ -36,7 +36,7 @@ def _last(history: History, *, extend: bool) -> PastRun:
     """The last run that was not done; with `extend` also one that may go on to more steps."""
     found = next((past for past in history.runs() if past.resumable and (extend or not past.extendable)), None)
     if found is None:
-        raise UserError("There is no run to go on with.", "Start one with the command train.")
+        raise UserError("There is no run to resume.", "Start one with the command train.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Follows a run: bars on stderr, and Ctrl-C heard between two steps."""
+"""Follows a run: progress bars on stderr, and Ctrl-C between two steps."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lib_trainer.run import run
 def train(host: Host, recipe: Recipe, log: RunLog | None = None) -> tuple[Finished, tuple[str, ...]]:
     """One run to its end -> how it ended, and what should be known of it.
 
-    Ctrl-C saves what is learned; a second one breaks off. Whatever happens, `resume` can go on with it.
+    Ctrl-C saves what is learned; a second one aborts. `resume` can continue either way.
 
     Args:
-        log: of a run that goes on; a new run gets its own.
+        log: of a run that is resumed; a new run gets its own.
 
     Raises:
         StopRequested: when it was stopped before anything was learned.
@@ -51,7 +51,7 @@ def follow(events: Generator[Event, None, None], log: RunLog | None = None) -> t
         while not isinstance(event, Finished):
             if command.pressed and may_stop:
                 may_stop = False
-                bar.say("Stopping: what is learned so far is being saved. Ctrl-C again breaks off.")
+                bar.say("Stopping: the adapter is being saved. Ctrl-C again aborts.")
                 event = events.throw(StopRequested(save=True))
             else:
                 event = next(events)
@@ -59,7 +59,7 @@ def follow(events: Generator[Event, None, None], log: RunLog | None = None) -> t
                 log.take(event)
             if isinstance(event, Notice):
                 notices.append(event.text)
-            # Whoever stops a run that is being saved wants it saved.
+            # A run that is already being saved needs no stop: Ctrl-C would only lose the file.
             may_stop = may_stop and not (isinstance(event, Progress) and event.phase == "saving")
             bar.show(event)
     return event, tuple(notices)
@@ -74,15 +74,15 @@ class Command:
 
 @contextmanager
 def interruptible() -> Iterator[Command]:
-    """Turns the first Ctrl-C into a wish, so that it cuts no step or file in two; the second is the usual one."""
+    """Records the first Ctrl-C, so that the step or file under way is finished; the second raises as usual."""
     command = Command()
 
-    def hear(_signal: int, _frame: FrameType | None) -> None:
+    def record(_signal: int, _frame: FrameType | None) -> None:
         if command.pressed:
             raise KeyboardInterrupt
         command.pressed = True
 
-    before = signal.signal(signal.SIGINT, hear)
+    before = signal.signal(signal.SIGINT, record)
     try:
         yield command
     finally:

@@ -20,16 +20,16 @@ from lib_trainer.recipes.loaded import LoadedRecipe
 
 
 def run_train(options: argparse.Namespace) -> Answer:
-    """Trains, and answers where the adapter is. Raises ConfigError with every setting that cannot be."""
+    """Trains, and answers where the adapter is. Raises ConfigError with every invalid setting."""
     host = open_host(options.out, options.checkpoint)
     loaded = open_recipe(options.recipe)
     notices = list(loaded.notices)
     values: dict[str, Any] = {"train_data_dir": str(options.data), "output_name": options.name}
-    if options.word:
-        values["trigger_word"] = options.word
+    if options.trigger_word:
+        values["trigger_word"] = options.trigger_word
     if host.is_embedded:
         values |= EMBEDDED_SIZES
-        notices.append("The embedded model draws 64×64 px: the recipe's sizes are set to that.")
+        notices.append("The embedded model draws 64×64 px: the recipe's sizes are set to 64 px.")
     recipe = loaded.complete({**values, **parse_settings(options.set)})
     for notice in notices:
         say(notice)

@@ -130,7 +130,7 @@ class Actions:
             return [show_error(error, "Not started."), *self._form.complain(problems, {}), *self.live.show()]
         path = self._host.settings_file
         write_settings(path, {**read_settings(path), **page, "values": recipe.flat()})
-        # Only what was left open: the person may have typed on while the answer was on its way.
+        # Only what was left open: the person may have typed more while the answer travelled.
         filled = [name for name in ("trigger_word", "output_name") if not entered[name]]
         named = {name: recipe.flat()[name] for name in (*filled, *changed)}
         return ["", *self._form.complain({}, named), *self.live.show()]

@@ -82,8 +82,8 @@ def warnings_of(scan: Scan) -> list[str]:
     if small:
         texts.append(f"{len(small)} below {SMALL_PX} px: fewer details to learn from.")
     if bare:
-        word = f"the trigger word “{escape(scan.trigger_word)}”" if scan.trigger_word else "an empty caption"
-        texts.append(f"{len(bare)} without a caption: trained with {word}.")
+        caption = f"the trigger word “{escape(scan.trigger_word)}”" if scan.trigger_word else "an empty caption"
+        texts.append(f"{len(bare)} without a caption: trained with {caption}.")
     # A folder of something else has hundreds: five show what they are.
     texts += [f"{escape(skipped.path.name)} is skipped: {escape(skipped.reason)}" for skipped in scan.skipped[:5]]
     if len(scan.skipped) > 5:

@@ -19,7 +19,7 @@ def progress_bar(done: int, total: int) -> str:
 
 
 def thumbnail(picture: Image, side_px: int, *, is_square: bool = False) -> str:
-    """A small JPEG as a data address, so that no WebUI's file rules stand in the way.
+    """A small JPEG as a data address, which no WebUI's rules for files forbid.
 
     Args:
         side_px: of the longer side. A smaller picture keeps its size: the page enlarges it pixel for pixel.

@@ -12,7 +12,7 @@ import gradio as gr
 from lib_trainer.config.recipe import field_of, field_types, fields_by_group
 from lib_trainer.config.settings import GROUPS
 
-# A browser's number field holds doubles: whole numbers beyond this would change on the way.
+# A browser's number field holds doubles: whole numbers beyond this would lose digits.
 EXACT_IN_BROWSER = 2**53
 # javascript/train_lora.js colours an input whose help holds this.
 WRONG = "⚠"

@@ -169,12 +169,12 @@ class GridActions:
 
 
 def show_drawing() -> str:
-    """Shown at once: the picture may take a minute, and nothing else says that it is under way."""
+    """Shown at once: the picture may take a minute, and nothing else shows progress."""
     return "<p>Generating …</p>"
 
 
 def _propose(lora: LoraInfo) -> str:
-    """The prompts that were kept with the LoRA; else what suits its words."""
+    """The prompts saved with the LoRA; else proposals from its trigger words."""
     strength = lora.strength or _USUAL_STRENGTH
     return join_lines(saved_prompts(lora)) or propose_prompt(kind_of(lora), lora.trigger_words, lora.name, strength)
 

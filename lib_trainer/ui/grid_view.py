@@ -49,7 +49,7 @@ class Thumbnails:
         self._made: dict[tuple[int, int], str] = {}
 
     def of(self, plan: GridSpec, item: Drawn) -> str:
-        """A data address, so that no WebUI's file rules stand in the way."""
+        """The picture's data address; each is encoded once."""
         if self._plan is not plan:
             self._plan, self._made = plan, {}
         place = item.cell.row, item.cell.column

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 WIDTH, HEIGHT = 640, 170
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 20
 DRAWN_POINTS = 320
-# A few wild steps must not press the rest flat: they leave the frame instead.
+# A few extreme steps would flatten the rest of the curve: they leave the frame instead.
 SHOWN_SHARE = 0.98
 
 Points = Sequence[tuple[int, float]]
@@ -25,12 +25,12 @@ def draw_curve(losses: Points, rates: Points = ()) -> str:
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def line(kind: str, points: Points, bottom: float, top: float) -> str:
-        places = []
+        positions = []
         for step, value in points:
             x = LEFT + (step - first) / (last - first) * width
             y = TOP + (top - value) / (top - bottom) * height
-            places.append(f"{x:.1f},{min(max(y, -HEIGHT), 2 * HEIGHT):.1f}")
-        return f'<polyline class="{kind}" points="{" ".join(places)}"/>'
+            positions.append(f"{x:.1f},{min(max(y, -HEIGHT), 2 * HEIGHT):.1f}")
+        return f'<polyline class="{kind}" points="{" ".join(positions)}"/>'
 
     raw, smoothed, rates = thin(losses), thin(smooth(losses)), thin(rates)
     fastest = max((rate for _, rate in rates), default=0.0)

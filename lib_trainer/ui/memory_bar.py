@@ -21,7 +21,7 @@ _SHOWN_SHARE = 0.005
 
 def show_memory(host: Host, entered: Mapping[str, Any]) -> str:
     """The bar for what the inputs hold; a sentence before a checkpoint is known; "" where an input is invalid."""
-    # Imported late: a page that is only looked at should not wait for torch.
+    # Imported late: a page that is only opened should not wait for torch.
     from lib_trainer.memory.planner import plan_from_profile
 
     try:
@@ -64,7 +64,7 @@ def _label(name: str, size: str) -> str:
 
 
 def _key(name: str) -> str:
-    """What style.css calls a part: its first telling word."""
+    """A part's class in style.css: `checkpoint` of "the checkpoint"."""
     return escape(name.removeprefix("the ").removeprefix("its ").split()[0])
 
 

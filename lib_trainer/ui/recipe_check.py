@@ -39,7 +39,7 @@ def checked_recipe(entered: dict[str, Any]) -> Recipe:
 
 
 def scan_pictures(entered: Mapping[str, Any]) -> Scan:
-    """The scan of the folder that the inputs name. Raises UserError for what cannot be looked at."""
+    """The scan of the folder that the inputs name. Raises UserError for what cannot be scanned."""
     # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
     from lib_trainer.dataset.scan import scan_folder
 
@@ -71,6 +71,6 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def name_from(word: str) -> str:
-    """A file name that the prompt syntax can hold, from the word."""
-    return re.sub(r"[^\w\-.]+", "_", word).strip("._")
+def name_from(trigger_word: str) -> str:
+    """A file name that the prompt syntax can hold, from the trigger word."""
+    return re.sub(r"[^\w\-.]+", "_", trigger_word).strip("._")

@@ -1,6 +1,6 @@
 """Who may call which route: names and passwords, requests from other sites, and folders.
 
-Routes that an extension adds are covered by no login of the WebUI, so that ours ask for themselves.
+The WebUI's login does not cover the routes of an extension, so ours check it themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Guard:
         access = self.access
         if not (access.api_users or _has_login(request, access)):
             return
-        # A picture's address cannot bring a header along.
+        # An <img> cannot send a header, so its address carries the key.
         key = request.headers.get(PAGE_KEY) or request.query_params.get("key", "")
         if secrets.compare_digest(key.encode(), access.page_key.encode()) or _is_logged_in(request):
             return
@@ -44,12 +44,12 @@ class Guard:
             _ask_for_password(request)
 
     def changes(self, request: Request) -> None:
-        """As `reads`, and stricter: `--api-auth` where it is given, never the key, never a disguised page."""
+        """Stricter than `reads`: needs `--api-auth` where that is set, and takes neither the page's key nor a form."""
         self._refuse_other_sites(request)
         self._refuse_other_names(request)
         if request.headers.get("content-type", "application/json").partition(";")[0].strip() != "application/json":
             # Without this a form of another site's page could be sent here unasked.
-            refuse(WRONG_TYPE, "The content is no JSON.", "Send it as application/json.")
+            refuse(WRONG_TYPE, "The content is not JSON.", "Send it as application/json.")
         access = self.access
         if access.api_users:
             if not _is_known(request, access.api_users):
@@ -64,7 +64,7 @@ class Guard:
         try:
             found = Path(os.path.realpath(Path(text).expanduser()))
         except (OSError, RuntimeError, ValueError):
-            refuse(FORBIDDEN, f"{text!r} is no folder.", "Name one that exists.")
+            refuse(FORBIDDEN, f"{text!r} is not a folder.", "Name one that exists.")
         roots = [Path(os.path.realpath(root)) for root in self.access.folders]
         if not any(found == root or root in found.parents for root in roots):
             refuse(
@@ -83,7 +83,7 @@ class Guard:
             refuse(FORBIDDEN, "Pages of other sites may not call this.", "See --cors-allow-origins.")
 
     def _refuse_other_names(self, request: Request) -> None:
-        """A foreign name that leads to this machine makes a foreign page look like ours (DNS rebinding)."""
+        """Refuses other host names: with DNS rebinding a foreign page would have the same origin as ours."""
         if not self.access.local_only or self.access.api_users:
             return
         if (urlsplit(f"//{request.headers.get('host', '')}").hostname or "") not in LOOPBACK:
@@ -103,7 +103,7 @@ def refuse(status: int, message: str, hint: str = "", **more: Any) -> NoReturn:
 def refuse_error(error: UserError) -> NoReturn:
     """As `refuse`, for what a person can mend: 422 with the problems of fields, 409 for all else."""
     if isinstance(error, ConfigError):
-        refuse(422, "The recipe cannot be.", "Mend the fields that are named.", problems=error.problems)
+        refuse(422, "The recipe is invalid.", "Correct these fields.", problems=error.problems)
     refuse(409, error.message, error.hint)
 
 
@@ -136,7 +136,7 @@ def _is_known(request: Request, users: Mapping[str, str]) -> bool:
 
 
 def _ask_for_password(request: Request) -> NoReturn:
-    # A browser answers the header with a window of its own; the tab finds another way instead.
+    # A browser answers this header with a dialog; the tab has a second way to ask and needs none.
     headers = None if PAGE_KEY in request.headers else {"WWW-Authenticate": "Basic"}
     detail = {"error": "A name and a password are needed.", "hint": "See --api-auth and --gradio-auth."}
     raise HTTPException(UNAUTHORIZED, detail, headers)

@@ -1,4 +1,4 @@
-"""What the routes work with, and how they are added."""
+"""What the routes share, and how a route is added."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib_trainer.web.auth import Guard
 
 @dataclass(frozen=True)
 class RouteContext:
-    """What the routes work with."""
+    """What the routes share."""
 
     host: Host
     jobs: Jobs

@@ -1,4 +1,4 @@
-"""Routes for grids: what can be tried, begin one, watch it, fetch its pictures, choose one."""
+"""Routes for grids: list the LoRAs, start a grid, follow it, fetch its pictures, choose one."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ class NewGrid(BaseModel):
 def add_grid_routes(context: RouteContext, grid_job: GridJob) -> None:
     """Everything about grids."""
     routes = GridRoutes(context, grid_job)
-    context.reads("/loras", routes.loras, summary="The LoRA files, and what speaks against each")
-    context.reads("/grid", routes.grid, summary="How the grid stands")
+    context.reads("/loras", routes.loras, summary="The LoRA files, and why one does not fit")
+    context.reads("/grid", routes.grid, summary="The state of the grid")
     context.reads("/grid/picture", routes.picture, summary="The grid as one PNG", response_class=Response)
     context.reads("/grid/cells/{row}/{column}", routes.cell, summary="One picture as a PNG", response_class=Response)
-    context.changes("/grid", routes.begin, status_code=ACCEPTED, summary="Draw a grid")
-    context.changes("/grid/stop", routes.stop, summary="End the grid after the picture under way")
+    context.changes("/grid", routes.start, status_code=ACCEPTED, summary="Draw a grid")
+    context.changes("/grid/stop", routes.stop, summary="Stop the grid after the current picture")
     context.changes(
         "/grid/cells/{row}/{column}/choose", routes.choose, summary="Put a picture and its strength on the card"
     )
 
 
 class GridRoutes:
-    """Handlers; what a person can mend is answered with a sentence."""
+    """Handlers. A `UserError` is answered with its sentence and hint."""
 
     def __init__(self, context: RouteContext, grid_job: GridJob) -> None:
-        self._host, self._jobs, self._studio = context.host, context.jobs, grid_job
+        self._host, self._jobs, self._grid_job = context.host, context.jobs, grid_job
 
     def loras(self) -> list[dict[str, Any]]:
         return [
@@ -78,10 +78,10 @@ class GridRoutes:
         ]
 
     def grid(self) -> dict[str, Any]:
-        return describe(self._studio.grid_status())
+        return describe(self._grid_job.grid_status())
 
     def picture(self) -> Response:
-        grid_status = self._studio.grid_status()
+        grid_status = self._grid_job.grid_status()
         if not grid_status.drawn:
             refuse(NOT_FOUND, "Nothing is drawn.", "Draw a grid first.")
         picture = compose_grid(grid_status.spec, grid_status.drawn, self._host.label_font())
@@ -91,19 +91,19 @@ class GridRoutes:
         item = self._find(row, column)
         return Response(png_bytes(item.picture, item.infotext), media_type="image/png")
 
-    def begin(self, new: NewGrid) -> dict[str, Any]:
+    def start(self, new: NewGrid) -> dict[str, Any]:
         try:
             self._refuse_during_run()
             plan = self._given(new).grid_spec(self._host.loras())
             check_names(self._host, plan)
-            self._studio.start(plan)
+            self._grid_job.start(plan)
         except UserError as error:
             refuse_error(error)
-        return describe(self._studio.grid_status())
+        return describe(self._grid_job.grid_status())
 
     def stop(self) -> dict[str, Any]:
-        self._studio.stop()
-        return describe(self._studio.grid_status())
+        self._grid_job.stop()
+        return describe(self._grid_job.grid_status())
 
     def choose(self, row: int, column: int) -> dict[str, str]:
         item = self._find(row, column)
@@ -114,9 +114,9 @@ class GridRoutes:
             refuse_error(error)
 
     def _find(self, row: int, column: int) -> Drawn:
-        item = self._studio.grid_status().find(row, column)
+        item = self._grid_job.grid_status().find(row, column)
         if item is None:
-            refuse(NOT_FOUND, f"There is no picture in row {row}, column {column}.", "Look at the grid's cells.")
+            refuse(NOT_FOUND, f"There is no picture in row {row}, column {column}.", "GET /grid lists them.")
         return item
 
     def _given(self, new: NewGrid) -> GridRequest:

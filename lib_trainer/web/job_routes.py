@@ -1,4 +1,4 @@
-"""Routes for runs: start, watch, command, and look back."""
+"""Routes for runs: start, follow, command, and the history."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NewJob(BaseModel):
 
 
 class HowToStop(BaseModel):
-    """With `save`, what was learned is written first."""
+    """With `save` the adapter is saved first."""
 
     save: bool = True
 
@@ -40,7 +40,7 @@ class HowToStop(BaseModel):
 def add_run_routes(context: RouteContext) -> None:
     """Everything about runs."""
     routes = RunRoutes(context)
-    context.reads("/status", routes.status, summary="How the run stands")
+    context.reads("/status", routes.status, summary="The state of the run")
     context.reads("/presets", routes.presets, summary="The shipped recipes")
     context.reads("/jobs", routes.jobs, summary="All runs, newest first")
     context.reads("/jobs/{run_id}", routes.job, summary="One run, with its loss curve")
@@ -55,7 +55,7 @@ def add_run_routes(context: RouteContext) -> None:
 
 
 class RunRoutes:
-    """Handlers; what a person can mend is answered with a sentence."""
+    """Handlers. A `UserError` is answered with its sentence and hint."""
 
     def __init__(self, context: RouteContext) -> None:
         self._jobs, self._guard = context.jobs, context.guard
@@ -78,10 +78,10 @@ class RunRoutes:
         return _file(self._folder(run_id) / LOSS_FILE, "text/csv")
 
     def picture(self, run_id: str, file: str) -> FileResponse:
-        # Only what the run itself has drawn: a name is looked up, never followed.
+        # Only files that the run has drawn: a name is compared, so "../" opens nothing.
         known = {name for _, name, _ in self._past(run_id).samples}
         if file not in known:
-            refuse(NOT_FOUND, "There is no such picture.", "Look at the run's samples.")
+            refuse(NOT_FOUND, "There is no such picture.", "GET /jobs/ID lists its samples.")
         return _file(self._folder(run_id) / SAMPLE_DIR / file, "image/png")
 
     def start(self, new: NewJob) -> dict[str, str]:
@@ -93,15 +93,15 @@ class RunRoutes:
         except UserError as error:
             refuse_error(error)
 
-    def stop(self, run_id: str, how: HowToStop = HowToStop()) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+    def stop(self, run_id: str, how: HowToStop = HowToStop()) -> dict[str, Any]:  # noqa: B008 - FastAPI reads the default
         return self._command(run_id, lambda: self._jobs.stop(how.save, run_id))
 
     def pause(self, run_id: str) -> dict[str, Any]:
-        """Hold a run after the step under way."""
+        """Pause a run after the current step."""
         return self._command(run_id, lambda: self._jobs.pause(run_id))
 
     def resume(self, run_id: str) -> dict[str, Any]:
-        """Go on with a run that is paused, or that ended before it was done."""
+        """Resume a run that is paused, or that ended early."""
         past = self._past(run_id)
         if past.state == "paused":
             return self._command(run_id, lambda: self._jobs.resume(run_id))
@@ -109,11 +109,11 @@ class RunRoutes:
         return self._command(run_id, lambda: self._jobs.resume_run(run_id))
 
     def save(self, run_id: str) -> dict[str, Any]:
-        """Save a copy after the step under way."""
+        """Save a copy after the current step."""
         return self._command(run_id, lambda: self._jobs.ask(Command.SAVE, run_id))
 
     def sample(self, run_id: str) -> dict[str, Any]:
-        """Draw the test pictures after the step under way."""
+        """Draw the test pictures after the current step."""
         return self._command(run_id, lambda: self._jobs.ask(Command.SAMPLE, run_id))
 
     def forget(self, run_id: str) -> dict[str, str]:
@@ -135,7 +135,7 @@ class RunRoutes:
     def _past(self, run_id: str) -> PastRun:
         found = next((past for past in self._jobs.past() if past.id == run_id), None)
         if found is None:
-            refuse(NOT_FOUND, f"There is no run {run_id!r}.", "Look at the list of runs.")
+            refuse(NOT_FOUND, f"There is no run {run_id!r}.", "GET /jobs lists all runs.")
         return found
 
     def _folder(self, run_id: str) -> Path:
@@ -164,5 +164,5 @@ def _base_recipe(preset: str) -> Recipe:
 
 def _file(path: Path, kind: str) -> FileResponse:
     if not path.is_file():
-        refuse(NOT_FOUND, f"There is no {path.name} yet.", "Ask again when the run has taken a step.")
+        refuse(NOT_FOUND, f"There is no {path.name} yet.", "Try again after the first step.")
     return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, no-cache"})

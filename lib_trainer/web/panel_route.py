@@ -1,4 +1,4 @@
-"""What the tab asks for every second: how the run stands, ready to be shown."""
+"""The route that the tab calls every second: the state of the run as HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from lib_trainer.jobs.status import Status
 from lib_trainer.web.context import RouteContext
 
-# A run's status -> the parts of the panel, as HTML and values: the page's business, handed in.
+# A run's status -> the parts of the panel as HTML. Handed in, because `web` does not import `ui`.
 ShowPanel = Callable[[Status], dict[str, Any]]
 
 
@@ -29,7 +29,7 @@ class View:
 
     def show(self, seen: str = "") -> dict[str, Any]:
         """All parts of the panel; nothing but the version where the caller has `seen` it."""
-        # The version first, without what is costly to copy: most calls bring no news.
+        # The version first: most calls bring no news, and copying the losses costs more than the answer.
         version = self._jobs.version()
         if version == seen:
             return {"version": version}

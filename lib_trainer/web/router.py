@@ -21,8 +21,8 @@ def make_router(host: Host, jobs: Jobs, access: Access, grid_job: GridJob, show_
     """Every route of ours. Add it with `app.include_router`.
 
     Args:
-        studio: draws the tab's grids as well.
-        show_panel: how the page shows a run.
+        grid_job: draws the tab's grids as well.
+        show_panel: the state of a run as HTML, for the tab.
     """
     context = RouteContext(host, jobs, Guard(access), APIRouter(prefix=PREFIX, tags=["Train LoRA"]))
     add_run_routes(context)

@@ -83,7 +83,7 @@ def test_prompts_and_seeds_are_proposed_and_repeated(out, last_json):
         (["--lora", "jeff", "--with", "oil:1"], "no LoRA named oil"),
         (["--lora", "jeff", "--with", "jeff:1"], "combined with itself"),
         (["--lora", "jeff", "--prompt", "p <lora:nobody:1>"], "no LoRA named nobody"),
-        (["--lora", "jeff", "--seed", "one"], "no seed"),
+        (["--lora", "jeff", "--seed", "one"], "not a seed"),
         (["--lora", "jeff", "--sampler", "PLMS"], "PLMS"),
     ],
 )

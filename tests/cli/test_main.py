@@ -81,7 +81,7 @@ def test_only_the_answer_stands_on_stdout(monkeypatch, capsys):
 
 def test_train_grid_and_inspect_work_together(embedded, pictures, tmp_path, last_json, capsys):
     out = tmp_path / "out"
-    assert main(train(pictures, out, "--word", "jeff_person", "--json")) == 0
+    assert main(train(pictures, out, "--trigger-word", "jeff_person", "--json")) == 0
     trained = last_json()
     assert trained["path"] == str(out / "models" / "Lora" / "jeff.safetensors")
     assert (trained["steps"], trained["stopped_early"], trained["tag"]) == (2, False, "<lora:jeff:0.8>")
@@ -115,10 +115,10 @@ def test_a_foreign_checkpoint_trains_at_the_size_of_the_recipe(weights, pictures
 
 def test_ui_serves_the_tab_on_this_host(monkeypatch, embedded, tmp_path):
     pytest.importorskip("gradio")
-    from lib_trainer.web import mount as webui
+    import lib_trainer.app as app
 
     served = {}
-    monkeypatch.setattr(webui, "serve", lambda host, access, port: served.update(host=host, access=access, port=port))
+    monkeypatch.setattr(app, "serve", lambda host, access, port: served.update(host=host, access=access, port=port))
     assert main(["ui", "--out", str(tmp_path), "--port", "7900", "--api", "--allow", "pictures"]) == 0
     assert served["port"] == 7900
     assert served["access"].changes and Path("pictures") in served["access"].folders

@@ -102,7 +102,7 @@ def test_without_a_choice_the_prompts_own_is_varied(room: WebUIGridRoom, script:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"), [((None, "1", None, ""), "no LoRA to vary"), (("jef", "1", None, ""), "Did you mean jeff")]
+    ("values", "said"), [((None, "1", None, ""), "No LoRA is chosen"), (("jef", "1", None, ""), "Did you mean jeff")]
 )
 def test_what_cannot_be_drawn_is_said(room: WebUIGridRoom, script: Any, values: tuple, said: str) -> None:
     with pytest.raises(UserError, match=said):

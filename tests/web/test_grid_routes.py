@@ -92,7 +92,7 @@ def test_choosing_says_what_it_did(tried):
     ("changes", "said"),
     [
         ({"lora": "jef"}, "Did you mean jeff"),
-        ({"strengths": "strong"}, "no strength"),
+        ({"strengths": "strong"}, "not a strength"),
         ({"prompts": []}, "no prompt"),
         ({"prompts": ["p <lora:../../x:1>"]}, "no LoRA named ../../x"),
     ],
