@@ -41,6 +41,10 @@ class Shortage(UserError):
         self.settings = dict(settings)
 
 
+class NotWritten(UserError):
+    """A file that a person asked for could not be written; what stood at its path still does."""
+
+
 class MissingPackage(UserError):
     """A package that this feature needs is not installed here."""
 

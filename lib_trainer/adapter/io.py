@@ -73,7 +73,8 @@ def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     kohya's hashes of the tensors are added to the metadata.
 
     Raises:
-        UserError: when a number does not fit the save precision, or the disk is full or not writable.
+        NotWritten: the disk is full, or the file is held open or not writable.
+        UserError: a number does not fit the save precision.
     """
     broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:

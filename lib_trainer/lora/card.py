@@ -78,6 +78,18 @@ def write_card(lora: Path, card: dict[str, Any], also: Collection[str] = ()) -> 
     return _write(lora, {**card, **read_card(lora), **from_the_run})
 
 
+def move_card(lora: Path, target: Path) -> None:
+    """Gives the card and the pictures of the LoRA file `lora` to the file `target`, in place of its own.
+
+    Raises:
+        UserError: when one of them cannot be renamed.
+    """
+    for ending in (".json", *_PICTURES):
+        old = lora.with_name(f"{lora.stem}{ending}")
+        if old.is_file():
+            _rename(old, target.with_name(f"{target.stem}{ending}"))
+
+
 def saved_prompts(lora: LoraInfo) -> list[str]:
     """The test prompts on the card; [] without any."""
     kept = read_card(lora.path).get(PROMPTS_KEY)
@@ -123,8 +135,12 @@ def _put_aside(path: Path) -> None:
     number = 1
     while (target := path.with_name(f"{path.stem}.old{f'-{number}' if number > 1 else ''}{path.suffix}")).exists():
         number += 1
+    _rename(path, target)
+
+
+def _rename(path: Path, target: Path) -> None:
     try:
-        os.rename(path, target)
+        os.replace(path, target)
     except OSError as error:
         message = f"{path.name} could not be renamed: {error.strerror or error}."
         raise UserError(message, "Rename it yourself.") from error

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lib_trainer.errors import UserError
+from lib_trainer.errors import NotWritten
+
+# Windows refuses to replace a file that another program holds open, as a WebUI does for a moment while it reads one.
+HELD_SECONDS, _RETRY_SECONDS = 3.0, 0.1
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -27,11 +31,24 @@ def replace_with(path: Path, write: Callable[[Path], object]) -> None:
         write(part)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(part, path)
+        _replace_when_free(part, path)
     except OSError:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def _replace_when_free(part: Path, path: Path) -> None:
+    """Renames `part` over `path`; while another program holds `path`, tries again for HELD_SECONDS."""
+    deadline = time.monotonic() + HELD_SECONDS
+    while True:
+        try:
+            os.replace(part, path)
+            return
+        except PermissionError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_RETRY_SECONDS)
 
 
 def part_of(path: Path) -> Path:
@@ -40,9 +57,9 @@ def part_of(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """`replace_file` for what a person asked for. Raises UserError when it cannot be written."""
+    """`replace_file` for what a person asked for. Raises NotWritten."""
     try:
         replace_file(path, content)
     except OSError as error:
         message = f"{path.name} could not be written: {error.strerror or error}."
-        raise UserError(message, f"Make room in {path.parent}, or choose a folder that can be written to.") from error
+        raise NotWritten(message, f"Make room in {path.parent}, or choose a folder that can be written to.") from error
