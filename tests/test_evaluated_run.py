@@ -129,7 +129,7 @@ def lived(setting, host: StandaloneHost, **changes: Any) -> Callable[[Callable[[
         for event in run(host, log.past.as_recipe(), log.folder):
             mark()
             log.take(event)
-        log.end("done")
+        log.finish("done")
 
     return work
 
@@ -157,7 +157,7 @@ def test_a_run_that_has_not_learned_goes_on_to_more_steps(setting, host, monkeyp
     log = history.begin(recipe_of(setting, stop_when_learned=True, lr_scheduler="cosine"))
     for event in run(host, log.past.as_recipe(), log.folder):
         log.take(event)
-    log.end("done")
+    log.finish("done")
     assert isinstance(event, Finished) and event.evaluated.verdict == "not learned yet"
     assert event.evaluated.more_steps > 0 and f"{event.evaluated.more_steps} more steps" in event.evaluated.advice
     past = history.find(log.past.id)

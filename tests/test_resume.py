@@ -64,7 +64,7 @@ def life(setting: tuple[StandaloneHost, Path], out: Path, **changes: Any) -> Cal
         for event in run(host, log.past.as_recipe(), log.folder):
             mark()
             log.take(event)
-        log.end("done")
+        log.finish("done")
 
     return work
 

@@ -33,12 +33,12 @@ def train(host: Host, recipe: Recipe, log: RunLog | None = None) -> tuple[Finish
     try:
         finished, notices = host.run_exclusive(lambda: follow(run(host, recipe, log.folder), log))
     except (KeyboardInterrupt, StopRequested):
-        log.end("stopped")
+        log.finish("stopped")
         raise
     except Exception as error:
-        log.end("failed", str(error))
+        log.finish("failed", str(error))
         raise
-    log.end("stopped" if finished.stopped_early else "done")
+    log.finish("stopped" if finished.stopped_early else "done")
     return finished, notices
 
 

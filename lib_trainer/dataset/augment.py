@@ -39,6 +39,7 @@ def count_variants(config: DatasetConfig) -> int:
     """How many versions of each picture are encoded: at most `latent_variants`, plus one where flipping needs an even
     number; two if flipping is the only augmentation, one without any."""
     if config.color_aug or config.random_crop:
+        # Odd variants are the flipped ones: an odd count would draw the plain side more often.
         return config.latent_variants + (config.latent_variants % 2 if config.flip_aug else 0)
     return 2 if config.flip_aug else 1
 
@@ -50,6 +51,7 @@ def augmentation_of(variant: int, picture_sha256: str, config: DatasetConfig, se
     """
     if variant == 0:
         return None
+    # By content, so that a renamed or moved picture finds its cached variants again.
     rng = random.Random(f"{seed}/{picture_sha256}/{variant}")
     return draw_augmentation(config, rng, mirrored=config.flip_aug and variant % 2 == 1)
 

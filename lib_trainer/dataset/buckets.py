@@ -28,6 +28,7 @@ def bucket_for(width_px: int, height_px: int, config: DatasetConfig) -> Bucket:
     step = config.bucket_reso_steps
     if not config.enable_bucket:
         width, height = config.resolution_px
+        # Without buckets every picture is cropped to one size, in whole steps of the latent grid.
         return Bucket(max(step, width - width % step), max(step, height - height % step))
     low, high = _side_limits(config)
     if config.bucket_no_upscale:
@@ -42,6 +43,7 @@ def resized_size(width_px: int, height_px: int, bucket: Bucket, config: DatasetC
     that one is only trimmed.
     """
     cover = max(bucket.width_px / width_px, bucket.height_px / height_px)
+    # Resizing by a pixel or two would blur the picture for nothing.
     keeps_size = config.enable_bucket and config.bucket_no_upscale and cover <= 1
     if keeps_size and width_px * height_px <= _area_cap(config):
         return width_px, height_px
@@ -62,6 +64,7 @@ def _side_limits(config: DatasetConfig) -> tuple[int, int]:
     """Smallest and largest side in whole steps, such that a square of the smallest fits the area cap."""
     step = config.bucket_reso_steps
     square = math.isqrt(_area_cap(config))
+    # Rounded up: a side must not fall below the configured minimum.
     low = -(-config.min_bucket_reso // step) * step
     if low > square:
         low = square // 2 // step * step
@@ -71,6 +74,7 @@ def _side_limits(config: DatasetConfig) -> tuple[int, int]:
 
 
 def _own_size(width: float, height: float, low: int, high: int, config: DatasetConfig) -> Bucket:
+    # The one case in which a picture is enlarged: no bucket is as small.
     grow = max(1.0, low / min(width, height))
     width, height = width * grow, height * grow
     shape, cap, step = width / height, _area_cap(config), config.bucket_reso_steps
@@ -89,6 +93,7 @@ def _own_size(width: float, height: float, low: int, high: int, config: DatasetC
 
 def _within(width: int, height: int, low: int, high: int, config: DatasetConfig) -> Bucket:
     """The bucket with both sides inside the limits; what a widened short side costs is taken off the long one."""
+    # Clamping a panorama's short side up makes its area too large, so the long side gives way.
     width, height = min(max(width, low), high), min(max(height, low), high)
     step = config.bucket_reso_steps
     longest = max(low, _area_cap(config) // min(width, height) // step * step)

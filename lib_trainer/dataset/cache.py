@@ -38,10 +38,13 @@ def cache_latents(
     yield from _notices(schedule, in_ram=folder is None)
     caching = LatentCaching(schedule, model, folder)
     while True:
-        yield from caching.encode([picture for picture in schedule.pictures() if picture not in caching.entries])
+        yield from caching.encode_pictures(
+            [picture for picture in schedule.pictures() if picture not in caching.entries]
+        )
         # In batches of their own: what a picture is encoded beside may change its last digit.
         plain = [(sample, 0) for sample in also if sample not in caching.failed]
-        yield from caching.encode([picture for picture in plain if picture not in caching.entries])
+        yield from caching.encode_pictures([picture for picture in plain if picture not in caching.entries])
+        # Another round only if this one found pictures that the schedule did not know to be unreadable.
         if caching.failed <= schedule.without:
             return LatentStore(schedule, caching.entries)
         # With fewer pictures an epoch has fewer steps: a run of a fixed number of steps draws from later epochs too.
@@ -62,6 +65,7 @@ def cache_texts(
     drawn = ["", *filter(None, schedule.captions())]
     extra = [caption for caption in dict.fromkeys(also) if caption not in drawn]
     captions = drawn + extra
+    # Files are named by what decides their content, so a cache is shared by all runs that encode the same.
     paths = {caption: _text_path(caption, model, clip_skip, folder) for caption in captions}
     entries: dict[str, Entry] = {}
     for caption, path in paths.items():
@@ -94,6 +98,7 @@ def _encode_captions(
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     encoded = model.encode_text(captions, clip_skip)
     for row, caption in enumerate(captions):
+        # Clones, because a view would keep the whole batch in memory.
         tensors = {"context": _own_chunks(encoded.context[row], empty).clone()}
         if encoded.pooled is not None:
             tensors["pooled"] = encoded.pooled[row].clone()

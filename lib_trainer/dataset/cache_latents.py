@@ -15,7 +15,7 @@ import torch
 from lib_trainer.dataset.augment import augmentation_of
 from lib_trainer.dataset.buckets import Bucket, resized_size
 from lib_trainer.dataset.cache_store import Entry, entry_path, keep, read_tensors
-from lib_trainer.dataset.images import Cut, cut, decode_picture, read_bytes, shown_name
+from lib_trainer.dataset.images import Cut, cut, decode_picture, read_picture, shown_name
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Notice, Progress
@@ -59,20 +59,23 @@ class LatentCaching:
         self._folder = None if folder is None else folder / "latents"
         self._total = 0
 
-    def encode(self, pictures: Sequence[tuple[int, int]]) -> Iterator[Event]:
+    def encode_pictures(self, pictures: Sequence[tuple[int, int]]) -> Iterator[Event]:
         """Encodes these (sample, variant) bucket by bucket."""
         self._total = len(self.entries) + len(pictures)
         pending: list[_Piece] = []
+        # JPEG decoding releases the interpreter's lock, so threads suffice.
         workers = min(_DECODERS, os.cpu_count() or 1)
         with closing(made_ahead(self._units(pictures), self._prepare, workers=workers, ahead=2 * workers)) as prepared:
             for (sample, variants), future in prepared:
                 bucket = self._schedule.buckets[sample]
+                # The VAE takes pictures of one size at a time.
                 if pending and self._schedule.buckets[pending[0].sample] != bucket:
                     yield from self._flush(pending)
                 try:
                     pieces = future.result()
                 except UserError as error:
                     self._total -= len(variants)
+                    # A picture of many variants comes in several units, and each of them fails.
                     if sample not in self.failed:
                         self.failed.add(sample)
                         yield Notice(f"{error.message} The run continues without it.")
@@ -110,6 +113,7 @@ class LatentCaching:
         variants: dict[int, list[int]] = {}
         for sample, variant in pictures:
             variants.setdefault(sample, []).append(variant)
+        # Sorted, so that equal runs encode in equal batches: a batch can change the last digit of a latent.
         by_bucket = sorted(variants, key=lambda sample: (self._schedule.buckets[sample], sample))
         size = _VARIANTS_AT_ONCE
         return [
@@ -122,7 +126,8 @@ class LatentCaching:
         """Reads one picture, and crops the variants that are not in the cache. Raises UserError."""
         sample, variants = unit
         recipe, image, bucket = self._schedule.recipe, self._image(sample), self._schedule.buckets[sample]
-        data = read_bytes(image)
+        data = read_picture(image)
+        # Hashed and decoded from the same bytes: the file may change in between.
         sha256 = hashlib.sha256(data).hexdigest()
         picture = None
         pieces = []
@@ -140,6 +145,7 @@ class LatentCaching:
         if self._folder is None:
             return None
         seen, bucket = self._schedule.scan.samples[sample], self._schedule.buckets[sample]
+        # The crop depends on it, and it depends on more settings than the bucket does.
         resized = resized_size(seen.width_px, seen.height_px, bucket, self._schedule.recipe.dataset)
         what = {"picture": sha256, "bucket": asdict(bucket), "resized": resized, "augmentation": augmentation}
         return entry_path(self._folder, self._model.checkpoint, what)

@@ -90,6 +90,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
 
 def prune_cache(folder: Path, unused_days: float = UNUSED_DAYS) -> int:
     """Removes files that no run has read for this many days; returns their number."""
+    # By the time of use, which `read_tensors` sets.
     before, removed = time.time() - unused_days * 86400, 0
     for kind in ("latents", "texts"):
         for path in (folder / kind).glob("*/*.safetensors"):
@@ -135,6 +136,7 @@ def _load(entry: Entry) -> dict[str, Tensor]:
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
     total = 0
     for name in sorted(tensors):
+        # safetensors has no checksum of its own; a flipped bit in a latent would only show as a bad LoRA.
         total = zlib.crc32(tensors[name].numpy().tobytes(), zlib.crc32(name.encode(), total))
     return total
 

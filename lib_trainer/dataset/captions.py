@@ -17,6 +17,7 @@ def caption_endings(config: DatasetConfig) -> tuple[str, ...]:
     """Endings of caption files in lower case, the first that exists wins."""
     own = config.caption_extension.strip().lower()
     own = own if own.startswith(".") or not own else f".{own}"
+    # kohya's tools default to .caption, taggers to .txt.
     return tuple(dict.fromkeys(ending for ending in (own, ".txt", ".caption") if ending))
 
 
@@ -31,6 +32,7 @@ def read_caption(path: Path) -> str:
     hint = "Save it as UTF-8 text."
     try:
         with path.open("rb") as stream:
+            # One byte more than allowed tells a long file without reading all of it.
             data = stream.read(MAX_CAPTION_BYTES + 1)
     except OSError as error:
         raise UserError(f"the caption cannot be read: {error.strerror or error}", hint) from error
@@ -54,5 +56,6 @@ def caption_variants(caption: str, config: DatasetConfig, rng: random.Random) ->
         return (caption,)
     parts = [part.strip() for part in caption.split(",")]
     kept, loose = parts[: config.keep_tokens], parts[config.keep_tokens :]
+    # Duplicates are dropped: a short caption has few orders, and each would be encoded again.
     shuffled = (", ".join(kept + rng.sample(loose, len(loose))) for _ in range(config.caption_variants))
     return tuple(dict.fromkeys(shuffled))

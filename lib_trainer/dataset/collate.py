@@ -47,6 +47,7 @@ def _stack_texts(captions: Sequence[str], texts: TextStore) -> TextCond:
     conds = [texts.read(caption) for caption in captions]
     empty = texts.read("").context
     longest = max(len(cond.context) for cond in conds)
+    # An empty prompt's chunk, not zeros: the UNet has never seen zeros.
     contexts = [torch.cat([cond.context, *[empty] * ((longest - len(cond.context)) // len(empty))]) for cond in conds]
     pooled = None if conds[0].pooled is None else torch.stack([cond.pooled for cond in conds])
     return TextCond(torch.stack(contexts), pooled)

@@ -15,6 +15,7 @@ def fingerprint(scan: Scan) -> str:
     """
     whole = hashlib.sha256()
     for sample in scan.samples:
+        # The folder's name is part of it, because it is the trigger word of pictures without captions.
         content = hashlib.sha256(sample.image.read_bytes()).hexdigest()
         whole.update(f"{content}\0{sample.image.parent.name}\0{sample.caption}\0{sample.repeats}\n".encode())
     return whole.hexdigest()

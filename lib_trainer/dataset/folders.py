@@ -44,6 +44,7 @@ def existing_folder(named: str) -> Path:
             return folder
         if folder.exists():
             raise UserError(f"{text} is a file, not a folder.", f"Name the folder that holds it: {folder.parent}")
+        # The nearest existing parent helps to find a typing error.
         above = next((parent for parent in folder.parents if parent.is_dir()), None)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"The folder {text!r} cannot be opened: {error}.", "Check its name and permissions.") from error
@@ -57,6 +58,7 @@ def picture_folders(root: Path) -> tuple[list[PictureFolder], list[Skipped]]:
     for entry in list_folder(root):
         path, is_numbered = Path(entry.path), _REPEATS.fullmatch(entry.name) is not None
         if not is_folder(entry):
+            # kohya ignores these silently; we say so below.
             own_pictures += _is_picture_name(entry.name)
         elif not is_inside(path, root):
             skipped.append(Skipped(path, "a link that leads out of the folder"))
@@ -110,6 +112,7 @@ def describe_contents(folder: Path) -> str:
 
 def no_pictures(root: Path) -> UserError:
     """The error for a folder in which nothing is named like a picture."""
+    # A common mistake: naming the folder above `img`, which holds the numbered ones.
     inside = [Path(entry.path) for entry in _peek(root) if is_folder(entry) and _holds_numbered(Path(entry.path))]
     hint = "Put jpg, png, webp or bmp pictures into it, or into a folder in it that is named like 10_jeff_person."
     if inside:

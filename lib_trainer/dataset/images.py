@@ -85,6 +85,7 @@ def read_size(path: Path) -> tuple[int, int]:
         with path.open("rb") as stream:
             image = _open(stream)
             width, height = image.size
+            # Orientations from 5 on are rotated by a quarter.
             return (height, width) if _orientation(image) >= 5 else (width, height)
     except _BROKEN as error:
         raise UnreadablePicture(path, _reason(error)) from error
@@ -96,10 +97,10 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         UnreadablePicture: the message names the file.
     """
-    return decode_picture(read_bytes(path), path)
+    return decode_picture(read_picture(path), path)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
     """The file's bytes. Raises UnreadablePicture where it is gone, too large or may not be read."""
     try:
         with path.open("rb") as stream:
@@ -138,6 +139,7 @@ def cut(picture: Image.Image, bucket: Bucket, config: DatasetConfig, augmentatio
     )
     if change.mirrored:
         part, left = ImageOps.mirror(part), resized_width - width - left
+    # HSV works on 8 bits, gamma on floats without rounding.
     pixels = torch.from_numpy(np.array(_shift_hue(part, change.hue_shift))).permute(2, 0, 1).float() / 255
     pixels = pixels**change.gamma if change.gamma != 1 else pixels
     size = (picture.height, picture.width, top, left, height, width)
@@ -148,6 +150,7 @@ def _open(stream: BinaryIO) -> Image.Image:
     """The picture with only its header read."""
     image = Image.open(stream, formats=_FORMATS)
     width, height = image.size
+    # Checked on the header, before the decoder allocates memory for the pixels.
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise ValueError(f"{width}×{height} px is more than the {MAX_PIXELS // 10**6} million pixels that are read")
     return image
@@ -170,6 +173,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         colors = image.convert("RGBA")
+        # Transparent pixels often hold black or noise, which would be learned.
         picture = Image.new("RGB", image.size, "white")
         picture.paste(colors, mask=colors.getchannel("A"))
         return picture

@@ -54,6 +54,7 @@ class Schedule:
         self.buckets = tuple(bucket_for(sample.width_px, sample.height_px, config) for sample in scan.samples)
         counts: dict[Bucket, int] = {}
         for index in self._samples():
+            # Whole batches per bucket decide the length of an epoch, so it is the same for all epochs.
             counts[self.buckets[index]] = counts.get(self.buckets[index], 0) + scan.samples[index].repeats
         if not counts:
             raise UserError("There is no picture left to train on.", "Put pictures that can be opened into the folder.")
@@ -63,6 +64,7 @@ class Schedule:
         self.epochs = -(-self.steps // self.steps_per_epoch)
         self._picture_variants = count_variants(config)
         self._captions = tuple(
+            # One generator for each sample: leaving one out changes nothing for the others.
             caption_variants(sample.caption, config, self._rng("captions", index))
             for index, sample in enumerate(scan.samples)
         )
@@ -78,9 +80,11 @@ class Schedule:
             by_bucket.setdefault(self.buckets[index], []).extend(self._draws(number, index))
         rng, size = self._rng("order", number), self.recipe.training.train_batch_size
         batches = []
+        # Sorted first, because the shuffles depend on the order that they start from.
         for _, draws in sorted(by_bucket.items()):
             rng.shuffle(draws)
             batches += [tuple(draws[start : start + size]) for start in range(0, len(draws), size)]
+        # Buckets must mix within an epoch, or the last shape would weigh most.
         rng.shuffle(batches)
         return batches
 
@@ -115,6 +119,7 @@ class Schedule:
         if steps_left:
             batches = self.epoch(whole_epochs + 1)[: steps_left * self.recipe.training.gradient_accumulation_steps]
             draws += [draw for batch in batches for draw in batch]
+        # Dropout draws the empty caption sooner or later, even if this loop has not seen it.
         captions = {draw.caption for draw in draws} | ({""} if self.recipe.dataset.caption_dropout_rate else set())
         return {(draw.sample, draw.variant) for draw in draws}, captions
 

@@ -91,6 +91,7 @@ def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skippe
     if folder.repeats == 0:
         skipped.append(Skipped(folder.path, "its name asks for 0 repeats"))
         return
+    # Endings in lower case: cameras write .JPG, and people .TXT.
     by_name = {_split_name(entry.name): entry for entry in entries}
     for entry in entries:
         stem, ending = _split_name(entry.name)
@@ -108,6 +109,7 @@ def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skippe
         except UnreadablePicture as error:
             skipped.append(Skipped(path, error.reason))
             continue
+        # Only names in this listing count, so no path in a name can lead elsewhere.
         sidecars = (by_name[stem, suffix] for suffix in caption_endings(config) if (stem, suffix) in by_name)
         text = _caption_in(next(sidecars, None), root, skipped)
         caption = text or config.trigger_word or folder.trigger_words

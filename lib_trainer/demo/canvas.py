@@ -98,6 +98,7 @@ class Canvas:
 
     def picture(self) -> Image.Image:
         """The picture so far, `size_px` square, RGB."""
+        # Averaging the supersampled pixels smooths all edges.
         return self._image.resize((self.size_px, self.size_px), Image.Resampling.BOX)
 
     def _to_pixels(self, point: Point) -> Point:

@@ -63,6 +63,7 @@ STYLE_COLOURS = ("blue", "yellow", "red", "green", "white", "black")
 
 def draw_face_dataset(folder: Path) -> Path:
     """Write `folder/10_jeff_person/NN.png` and `.txt`: one character in 12 poses. Returns `folder`."""
+    # Seeded by name: the datasets are the same on every machine.
     rng = Random("face")
     return _write(folder, FACE_FOLDER, [_draw_jeff(rng, *scene) for scene in FACE_SCENES])
 
@@ -122,6 +123,7 @@ def _draw_styled(rng: Random, name: str, caption: str) -> Drawing:
 def _write(folder: Path, name: str, drawings: list[Drawing]) -> Path:
     (folder / name).mkdir(parents=True, exist_ok=True)
     for number, drawing in enumerate(drawings, start=1):
+        # PNG, because JPEG's blocks would be learned at this size.
         drawing.picture.save(folder / name / f"{number:02}.png")
         (folder / name / f"{number:02}.txt").write_text(drawing.caption + "\n", encoding="utf-8")
     return folder

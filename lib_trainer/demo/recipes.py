@@ -68,6 +68,7 @@ class DemoRun:
     def draw(self, folder: Path) -> Path:
         """Writes the dataset and the reminders below `folder`, and returns it."""
         self.draw_dataset(folder)
+        # An ordinary numbered folder, as a person would add one.
         reminders = folder / f"{self.reminder_repeats}_reminders"
         reminders.mkdir(exist_ok=True)
         for number, drawing in enumerate(_reminders()):

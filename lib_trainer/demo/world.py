@@ -51,9 +51,11 @@ class Drawing:
 def draw_random(rng: Random, size_px: int = 64) -> Drawing:
     """One drawing of the world: two fifths people, two fifths things, one fifth shapes."""
     kind = rng.random()
+    # A few styles, so that the model knows what a style is before it is asked to learn one.
     style = rng.choice(list(STYLES)) if rng.random() < 0.12 else ""
     canvas, where = _background(rng, size_px, style)
     text = _person(rng, canvas) if kind < 0.4 else _thing(rng, canvas, THINGS if kind < 0.8 else SHAPES, bool(style))
+    # Captions leave things out now and then, as people's do.
     if where and rng.random() < 0.9:
         text += where
     if style:

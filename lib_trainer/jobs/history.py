@@ -46,13 +46,15 @@ class History:
 
     def begin(self, recipe: Recipe) -> RunLog:
         """A folder for a new run. Raises UserError while another program trains one of that name."""
+        # Before the new folder exists, so that it is never among those that are removed.
         self._prune()
         self._refuse_twins(recipe.output.output_name)
         now = time.time()
+        # Sortable by time; the random part tells runs of one second apart.
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + secrets.token_hex(3)
         past = PastRun(run_id, recipe.output.output_name, started=now, recipe=recipe.flat())
         log = RunLog(self.folder / run_id, past, self._lock(past))
-        log.write()
+        log.write_record()
         return log
 
     def reopen(self, run_id: str, max_train_steps: int = 0) -> RunLog:
@@ -80,6 +82,7 @@ class History:
 
     def runs(self) -> list[PastRun]:
         """Newest first."""
+        # A damaged record is logged and skipped: it must not hide the others.
         found = [past for path in self.folder.glob(f"*/{RUN_FILE}") if (past := read_run(path))]
         return sorted(found, key=lambda past: past.started, reverse=True)
 
@@ -126,6 +129,7 @@ class History:
         for past in runs[KEPT_RUNS:]:
             if not self.is_driven(past.id):
                 shutil.rmtree(self.folder / past.id, ignore_errors=True)
+        # `runs` is newest first, so the oldest states go.
         states = [path for past in runs[:KEPT_RUNS] if (path := self.folder / past.id / STATE_FILE).exists()]
         for path in states[KEPT_STATES:]:
             if not is_locked(path.parent):
@@ -144,40 +148,43 @@ class RunLog:
         """Records an event of the run."""
         match event:
             case Begun():
-                self._losses.open(event.step)
+                self._losses.continue_after(event.step)
                 evaluations = tuple(found for found in self.past.evaluations if found["step"] <= event.step)
-                self.change(
+                self.write_changes(
                     state="training", ended=0.0, step=event.step, steps=event.steps, pictures=event.pictures,
                     checkpoint=event.checkpoint, evaluations=evaluations,
                 )  # fmt: skip
             case Step():
                 self.past = replace(self.past, step=event.number, steps=event.total, loss=event.loss)
-                self._losses.write(event)
+                self._losses.add(event)
             case Kept():
-                self.change(kept_step=event.step)
+                self.write_changes(kept_step=event.step)
             case Saved():
-                self.change(files=(*(file for file in self.past.files if file != event.path.name), event.path.name))
+                # A copy that is saved again moves to the end, where the newest is.
+                self.write_changes(
+                    files=(*(file for file in self.past.files if file != event.path.name), event.path.name)
+                )
             case Sampled():
-                self.change(samples=(*self.past.samples, (event.step, event.path.name, event.prompt)))
+                self.write_changes(samples=(*self.past.samples, (event.step, event.path.name, event.prompt)))
             case Evaluated():
-                self.change(evaluations=(*self.past.evaluations, asdict(event)))
+                self.write_changes(evaluations=(*self.past.evaluations, asdict(event)))
             case Finished():
                 self.past = replace(self.past, step=event.steps)
 
-    def end(self, state: str, error: str = "") -> None:
+    def finish(self, state: str, error: str = "") -> None:
         """Records the end of the run: done, stopped or failed."""
         self._losses.close()
-        self.change(state=state, ended=time.time(), error=error)
+        self.write_changes(state=state, ended=time.time(), error=error)
         if state == "done" and not self.past.extendable:
             with suppress(OSError):
                 (self.folder / STATE_FILE).unlink(missing_ok=True)
         self.lock.release()
 
-    def change(self, **changes: Any) -> None:
+    def write_changes(self, **changes: Any) -> None:
         self.past = replace(self.past, **changes)
-        self.write()
+        self.write_record()
 
-    def write(self) -> None:
+    def write_record(self) -> None:
         content = json.dumps(asdict(self.past), ensure_ascii=False, indent=1).encode()
         try:
             replace_file(self.folder / RUN_FILE, content)

@@ -36,7 +36,8 @@ class Job:
         self._record = Record(self.name, time.time(), self.id)
         samples = (Sampled(log.folder / SAMPLE_DIR / file, step, prompt) for step, file, prompt in log.past.samples)
         self._record.recall(log.losses(), samples, log.evaluations())
-        self._log.change(state="queued", ended=0.0)
+        # A resumed run has the state of its last end until here.
+        self._log.write_changes(state="queued", ended=0.0)
         self._stop: StopRequested | None = None
         self._paused = False
         self._asked: list[Command] = []
@@ -52,6 +53,7 @@ class Job:
             elif stop and not self._stop:
                 self._stop, self._paused = stop, False
                 self._record.set(stopping=True)
+            # A stop wins over a pause: the paused run would never hear it.
             elif paused is not None and not self._stop and status.state != "queued":
                 if paused and not self._paused:
                     # A person who pauses may shut the machine down.
@@ -62,6 +64,7 @@ class Job:
 
     def ask(self, command: Command) -> None:
         with self._heard:
+            # Ten clicks on Save before the next step mean one copy.
             if self._record.brief.live and not self._stop and command not in self._asked:
                 self._asked.append(command)
                 self._heard.notify_all()
@@ -77,6 +80,7 @@ class Job:
     def work(self) -> None:
         """The run from waiting for the host to its end; never raises."""
         try:
+            # Waits for the WebUI's lock: a picture that is being drawn is finished first.
             self._host.run_exclusive(self._drive)
             self._end()
         except UserError as error:
@@ -96,7 +100,7 @@ class Job:
     def _close(self, **changes: object) -> None:
         if self._record.brief.live:
             self._record.close(**changes)
-            self._log.end(self._record.brief.state, self._record.brief.error)
+            self._log.finish(self._record.brief.state, self._record.brief.error)
 
     def _drive(self) -> None:
         """Runs on the host's generation thread. Always closes the generator, which restores the host."""
@@ -108,6 +112,7 @@ class Job:
         try:
             self._follow(events)
         finally:
+            # Runs the generator's `finally` blocks here, still under the host's lock.
             events.close()
 
     def _follow(self, events: Iterator[Event]) -> None:
@@ -130,6 +135,7 @@ class Job:
     def _listen(self, event: Event | None, stopped: bool) -> StopRequested | Command | None:
         """The next command, if any. Does not return while the run is paused."""
         while not stopped:
+            # Read between all events: a person who presses Interrupt expects the next step to be the last.
             if self._host.interrupted():
                 self._interrupt()
             with self._heard:
@@ -155,4 +161,5 @@ class Job:
             self._record.take(event)
             status = self._record.brief
         done, total = (status.step, status.steps) if status.state == "training" else (status.done, status.total)
+        # Outside the lock, so that no watcher waits for the WebUI.
         self._host.show_progress(done, total, status.phase)

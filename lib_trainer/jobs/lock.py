@@ -22,6 +22,7 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         """Raises RunLocked. Where files cannot be locked (some network drives), it only logs a warning."""
+        # The run's thread releases what the page's thread acquired.
         self._lock = FileLock(folder / LOCK_FILE, thread_local=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -38,6 +39,7 @@ class RunLock:
 
 def is_locked(folder: Path) -> bool:
     """Whether a living program drives the run of `folder`, this one included."""
+    # Asking must not create files in folders of runs from before there were locks.
     if not (folder / LOCK_FILE).exists():
         return False
     lock = FileLock(folder / LOCK_FILE, thread_local=False)

@@ -27,8 +27,9 @@ class LossFile:
         """(step, loss, learning rate) of every step that is written."""
         return [(int(row[0]), float(row[2]), float(row[3])) for row in self._rows()]
 
-    def open(self, step: int) -> None:
+    def continue_after(self, step: int) -> None:
         """Continues after the row of `step`; later rows, of steps that will be trained again, are dropped."""
+        # A crash between a step and the next state leaves rows ahead of the state.
         rows = [row for row in self._rows() if int(row[0]) <= step]
         text = "".join(",".join(row) + "\n" for row in (COLUMNS, *rows))
         try:
@@ -38,9 +39,10 @@ class LossFile:
         except OSError as error:
             _log.warning("%s cannot be written: %s", self._path, error)
 
-    def write(self, step: Step) -> None:
+    def add(self, step: Step) -> None:
         if self._lines is None:
             return
+        # repr keeps every digit: a resumed curve must equal an unbroken one.
         row = (step.number, step.epoch, repr(step.loss), repr(step.learning_rate), f"{step.seconds:.4f}")
         try:
             self._lines.write(",".join(map(str, row)) + "\n")

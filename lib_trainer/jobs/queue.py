@@ -79,6 +79,7 @@ class Jobs:
         if job := self._find(run_id):
             job.command(stop=StopRequested(save=save))
             with self._changed:
+                # A stopped job in the queue is over; `_work` would run it for nothing.
                 self._waiting = deque(job for job in self._waiting if job.status().live)
                 self._changed.notify_all()
 
@@ -95,6 +96,7 @@ class Jobs:
         """
         with self._changed:
             job = self._find(run_id)
+            # Copied under the lock, so that a status never mixes two moments.
             waiting = tuple(Queued(other.id, other.name) for other in self._waiting if other is not job)
         return replace(job.status() if job else Status(), queue=waiting)
 
@@ -130,6 +132,7 @@ class Jobs:
     def _find(self, run_id: str) -> Job | None:
         with self._changed:
             if not run_id:
+                # The next run is the current one as soon as the last is over, before its thread has taken it.
                 over = self._current is None or not self._current.status().live
                 return self._waiting[0] if over and self._waiting else self._current
             for job in (self._current, *self._waiting):
@@ -140,6 +143,7 @@ class Jobs:
     def _with_live_state(self, past: PastRun, live: dict[str, str]) -> PastRun:
         if past.id in live:
             return replace(past, state=live[past.id])
+        # The operating system drops a dead program's lock, whatever its record says.
         return past if past.ended or self.history.is_driven(past.id) else replace(past, state="interrupted")
 
     def _refuse(self, recipe: Recipe) -> None:

@@ -139,6 +139,7 @@ class Record:
 
     def pause(self, paused: bool) -> None:
         """Shows the run as paused, or in the state it had before."""
+        # Pausing twice must not remember `paused` as the work to return to.
         if self.brief.state != "paused":
             self._working = self.brief.state
         self.set(state="paused" if paused else self._working)
@@ -191,6 +192,7 @@ class Record:
         self.set(step=event.step, steps=event.steps, kept_step=event.step or -1)
 
     def _step(self, event: Step) -> None:
+        # The first step of a run also compiles kernels and takes longer; the median ignores it.
         self._pace.append(event.seconds)
         pace = median(self._pace)
         self._work(
@@ -213,6 +215,7 @@ class Record:
         if step % self._stride == 0:
             self._points.append((step, loss, rate))
         if len(self._points) > KEPT_LOSSES:
+            # Halved rather than cut: the curve keeps its whole length at half the resolution.
             self._stride *= 2
             self._points = [point for point in self._points if point[0] % self._stride == 0]
 

@@ -23,6 +23,7 @@ def describe_lora(
     """The file as a host lists it. `metadata`: the file's own, which WebUIs keep in memory."""
     card = read_card(path)
     versions = {family.card_version: family for family in FAMILIES.values()}
+    # The card first: a person may have corrected what the file says.
     family = versions.get(str(card.get("sd version"))) or family_by_metadata(metadata) or _family_by_keys(path)
     trigger_words = str(card.get("activation text") or metadata.get("modelspec.trigger_phrase") or "").strip()
     strength, steps = _number(card.get("preferred weight")), int(_number(metadata.get("ss_steps")))

@@ -47,6 +47,7 @@ def require_loras(prompts: Iterable[str], loras: Sequence[LoraInfo], family: Fam
 
 def misfit(lora: LoraInfo, family: Family | None) -> bool:
     """Whether the checkpoint is known to be of another family than the LoRA."""
+    # Unknown families are let through: the file may still fit.
     return lora.family is not None and family is not None and lora.family is not family
 
 

@@ -40,6 +40,7 @@ def propose_combined(kind: str, first: tuple[str, LoraRef], second: tuple[str, L
 
 def prompt_lines(text: str) -> list[str]:
     """One prompt a line, empty lines left out, each once."""
+    # A prompt that is written twice would be drawn twice.
     return list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
 
 

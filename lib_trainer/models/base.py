@@ -76,6 +76,7 @@ class HostModel(Protocol):
     checkpoint: CheckpointInfo
     device: torch.device
     prediction: Literal["epsilon", "v"]
+    # What the host draws with, not the file's: training on another schedule would teach wrong noise levels.
     alphas_cumprod: Tensor
     """(T,) float32, on the CPU."""
 

@@ -53,11 +53,13 @@ def read_single_file(path: Path) -> SingleFile:
     shapes = _read_shapes(path)
     family = _family_of(path.name, shapes)
     configs = {"unet": unet_config(shapes, family), "vae": vae_config(shapes, family)}
+    # SD 2 has no OpenAI encoder, SD 1 no OpenCLIP one; SDXL has both.
     if family in _CLIP:
         configs["text_encoder"] = _clip_config(shapes, _CLIP[family])
     if family in _OPEN_CLIP:
         config = _open_clip_config(shapes, _OPEN_CLIP[family], with_projection=family is SDXL)
         if family is SD2:
+            # The file holds the unused layer all the same.
             config["num_hidden_layers"] = min(config["num_hidden_layers"], _SD2_TEXT_LAYERS)
         configs["text_encoder" if family is SD2 else "text_encoder_2"] = config
     return SingleFile(family, _PIPELINES[family], configs, frozenset(shapes) & {"v_pred", "ztsnr"})
@@ -70,6 +72,7 @@ def unet_config(shapes: Shapes, family: Family) -> Config:
     depths = [_depth(shapes, f"input_blocks.{level[0]}.1.") for level in levels]
     middle = _depth(shapes, "middle_block.1.")
     attends = [f"{UNET}input_blocks.{level[0]}.1.proj_in.weight" for level in levels]
+    # SDXL's first level has no attention.
     first = next(name for name in attends if name in shapes)
     config = {
         "_class_name": "UNet2DConditionModel",
@@ -119,6 +122,7 @@ def unet_shape(config: Mapping[str, Any], family: Family) -> UNetShape:
 def vae_config(shapes: Shapes, family: Family) -> Config:
     """Arguments of diffusers' AutoencoderKL."""
     block = f"{VAE}encoder.down.{{}}.block.{{}}.conv2.weight"
+    # Levels and blocks are numbered from 0 without gaps, so counting stops at the first that is missing.
     count = _count(lambda level: block.format(level, 0) in shapes)
     widths = [shapes[block.format(level, 0)][0] for level in range(count)]
     return {
@@ -148,8 +152,10 @@ def _family_of(name: str, shapes: Shapes) -> Family:
         kind = next((kind for part, kind in _OTHER_KINDS.items() if any(part in key for key in shapes)), None)
         what = f"is {kind} checkpoint, which cannot be trained here" if kind else "holds no Stable Diffusion UNet"
         raise UserError(f"{name} {what}.", "Choose an SD 1.x, SD 2.x or SDXL checkpoint.")
+    # Inpainting UNets take 9 channels, instruct-pix2pix 8.
     if first[1] != 4:
         raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
+    # The UNets of small checkpoints look alike; the text encoders tell the families apart.
     parts = {SD1: f"{_CLIP[SD1]}embeddings.", SD2: _OPEN_CLIP[SD2], SDXL: f"{_CLIP[SDXL]}embeddings."}
     family = next((family for family, part in parts.items() if any(key.startswith(part) for key in shapes)), None)
     if family is None or not any(key.startswith(VAE) for key in shapes):

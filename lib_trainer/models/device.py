@@ -28,6 +28,7 @@ def available_optimizer(name: str, device: torch.device) -> tuple[str, str]:
 
 def _no_8bit(device: torch.device) -> str:
     """Why 8-bit AdamW is not available on this device; "" if it is. It is AdamW in less memory."""
+    # find_spec, because importing bitsandbytes takes seconds and prints.
     if not find_spec("bitsandbytes"):
         return "needs the package bitsandbytes, which is not installed"
     if device.type == "cuda" and not torch.cuda.is_available():

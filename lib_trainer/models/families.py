@@ -61,6 +61,7 @@ class Family:
     text_encoders: tuple[tuple[int, int], ...]
 
 
+# Published configurations of the three base models.
 _LEVELS = (320, 640, 1280, 1280)
 _SD1_UNET = UNetShape(_LEVELS, 2, (1, 1, 1, 0), 1, 768, (8, 8, 8, 8))
 _SD2_UNET = UNetShape(_LEVELS, 2, (1, 1, 1, 0), 1, 1024, (5, 10, 20, 20), linear_projection=True)

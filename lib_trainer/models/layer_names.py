@@ -55,9 +55,11 @@ def diffusers_names(ldm_names: Iterable[str]) -> dict[str, str]:
 
 def _blocks_per_level(names: list[str]) -> int:
     """Entries of `input_blocks` in one level, its downsampler included: the first downsampler ends the first level."""
+    # Small test checkpoints have fewer blocks a level than Stable Diffusion.
     ends = sorted(int(name.split(".")[1]) for name in names if re.fullmatch(r"input_blocks\.\d+\.0\.op", name))
     if ends:
         return ends[0]
+    # A single level has no downsampler.
     return 1 + max((int(m[1]) for name in names if (m := re.match(r"input_blocks\.(\d+)\.", name))), default=0)
 
 
@@ -69,6 +71,7 @@ def _diffusers_name(name: str, per_level: int) -> str:
         raise ValueError(f"{name!r} is not a layer of a Stable Diffusion UNet")
     side, number, part, rest, middle, middle_rest = match.groups()
     if middle is not None:
+        # middle_block is residual, transformer, residual: 0, 1, 2.
         kind = "attentions.0" if middle == "1" else f"resnets.{int(middle) // 2}"
         return f"mid_block.{kind}.{_RESNET.get(middle_rest, middle_rest)}"
     # `input_blocks.0` is conv_in, so the first level begins at 1.

@@ -28,6 +28,7 @@ def unet_layers(unet: nn.Module, family: Family, shape_of: Callable[[nn.Module],
     """
     shapes = {name: shape_of(module) for name, module in unet.named_modules()}
     weighted = [name for name, shape in shapes.items() if len(shape) in (2, 4)]
+    # LyCORIS adapts every layer inside these block classes; time embeddings and output stay out.
     inside = {f"{name}." for name, module in unet.named_modules() if type(module).__name__ in _BLOCKS}
     modules = dict(unet.named_modules())
     layers = []
@@ -46,6 +47,7 @@ def text_encoder_layers(
     """The attention and MLP layers of one CLIP text encoder. `prefix`: `lora_te_`, `lora_te1_` or `lora_te2_`."""
     layers = []
     for name, module in encoder.named_modules():
+        # Hosts wrap the encoder at different depths, so the name is matched from its end.
         match = _TEXT_LAYERS.search(name)
         if match and match.end() == len(name):
             layers.append(describe_layer(kohya_name(match[0], prefix), module, shape_of(module)))

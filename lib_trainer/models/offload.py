@@ -39,6 +39,7 @@ class Int8Weight:
     @classmethod
     def of(cls, weight: Tensor) -> Int8Weight:
         full = weight.float()
+        # A row that is all zeros would divide by zero.
         scale = full.abs().amax(dim=tuple(range(1, full.ndim)), keepdim=True).clamp(min=1e-12) / _INT8_LARGEST
         return cls((full / scale).round().to(torch.int8), scale)
 
@@ -47,6 +48,7 @@ class Int8Weight:
         return self.values, self.scale
 
     def dense(self, like: Tensor) -> Tensor:
+        # In place: the cast copy is ours, and a second one would double the peak.
         return self.values.to(like.dtype).mul_(self.scale.to(like.dtype))
 
 
@@ -120,6 +122,7 @@ def spread_out(layers: Sequence[Layer], share: float) -> set[str]:
     for layer in layers:
         size = math.prod(layer.shape)
         seen += size
+        # As error diffusion in a picture: a layer is taken whenever the share so far falls behind.
         if taken + size / 2 <= share * seen or share >= 1:
             chosen.add(layer.name)
             taken += size
@@ -147,6 +150,7 @@ def offloaded_weights(
                             slots[name] = _on_device(tensor, device)
         yield weights
     finally:
+        # First, so that the device's memory is free when the host gets its model back.
         weights.close()
         for slots, name, tensor in reversed(replaced):
             slots[name] = tensor
@@ -183,6 +187,7 @@ class _Fetcher:
 
     def __post_init__(self) -> None:
         if self.device.type == "cuda":
+            # Copies on a stream of their own overlap with the computation.
             self._side = torch.cuda.Stream(self.device)
 
     def keep(self, name: str, weight: Weight) -> None:

@@ -33,6 +33,7 @@ def normal_parameters(module: nn.Module) -> Iterator[None]:
         for part in module.modules():
             for slots in (part._parameters, part._buffers):
                 for name, tensor in slots.items():
+                    # Subclasses hold quantised weights, whose storage is not a dense tensor's.
                     if type(tensor) in (Tensor, nn.Parameter):
                         replaced.append((slots, name, tensor))
                         slots[name] = _normal_view(tensor)
@@ -66,6 +67,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Gives each module a copy of its first input, because the host adds to the original in place afterwards."""
+    # Hooks, because they come off one by one and leave `forward` to the adapter.
     handles = [module.register_forward_pre_hook(_clone_first) for module in modules]
     try:
         yield
@@ -76,6 +78,7 @@ def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def _clone_first(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     first, *rest = inputs
+    # Pictures that are drawn meanwhile need no copies.
     return (first.clone() if torch.is_grad_enabled() else first, *rest)
 
 
@@ -113,6 +116,7 @@ def _input_cast_forward(module: Any, x: Tensor) -> Tensor:
     if isinstance(module, nn.Linear):
         return functional.linear(x, weight, bias)
     if isinstance(module, nn.Conv2d):
+        # Keeps the padding mode, which conv2d would not.
         return module._conv_forward(x, weight, bias)
     if isinstance(module, nn.GroupNorm):
         return functional.group_norm(x, module.num_groups, weight, bias, module.eps)
@@ -151,4 +155,5 @@ def release(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         for parameter in module.parameters():
             parameter.grad = None
+    # Autograd graphs and hooks refer to each other; the memory must be free before the host moves its models.
     gc.collect()

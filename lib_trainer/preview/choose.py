@@ -24,6 +24,7 @@ def choose(host: Host, item: Drawn) -> str:
     chosen = item.cell.loras[0]
     loras = host.loras()
     lora = find_lora(chosen.name, loras)
+    # The column of strength 0 shows the checkpoint alone.
     if not chosen.strength or lora is None:
         raise UserError(f"{chosen.name} is not in this picture.", "Choose one with a strength other than 0.")
     done = []
@@ -34,6 +35,7 @@ def choose(host: Host, item: Drawn) -> str:
             done.append(f"{lora.name} is now {path.stem}")
         done.append(f"the card of {path.stem} proposes strength {chosen.strength:g}")
     keep_picture(replace(lora, name=path.stem, path=path), item.picture, item.infotext)
+    # The WebUI caches files by name, and would keep drawing with the one before.
     host.lora_changed(path)
     done.append(f"this is the card's picture{'' if len(item.cell.loras) == 1 else f' of {path.stem}'}")
     text = ", and ".join([", ".join(done[:-1]), done[-1]] if len(done) > 1 else done)

@@ -49,6 +49,7 @@ def draw_cells(host: Host, spec: GridSpec, stopped: Callable[[], bool] = lambda:
     Raises:
         UserError: as `check_names`, before the first picture is drawn.
     """
+    # At strength 0 all LoRAs give the same picture.
     drawn: dict[GenerateRequest, Image] = {}
     with host.drawing(len({cell.request for cell in spec.cells})):
         # The checkpoint is loaded now, so that its family is known.
@@ -59,6 +60,7 @@ def draw_cells(host: Host, spec: GridSpec, stopped: Callable[[], bool] = lambda:
                 return
             picture = drawn.get(cell.request)
             if picture is None:
+                # Empty after Skip: the cell stays grey and the grid continues.
                 made = host.generate(cell.request)
                 if not made:
                     continue

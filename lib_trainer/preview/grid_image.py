@@ -48,6 +48,7 @@ def label_grid(
 
     Small pictures are enlarged by a whole number, so that their pixels stay what they are.
     """
+    # All pictures of a grid have one size.
     width, height = next(picture.size for pictures in rows for picture in pictures if picture)
     factor = max(1, CELL_PX // max(width, height))
     cell_width, cell_height = width * factor, height * factor
@@ -104,4 +105,5 @@ def _wrap(text: str, width_px: int, font: Font) -> list[str]:
 
 def _text_height(lines: Sequence[str], font: Font) -> int:
     brush = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    # Measured with letters that reach up and down, so that all rows are equally high.
     return int(brush.multiline_textbbox((0, 0), "\n".join(["Ag"] * len(lines)), font)[3])

@@ -64,6 +64,7 @@ class GridJob:
             if self._status.live:
                 raise UserError("A grid is being drawn already.", "Wait for it, or stop it.")
             self._status = GridStatus("waiting", self._status.version + 1, spec)
+        # A daemon: closing the WebUI must not wait for a grid.
         threading.Thread(target=self._work, args=(spec,), name="train-lora-grid", daemon=True).start()
 
     def stop(self) -> None:
@@ -97,6 +98,7 @@ class GridJob:
 
     def _draw(self, spec: GridSpec) -> None:
         with self._changed:
+            # Stopped, or replaced by another grid, while it waited for the lock.
             if self._status.spec is not spec or not self._status.live:
                 return
             self._set(state="drawing")

@@ -45,7 +45,9 @@ class GridRequest:
         if not all((self.width, self.height, self.steps, self.cfg)):
             raise UserError("A number is missing.", "Fill in width, height, steps and CFG scale.")
         width_px, height_px = (
-            max(_SMALLEST_PX, int(side) // _SIDE_STEP_PX * _SIDE_STEP_PX) for side in (self.width, self.height)
+            # A typed 500 becomes 496, as the WebUI's own sliders would have it.
+            max(_SMALLEST_PX, int(side) // _SIDE_STEP_PX * _SIDE_STEP_PX)
+            for side in (self.width, self.height)
         )
         return GenerateRequest(
             "", self.negative, width_px, height_px, int(self.steps), float(self.cfg), self.sampler or "",
@@ -57,6 +59,7 @@ class GridRequest:
         prompt = next(iter(prompt_lines(self.prompt)), "")
         if self.lora:
             lora = _find(self.lora, loras)
+            # A tag in the prompt is the person's own choice of strength.
             if not set(names_in(prompt)) & {lora.name, *lora.aliases}:
                 prompt = with_lora(prompt, LoraRef(lora.name, lora.strength or 1.0))
         return replace(self.request(), prompt=prompt)

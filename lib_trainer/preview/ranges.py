@@ -36,6 +36,7 @@ def read_strengths(text: str) -> tuple[float, ...]:
         )
     if len(values) > MAX_VALUES:
         raise UserError(f"{len(values)} strengths are too many for one grid.", f"Take {MAX_VALUES} at most.")
+    # A strength that is written twice would be drawn twice.
     return tuple(dict.fromkeys(values))
 
 

@@ -11,7 +11,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.recipes.kohya_table import FIELDS, KOHYA_ALIASES
 from lib_trainer.recipes.onetrainer import ONETRAINER_NAMES
 from lib_trainer.recipes.reading import shown_names
-from lib_trainer.recipes.sd_scripts import SD_SCRIPTS_NAMES, flatten
+from lib_trainer.recipes.sd_scripts import SD_SCRIPTS_NAMES, flat_settings
 
 FormatName = Literal["ours", "kohya_gui", "sd_scripts", "onetrainer", "metadata"]
 # A name that only one format has says more than one that several share.
@@ -68,7 +68,7 @@ def recognize(data: Mapping[str, Any], source: str) -> FormatName:
     if any(key.startswith("ss_") for key in data):
         return "metadata"
     formats = _formats()
-    names = {name: {*data, *flatten(data)} if name == "sd_scripts" else set(data) for name in formats}
+    names = {name: {*data, *flat_settings(data)} if name == "sd_scripts" else set(data) for name in formats}
     scores = {name: _score(names[name], name, formats) for name in formats}
     # Of equals the first counts: ours.
     best = max(formats, key=lambda name: scores[name])

@@ -64,7 +64,7 @@ SD_SCRIPTS_NAMES = (
 
 def read_sd_scripts(data: Mapping[str, Any]) -> Reading:
     """The settings of a `--config_file`, of a JSON with the same names, or of a `--dataset_config`."""
-    flat, notices = flatten(data), []
+    flat, notices = flat_settings(data), []
     for name in ("datasets", "subsets"):
         several = _find_list(data, name)
         if len(several) > 1:
@@ -83,7 +83,7 @@ def read_sd_scripts(data: Mapping[str, Any]) -> Reading:
     return replace(reading, notices=(*notices, *reading.notices))
 
 
-def flatten(data: Mapping[str, Any]) -> dict[str, Any]:
+def flat_settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of all sections, without the sections; of a list of sections, those of its first."""
     flat: dict[str, Any] = {}
     inner: list[Mapping[str, Any]] = []
@@ -95,7 +95,7 @@ def flatten(data: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     for section in inner:
-        flat.update(flatten(section))
+        flat.update(flat_settings(section))
     return flat
 
 

@@ -61,7 +61,7 @@ class HistoryActions:
     def __init__(self, jobs: Jobs, live: LiveView) -> None:
         self._jobs, self._live = jobs, live
 
-    def list(self, chosen: str | None = None) -> list[Any]:
+    def list_runs(self, chosen: str | None = None) -> list[Any]:
         """-> choice, shown: every run, and the one that was chosen if it is still there."""
         runs = self._jobs.past()
         kept = next((past for past in runs if chosen and past.id == _id_of(chosen)), None)
@@ -81,7 +81,7 @@ class HistoryActions:
             self._jobs.resume_run(self._past(chosen).id)
         except UserError as error:
             return [gr.update(), show_error(error, "Not resumed."), *self._live.show()]
-        return [*self.list(chosen), *self._live.show()]
+        return [*self.list_runs(chosen), *self._live.show()]
 
     def remove(self, chosen: str | None) -> list[Any]:
         """-> choice, shown, *live. A run that waits leaves the queue, and stays in the history."""
@@ -93,7 +93,7 @@ class HistoryActions:
                 self._jobs.forget(past.id)
         except UserError as error:
             return [gr.update(), show_error(error), *self._live.show()]
-        return [*self.list(chosen), *self._live.show()]
+        return [*self.list_runs(chosen), *self._live.show()]
 
     def settings(self, chosen: str | None) -> LoadedRecipe:
         """The settings of the chosen run. Raises UserError where there is none."""

@@ -82,7 +82,7 @@ def build(
         seen = bind_grid(host, grid_actions, page.grid, page.cell, page.proposed, QUICK, SLOW)
         opened = [page.head, page.dataset.kind, page.recipe.preset, page.settings.base, page.grid.prompt, page.proposed]
         _then_memory(actions, page, blocks.load(actions.open_page, None, [*opened, *page.form.components], **QUICK))
-        blocks.load(actions.history.list, None, page.past.changing, **QUICK)
+        blocks.load(actions.history.list_runs, None, page.past.changing, **QUICK)
         blocks.load(grid_actions.open_page, None, opened_page(page.grid, seen), **QUICK)
     return blocks
 
@@ -168,4 +168,4 @@ def _bind_history(actions: Actions, page: Page) -> None:
     past.use.click(actions.use_run, [past.choice, *page.typed], [page.recipe.preset, *page.filled], **QUICK)
     past.resume.click(history.resume, past.choice, changed, **QUICK)
     past.remove.click(history.remove, past.choice, changed, **QUICK)
-    page.train.refresh.click(history.list, past.choice, past.changing, **QUICK)
+    page.train.refresh.click(history.list_runs, past.choice, past.changing, **QUICK)

@@ -52,7 +52,7 @@ def test_a_run_is_written_down_as_it_goes_on(past_runs):
     assert past.as_recipe() == RECIPE
     assert past_runs.losses(past.id) == [(number, 1.0 / number, 1e-4) for number in range(1, 6)]
     log.take(Finished(Path("/lora/jeff.safetensors"), "<lora:jeff:1>", 10))
-    log.end("done")
+    log.finish("done")
     assert (past_runs.runs()[0].state, past_runs.runs()[0].step, past_runs.runs()[0].resumable) == ("done", 10, False)
 
 
@@ -70,7 +70,7 @@ def test_what_a_resume_needs_goes_when_the_run_is_done(past_runs):
     for state, stays in (("done", False), ("stopped", True), ("failed", True)):
         log = begin(past_runs, 1)
         (log.folder / STATE_FILE).write_bytes(b"state")
-        log.end(state, "why")
+        log.finish(state, "why")
         assert (log.folder / STATE_FILE).exists() is stays
 
 
@@ -118,5 +118,5 @@ def test_a_full_disk_spoils_no_run(past_runs, monkeypatch, caplog):
 
     monkeypatch.setattr(os, "fsync", full)
     log.take(Kept(1))
-    log.end("done")
+    log.finish("done")
     assert "No space left" in caplog.text

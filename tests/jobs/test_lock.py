@@ -29,7 +29,7 @@ log.take(Begun(0, 9, "m", "p"))
 log.take(Kept(0))
 print(log.past.id, flush=True)
 sys.stdin.read()
-log.end("stopped")
+log.finish("stopped")
 """
 RECIPE = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures"})
 
@@ -80,7 +80,7 @@ def test_the_command_line_says_why_it_does_not_go_on(tmp_path: Path, capsys) -> 
     log = history.begin(RECIPE)
     assert main(["resume", "--out", str(tmp_path)]) == 2
     assert "jeff is being trained by another program" in capsys.readouterr().err
-    log.end("stopped")
+    log.finish("stopped")
     assert not history.is_driven(log.past.id)
 
 
@@ -89,7 +89,7 @@ def test_old_runs_make_no_room_while_they_are_driven(history: History, monkeypat
     log = history.begin(RECIPE)
     other = history.begin(RECIPE.with_values({"output_name": "anna"}))
     assert {past.id for past in history.runs()} == {log.past.id, other.past.id}
-    log.end("stopped")
+    log.finish("stopped")
     history.begin(RECIPE.with_values({"output_name": "bob"}))
     assert log.past.id not in {past.id for past in history.runs()}
 

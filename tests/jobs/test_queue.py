@@ -324,13 +324,13 @@ def test_a_run_that_waits_can_be_taken_out(host):
     assert {past.name: past.state for past in jobs.past()} == {"a": "done", "b": "stopped"}
 
 
-def test_wishes_are_fulfilled_after_the_step_and_also_while_paused(host):
+def test_commands_are_taken_after_the_step_and_also_while_paused(host):
     run = LedRun()
     jobs = Jobs(host, run)
     jobs.start(RECIPE)
     jobs.ask(Command.SAVE)
     run.go.release()
-    until(lambda: run.commands == [(1, Command.SAVE)])
+    until(lambda: run.commands == [(1, Command.SAVE)] and run.number == 2)
     jobs.pause()
     run.go.release()
     until(lambda: run.commands[1:] == [(2, Command.KEEP)])
@@ -349,7 +349,7 @@ def test_a_run_that_was_cut_off_is_called_interrupted_and_goes_on(tmp_path):
     run_id = first.start(RECIPE)
     first.wait(SOON)
     log = first.history.reopen(run_id)
-    log.change(state="training", ended=0.0)
+    log.write_changes(state="training", ended=0.0)
     log.lock.release()
     second = Jobs(FakeHost(tmp_path), events_run(Begun(2, 9, "m", "p"), step(3)))
     assert [(past.id, past.state, past.kept_step) for past in second.past()] == [(run_id, "interrupted", 2)]

@@ -16,7 +16,7 @@ from tests.ui.test_tab import Page, page, pictures  # noqa: F401 - fixtures
 
 
 def lines(page: Page) -> list[str]:  # noqa: F811
-    return page.actions.history.list()[0]["choices"]
+    return page.actions.history.list_runs()[0]["choices"]
 
 
 def test_a_past_run_is_listed_shown_and_used_again(page, pictures):  # noqa: F811

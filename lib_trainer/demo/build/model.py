@@ -90,6 +90,7 @@ def normalize_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     leave.weight /= factor[None, :, None, None]
     enter.weight[:channels] *= factor[:, None, None, None]
     enter.bias[:channels] = (enter.bias[:channels] - mean) * factor
+    # The second half of the moments is the log variance: e^-20 is a point.
     enter.weight[channels:] = 0.0
     enter.bias[channels:] = -20.0
 

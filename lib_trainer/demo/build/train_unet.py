@@ -87,6 +87,7 @@ def train_unet(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(painter.parameters(), 1.0)
         optimizer.step()
+        # The moving average of the weights is what is kept: single steps of so small a model are noisy.
         average.update_parameters(painter)
         recent += loss.item()
         if (step + 1) % 50 == 0:

@@ -68,6 +68,7 @@ def train_vae(vae: AutoencoderKL, checkpoint: Path, seed: int, steps: int = STEP
     """Train `vae` in place, resuming from `checkpoint` where that exists, and leave the result there."""
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
+        # Fades out once the channels have found their meaning.
         guide_weight = max(GUIDE_FLOOR, 1 - step / GUIDE_STEPS)
         return loss_of(vae, _draw_batch(f"{seed} vae {step}"), guide_weight, generator, picture_error)
 

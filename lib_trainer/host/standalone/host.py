@@ -52,6 +52,7 @@ class StandaloneHost:
         self.grid_dir = out_dir / "outputs" / "txt2img-grids"
         self.checkpoint = checkpoint or WEIGHTS
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # Reentrant: whoever holds it may call `run_exclusive` again.
         self._lock = threading.RLock()
 
     @property
@@ -82,6 +83,7 @@ class StandaloneHost:
 
     @contextmanager
     def open_model(self) -> Iterator[HostModel]:
+        # The caller may be inside `no_grad`.
         with self._model() as model, torch.enable_grad():
             yield model
 
@@ -93,6 +95,7 @@ class StandaloneHost:
     def generate(self, request: GenerateRequest) -> list[Image]:
         check_request(request)
         prompt, wanted = parse_prompt(request.prompt)
+        # Before the model is touched: a typing error must not cost a minute of loading.
         files = find_loras(self.lora_dir, wanted)
         with self._model() as model, merged_loras([*model.adaptable_layers(), *model.text_layers()], files):
             pictures = draw(model, prompt, request)

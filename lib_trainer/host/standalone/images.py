@@ -39,6 +39,7 @@ def next_path(folder: Path, seed: int) -> Path:
     taken = [-1]
     if folder.is_dir():
         for name in os.listdir(folder):
+            # Numbers of removed grids are not used again while a later one exists.
             head, _, rest = name.partition("-")
             number = rest.partition("-")[0]
             if head == GRID_NAME and number.isdigit():

@@ -56,6 +56,7 @@ def list_loras(folder: Path) -> list[LoraInfo]:
     by_name = _by_name(folder)
     found = []
     for path in _files(folder):
+        # Names, not paths, stand in prompts, so of two equal ones the second cannot be called.
         twin, problem, metadata = by_name[path.stem], "", {}
         if twin != path:
             problem = f"{twin.relative_to(folder)} has the same name and hides it"

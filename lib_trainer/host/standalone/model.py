@@ -57,6 +57,7 @@ class StandaloneModel:
         self._undo = undo
         self._offloaded: OffloadedWeights | None = None
         for part in self._parts:
+            # Each part goes back by itself, wherever it is then.
             undo.callback(_move, part, part.device)
 
     @property
@@ -119,10 +120,12 @@ class StandaloneModel:
         enter = self._undo.enter_context
         for part in [self.unet, *texts]:
             enter(trainable.normal_parameters(part))
+            # diffusers loads parameters that require gradients.
             enter(trainable.frozen(part))
         self._undo.callback(trainable.release, [self.unet, *texts])
         if placement.offloads:
             self._offloaded = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
+        # Training may compute in another dtype than the weights are stored in.
         weighted = [part for part in self.unet.modules() if part._parameters]
         enter(overridden_forward(weighted, _casting_forward))
         enter(trainable.checkpointed(blocks_in_order(self.unet), placement))
@@ -130,6 +133,7 @@ class StandaloneModel:
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         extra: dict[str, Any] = {}
         if self.family is SDXL:
+            # diffusers embeds the sizes itself, in the order of `SizeCond`.
             extra["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": sizes.pixels}
         return self.unet(x_t, t, encoder_hidden_states=text.context, **extra).sample.float()
 
@@ -171,6 +175,7 @@ def unet_layers(unet: nn.Module, family: Family) -> list[Layer]:
     """The layers of a diffusers UNet that kohya + LyCORIS adapt, under their kohya names."""
     modules = {name: part for name, part in unet.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
     inside = tuple(f"{name}." for name, part in unet.named_modules() if isinstance(part, _BLOCKS))
+    # kohya names SDXL's layers as LDM does, those of SD 1.x and 2.x as diffusers.
     names = ldm_names(modules) if family is SDXL else {name: name for name in modules}
     single = () if family is SDXL else _SINGLE_LAYERS
     return [
@@ -209,6 +214,7 @@ def _casting_forward(module: nn.Module, forward: Forward) -> Forward:
     """`forward` in the dtype of its input, whatever the weights are stored in."""
 
     def call(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # Looked up at each call: an adapter or offloading may have replaced them.
         own = module._parameters
         if all(value is None or value.dtype == x.dtype for value in own.values()):
             return forward(x, *args, **kwargs)

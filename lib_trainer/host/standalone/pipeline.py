@@ -94,6 +94,7 @@ def _open_single_file(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
             config=folder,
             torch_dtype=dtype,
             local_files_only=True,
+            # What the UNet predicts is known only when it is loaded: for SD 2 by trying it.
             scheduler=_scheduler(layout, "epsilon"),
             **tokenizers,
             **_without_extras(layout.pipeline),
@@ -106,6 +107,7 @@ def _write_configs(layout: SingleFile, folder: Path) -> None:
     index: dict[str, Any] = {"_class_name": layout.pipeline, "scheduler": ["diffusers", "DDIMScheduler"]}
     for part, config in layout.configs.items():
         reads_text = part.startswith("text_encoder")
+        # `from_single_file` asks the hub for these files unless a folder holds them.
         index[part] = ["transformers" if reads_text else "diffusers", config["_class_name"]]
         if reads_text:
             index[part.replace("text_encoder", "tokenizer")] = ["transformers", "CLIPTokenizer"]
@@ -115,6 +117,7 @@ def _write_configs(layout: SingleFile, folder: Path) -> None:
 
 
 def _scheduler(layout: SingleFile, prediction: str) -> DDIMScheduler:
+    # Such models need the last timestep, which only trailing spacing visits.
     zero_snr = "ztsnr" in layout.marks
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -145,6 +148,7 @@ def _prediction(layout: SingleFile, path: Path, unet: UNet2DConditionModel) -> s
 @torch.no_grad()
 def _predicts_noise(unet: UNet2DConditionModel) -> bool:
     """Whether pure noise at the last timestep comes back as itself; a v model returns minus a picture."""
+    # A size that every SD 2 UNet takes; seeded, so that the answer is the same every time.
     noise = torch.randn((1, 4, 32, 32), generator=torch.Generator().manual_seed(0)).to(unet.dtype)
     context = torch.zeros((1, 77, unet.config.cross_attention_dim), dtype=unet.dtype)
     answer = unet(noise, 999, encoder_hidden_states=context).sample

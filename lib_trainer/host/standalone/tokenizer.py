@@ -36,6 +36,7 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
             if (Path(folder) / VOCABULARY).is_file():
                 return read_vocabulary(Path(folder) / VOCABULARY, pad_token)
     try:
+        # From Hugging Face's cache, or the network where there is one.
         return CLIPTokenizer.from_pretrained(HUB_NAME, pad_token=pad_token)
     except OSError as error:
         raise UserError(

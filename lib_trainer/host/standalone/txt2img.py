@@ -45,6 +45,7 @@ def draw(model: StandaloneModel, prompt: str, request: GenerateRequest) -> list[
     Guidance as in Ho & Salimans, "Classifier-Free Diffusion Guidance" (2022). `request.prompt` is ignored.
     """
     count, guided = request.batch_size, request.cfg_scale != 1
+    # Before the UNet moves in: text encoders and UNet need not share the device.
     text = _repeated(model.encode_text([request.negative_prompt, prompt] if guided else [prompt], 1), count)
     sizes = _sizes(request, len(text.context), model.device)
     model.move(model.unet)
@@ -54,6 +55,7 @@ def draw(model: StandaloneModel, prompt: str, request: GenerateRequest) -> list[
     scheduler: Any = SAMPLERS[request.sampler or "Euler"].from_config(model.pipeline.scheduler.config)
     scheduler.set_timesteps(request.steps, device=model.device)
     shape = (1, 4, request.height_px // _LATENT_CELL_PX, request.width_px // _LATENT_CELL_PX)
+    # On the CPU, so that every device draws the same picture from a seed.
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
     latents = noise.to(model.device) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
