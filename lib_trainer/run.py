@@ -34,6 +34,7 @@ from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.resume_facts import kept_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving, clear_parts
@@ -140,7 +141,7 @@ def _train(
     latents = yield from cache_latents(schedule, model, folder, also=probes.samples)
     texts = None
     if not text_layers:
-        clip_skip, also = recipe.training.clip_skip, probes.captions(scan)
+        clip_skip, also = recipe.training.clip_skip, [*probes.captions(scan), *preserved_prompts(recipe)]
         texts = yield from cache_texts(latents.schedule, model, clip_skip, folder, also=also)
     yield Progress("preparing", 0, 1, "Making room for training")
     model.prepare_training(plan.placement, text_encoder=bool(text_layers))
@@ -152,6 +153,7 @@ def _train(
     outcome, saving = _Outcome(plan), Saving(places.target, recipe, model, adapter, latents.schedule, places.saved)
     with explained_shortage(plan), attached(adapter, layers, model.read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
+        yield from prepare_preservation(training, latents, texts)
         evaluation = yield from prepare_evaluation(training, probes, scan, latents, texts)
         stages = _stages(host, training, saving, scan, places.folder, evaluation)
         yield from _steps(stages, outcome)

@@ -141,6 +141,8 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["vram_budget_gb"] = f"{training.vram_budget_gb:g} GB is not a valid VRAM size; use e.g. 8"
     if training.fused_backward_pass and training.optimizer == "Prodigy":
         problems["fused_backward_pass"] = "Prodigy computes its rate from all gradients at once; use another optimizer"
+    if training.fused_backward_pass and recipe.evaluation.prior_preservation:
+        problems["fused_backward_pass"] = "prior preservation adds to gradients, which are not kept; turn one off"
     if training.fused_backward_pass and training.gradient_accumulation_steps > 1:
         problems["fused_backward_pass"] = "gradient accumulation needs the gradients kept; set it to 1"
     if needs_name and not recipe.output.output_name:

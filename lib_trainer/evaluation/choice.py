@@ -30,11 +30,15 @@ class Choice:
     def take(self, figures: Figures) -> bool:
         """Notes an evaluation; whether it is the best so far."""
         strength, score = figures.best()
+        return self.note(figures.step, score, strength)
+
+    def note(self, step: int, score: float, strength: float) -> bool:
+        """Notes the best J of a step and the strength it has it at; whether it is the best so far."""
         is_best = not self.scores or score > max(self.scores)
-        self.steps.append(figures.step)
+        self.steps.append(step)
         self.scores.append(score)
         if is_best:
-            self.best_step, self.best_strength = figures.step, strength
+            self.best_step, self.best_strength = step, strength
         return is_best
 
     @property

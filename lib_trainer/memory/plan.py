@@ -173,8 +173,10 @@ class _Search:
         if savings.optimizer == "AdamW" and self.eight_bit and not self.settled:
             savings = replace(savings, optimizer="AdamW8bit")
             yield savings
-        training = self.work.recipe.training
-        can_fuse = training.gradient_accumulation_steps == 1 and savings.optimizer != "Prodigy"
+        recipe = self.work.recipe
+        # Summed passes and preservation need gradients kept, and Prodigy needs all of them at once.
+        keeps = recipe.training.gradient_accumulation_steps > 1 or recipe.evaluation.prior_preservation
+        can_fuse = not keeps and savings.optimizer != "Prodigy"
         if can_fuse and not savings.fused and not self.settled:
             savings = replace(savings, fused=True)
             yield savings

@@ -63,6 +63,10 @@ class Denoiser:
                     answers |= dict(zip(part, together.float().cpu(), strict=True))
         return [answers[place] for place in range(len(queries))]
 
+    def predict_with_graph(self, query: Query) -> Tensor:
+        """(1, C, h, w) on the device, float32, with its graph: the adapter acts as it does in training."""
+        return self._predict([query], [self._text(query.caption)]).float()
+
     def draw(self, prompts: Sequence[str], noises: Sequence[Tensor], size: Tensor) -> list[Tensor]:
         """Latents (C, h, w) that the base draws from noises (C, h, w), without guidance."""
         model, drawn = self.training.model, list(noises)

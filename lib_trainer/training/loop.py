@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count, islice, tee
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,15 +31,30 @@ MakeBatch = Callable[[tuple[Draw, ...]], Batch]
 _PASSES_AHEAD = 1
 
 
+class ExtraLoss(Protocol):
+    """A loss besides that of the pictures; `lib_trainer.training.preservation` has one."""
+
+    def is_due(self, number: int) -> bool:
+        """Whether step `number` has it."""
+
+    def loss(self, number: int) -> Tensor:
+        """A scalar with its graph."""
+
+
 @dataclass
 class Training:
-    """What one run trains with. `fit` goes through it once."""
+    """What one run trains with. `fit` goes through it once.
+
+    Attributes:
+        preservation: an extra loss of some steps; set before `fit`.
+    """
 
     model: HostModel
     adapter: Adapter
     recipe: Recipe
     schedule: Schedule
     make_batch: MakeBatch
+    preservation: ExtraLoss | None = None
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.model.device
@@ -82,6 +98,9 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
             learning_rate = training.optimizer.param_groups[0]["lr"]
             with training.update.armed():
                 on_device = step_loss(training, islice(prepared, len(micro_batches)), len(micro_batches))
+                if training.preservation and training.preservation.is_due(number):
+                    # After the pictures' graphs are gone: it takes no more memory than one of them.
+                    training.update.backward(training.preservation.loss(number))
                 loss, moved = training.update.finish(on_device, number)
             if moved:
                 training.rate.step()

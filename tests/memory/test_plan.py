@@ -144,3 +144,11 @@ def test_a_plan_takes_no_time(family: Family) -> None:
     started = time.perf_counter()
     plan_of(family, 1024, Budget.of_card(5))
     assert time.perf_counter() - started < 5
+
+
+def test_a_run_with_preservation_keeps_its_gradients() -> None:
+    work, budget = work_of(SDXL, 1024), Budget.of_card(6)
+    assert make_plan(work, budget).savings.fused
+    preserving = replace(work.recipe.evaluation, prior_preservation=True)
+    plan = make_plan(replace(work, recipe=replace(work.recipe, evaluation=preserving)), budget)
+    assert plan.fits and not plan.savings.fused
