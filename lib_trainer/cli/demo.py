@@ -44,6 +44,7 @@ def run_demo(out: Path, kinds: Sequence[str]) -> Answer:
         trained[kind], said = _train_one(host, DEMO_RUNS[kind], out, prefix="" if kind == kinds[0] else f"{kind}_")
         lines += said
         values["stopped_early"] = trained[kind]["stopped_early"]
+        # Ctrl-C ends the whole demo, not one of its runs.
         if values["stopped_early"]:
             break
     else:
@@ -63,9 +64,11 @@ def _train_one(host: StandaloneHost, demo: DemoRun, out: Path, prefix: str) -> t
     seconds = time.monotonic() - started
     values = {**describe_run(finished, seconds), "notices": list(notices)}
     lines = [summarize_run(finished, seconds)]
+    # Figures of half a training would be compared with those of a whole one.
     if finished.stopped_early:
         return values, lines
     say("Measuring what it has learned.")
+    # The saved file is measured, not the adapter in memory: it is what a person uses.
     figures = host.run_exclusive(lambda: measure_file(host, finished.path, demo))
     values["learning"] = describe_figures(figures)
     lines += summarize_figures(figures)
@@ -122,6 +125,7 @@ def summarize_figures(figures: LearningFigures) -> list[str]:
 
 def _draw_together(host: StandaloneHost, path: Path) -> Path:
     face, style = LoraRef(FACE_WORD, 0.8), LoraRef(STYLE_WORD, 0.6)
+    # Below 1: two LoRAs at full strength distort each other.
     columns = [("without", ()), (face.label, (face,)), (style.label, (style,)), ("both", (face, style))]
     _draw(host, path, lora_grid(REQUEST, COMBINED_PROMPTS, columns))
     return path

@@ -37,6 +37,7 @@ def run_grid(options: argparse.Namespace) -> Answer:
     try:
         draw_plan(host, plan, drawn)
     except KeyboardInterrupt:
+        # Nothing to save: it ends as interrupted.
         if not drawn:
             raise
         stopped = True
@@ -54,6 +55,7 @@ def draw_plan(host: Host, plan: GridSpec, drawn: list[Drawn]) -> list[Drawn]:
                 drawn.append(item)
                 bar.update()
 
+    # Nobody else draws or trains in between.
     host.run_exclusive(work)
     return drawn
 
@@ -73,12 +75,15 @@ def make_plan(host: Host, options: argparse.Namespace) -> GridSpec:
     )
     other, other_strengths = _other(options.other)
     loras = host.loras()
+    # Named on the command line, so they must exist even where no prompt holds them.
     require_loras([f"<lora:{name}:1>" for name in (options.lora, other) if name], loras, None)
     lora = find_lora(options.lora, loras)
+    # The prompts that were used with this LoRA before show it best.
     prompts = options.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.trigger_words or lora.name)
     if options.epochs:
         saved = [(item.name, label) for item, label in saved_steps_of(lora.name, loras)]
         plan = checkpoint_grid(base, prompts, seeds, saved, strengths)
+    # Several strengths become an axis; a single one is constant in every cell.
     elif len(other_strengths) > 1:
         plan = combined_grid(base, prompts, seeds, (_ref(lora), strengths), (LoraRef(other), other_strengths))
     else:

@@ -36,6 +36,7 @@ def inspect_file(path: Path) -> Answer:
     """What a LoHa, LoKr or LoCon file holds. Raises UserError for another kind of file."""
     file = read_adapter(path)
     names = list(file.factors)
+    # Forge drops the whole file at more than 12 keys that it cannot match.
     unmatched = [*file.unmatched, *(name for name in names if not KNOWN_NAME.fullmatch(name))]
     values = {
         "file": path,
@@ -56,9 +57,11 @@ def inspect_file(path: Path) -> Answer:
 
 def family_of(file: AdapterFile) -> str:
     """The model family by the metadata, else by the width of what cross-attention reads; "unknown" if neither says."""
+    # Metadata first: small or distilled checkpoints may have other widths.
     if family := family_by_metadata(file.metadata):
         return family.label
     for name, factors in file.factors.items():
+        # Cross-attention reads the text: its input width differs between families.
         if name.endswith("attn2_to_k"):
             family = _CONTEXT_FAMILIES.get(factors.delta().shape[1])
             return family.label if family else "unknown"

@@ -28,6 +28,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     """Runs one command. Its exit code: 0 done, 2 a person's mistake, 130 interrupted."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    # Looked up before parsing, because a parse error must be answered as JSON as well.
     as_json = "--json" in arguments
     try:
         options = _parser().parse_args(arguments)
@@ -41,11 +42,13 @@ def main(arguments: Sequence[str]) -> int:
             answer(Answer({"error": error.message, "hint": error.hint}), as_json=True)
         return MISTAKE
     except (KeyboardInterrupt, StopRequested):
+        # Nothing was learned yet, so that no file was saved.
         say("Stopped; nothing new is written.")
         if as_json:
             answer(Answer({"stopped_early": True, "path": None}), as_json=True)
         return INTERRUPTED
     answer(result, as_json=as_json)
+    # What was saved after Ctrl-C is an answer, but not the one that was asked for.
     return INTERRUPTED if result.values.get("stopped_early") else DONE
 
 

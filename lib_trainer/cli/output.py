@@ -20,9 +20,11 @@ class Answer:
 
 def answer(result: Answer, *, as_json: bool) -> None:
     """The answer on stdout: one JSON object on one line, or lines to read."""
+    # One line, so that a caller can take the last line of whatever was printed.
     text = json.dumps(result.values, default=_plain, ensure_ascii=False) if as_json else "\n".join(result.lines)
     if text:
         sys.stdout.write(text + "\n")
+        # A pipe may be closed before the interpreter ends.
         sys.stdout.flush()
 
 

@@ -29,6 +29,7 @@ def run_plan(options: argparse.Namespace) -> Answer:
     recipe = open_recipe(options.recipe).complete(parse_settings(options.set), needs_name=False)
     width_px, height_px = _size(options.size) if options.size else recipe.dataset.resolution_px
     plan = plan_for_card(FAMILIES[options.family], recipe, width_px, height_px, budget)
+    # A plan that does not fit is an error with advice, not an answer.
     require_fit(plan)
     return Answer(plan_values(plan), _lines(plan))
 
@@ -37,6 +38,7 @@ def parse_budget(text: str) -> float:
     """`8GB` -> 8.0, the size of a card. Raises UserError for an invalid size."""
     match = _BUDGET.fullmatch(text.strip())
     size = float(match[1]) if match else 0.0
+    # A card has to hold the desktop's share before anything of ours.
     if not DESKTOP_BYTES / GIB < size <= _LARGEST_CARD_GB:
         raise UserError(f"{text!r} is not a valid VRAM size.", "Write it like 8GB.")
     return size

@@ -18,6 +18,7 @@ def run_resume(options: argparse.Namespace) -> Answer:
     """Resumes a run from its last saved state. Raises UserError where there is none."""
     host = open_host(options.out, options.checkpoint)
     history = History(host.cache_dir / RUNS_DIR)
+    # It takes the run's lock: a page and a command must not resume one run twice.
     log = history.reopen(options.run or _last(history, extend=options.steps > 0).id, options.steps)
     recipe = log.past.as_recipe().check()
     started = time.monotonic()
@@ -41,5 +42,6 @@ def _last(history: History, *, extend: bool) -> PastRun:
 
 
 def _line(past: PastRun) -> str:
+    # A killed process could not write how it ended.
     state = past.state if past.ended else "cut off"
     return f"{past.id}  {past.name}  {state}, step {past.step} of {past.steps}"

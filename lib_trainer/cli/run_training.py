@@ -29,9 +29,11 @@ def train(host: Host, recipe: Recipe, log: RunLog | None = None) -> tuple[Finish
         StopRequested: when it was stopped before anything was learned.
         UserError: whatever a person can mend.
     """
+    # Also without a page every run is recorded, so that `resume` finds it.
     log = log or History(host.cache_dir / RUNS_DIR).begin(recipe)
     try:
         finished, notices = host.run_exclusive(lambda: follow(run(host, recipe, log.folder), log))
+    # Recorded and raised: the exit code still says what happened.
     except (KeyboardInterrupt, StopRequested):
         log.finish("stopped")
         raise
@@ -50,6 +52,7 @@ def follow(events: Generator[Event, None, None], log: RunLog | None = None) -> t
         may_stop = True
         while not isinstance(event, Finished):
             if command.pressed and may_stop:
+                # A second request would be thrown into the code that saves.
                 may_stop = False
                 bar.say("Stopping: the adapter is being saved. Ctrl-C again aborts.")
                 event = events.throw(StopRequested(save=True))
@@ -82,6 +85,7 @@ def interruptible() -> Iterator[Command]:
             raise KeyboardInterrupt
         command.pressed = True
 
+    # Restored at the end: a caller may have a handler of its own.
     before = signal.signal(signal.SIGINT, record)
     try:
         yield command
@@ -117,8 +121,10 @@ class _Bar:
 
     def _move(self, phase: str, done: int, total: int) -> None:
         if self._bar is None or self._phase != phase:
+            # A new bar for each phase: its rate and time left must not mix two of them.
             self.__exit__()
             self._phase = phase
             self._bar = tqdm(total=total, desc=phase, file=sys.stderr)
         self._bar.total = total
+        # Events count from the start, tqdm by increments.
         self._bar.update(done - self._bar.n)

@@ -42,6 +42,7 @@ def _line(item: Field) -> str:
 
 def _row(item: Field) -> str:
     about = item.metadata
+    # Keys, not labels: they are what recipe files hold.
     only = ", ".join((*about["adapters"], *about["families"]))
     default = f"`{_plain(item.default)}`" if item.default != "" else ""
     cells = (f"`{item.name}`", about["label"], default, values_of(item), about["help"].replace("|", "\\|"), only)

@@ -28,6 +28,7 @@ def run_train(options: argparse.Namespace) -> Answer:
     if options.trigger_word:
         values["trigger_word"] = options.trigger_word
     if host.is_embedded:
+        # It has one size; a recipe for 896 px would only fail.
         values |= EMBEDDED_SIZES
         notices.append("The embedded model draws 64×64 px: the recipe's sizes are set to 64 px.")
     recipe = loaded.complete({**values, **parse_settings(options.set)})
@@ -43,6 +44,7 @@ def run_train(options: argparse.Namespace) -> Answer:
 def open_recipe(name: str) -> LoadedRecipe:
     """A file, or a shipped recipe by the name of its file with or without `.json`."""
     shipped = {path.stem: path for path in presets().values()}
+    # A file of that name in the current folder wins over a shipped recipe.
     if not Path(name).exists() and Path(name).stem in shipped:
         return load_recipe(shipped[Path(name).stem])
     return load_recipe(Path(name))

@@ -63,12 +63,15 @@ class Actions:
         try:
             scan = scan_pictures(entered)
         except UserError as error:
+            # The message stands at the folder's field: the gallery has no place for a mistake.
             complaint = gr.update(info=f"{WRONG} {error}")
             return [EMPTY, 0, "", complaint, gr.update(), gr.update(), gr.update(), proposed]
+        # kohya's folder names carry it: 10_jeff_person.
         entered["trigger_word"] = entered["trigger_word"] or scan.trigger_word
         new = self._propose(kind, prompt, proposed, entered)
         count = pictures_per_epoch(scan)
         folder = gr.update(info=help_of("train_data_dir"))
+        # A proposal must not replace what was typed.
         name, prompt = _keep_typed(entered["output_name"], prompt, proposed, new)
         length = show_length(count, entered)
         return [show_scan(scan), count, length, folder, entered["trigger_word"], name, prompt, new]
@@ -97,11 +100,13 @@ class Actions:
 
     def open_recipe(self, file: Any, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> preset, notices, base, prompt, proposed, *form, fold: what is valid in a recipe file or an adapter."""
+        # gradio 3 hands over an object, gradio 4 a string; the server may run on Windows.
         title = re.split(r"[/\\]", str(getattr(file, "name", file)))[-1]
         return [None, *self._fill(lambda: load_upload(file), title, Typed(kind, prompt, proposed), values)]
 
     def use_run(self, chosen: str | None, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> preset, notices, base, prompt, proposed, *form, fold: the settings of a past run."""
+        # The line ends with the run's id, which says nothing to a person.
         title = (chosen or "").rpartition(" · ")[0]
         typed = Typed(kind, prompt, proposed)
         return [None, *self._fill(lambda: self.history.settings(chosen), title, typed, values)]
@@ -116,6 +121,7 @@ class Actions:
 
     def train_with_less(self, kind: str, preset: str | None, base: str, *values: Any) -> list[Any]:
         """As `train`, with the settings by which a run that failed may do better."""
+        # Read from the run that failed, not from the page: its inputs may have changed since.
         remedy = self._jobs.status().remedy
         page = {"kind": kind, "preset": preset, "recipe": read_base(base)}
         return self._start(page, {**self._form.read(values), **remedy}, tuple(remedy))
@@ -129,6 +135,7 @@ class Actions:
             problems = error.problems if isinstance(error, ConfigError) else {}
             return [show_error(error, "Not started."), *self._form.complain(problems, {}), *self.live.show()]
         path = self._host.settings_file
+        # What other panels remember in the same file stays.
         write_settings(path, {**read_settings(path), **page, "values": recipe.flat()})
         # Only what was left open: the person may have typed more while the answer travelled.
         filled = [name for name in ("trigger_word", "output_name") if not entered[name]]
@@ -140,17 +147,20 @@ class Actions:
         try:
             loaded = load()
         except UserError as error:
+            # Nothing is changed, but complaints of an earlier attempt go.
             shown = self._form.complain({}, {})
             return [show_error(error, "Not loaded."), gr.update(), typed.prompt, typed.proposed, *shown]
         changes = recipe_values(loaded)
         entered = {**self._form.read(values), **changes}
         new = self._propose(typed.kind, typed.prompt, typed.proposed, entered)
         _, prompt = _keep_typed(entered["output_name"], typed.prompt, typed.proposed, new)
+        # A shipped recipe has nothing to report.
         notices = show_notices(title, loaded) if title else ""
         return [notices, show_base(changes), prompt, new, *self._form.complain(loaded.problems, changes)]
 
     def _propose(self, kind: str, prompt: str, proposed: Proposed, entered: dict[str, Any]) -> Proposed:
         trigger_word, name = entered.get("trigger_word", ""), entered.get("output_name", "")
+        # The proposed prompt has to name the file as it will be called.
         new_name = name_from(trigger_word)
         used = new_name if name in ("", proposed[0]) else name
         return new_name, propose_prompt(kind, trigger_word, used, entered.get("preferred_weight") or 0.8)

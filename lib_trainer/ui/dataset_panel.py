@@ -38,6 +38,7 @@ class DatasetPanel:
 def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
     gr.Markdown("### 1 · Dataset")
     kind = gr.Radio(choices=list(KINDS), value=kind_value, label="Subject", elem_id="train_lora_kind")
+    # WebUIs keep their own copy of every default; ours are remembered by us.
     kind.do_not_save_to_config = True
     with gr.Row(elem_classes="train-lora-beside"):
         folder = form.place("train_data_dir", placeholder="/pictures/jeff", scale=4)
@@ -49,7 +50,9 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
 
 def show_scan(scan: Scan) -> str:
     """Thumbnails, how many pictures there are, and what may spoil the result."""
+    # Some thousand thumbnails would be megabytes of HTML.
     shown = scan.samples[:SHOWN_PICTURES]
+    # Decoding releases the interpreter lock; more threads only compete for the disk.
     with ThreadPoolExecutor(max_workers=4) as pool:
         pictures = "".join(pool.map(_figure, shown))
     rest = len(scan.samples) - len(shown)
@@ -64,6 +67,7 @@ def show_scan(scan: Scan) -> str:
 def summary_of(scan: Scan) -> str:
     """`12 pictures, 10× each: 120 in an epoch`."""
     count, drawn = len(scan.samples), pictures_per_epoch(scan)
+    # kohya's numbered sub-folders may differ: 10_jeff beside 5_jeff_old.
     repeats = {sample.repeats for sample in scan.samples}
     times = f", {next(iter(repeats))}× each" if len(repeats) == 1 else ", repeats by folder"
     return f"{count} picture{'s' * (count != 1)}" + (f"{times}: {drawn} in an epoch" if drawn != count else "")
@@ -96,6 +100,7 @@ def _is_small(sample: Sample) -> bool:
 
 
 def _figure(sample: Sample) -> str:
+    # The same thresholds as in `warnings_of`, so that a count can be found in the gallery.
     marks = [text for wrong, text in ((_is_small(sample), "small"), (not sample.captioned, "no caption")) if wrong]
     title = f"{sample.image.name} · {sample.width_px}×{sample.height_px} px\n{sample.caption}"
     badge = f"<figcaption>{' · '.join(marks)}</figcaption>" if marks else ""

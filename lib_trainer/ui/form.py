@@ -28,6 +28,7 @@ class Form:
 
     def place(self, name: str, **options: Any) -> gr.components.Component:
         """Puts the input of one setting here. `options` override what the metadata says."""
+        # Remembered settings of an earlier release lack the newer ones.
         value = self._initial.get(name, settings()[name][2].default)
         self.inputs[name] = make_input(name, value, **options)
         return self.inputs[name]
@@ -65,6 +66,7 @@ class Form:
         for update, name in zip(inputs, self.inputs, strict=True):
             if name in problems:
                 update["info"] = f"{WRONG} {problems[name]}"
+        # A complaint inside the closed fold would not be seen.
         hidden = any(name in self.inputs and not settings()[name][2].metadata["basic"] for name in problems)
         return [*inputs, gr.update(open=True) if hidden else gr.update()]
 
@@ -79,6 +81,7 @@ def make_input(name: str, value: Any, **options: Any) -> gr.components.Component
         "elem_id": f"train_lora_{name}",
         **options,
     }
+    # The kind of input follows from the type; a new setting needs no line here.
     if item.metadata["choices"]:
         component = gr.Dropdown(choices=list(item.metadata["choices"]), **common)
     elif kind is bool:
@@ -87,6 +90,7 @@ def make_input(name: str, value: Any, **options: Any) -> gr.components.Component
         # No limits here: gradio would answer with a toast, and we answer beside the field.
         component = gr.Number(**common)
     else:
+        # A size is a text: two numbers in one input.
         lines = item.metadata["lines"]
         component = gr.Textbox(lines=lines, max_lines=lines, **common)
     # WebUIs keep their own copy of every default; ours are remembered by us.
@@ -118,6 +122,7 @@ def help_of(name: str) -> str:
 
 def to_input(name: str, value: Any) -> Any:
     """A setting's value as its input holds it: sizes as `768x768`, huge whole numbers as text."""
+    # See EXACT_IN_BROWSER.
     kind = settings()[name][1]
     if kind is int and (settings()[name][2].metadata["high"] or 0) >= EXACT_IN_BROWSER:
         return str(value)

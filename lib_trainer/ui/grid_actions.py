@@ -46,23 +46,27 @@ class GridActions:
     def open_page(self) -> list[Any]:
         """-> lora, other, width, height, *REMEMBERED, seen, *live: as the last grid was made."""
         kept = read_settings(self._host.settings_file).get(SETTING)
+        # The file is a person's to edit.
         kept = kept if isinstance(kept, dict) else {}
         side = self._host.drawing_size_px()
         schedules = self._host.schedulers()
         lists = {
             "sampler": _choices(self._host.samplers(), kept.get("sampler")),
+            # A1111 before 1.9 has no schedule types: its samplers bring their own.
             "schedule": _choices(schedules, kept.get("schedule")) if schedules else gr.update(visible=False),
         }
         values = [
             lists[name] if name in lists else gr.update(value=kept[name]) if name in kept else gr.update()
             for name in REMEMBERED
         ]
+        # The loaded checkpoint's own size; last time's may have been another family's.
         sizes = [gr.update(value=side) if side else gr.update() for _ in range(2)]
         return [*self.list_loras(None, None), *sizes, *values, *self.show(-1)]
 
     def list_loras(self, lora: str | None, other: str | None, *, refresh: bool = False) -> list[Any]:
         """-> lora, other: every file, with the reason why one does not fit."""
         loras, family = self._host.loras(refresh=refresh), self._host.drawing_family()
+        # A line's text may change with the checkpoint, so the choice is found again by its name.
         lines = {item.name: line_of(item, misfit(item, family)) for item in loras}
         return [gr.update(choices=list(lines.values()), value=lines.get(name_of(chosen))) for chosen in (lora, other)]
 
@@ -78,6 +82,7 @@ class GridActions:
         """
         loras = self._host.loras()
         first, second = (find_lora(name_of(chosen), loras) for chosen in (lora, other))
+        # The second LoRA matters for pairs only.
         row = gr.update(visible=mode == PAIR)
         if first is None or prompt.strip() not in ("", proposed[1]):
             return [row, gr.update(), proposed]
@@ -90,11 +95,13 @@ class GridActions:
         try:
             self._refuse_during_run()
             spec = request.grid_spec(self._host.loras())
+            # A sampler or LoRA that is gone is reported now, not after the first row.
             check_names(self._host, spec)
             self._grid_job.start(spec)
         except UserError as error:
             return [show_error(error), *self.show(seen)]
         self._remember(request)
+        # -1: no version is known to the page, so that the empty grid is sent at once.
         return ["", *self.show(-1)]
 
     def stop(self, seen: int) -> list[Any]:
@@ -105,6 +112,7 @@ class GridActions:
     def show(self, seen: int) -> list[Any]:
         """-> seen, *live. A live grid that the page has `seen` is not sent again."""
         grid_status = self._grid_job.grid_status()
+        # When it ends everything is sent once more, because the saved file's name is new.
         known = grid_status.live and grid_status.version == seen
         return [
             grid_status.version,
@@ -119,6 +127,7 @@ class GridActions:
         item = self._find(place)
         if item is None:
             return [gr.update(visible=False), None, "", "", gr.update(), ""]
+        # A picture without the LoRA has no strength to put on a card.
         has_it = item.cell.loras[0].strength != 0
         return [gr.update(visible=True), item.picture, _about(item), item.infotext, gr.update(interactive=has_it), ""]
 
@@ -144,6 +153,7 @@ class GridActions:
         try:
             self._refuse_during_run()
             request = entered.picture(self._host.loras())
+            # It waits for the WebUI's own generation.
             pictures = self._host.run_exclusive(lambda: self._host.generate(request))
             if not pictures:
                 raise UserError("The picture was interrupted.", "Generate it again.")
@@ -152,6 +162,7 @@ class GridActions:
             return gr.update(value=None, visible=False), show_error(error)
 
     def _find(self, place: str) -> Drawn | None:
+        # It comes from the browser, and may be anything.
         row, _, column = place.partition(" ")
         return self._grid_job.grid_status().find(int(row), int(column)) if row.isdigit() and column.isdigit() else None
 
@@ -163,6 +174,7 @@ class GridActions:
         """The settings for the next time, and the prompts with the run."""
         path, values = self._host.settings_file, asdict(request)
         write_settings(path, {**read_settings(path), SETTING: {name: values[name] for name in REMEMBERED}})
+        # The prompts of a pair belong to neither of the two.
         lora = find_lora(request.lora, self._host.loras())
         if lora is not None and request.mode != PAIR:
             save_prompts(lora, prompt_lines(request.prompt))

@@ -27,6 +27,7 @@ def bind_grid(
     """
     seen = gr.State(-1)
     live = [seen, *panel.live]
+    # Two steps: the first answer comes at once, the second when the picture is there.
     panel.generate_picture.click(show_drawing, None, panel.message, **quick).then(
         actions.generate_picture, panel.inputs, [panel.picture, panel.message], **slow
     )
@@ -35,6 +36,7 @@ def bind_grid(
     panel.refresh.click(actions.show, seen, live, **quick)
     panel.reload.click(actions.reload, [panel.lora, panel.other, panel.prompt], [panel.lora, panel.other], **quick)
     chosen = [panel.mode, panel.lora, panel.other, panel.prompt, proposed]
+    # `input`, not `change`: only a person's choice proposes prompts, not the page's own updates.
     for choice in (panel.mode, panel.lora, panel.other):
         choice.input(actions.offer, chosen, [panel.pair, panel.prompt, proposed], **quick)
     opened = [cell.group, cell.picture, cell.about, cell.infotext, cell.choose, cell.done]

@@ -32,6 +32,7 @@ def show_grid(grid_status: GridStatus | None = None, thumbnails: Thumbnails | No
     if grid_status.error:
         error = f'<div class="train-lora-error"><b>{escape(grid_status.error)}</b> {escape(grid_status.hint)}</div>'
     place = f"<small>Saved as {escape(str(grid_status.path))}</small>" if grid_status.path else ""
+    # Without a picture at strength 0 there is nothing to compare with.
     compared = any(item.change is not None for item in grid_status.drawn)
     note = f"<small>{CHANGE_HELP}</small>" if compared else ""
     table = _table(grid_status.spec, grid_status, thumbnails or Thumbnails())
@@ -50,6 +51,7 @@ class Thumbnails:
 
     def of(self, plan: GridSpec, item: Drawn) -> str:
         """The picture's data address; each is encoded once."""
+        # Each grid has its own spec object, so identity tells a new grid from the last.
         if self._plan is not plan:
             self._plan, self._made = plan, {}
         place = item.cell.row, item.cell.column
@@ -73,8 +75,10 @@ def _head(grid_status: GridStatus) -> str:
 
 
 def _table(plan: GridSpec, grid_status: GridStatus, thumbnails: Thumbnails) -> str:
+    # `jeff → 0 0.5 1` leaves more room for pictures than the name above every column.
     common, short = _split(plan.column_labels)
     heads = "".join(f"<th>{escape(label)}</th>" for label in short)
+    # Found by position: strength 0 is drawn first wherever its column is, and a stopped grid has gaps.
     drawn = {(item.cell.row, item.cell.column): item for item in grid_status.drawn}
     rows = []
     for row, label in enumerate(plan.row_labels):
@@ -86,6 +90,7 @@ def _table(plan: GridSpec, grid_status: GridStatus, thumbnails: Thumbnails) -> s
 def _split(labels: tuple[str, ...]) -> tuple[str, list[str]]:
     """What all labels begin with, and the rest of each: `jeff →` and `0`, `0.5` …"""
     parts = [label.rpartition(" ") for label in labels]
+    # Names may hold spaces; only the last part of a label is the strength.
     starts = {start for start, _, _ in parts}
     if len(starts) > 1 or starts == {""}:
         return "", list(labels)

@@ -43,6 +43,7 @@ def place_history() -> HistoryPanel:
             info="Newest first; Remove takes a waiting run out of the queue.",
             elem_id="train_lora_past",
         )
+        # WebUIs keep their own copy of every default; ours are remembered by us.
         choice.do_not_save_to_config = True
         with gr.Row(elem_classes="train-lora-buttons train-lora-small"):
             use = gr.Button("Use these settings", size="sm", min_width=90, elem_id="train_lora_past_use")
@@ -64,6 +65,7 @@ class HistoryActions:
     def list_runs(self, chosen: str | None = None) -> list[Any]:
         """-> choice, shown: every run, and the one that was chosen if it is still there."""
         runs = self._jobs.past()
+        # The chosen run's line changes while it runs, its id does not.
         kept = next((past for past in runs if chosen and past.id == _id_of(chosen)), None)
         choice = gr.update(choices=[line_of(past) for past in runs], value=line_of(kept) if kept else None)
         return [choice, self._show(kept) if kept else ""]
@@ -87,6 +89,7 @@ class HistoryActions:
         """-> choice, shown, *live. A run that waits leaves the queue, and stays in the history."""
         try:
             past = self._past(chosen)
+            # One button for both: neither a waiting nor a past run is needed any more.
             if past.state == "queued":
                 self._jobs.stop(save=False, run_id=past.id)
             else:
@@ -106,6 +109,7 @@ class HistoryActions:
         return found
 
     def _show(self, past: PastRun) -> str:
+        # Read from disk when it is asked for: hundreds of runs would fill the memory.
         losses = self._jobs.history.losses(past.id)
         curve = draw_curve([(step, loss) for step, loss, _ in losses], [(step, rate) for step, _, rate in losses])
         return f'<div class="train-lora-status">{_facts(past)}{curve}</div>'
@@ -123,6 +127,7 @@ def _id_of(line: str) -> str:
 
 
 def _facts(past: PastRun) -> str:
+    # Kohya's names: they are what `--set` and recipe files use.
     settings = ", ".join(f"{name} {past.recipe[name]}" for name in SHOWN_SETTINGS if name in (past.recipe or {}))
     facts = {
         "Trained on": past.checkpoint,
@@ -133,6 +138,7 @@ def _facts(past: PastRun) -> str:
         "Files": ", ".join(past.files),
         "Error": past.error,
     }
+    # A run that is still live shows its own buttons.
     if past.resumable and past.state not in LIVE:
         facts["Resume"] = f"from step {past.kept_step}" if past.kept_step > 0 else "from the start: no state was saved"
     lines = "".join(f"<li>{name}: {escape(str(text))}</li>" for name, text in facts.items() if text)

@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 def read_settings(path: Path) -> dict[str, Any]:
     """What was written there last; {} where there is nothing, or nothing readable."""
     try:
+        # A person may have edited or truncated it: a broken file must not break the page.
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
@@ -28,6 +29,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 def read_values(settings: dict[str, Any], key: str) -> dict[str, Any]:
     """The recipe values under `key`. Those that an older or newer release named differently are left out."""
     values = settings.get(key, {})
+    # A newer release may have written it, or an older one with other names.
     known = field_types()
     return {name: value for name, value in values.items() if name in known} if isinstance(values, dict) else {}
 

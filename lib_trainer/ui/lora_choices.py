@@ -11,6 +11,7 @@ _MARK, _GAP = "⚠\u00a0", "\u00a0· "
 def line_of(lora: LoraInfo, is_misfit: bool) -> str:
     """`jeff · SD 1.x`, `⚠ oil · SDXL, does not fit …`, `⚠ a=b · “=” in its name …`."""
     family = lora.family.label if lora.family else ""
+    # A damaged file matters more than its family.
     about = lora.problem or (f"{family}, does not fit the checkpoint" if is_misfit else family)
     mark = _MARK if lora.problem or is_misfit else ""
     return f"{mark}{lora.name}{f'{_GAP}{about}' if about else ''}"

@@ -18,9 +18,11 @@ def draw_curve(losses: Points, rates: Points = ()) -> str:
 
     `data-points` holds what is drawn, for javascript/train_lora.js to say what lies under the pointer.
     """
+    # One point has no line.
     if len(losses) < 2:
         return ""
     low, high = _range([loss for _, loss in losses])
+    # Thinned losses need not start at step 1.
     first, last = losses[0][0], losses[-1][0]
     width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
@@ -29,9 +31,11 @@ def draw_curve(losses: Points, rates: Points = ()) -> str:
         for step, value in points:
             x = LEFT + (step - first) / (last - first) * width
             y = TOP + (top - value) / (top - bottom) * height
+            # The clip path cuts it at the frame; far outside, some browsers draw nothing at all.
             positions.append(f"{x:.1f},{min(max(y, -HEIGHT), 2 * HEIGHT):.1f}")
         return f'<polyline class="{kind}" points="{" ".join(positions)}"/>'
 
+    # The same stride for all three, so that `_data` can pair them by step.
     raw, smoothed, rates = thin(losses), thin(smooth(losses)), thin(rates)
     fastest = max((rate for _, rate in rates), default=0.0)
     lines = line("rate", rates, 0.0, fastest * 1.04) if fastest and len(rates) > 1 else ""
@@ -57,7 +61,9 @@ def _data(raw: Points, smoothed: Points, rates: Points) -> str:
 
 def smooth(points: Points) -> list[tuple[int, float]]:
     """Exponential mean over about a tenth of the points, free of the pull towards the first one."""
+    # At least 2 and at most 50 points: a short run is not flattened, a long one still reacts.
     keep = 1 - 1 / max(2.0, min(50.0, len(points) / 10))
+    # `weight` corrects the bias towards 0 at the start, as Adam does (Kingma & Ba 2015, section 3).
     mean, weight, result = 0.0, 0.0, []
     for step, loss in points:
         mean, weight = keep * mean + (1 - keep) * loss, keep * weight + (1 - keep)
@@ -67,14 +73,17 @@ def smooth(points: Points) -> list[tuple[int, float]]:
 
 def thin(points: Points) -> Points:
     """Evenly chosen points, few enough to send every second; the last one stays."""
+    # Counted back from the last point: it is the one that is watched.
     stride = max(1, -(-len(points) // DRAWN_POINTS))
     return points[(len(points) - 1) % stride :: stride]
 
 
 def _range(values: list[float]) -> tuple[float, float]:
     ordered = sorted(values)
+    # Half of the hidden share at each end.
     spare = int(len(ordered) * (1 - SHOWN_SHARE) / 2)
     low, high = ordered[spare], ordered[-1 - spare]
+    # A constant loss has no range of its own.
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     return low - margin, high + margin
 

@@ -39,11 +39,14 @@ def show_plan_bar(plan: Plan) -> str:
     from lib_trainer.memory.planner import describe_savings, show_gib, what_would_help
 
     budget_bytes = plan.budget.total_bytes if plan.budget else 0
+    # Over budget, the bar's full length is the need; else it is the budget.
     scale = max(plan.total_bytes, budget_bytes)
+    # The numbers beside the bar add up all the same: they come from the plan.
     shown = {name: size for name, size in plan.named_parts.items() if size >= _SHOWN_SHARE * scale}
     parts = "".join(_part(name, size, scale) for name, size in shown.items())
     legend = "".join(_label(name, show_gib(size)) for name, size in shown.items())
     of_budget = f" of {budget_bytes / _GIB:.1f} GB" if budget_bytes else " GB"
+    # What the plan does to fit, so that a slow run is no surprise.
     savings = "; ".join(describe_savings(plan))
     told = f": {escape(savings)}." if savings else "."
     lines = f"<p><b>{show_gib(plan.total_bytes)}{of_budget}</b> of memory{told}</p>"

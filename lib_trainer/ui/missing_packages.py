@@ -21,6 +21,7 @@ class Package:
     for_gpu: bool = False
 
 
+# What the run itself reports when a package is missing, before the person has prepared a dataset.
 PACKAGES = (
     Package("lycoris", "lycoris-lora", "Training does not work. Pictures with finished adapters can be made."),
     Package("safetensors", "safetensors", "Training does not work: adapters cannot be written."),
@@ -33,6 +34,7 @@ def missing_packages() -> list[Package]:
     # Imported late: a page that is only built should not wait for torch.
     import torch
 
+    # ROCm answers here as well.
     has_gpu = torch.cuda.is_available()
     return [p for p in PACKAGES if not find_spec(p.module) and (has_gpu or not p.for_gpu)]
 

@@ -21,12 +21,14 @@ def checked_recipe(entered: dict[str, Any]) -> Recipe:
     Raises:
         ConfigError: with every problem of the fields and of the folder, together.
     """
+    # The caller still needs to know which fields were left open.
     entered, problems = dict(entered), {}
     try:
         entered["trigger_word"] = entered["trigger_word"] or scan_pictures(entered).trigger_word
     except ConfigError as error:
         problems = error.problems
     except UserError as error:
+        # Whatever is wrong with the pictures is shown at the folder's field.
         problems = {"train_data_dir": str(error)}
     entered["output_name"] = entered["output_name"] or name_from(entered["trigger_word"])
     try:
@@ -54,6 +56,7 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     Raises:
         ConfigError: with every empty field, wrong type and wrong value, together.
     """
+    # A number field that was cleared sends None.
     problems = {name: "is empty" for name, value in values.items() if value is None}
     filled = {name: value for name, value in values.items() if name not in problems}
     try:
@@ -65,6 +68,7 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     try:
         recipe.check()
     except ConfigError as error:
+        # A wrong type explains more than a wrong range of the default that replaced it.
         problems = {**error.problems, **problems}
     if problems:
         raise ConfigError(problems)

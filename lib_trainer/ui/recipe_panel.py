@@ -45,6 +45,7 @@ def place_recipe(form: Form, preset_value: str | None) -> RecipePanel:
             elem_id="train_lora_preset",
             scale=4,
         )
+        # WebUIs keep their own copy of every default; ours are remembered by us.
         preset.do_not_save_to_config = True
         kinds = [".json", ".toml", ".safetensors"]
         upload = gr.UploadButton("Open …", file_types=kinds, scale=1, min_width=70, elem_id="train_lora_upload")
@@ -89,10 +90,12 @@ def show_length(pictures: int, values: Mapping[str, Any]) -> str:
     try:
         steps, epochs = int(values["max_train_steps"]), int(values["epoch"])
         batch = int(values["train_batch_size"]) * int(values["gradient_accumulation_steps"])
+    # An input that is being typed in: the check at the start reports it.
     except (TypeError, ValueError):
         return ""
     if not pictures or batch < 1 or epochs < 1 or steps < 0:
         return ""
+    # The last batch of an epoch may be smaller.
     per_epoch = ceil(pictures / batch)
     if steps:
         text = f"{steps} steps: {steps / per_epoch:.3g} epochs of {pictures} pictures"

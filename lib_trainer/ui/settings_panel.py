@@ -43,6 +43,7 @@ def place_settings(form: Form, base: Mapping[str, Any]) -> SettingsPanel:
 
 def show_base(values: Mapping[str, Any]) -> str:
     """A recipe's values as the inputs hold them, for the script and for `reset_to_base`."""
+    # What a person has named is not the recipe's.
     shown = {name: to_input(name, value) for name, value in values.items() if name in field_types() and name not in OWN}
     return json.dumps(shown)
 
@@ -60,10 +61,12 @@ def read_base(base: str) -> dict[str, Any]:
 def reset_to_base(form: Form, name: str, base: str) -> list[dict[str, Any]]:
     """-> *form: the setting `name` as the recipe has it; with "" every setting."""
     values = read_base(base)
+    # `show` also clears the complaints: a value of the recipe is valid.
     return form.show({key: value for key, value in values.items() if name in ("", key)})
 
 
 def _filter_bar() -> str:
+    # The script hides what the chosen LoRA type does not use.
     only = {name: field_of(name).metadata["adapters"] for name in field_types()}
     only = escape(json.dumps({name: adapters for name, adapters in only.items() if adapters}), quote=True)
     return (

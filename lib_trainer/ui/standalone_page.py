@@ -34,7 +34,9 @@ def open_page(
     host: Host, jobs: Jobs, access: Access, address: str, port: int, grid_job: GridJob | None = None
 ) -> gr.Blocks:
     """The page, served from now on by a thread of its own; `app` is its FastAPI application."""
+    # Events that may take long run in gradio's queue; a proxy would cut a plain request.
     page = build_page(host, jobs, access, grid_job).queue()
+    # gradio switches FastAPI's pages off; the routes of ours are described there.
     documented = {"docs_url": "/docs", "redoc_url": "/redoc"}
     page.launch(server_name=address, server_port=port, show_api=False, prevent_thread_lock=True, app_kwargs=documented)
     return page

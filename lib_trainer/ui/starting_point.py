@@ -29,10 +29,12 @@ def starting_point(settings_file: Path) -> StartingPoint:
     values = read_values(settings, "values")
     if values:
         preset = settings.get("preset")
+        # The file may name a recipe that this release no longer ships.
         shipped = recipe_values(load_preset(preset)) if preset in presets() else {}
         # Settings of an earlier release hold no recipe: of an opened file only the values are known.
         base = shipped or read_values(settings, "recipe") or values
         return StartingPoint(str(settings.get("kind", "face")), preset, base, values)
+    # The most common first LoRA.
     preset = preset_for("face")
     shipped = recipe_values(load_preset(preset)) if preset else {}
     return StartingPoint("face", preset, shipped, shipped)

@@ -47,6 +47,7 @@ def show_panel(status: Status) -> dict[str, Any]:
 
 def show_parts(status: Status) -> dict[str, str]:
     """Part -> its HTML, in the order in which they stand."""
+    # Every part is always there, possibly empty: the script finds it by its name.
     parts = dict.fromkeys(PARTS, "")
     if status.state == "idle":
         return {**parts, "head": f'<p class="idle">{NOTHING_YET}</p>'}
@@ -70,12 +71,14 @@ def buttons_of(status: Status) -> str:
 
 def _head(status: Status) -> str:
     title = "Stopping after this step" if status.stopping else TITLES[status.state]
+    # Said while paused, because then a person wonders why Generate does nothing.
     phase = BUSY if status.state == "paused" else status.phase
     phase = "" if phase in ("", title) or status.stopping else f" <span>{escape(phase)}</span>"
     return f'<p class="head" role="status"><b>{title}</b> <code>{escape(status.name)}</code>{phase}</p>'
 
 
 def _bar(status: Status) -> str:
+    # After the end `done` of `total` are files written; the person wants to see the steps.
     done, total = (status.step, status.steps) if not status.live else (status.done, status.total)
     if not total or status.state == "failed":
         return ""
@@ -83,6 +86,7 @@ def _bar(status: Status) -> str:
 
 
 def _numbers(status: Status) -> str:
+    # Before the first step there is neither pace nor loss.
     if status.state in ("preparing", "caching", "saving"):
         return f'<p class="numbers"><span>{status.done} of {status.total}</span></p>' if status.total else ""
     if not status.steps:
@@ -91,8 +95,10 @@ def _numbers(status: Status) -> str:
     if status.live and not status.stopping:
         numbers.append(f"{show_duration(status.eta_seconds)} left")
     numbers += [f"loss {status.loss:.4f}", f"learning rate {status.learning_rate:.2e}"]
+    # Once it is done nobody resumes it.
     if status.kept_step > 0 and status.state != "done":
         numbers.append(f"resumable from step {status.kept_step}")
+    # A CPU reports none.
     if status.peak_bytes:
         planned = f" ({status.planned_bytes / 2**30:.1f} planned)" if status.planned_bytes else ""
         numbers.append(f"{status.peak_bytes / 2**30:.1f} GB at most{planned}")
@@ -116,6 +122,7 @@ def _samples(status: Status) -> str:
         return ""
     figures = []
     for sample in reversed(status.samples[-SHOWN_SAMPLES:]):
+        # A path below /train-lora/v1/, which the script completes with the page's key.
         place, prompt = f"jobs/{status.id}/samples/{sample.path.name}", escape(sample.prompt, quote=True)
         figures.append(
             f'<figure title="{prompt}"><a target="_blank">'
@@ -136,6 +143,7 @@ def _error(status: Status) -> str:
     if status.state != "failed":
         return ""
     problems = "".join(f"<li>{escape(shown_name(name))}: {escape(text)}</li>" for name, text in status.problems.items())
+    # A recipe's problems by field; everything else is one sentence.
     what = f"<ul>{problems}</ul>" if problems else f"<p>{escape(status.error)}</p>"
     return f'<div class="error">{what}<p>{escape(status.hint)}</p></div>'
 
@@ -144,6 +152,7 @@ def _notices(notices: tuple[str, ...]) -> str:
     if not notices:
         return ""
     lines = [f"<li>{escape(text)}</li>" for text in notices]
+    # A long run collects hundreds; the last ones say what is going on.
     older = lines[:-LAST_NOTICES]
     fold = f"<details><summary>{len(older)} earlier</summary><ul>{''.join(older)}</ul></details>" if older else ""
     return f'<div class="notices">{fold}<ul>{"".join(lines[-LAST_NOTICES:])}</ul></div>'

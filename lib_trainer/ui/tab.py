@@ -73,6 +73,7 @@ def build(
         in_webui: what is said of missing packages and where pictures are sent depends on it.
     """
     with gr.Blocks(analytics_enabled=False, title="Train LoRA") as blocks:
+        # Placed first and bound second: events refer to components of other panels.
         page = _place(starting_point(host.settings_file))
         actions = Actions(host, jobs, page.form, page_key, in_webui=in_webui)
         grid_actions = GridActions(host, jobs, grid_job or GridJob(host))
@@ -82,6 +83,7 @@ def build(
         seen = bind_grid(host, grid_actions, page.grid, page.cell, page.proposed, QUICK, SLOW)
         opened = [page.head, page.dataset.kind, page.recipe.preset, page.settings.base, page.grid.prompt, page.proposed]
         _then_memory(actions, page, blocks.load(actions.open_page, None, [*opened, *page.form.components], **QUICK))
+        # Three events: the slowest of the answers must not hold the others up.
         blocks.load(actions.history.list_runs, None, page.past.changing, **QUICK)
         blocks.load(grid_actions.open_page, None, opened_page(page.grid, seen), **QUICK)
     return blocks
@@ -121,6 +123,7 @@ def _bind_settings(actions: Actions, page: Page) -> None:
     found += [page.grid.prompt, page.proposed]
     _then_memory(actions, page, dataset.scan.click(actions.scan, page.typed, found, **SLOW))
     dataset.folder.submit(actions.scan, page.typed, found, **SLOW)
+    # On blur: while somebody types, half a word proposes nothing useful.
     for named in (dataset.trigger_word, recipe.name):
         named.blur(actions.propose, page.typed, [recipe.name, page.grid.prompt, page.proposed], **QUICK)
     with_preset = [recipe.preset, *page.filled]
@@ -136,6 +139,7 @@ def _bind_settings(actions: Actions, page: Page) -> None:
         form.inputs[name].input(actions.memory, form.components, recipe.memory, **QUICK)
     counted = [form.inputs[name] for name in LENGTH_FIELDS]
     for number in counted:
+        # `change`, not `input`: a recipe that is loaded changes the length as well.
         number.change(_length, [page.pictures, *counted], recipe.length, **QUICK)
 
 

@@ -72,6 +72,7 @@ class LiveView:
         begun = status.live and status.state != "queued" and not status.stopping
         return [
             show_status(status),
+            # A second run joins the queue.
             gr.update(value="Train next" if status.live else "Train"),
             gr.update(interactive=begun, value="Resume" if status.state == "paused" else "Pause"),
             gr.update(interactive=begun),
@@ -84,6 +85,7 @@ class LiveView:
         ]
 
     def pause(self) -> list[Any]:
+        # One button for both, as its label says.
         if self._jobs.status().state == "paused":
             self._jobs.resume()
         else:

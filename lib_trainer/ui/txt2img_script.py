@@ -51,6 +51,7 @@ def plan_script(
     Raises:
         UserError: for unknown names and invalid numbers.
     """
+    # A file may have been trained since the page was opened.
     loras = host.loras(refresh=True)
     named = lora or next(iter(names_in(prompt)), "")
     if not named:
@@ -59,6 +60,7 @@ def plan_script(
     varied, base = _ref(named, loras), GenerateRequest("")
     if not other:
         return strength_grid(base, [prompt], seeds, varied, read_strengths(strengths))
+    # One list may serve both.
     across = read_strengths(other_strengths or strengths)
     return combined_grid(base, [prompt], seeds, (varied, read_strengths(strengths)), (_ref(other, loras), across))
 

@@ -34,10 +34,12 @@ class Guard:
         """A name and password, a login of the page, or the page's own key where one of them is asked for."""
         self._refuse_other_sites(request)
         access = self.access
+        # Without any login the routes are as open as the WebUI itself.
         if not (access.api_users or _has_login(request, access)):
             return
         # An <img> cannot send a header, so its address carries the key.
         key = request.headers.get(PAGE_KEY) or request.query_params.get("key", "")
+        # The key is in the page, which only somebody who is logged in can open.
         if secrets.compare_digest(key.encode(), access.page_key.encode()) or _is_logged_in(request):
             return
         if not _is_known(request, access.api_users or _logins(request, access)):
@@ -62,8 +64,10 @@ class Guard:
     def folder(self, text: str) -> Path:
         """The folder that a caller names, links followed. Raises HTTPException outside what the program allows."""
         try:
+            # Links are followed before the comparison: a link inside could lead anywhere.
             found = Path(os.path.realpath(Path(text).expanduser()))
         except (OSError, RuntimeError, ValueError):
+            # Python raises for a NUL, an endless link, or an unknown user's ~.
             refuse(FORBIDDEN, f"{text!r} is not a folder.", "Name one that exists.")
         roots = [Path(os.path.realpath(root)) for root in self.access.folders]
         if not any(found == root or root in found.parents for root in roots):
@@ -76,14 +80,17 @@ class Guard:
 
     def _refuse_other_sites(self, request: Request) -> None:
         origin = request.headers.get("origin", "")
+        # What --cors-allow-origins names may call us.
         if origin and self._is_trusted(origin):
             return
+        # Older browsers send no sec-fetch-site, programs send neither.
         same = not origin or urlsplit(origin).netloc == request.headers.get("host", "")
         if not same or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             refuse(FORBIDDEN, "Pages of other sites may not call this.", "See --cors-allow-origins.")
 
     def _refuse_other_names(self, request: Request) -> None:
         """Refuses other host names: with DNS rebinding a foreign page would have the same origin as ours."""
+        # With --listen any name may lead here, and --api-auth protects by itself.
         if not self.access.local_only or self.access.api_users:
             return
         if (urlsplit(f"//{request.headers.get('host', '')}").hostname or "") not in LOOPBACK:
@@ -113,6 +120,7 @@ def _has_login(request: Request, access: Access) -> bool:
 
 
 def _logins(request: Request, access: Access) -> Mapping[str, str]:
+    # gradio 3 and 4 keep the names of --gradio-auth there.
     auth = getattr(request.app, "auth", None)
     return access.logins or (auth if isinstance(auth, dict) else {})
 

@@ -28,6 +28,7 @@ class RouteContext:
 
     def changes(self, path: str, answer: Callable[..., Any], method: str = "POST", **about: Any) -> None:
         """Adds a route that changes something: only where the program was started with `--api`."""
+        # A route that does not exist cannot be attacked.
         if self.guard.access.changes:
             guarded = [Depends(self.guard.changes)]
             self.router.add_api_route(path, answer, methods=[method], dependencies=guarded, **about)

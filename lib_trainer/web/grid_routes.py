@@ -69,6 +69,7 @@ class GridRoutes:
                 "name": lora.name,
                 "aliases": lora.aliases,
                 "family": lora.family.key if lora.family else None,
+                # The name in the JSON since the first release.
                 "words": lora.trigger_words,
                 "strength": lora.strength,
                 "steps": lora.steps,
@@ -84,6 +85,7 @@ class GridRoutes:
         grid_status = self._grid_job.grid_status()
         if not grid_status.drawn:
             refuse(NOT_FOUND, "Nothing is drawn.", "Draw a grid first.")
+        # Composed anew for each call: a grid that is still drawn has gaps.
         picture = compose_grid(grid_status.spec, grid_status.drawn, self._host.label_font())
         return Response(png_bytes(picture, grid_infotext(grid_status.spec, grid_status.drawn)), media_type="image/png")
 
@@ -95,6 +97,7 @@ class GridRoutes:
         try:
             self._refuse_during_run()
             plan = self._given(new).grid_spec(self._host.loras())
+            # Before anything starts, so that the answer is 409 and not a failed grid.
             check_names(self._host, plan)
             self._grid_job.start(plan)
         except UserError as error:
@@ -120,6 +123,7 @@ class GridRoutes:
         return item
 
     def _given(self, new: NewGrid) -> GridRequest:
+        # Opening the checkpoint for its size takes time: only where the caller left one out.
         side = 0 if new.width_px and new.height_px else self._host.drawing_size_px()
         return GridRequest(
             mode=_MODES[new.mode], lora=new.lora, strengths=new.strengths, other=new.other,

@@ -71,6 +71,7 @@ class RunRoutes:
 
     def job(self, run_id: str) -> dict[str, Any]:
         past = self._past(run_id)
+        # Paths of this machine are nobody's business over the network.
         recipe = {name: value for name, value in (past.recipe or {}).items() if name != "train_data_dir"}
         return {**_summary(past), "recipe": recipe, "losses": self._jobs.history.losses(run_id)}
 
@@ -85,6 +86,7 @@ class RunRoutes:
         return _file(self._folder(run_id) / SAMPLE_DIR / file, "image/png")
 
     def start(self, new: NewJob) -> dict[str, str]:
+        # `with_values` checks names and types; only folders need the guard as well.
         values = dict(new.recipe)
         if values.get("train_data_dir"):
             values["train_data_dir"] = str(self._guard.folder(str(values["train_data_dir"])))
@@ -105,6 +107,7 @@ class RunRoutes:
         past = self._past(run_id)
         if past.state == "paused":
             return self._command(run_id, lambda: self._jobs.resume(run_id))
+        # A folder that was allowed then may not be allowed now.
         self._guard.folder(str((past.recipe or {}).get("train_data_dir", "")))
         return self._command(run_id, lambda: self._jobs.resume_run(run_id))
 
@@ -145,6 +148,7 @@ class RunRoutes:
 def describe(status: Status) -> dict[str, Any]:
     """A status as JSON: all of it, but for paths of this machine."""
     values = asdict(status)
+    # asdict keeps Path objects; a path of this machine is not for the network.
     samples = [{"step": s.step, "file": s.path.name, "prompt": s.prompt} for s in status.samples]
     return {**values, "live": status.live, "path": status.path.name if status.path else None, "samples": samples}
 
@@ -156,6 +160,7 @@ def _summary(past: PastRun) -> dict[str, Any]:
 def _base_recipe(preset: str) -> Recipe:
     if not preset:
         return Recipe()
+    # By label as the page shows it, or by the file's name.
     files = {**presets(), **{path.stem: path for path in presets().values()}}
     if preset not in files:
         raise UserError(f"There is no recipe {preset!r}.", f"Choose one of {', '.join(presets())}.")

@@ -33,6 +33,7 @@ class View:
         version = self._jobs.version()
         if version == seen:
             return {"version": version}
+        # Many browsers ask in the same second; one of them does the work.
         with self._lock:
             if version != self._version:
                 self._shown = {"version": version, **self._show(self._jobs.status())}
