@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -75,10 +77,11 @@ class Parts:
         return self.base + self.adapter + self.optimizer + self.gradients + self.activations + self.working
 
 
-def all_stretches(work: Work) -> list[Block]:
+@lru_cache(maxsize=64)
+def all_stretches(work: Work) -> tuple[Block, ...]:
     """Everything that a step goes through, for one picture, in the order of forward."""
     text = text_stretches(work.family) if work.recipe.training.text_encoder_lr else ()
-    return [*text, *stretches(work.shape, work.width_px, work.height_px)]
+    return (*text, *stretches(work.shape, work.width_px, work.height_px))
 
 
 def predict(work: Work, savings: Savings) -> Parts:
@@ -110,7 +113,7 @@ def optimizer_bytes(optimizer: str, shape: tuple[int, ...]) -> int:
     return 2 * _FLOAT_BYTES * numbers
 
 
-def recompute_order(parts: list[Block]) -> list[int]:
+def recompute_order(parts: Sequence[Block]) -> list[int]:
     """Indices of the stretches that can be recomputed, those first that save most for their work.
 
     Work and memory of a layer both grow with the places; only the work grows with the square of the width. So the
@@ -134,6 +137,26 @@ def _saved_by(part: Block) -> int:
     return part.kept - part.inputs
 
 
+# A search for the cheapest plan asks for the same layers with hundreds of savings.
+@lru_cache(maxsize=64)
+def _costs(work: Work, batch: int, reads_copies: bool) -> tuple[tuple[LayerCost, ...], ...]:
+    """The cost of each layer of each stretch, for a batch."""
+    adapter, compute = work.recipe.adapter, work.compute
+    return tuple(
+        tuple(
+            layer_cost(
+                stage.operation,
+                (batch, *stage.x_shape),
+                adapter if stage.adapted else None,
+                compute,
+                reads_copy=reads_copies and stage.adapted,
+            )
+            for stage in part.stages
+        )
+        for part in all_stretches(work)
+    )
+
+
 class _Walk:
     """Goes through backward, stretch by stretch."""
 
@@ -142,10 +165,12 @@ class _Walk:
         self.parts = all_stretches(work)
         self.recomputed = set(recompute_order(self.parts)[: savings.recomputed])
         self.number_bytes = torch.empty((), dtype=work.compute).element_size()
+        copied = savings.int8_base or savings.streamed > 0 or work.weight_bytes != self.number_bytes
+        self.costs = _costs(work, savings.batch, copied)
 
     def adapter_shapes(self) -> list[tuple[int, ...]]:
         """Shape of every trained parameter."""
-        return [shape for part in self.parts for stage in part.stages for shape in self._cost(stage).factors]
+        return [shape for costs in self.costs for cost in costs for shape in cost.factors]
 
     def adapter_bytes(self) -> int:
         return sum(math.prod(shape) for shape in self.adapter_shapes()) * _FLOAT_BYTES
@@ -185,8 +210,7 @@ class _Walk:
         for index in reversed(range(len(self.parts))):
             part = self.parts[index]
             before -= kept[index]
-            for stage in part.stages:
-                cost = self._cost(stage)
+            for stage, cost in zip(part.stages, self.costs[index], strict=True):
                 own = cost.parameters * _FLOAT_BYTES
                 alive = before + self._bytes(stage.alive) + part.float_rows * _FLOAT_BYTES * self.savings.batch
                 moment = (gradients + own, alive, cost.backward + fetched)
@@ -214,14 +238,3 @@ class _Walk:
 
     def _bytes(self, elements: int) -> int:
         return elements * self.savings.batch * self.number_bytes
-
-    def _cost(self, stage: LayerSite) -> LayerCost:
-        work, savings = self.work, self.savings
-        copied = savings.int8_base or savings.streamed > 0 or work.weight_bytes != self.number_bytes
-        return layer_cost(
-            stage.operation,
-            (savings.batch, *stage.x_shape),
-            work.recipe.adapter if stage.adapted else None,
-            work.compute,
-            reads_copy=copied and stage.adapted,
-        )

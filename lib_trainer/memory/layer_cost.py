@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class LayerCost:
     factors: tuple[tuple[int, ...], ...]
     backward: int
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         return sum(math.prod(shape) for shape in self.factors)
 
