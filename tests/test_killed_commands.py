@@ -21,7 +21,7 @@ import pytest
 from lib_trainer.jobs.history import RUNS_DIR, History
 from tests.killing import make_pictures, whole_files
 
-KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "2")), 8
+KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "1")), 8
 SETTINGS = {
     "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "max_train_steps": STEPS, "noise_offset": 0.1,
     "flip_aug": "true", "shuffle_caption": "true", "gradient_accumulation_steps": 2, "save_every_n_steps": 2,

@@ -10,8 +10,9 @@ from lib_trainer.adapter.kernels.autograd import apply_strategy
 from tests.adapter.layers import CASES, OPERATIONS, a_weight, an_input, lively_factors
 from tests.adapter.test_kernels import STRATEGIES, gradients, plain, strategy_of, written_out_delta
 
-NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card that torch can use")
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CARD])]
+# Without a GPU, tests/memory/test_gpu.py says once that tests are left out.
+GPU = [pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []
+DEVICES = ["cpu", *GPU]
 # Largest error as a share of the whole: a few roundings of each format.
 CLOSE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 HALF = ("dense", "low_rank")

@@ -25,6 +25,7 @@ from lib_trainer.ui.tab import build
 from lib_trainer.web.router import make_router
 from tests.browser.conftest import CHROMIUM
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
@@ -76,7 +77,7 @@ class Site:
 
     def close(self) -> None:
         self.jobs.stop(save=False)
-        self.jobs.wait(5)
+        self.jobs.wait(PATIENCE_S)
         self._outer.close()
 
 

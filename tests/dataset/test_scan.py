@@ -1,10 +1,9 @@
 import os
 import sys
-import time
 import zlib
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.errors import UserError
@@ -166,16 +165,14 @@ def test_errors_say_what_is_missing_what_is_there_and_what_to_do(tmp_path, draw_
         scan("x" * 5000)
 
 
-def test_ten_thousand_pictures_are_scanned_by_their_headers(tmp_path, draw_picture):
-    # Decoding them would take over a minute.
+def test_ten_thousand_pictures_are_scanned_by_their_headers(tmp_path, draw_picture, monkeypatch):
     first = draw_picture("10_jeff/0.jpg", 2000, 1500, caption="jeff")
     for number in range(1, 10_000):
         os.link(first, first.with_name(f"{number}.jpg"))
         if number % 2:
             os.link(first.with_suffix(".txt"), first.with_name(f"{number}.txt"))
-    started = time.perf_counter()
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _picture: pytest.fail("a picture is decoded"))
     result = scan(tmp_path)
-    assert time.perf_counter() - started < 10
     assert len(result.samples) == 10_000
     assert sum(sample.captioned for sample in result.samples) == 5_001
 

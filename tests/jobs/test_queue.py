@@ -22,9 +22,9 @@ from lib_trainer.events import Begun, Command, Event, Finished, Kept, Notice, Pr
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.jobs.status import KEPT_LOSSES
 from tests.ui.fakes import FakeHost, SlowRun
+from tests.waiting import PATIENCE_S, until
 
 RECIPE = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures"})
-SOON = 5.0
 
 
 class LedRun:
@@ -65,13 +65,6 @@ def host(tmp_path):
     return FakeHost(tmp_path)
 
 
-def until(condition, seconds: float = SOON) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
-
-
 def events_run(*events: Event | Exception):
     def run(host, recipe, folder):
         for event in events:
@@ -99,7 +92,7 @@ def test_a_run_goes_from_queued_to_done(host):
     until(lambda: jobs.status().state == "training")
     assert (jobs.status().step, jobs.status().steps) == (1, 2)
     run.go.release()
-    status = jobs.wait(SOON)
+    status = jobs.wait(PATIENCE_S)
     assert (status.state, status.tag, status.path) == ("done", "<lora:jeff:0.8>", host.lora_dir / "jeff.safetensors")
     assert not status.live
 
@@ -112,7 +105,7 @@ def test_numbers_of_a_run_come_from_its_events(host):
     ]
     jobs = Jobs(host, events_run(*events))
     jobs.start(RECIPE)
-    status = jobs.wait(SOON)
+    status = jobs.wait(PATIENCE_S)
     assert status.notices == ("one is skipped",)
     assert status.losses == tuple((number, 1.0 / number) for number in range(1, 6))
     # The long third step was a pause: it does not count for the pace.
@@ -131,7 +124,7 @@ def test_time_left_follows_the_pace(host):
     assert jobs.status().eta_seconds == pytest.approx(49 * 0.5)
     jobs.stop(save=False)
     run.go.release()
-    assert jobs.wait(SOON).eta_seconds == 0
+    assert jobs.wait(PATIENCE_S).eta_seconds == 0
 
 
 @pytest.mark.parametrize("save", [True, False])
@@ -144,7 +137,7 @@ def test_stop_is_heard_within_one_event(host, save):
     jobs.stop(save=save)
     assert jobs.status().stopping
     run.go.release()
-    status = jobs.wait(SOON)
+    status = jobs.wait(PATIENCE_S)
     assert (run.number, run.stop.save, run.closed) == (2, save, True)
     assert status.state == "stopped"
     assert status.tag == ("<lora:jeff:0.8>" if save else "")
@@ -163,7 +156,7 @@ def test_stop_while_waiting_for_the_host_ends_at_once_and_runs_nothing(host):
     until(lambda: jobs.status().state == "preparing")
     jobs.stop(save=False)
     run.go.release()
-    assert jobs.wait(SOON).state == "stopped"
+    assert jobs.wait(PATIENCE_S).state == "stopped"
     assert run.number <= 1
 
 
@@ -185,7 +178,7 @@ def test_a_paused_run_takes_no_step_and_still_hears_stop(host):
     jobs.pause()
     jobs.stop(save=True)
     run.go.release()
-    assert jobs.wait(SOON).state == "stopped"
+    assert jobs.wait(PATIENCE_S).state == "stopped"
     assert run.stop.save
 
 
@@ -198,7 +191,7 @@ def test_the_hosts_interrupt_saves_what_was_learned(host):
     run.go.release()
     until(lambda: jobs.status().step == 1)
     host.interrupt = True
-    status = jobs.wait(SOON)
+    status = jobs.wait(PATIENCE_S)
     assert (status.state, status.tag) == ("stopped", "<lora:jeff:0.8>")
     assert any("Interrupted" in notice for notice in status.notices)
 
@@ -206,20 +199,20 @@ def test_the_hosts_interrupt_saves_what_was_learned(host):
 def test_a_persons_mistake_is_told_with_its_hint(host):
     jobs = Jobs(host, events_run(step(1), UserError("The disk is full.", "Make room.")))
     jobs.start(RECIPE)
-    status = jobs.wait(SOON)
+    status = jobs.wait(PATIENCE_S)
     assert (status.state, status.error, status.hint) == ("failed", "The disk is full.", "Make room.")
 
 
 def test_problems_of_fields_are_kept_by_field(host):
     jobs = Jobs(host, events_run(ConfigError({"output_name": "is taken"})))
     jobs.start(RECIPE)
-    assert jobs.wait(SOON).problems == {"output_name": "is taken"}
+    assert jobs.wait(PATIENCE_S).problems == {"output_name": "is taken"}
 
 
 def test_a_bug_leaves_its_traceback_in_the_log_and_one_line_in_the_status(host, caplog):
     jobs = Jobs(host, events_run(step(1), ZeroDivisionError("a\nb")))
     jobs.start(RECIPE)
-    assert jobs.wait(SOON).error == "ZeroDivisionError: a"
+    assert jobs.wait(PATIENCE_S).error == "ZeroDivisionError: a"
     assert "Traceback" in caplog.text
 
 
@@ -227,7 +220,7 @@ def test_a_failure_after_the_last_event_is_not_hidden(host):
     finished = Finished(host.lora_dir / "jeff.safetensors", "<lora:jeff:0.8>", 5)
     jobs = Jobs(host, events_run(step(5), finished, RuntimeError("the model did not come back")))
     jobs.start(RECIPE)
-    status = jobs.wait(SOON)
+    status = jobs.wait(PATIENCE_S)
     assert (status.state, status.error) == ("failed", "RuntimeError: the model did not come back")
 
 
@@ -238,10 +231,10 @@ def test_a_second_start_is_refused_until_the_first_is_over(host):
     with pytest.raises(UserError, match="jeff is still being trained"):
         jobs.start(RECIPE)
     run.go.release()
-    jobs.wait(SOON)
+    jobs.wait(PATIENCE_S)
     jobs.start(RECIPE)
     run.go.release()
-    assert jobs.wait(SOON).state == "done"
+    assert jobs.wait(PATIENCE_S).state == "done"
 
 
 def test_a_wrong_recipe_never_reaches_the_host(host):
@@ -265,9 +258,9 @@ def test_only_one_of_many_simultaneous_starts_wins(host):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(SOON)
+        thread.join(PATIENCE_S)
     assert len(refused) == 7
-    assert jobs.wait(SOON).state == "done"
+    assert jobs.wait(PATIENCE_S).state == "done"
 
 
 def test_commands_from_many_threads_never_leave_a_run_hanging(host):
@@ -279,14 +272,14 @@ def test_commands_from_many_threads_never_leave_a_run_hanging(host):
         threads = [threading.Thread(target=command) for command in order]
         for thread in threads:
             thread.start()
-        assert jobs.wait(SOON).state == "stopped"
+        assert jobs.wait(PATIENCE_S).state == "stopped"
 
 
 def test_losses_are_thinned_evenly(host):
     total = KEPT_LOSSES * 3
     jobs = Jobs(host, events_run(*(step(number, total) for number in range(1, total + 1))))
     jobs.start(RECIPE)
-    steps = [number for number, _ in jobs.wait(SOON).losses]
+    steps = [number for number, _ in jobs.wait(PATIENCE_S).losses]
     assert KEPT_LOSSES / 3 < len(steps) <= KEPT_LOSSES
     assert len({after - before for before, after in pairwise(steps)}) == 1
     assert steps[-1] > total - 10
@@ -307,7 +300,7 @@ def test_runs_wait_for_each_other_in_order(host):
         jobs.start(named("b"))
     for _ in range(3):
         run.go.release()
-    jobs.wait(SOON)
+    jobs.wait(PATIENCE_S)
     assert order == ["a", "b", "c"]
     assert [past.state for past in jobs.past()] == ["done"] * 3
 
@@ -320,7 +313,7 @@ def test_a_run_that_waits_can_be_taken_out(host):
     jobs.stop(save=True, run_id=second)
     assert jobs.status().queue == ()
     run.go.release()
-    assert jobs.wait(SOON).name == "a"
+    assert jobs.wait(PATIENCE_S).name == "a"
     assert {past.name: past.state for past in jobs.past()} == {"a": "done", "b": "stopped"}
 
 
@@ -339,7 +332,7 @@ def test_commands_are_taken_after_the_step_and_also_while_paused(host):
     until(lambda: run.commands[2:] == [(2, Command.SAMPLE)])
     assert (jobs.status().state, run.number) == ("paused", 2)
     jobs.stop(save=False)
-    jobs.wait(SOON)
+    jobs.wait(PATIENCE_S)
 
 
 def test_a_run_that_was_cut_off_is_called_interrupted_and_goes_on(tmp_path):
@@ -347,14 +340,14 @@ def test_a_run_that_was_cut_off_is_called_interrupted_and_goes_on(tmp_path):
     run = LedRun()
     first = Jobs(FakeHost(tmp_path), events_run(Begun(0, 9, "m", "p"), step(1), step(2), Kept(2), step(3)))
     run_id = first.start(RECIPE)
-    first.wait(SOON)
+    first.wait(PATIENCE_S)
     log = first.history.reopen(run_id)
     log.write_changes(state="training", ended=0.0)
     log.lock.release()
     second = Jobs(FakeHost(tmp_path), events_run(Begun(2, 9, "m", "p"), step(3)))
     assert [(past.id, past.state, past.kept_step) for past in second.past()] == [(run_id, "interrupted", 2)]
     assert second.resume_run(run_id) == run_id
-    status = second.wait(SOON)
+    status = second.wait(PATIENCE_S)
     assert [number for number, _ in status.losses] == [1, 2, 3]
     assert "Resuming from step 2 of 9." in status.notices
     assert run.number == 0
@@ -369,7 +362,7 @@ def test_a_run_that_is_done_or_under_way_cannot_be_resumed(host):
     with pytest.raises(UserError, match="still going"):
         jobs.forget(run_id)
     run.go.release()
-    jobs.wait(SOON)
+    jobs.wait(PATIENCE_S)
     with pytest.raises(UserError, match="is done"):
         jobs.resume_run(run_id)
     jobs.forget(run_id)
@@ -383,12 +376,15 @@ def test_twenty_runs_in_any_order_with_failures_leave_nothing_behind(tmp_path, s
     monkeypatch.setattr(logging.getLogger("lib_trainer.jobs.job"), "disabled", True)
     chance, host = random.Random(seed), FakeHost(tmp_path)
     held: list[weakref.ref] = []
+    # (thread, how many runs were under way) as each run begins.
+    begun: list[tuple[threading.Thread, int]] = []
 
     class Ballast:
         """What a run holds while it goes on."""
 
     def run(host, recipe, folder):
         ballast = Ballast()
+        begun.append((threading.current_thread(), 1 + sum(one() is not None for one in held)))
         held.append(weakref.ref(ballast))
         fate, steps = recipe.training.seed, 4
         try:
@@ -420,14 +416,17 @@ def test_twenty_runs_in_any_order_with_failures_leave_nothing_behind(tmp_path, s
     for run_id in ids:
         with contextlib.suppress(UserError):
             jobs.resume(run_id)
-    assert not jobs.wait(3 * SOON).live
+    assert not jobs.wait(PATIENCE_S).live
     past = {past.id: past.state for past in jobs.past()}
     assert set(past) == set(ids) and set(past.values()) <= {"done", "stopped", "failed"}
     assert {"done", "stopped", "failed"} == set(past.values())
     gc.collect()
     assert not [one for one in held if one() is not None]
     assert not host.busy.locked()
-    assert threading.active_count() <= 2 + len([t for t in threading.enumerate() if t.name != "train-lora"])
+    assert max(count for _, count in begun) == 1, "one run at a time"
+    for thread, _ in begun:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
 
 
 def named(name: str, **values: object) -> Recipe:
@@ -451,6 +450,6 @@ def test_a_run_that_was_stopped_leaves_nothing_of_itself_in_memory(tmp_path: Pat
     jobs.start(named("stopped"))
     until(lambda: jobs.status().step > 1)
     jobs.stop(save=False)
-    assert jobs.wait(SOON).state == "stopped"
+    assert jobs.wait(PATIENCE_S).state == "stopped"
     gc.collect()
     assert held[0]() is None

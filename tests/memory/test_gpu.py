@@ -14,10 +14,9 @@ from lib_trainer.models.families import SD1, SDXL, Family
 from tests.memory.plans import FACE, STYLE, plan_of
 from tests.memory.test_estimate import SD1_SMALL
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card that torch can use"),
-]
+if not torch.cuda.is_available():
+    pytest.skip("needs a GPU that torch can use", allow_module_level=True)
+pytestmark = pytest.mark.gpu
 SMALL = replace(SD1, unet=SD1_SMALL)
 
 

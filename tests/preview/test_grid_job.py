@@ -10,12 +10,12 @@ from PIL import Image
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest
 from lib_trainer.lora.tags import LoraRef
-from lib_trainer.preview.grid_job import GridJob, GridStatus
+from lib_trainer.preview.grid_job import GridJob
 from lib_trainer.preview.grid_spec import strength_grid
 from tests.fakes.easel import Easel
+from tests.waiting import PATIENCE_S, until
 
 BASE = GenerateRequest("", width_px=16, height_px=16)
-SECONDS = 20
 
 
 @pytest.fixture
@@ -29,15 +29,6 @@ def plan_of(prompts=("p", "q")):
     return strength_grid(BASE, prompts, [1], LoraRef("jeff"), [0, 0.5, 1])
 
 
-def until(grid_job: GridJob, count: int) -> GridStatus:
-    """Waits until so many pictures are there."""
-    for _ in range(1000):
-        if len(grid_job.grid_status().drawn) >= count:
-            return grid_job.grid_status()
-        threading.Event().wait(0.01)
-    raise AssertionError(f"{len(grid_job.grid_status().drawn)} of {count} pictures")
-
-
 def test_pictures_arrive_one_by_one_and_the_grid_is_kept(easel):
     easel.gate = threading.Semaphore(0)
     grid_job = GridJob(easel)
@@ -46,10 +37,11 @@ def test_pictures_arrive_one_by_one_and_the_grid_is_kept(easel):
     versions = {grid_job.grid_status().version}
     for number in range(1, 7):
         easel.gate.release()
-        grid_status = until(grid_job, number)
+        until(lambda wanted=number: len(grid_job.grid_status().drawn) >= wanted)
+        grid_status = grid_job.grid_status()
         assert grid_status.version not in versions
         versions.add(grid_status.version)
-    grid_status = grid_job.wait(SECONDS)
+    grid_status = grid_job.wait(PATIENCE_S)
     assert (grid_status.state, len(grid_status.drawn)) == ("done", 6)
     assert Image.open(grid_status.path).width > 3 * 16
     assert grid_status.find(1, 2).cell.request.prompt == "q <lora:jeff:1>"
@@ -61,11 +53,11 @@ def test_a_stop_keeps_what_is_there(easel):
     easel.gate = threading.Semaphore(2)
     grid_job = GridJob(easel)
     grid_job.start(plan_of())
-    until(grid_job, 2)
+    until(lambda: len(grid_job.grid_status().drawn) >= 2)
     grid_job.stop()
     assert grid_job.grid_status().stopping
     easel.gate.release()
-    grid_status = grid_job.wait(SECONDS)
+    grid_status = grid_job.wait(PATIENCE_S)
     assert (grid_status.state, len(grid_status.drawn), grid_status.stopping) == ("stopped", 3, False)
     assert grid_status.path.exists()
 
@@ -76,9 +68,9 @@ def test_a_stop_while_it_waits_for_its_turn_draws_nothing(easel):
         grid_job.start(plan_of())
         assert grid_job.grid_status().state == "waiting"
         grid_job.stop()
-    assert grid_job.wait(SECONDS).state == "stopped"
+    assert grid_job.wait(PATIENCE_S).state == "stopped"
     grid_job.start(plan_of(("r",)))
-    assert len(grid_job.wait(SECONDS).drawn) == 3
+    assert len(grid_job.wait(PATIENCE_S).drawn) == 3
     assert len(easel.requests) == 3
 
 
@@ -90,9 +82,9 @@ def test_a_second_grid_waits_for_the_first(easel):
         grid_job.start(plan_of())
     grid_job.stop()
     easel.gate.release(10)
-    grid_job.wait(SECONDS)
+    grid_job.wait(PATIENCE_S)
     grid_job.start(plan_of())
-    assert grid_job.wait(SECONDS).state == "done"
+    assert grid_job.wait(PATIENCE_S).state == "done"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +95,7 @@ def test_a_failure_is_said_and_keeps_what_is_there(easel, error, said):
     easel.broken = {2: error}
     grid_job = GridJob(easel)
     grid_job.start(plan_of())
-    grid_status = grid_job.wait(SECONDS)
+    grid_status = grid_job.wait(PATIENCE_S)
     assert (grid_status.state, grid_status.error, len(grid_status.drawn)) == ("failed", said, 2)
     assert grid_status.path.exists()
 
@@ -111,6 +103,6 @@ def test_a_failure_is_said_and_keeps_what_is_there(easel, error, said):
 def test_a_name_that_is_not_there_draws_nothing(easel):
     grid_job = GridJob(easel)
     grid_job.start(strength_grid(BASE, ["p"], [1], LoraRef("anna"), [1]))
-    grid_status = grid_job.wait(SECONDS)
+    grid_status = grid_job.wait(PATIENCE_S)
     assert "no LoRA named anna" in grid_status.error
     assert (grid_status.drawn, grid_status.path) == ((), None)

@@ -22,8 +22,8 @@ from lib_trainer.ui.last_settings import read_settings
 from lib_trainer.ui.lora_choices import name_of
 from lib_trainer.ui.tab import build
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+from tests.waiting import PATIENCE_S, until
 
-SECONDS = 20
 REQUEST = GridRequest(
     STRENGTHS, "jeff", "0 · 0.5 · 1", None, "0.4 · 0.8", "jeff as a hero\na cat", "blurry", 515, 512, 8, 5.5, "DDIM",
     "Karras", "7",
@@ -53,7 +53,7 @@ class Room:
         """The prompts of a whole grid."""
         message, _ = self.start(**changes)
         assert message == ""
-        assert self.grid_job.wait(SECONDS).state == "done"
+        assert self.grid_job.wait(PATIENCE_S).state == "done"
         return [request.prompt for request in self.host.requests]
 
 
@@ -131,8 +131,7 @@ def test_pictures_appear_one_by_one_and_are_sent_once(room):
     assert 'data-live="1"' in html
     seen, *_ = room.actions.show(-1)
     room.host.gate.release(2)
-    while len(room.grid_job.grid_status().drawn) < 2:
-        threading.Event().wait(0.01)
+    until(lambda: len(room.grid_job.grid_status().drawn) == 2)
     seen, html, grid, stop, heartbeat = room.actions.show(seen)
     assert (html.count("<img"), html.count("Δ")) == (2, 2)
     assert "2 of 6 pictures" in html
@@ -144,7 +143,7 @@ def test_pictures_appear_one_by_one_and_are_sent_once(room):
     assert "Stopping after this picture" in html
     assert not stop["interactive"]
     room.host.gate.release(9)
-    room.grid_job.wait(SECONDS)
+    room.grid_job.wait(PATIENCE_S)
     _, html, grid, stop, _ = room.actions.show(seen)
     assert "Stopped" in html and "Saved as" in html and 'data-live="0"' in html
     assert html.count("<img") == 3
@@ -229,7 +228,7 @@ def test_nothing_is_drawn_during_a_run(tmp_path):
     assert "being trained on" in message
     assert "being trained on" in room.start()[0]
     room.jobs.stop(save=False)
-    room.jobs.wait(5)
+    room.jobs.wait(PATIENCE_S)
 
 
 def test_a_single_picture_of_the_first_prompt(room):

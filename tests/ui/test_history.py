@@ -13,6 +13,7 @@ from lib_trainer.ui.history_panel import HistoryActions
 from lib_trainer.ui.train_panel import LiveView
 from tests.ui.fakes import FakeHost, SlowRun
 from tests.ui.test_tab import Page, page, pictures  # noqa: F401 - fixtures
+from tests.waiting import PATIENCE_S
 
 
 def lines(page: Page) -> list[str]:  # noqa: F811
@@ -21,7 +22,7 @@ def lines(page: Page) -> list[str]:  # noqa: F811
 
 def test_a_past_run_is_listed_shown_and_used_again(page, pictures):  # noqa: F811
     page.train(train_data_dir=pictures, network_dim=12)
-    page.jobs.wait(5)
+    page.jobs.wait(PATIENCE_S)
     line = lines(page)[0]
     assert line.startswith("jeff_person · done · 3 steps · ")
     shown = page.actions.history.show_past(line)
@@ -38,7 +39,7 @@ def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
     tab = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
     tab.train(train_data_dir=pictures)
     tab.jobs.stop(save=False)
-    tab.jobs.wait(5)
+    tab.jobs.wait(PATIENCE_S)
     line = lines(tab)[0]
     assert "stopped" in line and "from the start" in tab.actions.history.show_past(line)
     choice, *_ = tab.actions.history.resume(line)
@@ -46,7 +47,7 @@ def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
     refused = tab.actions.history.remove(choice["value"])
     assert "still going" in refused[1]
     tab.jobs.stop(save=False)
-    tab.jobs.wait(5)
+    tab.jobs.wait(PATIENCE_S)
 
 
 def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa: F811
@@ -57,7 +58,7 @@ def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa
     tab.actions.history.remove(next(line for line in lines(tab) if line.startswith("anna")))
     assert tab.jobs.status().queue == ()
     tab.jobs.stop(save=False)
-    tab.jobs.wait(5)
+    tab.jobs.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("chosen", [None, "", "jeff · done · 20260101-000000-abcdef"])

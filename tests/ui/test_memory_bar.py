@@ -23,6 +23,7 @@ from lib_trainer.ui.actions import Actions
 from lib_trainer.ui.form import Form
 from lib_trainer.ui.memory_bar import UNKNOWN, show_memory
 from tests.ui.fakes import FakeHost
+from tests.waiting import PATIENCE_S
 
 
 def bar(folder: Path, memory_profile: MemoryProfile | None, **values: Any) -> str:
@@ -80,10 +81,10 @@ def test_a_run_that_ran_out_of_memory_offers_a_smaller_plan_with_one_click(tmp_p
     values = {**Recipe().flat(), "train_data_dir": str(pictures), "output_name": "jeff"}
     entered = ["face", None, "{}", *(values[name] for name in form.inputs)]
     actions.train(*entered)
-    assert jobs.wait(5).remedy == {"vram_budget_gb": 5.5}
+    assert jobs.wait(PATIENCE_S).remedy == {"vram_budget_gb": 5.5}
     assert {"visible": True}.items() <= actions.live.show()[-2].items()
     outputs = actions.train_with_less(*entered)
-    assert jobs.wait(5).state != "failed"
+    assert jobs.wait(PATIENCE_S).state != "failed"
     assert [recipe.training.vram_budget_gb for recipe in started] == [0.0, 5.5]
     assert outputs[1 + list(form.inputs).index("vram_budget_gb")]["value"] == 5.5
     assert {"visible": False}.items() <= actions.live.show()[-2].items()

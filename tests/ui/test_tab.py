@@ -28,6 +28,7 @@ from lib_trainer.ui.standalone_page import build_page
 from lib_trainer.ui.starting_point import starting_point
 from lib_trainer.ui.tab import build
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+from tests.waiting import PATIENCE_S, until
 
 
 class Page:
@@ -120,7 +121,7 @@ def test_a_folder_and_a_button_are_enough(page, pictures):
     message, fields = page.train(train_data_dir=pictures)
     assert message == ""
     assert fields["output_name"]["value"] == "jeff_person"
-    assert page.jobs.wait(5).state == "done"
+    assert page.jobs.wait(PATIENCE_S).state == "done"
 
 
 def test_what_is_wrong_is_said_beside_its_field_before_the_host_is_touched(page):
@@ -137,12 +138,12 @@ def test_training_twice_is_refused_with_a_sentence(tmp_path, pictures):
     message, _ = page.train(train_data_dir=pictures)
     assert "jeff_person is still being trained." in message
     page.jobs.stop(save=False)
-    page.jobs.wait(5)
+    page.jobs.wait(PATIENCE_S)
 
 
 def test_the_last_settings_come_back(page, pictures):
     page.train(train_data_dir=pictures, network_dim=20, resolution_px="640x512")
-    page.jobs.wait(5)
+    page.jobs.wait(PATIENCE_S)
     start = starting_point(page.host.settings_file)
     assert (start.kind, start.values["network_dim"], start.values["resolution_px"]) == ("face", 20, [640, 512])
     head, _, _, _, prompt, _, *updates = page.actions.open_page()
@@ -215,14 +216,13 @@ def test_the_buttons_follow_the_run(tmp_path, pictures):
     assert buttons(page.actions.live.show()) == ([None, False, False, False], "Pause")
     assert page.actions.live.show()[1]["value"] == "Train"
     page.train(train_data_dir=pictures)
-    while page.jobs.status().state != "training":
-        page.jobs.wait(0.01)
+    until(lambda: page.jobs.status().state == "training")
     assert buttons(page.actions.live.show()) == ([None, True, True, True], "Pause")
     assert page.actions.live.show()[1]["value"] == "Train next"
     assert buttons(page.actions.live.pause())[1] == "Resume"
     assert buttons(page.actions.live.pause())[1] == "Pause"
     assert buttons(page.actions.live.stop_save())[0] == [None, False, False, False]
-    assert page.jobs.wait(5).tag == "<lora:jeff_person:0.8>"
+    assert page.jobs.wait(PATIENCE_S).tag == "<lora:jeff_person:0.8>"
 
 
 def test_every_answer_carries_a_new_heartbeat(page):

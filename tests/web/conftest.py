@@ -21,6 +21,7 @@ from lib_trainer.host.access import Access
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.web.router import PREFIX, make_router
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+from tests.waiting import PATIENCE_S
 
 
 @dataclass
@@ -65,4 +66,4 @@ def program(tmp_path):
     yield start
     for one in started:
         one.jobs.stop(save=False)
-        one.jobs.wait(5)
+        one.jobs.wait(PATIENCE_S)

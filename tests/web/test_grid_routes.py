@@ -8,6 +8,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from tests.waiting import until
+
 GRID = {"lora": "jeff", "prompts": ["p", "q"], "strengths": "0:1:0.5", "width_px": 64, "height_px": 64}
 
 
@@ -23,12 +25,8 @@ def tried(program):
 
 def whole(started) -> dict:
     """The grid once nothing is drawn any more."""
-    for _ in range(1000):
-        grid = started.get("/grid").json()
-        if not grid["live"]:
-            return grid
-        threading.Event().wait(0.01)
-    raise AssertionError(grid)
+    until(lambda: not started.get("/grid").json()["live"])
+    return started.get("/grid").json()
 
 
 def test_a_grid_is_drawn_watched_and_fetched(tried):
@@ -69,8 +67,7 @@ def test_a_stop_keeps_what_is_there(tried):
     started = tried()
     started.host.gate = threading.Semaphore(2)
     started.post("/grid", GRID)
-    while len(started.get("/grid").json()["cells"]) < 2:
-        threading.Event().wait(0.01)
+    until(lambda: len(started.get("/grid").json()["cells"]) == 2)
     assert started.post("/grid", GRID).status_code == 409
     assert started.post("/grid/stop", {}).json()["stopping"]
     started.host.gate.release()

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
 from importlib.util import find_spec
 
 import pytest
 
 from lib_trainer.web.router import PREFIX
-
-
-def until(condition, seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
+from tests.waiting import PATIENCE_S, until
 
 
 def test_a_run_is_started_watched_and_looked_back_at(program):
     one = program()
     recipe = {"output_name": "jeff", "train_data_dir": str(one.pictures)}
     run_id = one.post("/jobs", {"preset": "loha_face_config_8gb", "recipe": recipe}).json()["id"]
-    one.jobs.wait(5)
+    one.jobs.wait(PATIENCE_S)
     status = one.get("/status").json()
     assert (status["id"], status["state"], status["step"], status["live"]) == (run_id, "done", 3, False)
     assert [step for step, _ in status["losses"]] == [1, 2, 3]
@@ -41,7 +34,7 @@ def test_a_second_run_waits_and_can_be_taken_out(program):
     assert one.post(f"/jobs/{second}/stop").json()["state"] == "stopped"
     assert one.get("/status").json()["queue"] == []
     assert one.post(f"/jobs/{first}/stop", {"save": False}).status_code == 200
-    assert one.jobs.wait(5).state == "stopped"
+    assert one.jobs.wait(PATIENCE_S).state == "stopped"
 
 
 def test_pause_resume_save_and_sample(program):
@@ -72,7 +65,7 @@ def test_a_run_is_removed_from_the_history_when_it_is_over(program):
     assert one.client.delete(f"{PREFIX}/jobs/{run_id}").status_code == 409
     until(lambda: one.get("/status").json()["state"] == "training")
     one.jobs.stop(save=True)
-    one.jobs.wait(5)
+    one.jobs.wait(PATIENCE_S)
     assert one.client.delete(f"{PREFIX}/jobs/{run_id}").status_code == 200
     assert one.get("/jobs").json() == []
     assert (one.host.lora_dir / "jeff.safetensors").exists()
@@ -81,7 +74,7 @@ def test_a_run_is_removed_from_the_history_when_it_is_over(program):
 def test_no_path_of_this_machine_is_told(program, tmp_path):
     one = program()
     run_id = one.start().json()["id"]
-    one.jobs.wait(5)
+    one.jobs.wait(PATIENCE_S)
     assert str(tmp_path) not in json.dumps([one.get(path).json() for path in ("/status", "/jobs", f"/jobs/{run_id}")])
 
 
