@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host.forge": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
     "host.neo": BASE | {"models", "host.forge", "host.webui"},
     "host.a1111": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
+    "host.reforge": BASE | {"models", "host.a1111", "host.webui"},
     "host.standalone": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
     "training": BASE | {"models", "adapter", "dataset", "memory", "lora", "host.base"},
     "evaluation": RUN,

@@ -16,16 +16,20 @@ def current_host() -> Host:
         UserError: in a WebUI without a host module here, or outside any.
     """
     if find_spec("modules_forge"):
-        # reForge and Forge Classic have modules_forge too, but load the model as A1111 does, without Forge's backend.
         if find_spec("backend"):
             return _forge_or_neo()
+        # reForge and Forge Classic hold models as Forge did before it had a backend of its own: as ComfyUI does.
+        if find_spec("ldm_patched"):
+            from lib_trainer.host.reforge.host import ReforgeHost
+
+            return ReforgeHost()
     # Every WebUI has `modules`; A1111 alone computes with the `ldm` and `sgm` packages and no modules_forge.
     elif find_spec("modules") and find_spec("ldm") and find_spec("sgm"):
         from lib_trainer.host.a1111.host import A1111Host
 
         return A1111Host()
     place = "in this WebUI yet" if find_spec("modules") else "here: this program is not a WebUI"
-    hint = "Use stable-diffusion-webui, stable-diffusion-webui-forge or Forge Neo."
+    hint = "Use stable-diffusion-webui, stable-diffusion-webui-forge, Forge Neo, Forge Classic or reForge."
     raise UserError(f"Training does not work {place}.", hint)
 
 

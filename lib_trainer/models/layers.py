@@ -16,6 +16,7 @@ _BLOCKS = ("SpatialTransformer", "ResBlock", "Downsample", "Upsample")
 # kohya + LyCORIS adapt these as well on SD 1.x and 2.x, by their diffusers names.
 _SINGLE_LAYERS = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
 
+_CLIP_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
 _TEXT_LAYERS = re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])")
 
 
@@ -38,6 +39,19 @@ def unet_layers(unet: nn.Module, family: Family, shape_of: Callable[[nn.Module],
         in_block = any(name.startswith(prefix) for prefix in inside)
         if in_block or (family is not SDXL and file_names[name] in _SINGLE_LAYERS):
             layers.append(describe_layer(kohya_name(file_names[name]), modules[name], shapes[name]))
+    return layers
+
+
+def clip_layers(encoders: nn.Module, family: Family, shape_of: Callable[[nn.Module], tuple[int, ...]]) -> list[Layer]:
+    """The layers of the text encoders of a program of the Forge family.
+
+    Args:
+        encoders: with one child for each encoder, named `clip_l`, `clip_g` or `clip_h`.
+    """
+    layers = []
+    for name, encoder in encoders.named_children():
+        prefix = _CLIP_PREFIXES.get(name, "lora_te_") if family is SDXL else "lora_te_"
+        layers += text_encoder_layers(encoder, prefix, shape_of)
     return layers
 
 

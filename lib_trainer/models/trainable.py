@@ -100,6 +100,13 @@ def _own_output(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) ->
     return output.clone() if torch.is_grad_enabled() and output._is_view() else output
 
 
+def added_to_in_place(parts: Sequence[nn.Module]) -> list[nn.Module]:
+    """The layers of an LDM UNet whose outputs the Forge family adds to in place."""
+    kinds = [(type(part).__name__, part) for part in parts]
+    transformers = [part.proj_in for kind, part in kinds if kind == "SpatialTransformer"]
+    return transformers + [part for kind, part in kinds if kind == "FeedForward"]
+
+
 @contextmanager
 def input_cast(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Linear layers, convolutions and norms compute in the dtype of their input, whatever they are stored in.

@@ -107,7 +107,7 @@ class A1111Room(WebuiRoom):
 
         chosen = patch.dict(shared.opts.data, CLIP_stop_at_last_layers=clip_skip)
         with chosen, torch.no_grad(), devices.autocast():
-            cond = self._sd_model.get_learned_conditioning(_conditioning(prompts))
+            cond = self._sd_model.get_learned_conditioning(conditioning(prompts))
         if isinstance(cond, dict):
             return cond["crossattn"].float().clone(), cond["vector"][:, : -6 * 256].float().clone()
         return cond.float().clone(), None
@@ -156,7 +156,7 @@ class A1111Room(WebuiRoom):
         from modules import devices
 
         with torch.no_grad(), devices.autocast():
-            cond = self._sd_model.get_learned_conditioning(_conditioning(prompts))
+            cond = self._sd_model.get_learned_conditioning(conditioning(prompts))
             cond = dict(cond) if isinstance(cond, dict) else {"c_crossattn": [cond]}
             cond["c_concat"] = [x_t.new_zeros(len(x_t), 5, 1, 1)]
             sampler = self._sampler()
@@ -202,7 +202,7 @@ class A1111Room(WebuiRoom):
         ]
 
 
-def _conditioning(prompts: Sequence[str]) -> Any:
+def conditioning(prompts: Sequence[str]) -> Any:
     from modules import prompt_parser
 
     return prompt_parser.SdConditioning(prompts, width=64, height=64)

@@ -131,7 +131,7 @@ class WebuiRoom(ABC):
 
     @abstractmethod
     def encode_varied(self, pixels: Tensor) -> Tensor:
-        """The WebUI's own encoding of pixels (B, 3, H, W), as image-to-image uses it: a sample, new at every call."""
+        """The WebUI's own encoding of pixels (B, 3, H, W), as image-to-image uses it: mostly a sample, new each time."""
 
     @abstractmethod
     def schedule(self) -> Schedule:

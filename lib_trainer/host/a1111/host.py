@@ -94,7 +94,7 @@ class A1111Host(WebuiHost):
         return device_memory()
 
     def _wrap(self, loaded: Any, family: Family, undo: ExitStack) -> A1111Model:
-        undo.enter_context(_kept_prompt_notes())
+        undo.enter_context(kept_prompt_notes())
         return A1111Model(loaded, family, undo)
 
     def _take_out_loras(self, loaded: Any) -> None:
@@ -152,7 +152,7 @@ def _selected_file() -> Path | None:
 
 
 @contextmanager
-def _kept_prompt_notes() -> Iterator[None]:
+def kept_prompt_notes() -> Iterator[None]:
     """Encoding a prompt leaves notes for the next infotext; our captions must not appear in a person's pictures."""
     from modules.sd_hijack import model_hijack
 

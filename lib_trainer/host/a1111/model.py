@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class A1111Model(WebuiModel):
         self._takeover = undo.enter_context(ExitStack())
         super().__init__(model, undo)
         self.family = family
-        self.checkpoint = _checkpoint_info(model)
+        self.checkpoint = checkpoint_info(model)
         self.device = compute_device()
         self.prediction = "v" if model.parameterization == "v" else "epsilon"
         self.alphas_cumprod = _alphas_cumprod(model)
@@ -79,13 +79,13 @@ class A1111Model(WebuiModel):
         return (moments.chunk(2, dim=1)[0].float() * self.loaded.scale_factor).cpu()
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
-        from modules import devices
+        from modules import devices, sd_hijack_clip, sd_hijack_open_clip
 
         texts = [literal_caption(prompt) for prompt in prompts]
         if not grad:
             self._placement.move([self._text])
         with ExitStack() as stack:
-            stack.enter_context(_plain_captions(clip_skip))
+            stack.enter_context(plain_captions(clip_skip, [sd_hijack_clip, sd_hijack_open_clip]))
             if not grad:
                 # As A1111 encodes prompts. A trained encoder runs without autocast, in the dtype it is stored in.
                 stack.enter_context(torch.no_grad())
@@ -182,9 +182,13 @@ class _Options:
 
 
 @contextmanager
-def _plain_captions(clip_skip: int) -> Iterator[None]:
-    """The text encoders with our CLIP skip and without the prompt syntax: a caption is plain text."""
-    from modules import sd_hijack_clip, sd_hijack_open_clip, shared
+def plain_captions(clip_skip: int, readers: Iterable[Any]) -> Iterator[None]:
+    """The text encoders with our CLIP skip and without the prompt syntax: a caption is plain text.
+
+    Args:
+        readers: the WebUI's modules whose `opts` the encoders read.
+    """
+    from modules import shared
 
     options = _Options(
         shared.opts,
@@ -194,11 +198,11 @@ def _plain_captions(clip_skip: int) -> Iterator[None]:
         # SDXL's first encoder is read at the layer before the last unless this option is on.
         sdxl_clip_l_skip=clip_skip > 2,
     )
-    with attributes([sd_hijack_clip, sd_hijack_open_clip], opts=options):
+    with attributes(readers, opts=options):
         yield
 
 
-def _checkpoint_info(model: Any) -> CheckpointInfo:
+def checkpoint_info(model: Any) -> CheckpointInfo:
     from modules import sd_vae
 
     info = model.sd_checkpoint_info

@@ -12,6 +12,7 @@ import torch
 from lib_trainer.errors import UserError
 from lib_trainer.host.forge.inspect import device_memory, profile_of_engine, profile_of_file, refusal
 from lib_trainer.host.forge.model import ForgeModel
+from lib_trainer.host.webui.generation_thread import on_generation_thread
 from lib_trainer.host.webui.host import WebuiHost
 from lib_trainer.host.webui.lock import generation_lock
 from lib_trainer.host.webui.model_guard import model_guard
@@ -38,28 +39,13 @@ class ForgeHost(WebuiHost):
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         from backend import memory_management
-        from modules_forge import main_thread
 
-        # Forge runs work on its main thread and swallows what it raises: both outcomes are carried back by hand.
-        outcome: dict[str, Any] = {}
-
-        def work() -> None:
-            try:
-                with model_guard(memory_management, _MOVERS):
-                    outcome["result"] = fn()
-            except BaseException as error:  # noqa: BLE001 - raised again below, on the caller's thread
-                outcome["error"] = error
+        def work() -> T:
+            with model_guard(memory_management, _MOVERS):
+                return fn()
 
         with generation_lock() as flags, attributes([self], _flags=flags):
-            main_thread.run_and_wait_result(work)
-        if "error" not in outcome:
-            return outcome.pop("result")
-        error = outcome.pop("error")
-        try:
-            raise error
-        finally:
-            # Its traceback holds this frame: a reference cycle that would keep all tensors of the failed run.
-            del error
+            return on_generation_thread(work)
 
     def _load_selected(self) -> Any:
         from modules import sd_models

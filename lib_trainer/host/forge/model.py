@@ -17,12 +17,11 @@ from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.families import SDXL, Family
-from lib_trainer.models.layers import text_encoder_layers, unet_layers
+from lib_trainer.models.layers import clip_layers, unet_layers
 from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import attributes
 
-_TEXT_PREFIXES = {"clip_l": "lora_te1_", "clip_g": "lora_te2_"}
 _TEXT_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
 
 
@@ -124,7 +123,7 @@ class ForgeModel(WebuiModel):
         enter(attributes([stream], should_use_stream=lambda: False))
         # `x += n` behind a norm changes what the norm saved for backward.
         enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
-        enter(trainable.owned_outputs(_added_to(parts)))
+        enter(trainable.owned_outputs(trainable.added_to_in_place(parts)))
         # Drawing may use xformers or split attention; the memory estimate counts on PyTorch's.
         enter(attributes([forge_unet], attention_function=attention.attention_pytorch))
         # Forge's own gradient checkpointing raises NotImplementedError.
@@ -145,12 +144,7 @@ class ForgeModel(WebuiModel):
         return unet_layers(self.unet, self.family, dense_shape)
 
     def text_layers(self) -> list[Layer]:
-        encoders = self._objects.clip.cond_stage_model
-        layers = []
-        for name, encoder in encoders.named_children():
-            prefix = _TEXT_PREFIXES[name] if self.family is SDXL else "lora_te_"
-            layers += text_encoder_layers(encoder, prefix, dense_shape)
-        return layers
+        return clip_layers(self._objects.clip.cond_stage_model, self.family, dense_shape)
 
     def _read_own_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         from backend.operations import get_weight_and_bias
@@ -182,13 +176,6 @@ def _alphas_cumprod(engine: Any, predictor: Any) -> Tensor:
     if getattr(engine.model_config, "ztsnr", False):
         sigmas = rescale_zero_terminal_snr_sigmas(sigmas)
     return 1 / (sigmas**2 + 1)
-
-
-def _added_to(parts: Sequence[nn.Module]) -> list[nn.Module]:
-    """The layers whose outputs Forge adds to in place."""
-    kinds = [(type(part).__name__, part) for part in parts]
-    transformers = [part.proj_in for kind, part in kinds if kind == "SpatialTransformer"]
-    return transformers + [part for kind, part in kinds if kind == "FeedForward"]
 
 
 @contextmanager

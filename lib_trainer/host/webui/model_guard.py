@@ -25,10 +25,11 @@ def model_guard(owner: Any, movers: Sequence[str]) -> Iterator[None]:
 
     Args:
         owner: the WebUI's module whose functions move models.
-        movers: their names.
+        movers: their names; a program need not have all of them.
     """
     thread = threading.get_ident()
-    with attributes([owner], **{name: _waiting(getattr(owner, name), thread) for name in movers}):
+    waiting = {name: _waiting(getattr(owner, name), thread) for name in movers if hasattr(owner, name)}
+    with attributes([owner], **waiting):
         yield
 
 

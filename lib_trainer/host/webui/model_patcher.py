@@ -1,6 +1,6 @@
 """LoRAs as ComfyUI's `ModelPatcher` holds them: patches of a copy, merged into the weights when the model is moved.
 
-Forge Neo and reForge share it.
+Forge Neo, reForge and Forge Classic share it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def unpatch(loaded: Any, memory_management: Any) -> None:
     Args:
         memory_management: the program's module that moves models.
     """
-    # Backups are shared by all copies of a patcher, those that a prompt made included.
+    # In most programs all copies of a patcher share their backups; in Forge Classic each copy has its own.
     used = [loaded.forge_objects, loaded.forge_objects_after_applying_lora, forget_loras(loaded)]
     patchers = {id(patcher): patcher for each in used for patcher in (each.unet, each.clip.patcher)}
     with torch.inference_mode():
         memory_management.unload_all_models()
         for patcher in patchers.values():
-            patcher.detach()
+            patcher.unpatch_model(patcher.offload_device)
             for part in patcher.model.modules():
                 _drop_functions(part)
 

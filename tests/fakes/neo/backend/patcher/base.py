@@ -67,7 +67,7 @@ class ModelPatcher:
             setattr(layer, name, torch.nn.Parameter(merge_lora_to_weight(patches, weight, key), requires_grad=False))
         self.model.current_weight_patches_uuid = self.patches_uuid
 
-    def unpatch_model(self):
+    def unpatch_model(self, device_to=None):
         """Like the real one, it leaves behind what is merged in every forward."""
         for key, weight in self.backup.items():
             path, _, name = key.rpartition(".")
