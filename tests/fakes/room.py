@@ -131,7 +131,7 @@ class WebuiRoom(ABC):
 
     @abstractmethod
     def encode_varied(self, pixels: Tensor) -> Tensor:
-        """The WebUI's own encoding of pixels (B, 3, H, W), as image-to-image uses it: mostly a sample, new each time."""
+        """The WebUI's own encoding of pixels (B, 3, H, W), as image-to-image uses it: mostly a new sample."""
 
     @abstractmethod
     def schedule(self) -> Schedule:

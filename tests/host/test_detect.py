@@ -34,14 +34,23 @@ def test_no_webui() -> None:
     assert "stable-diffusion-webui" in caught.value.hint
 
 
-@pytest.mark.parametrize("packages", [("modules",), ("modules", "modules_forge", "ldm", "sgm", "ldm_patched")])
+def test_reforge_and_forge_classic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold their models as ComfyUI does, and bring A1111's packages along."""
+    add_packages(tmp_path, monkeypatch, "modules", "modules_forge", "ldm", "sgm", "ldm_patched")
+    assert current_host().name == "reForge"
+
+
+@pytest.mark.parametrize("packages", [("modules",), ("modules", "modules_forge", "ldm", "sgm")])
 def test_a_webui_that_is_neither_is_not_taken_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: tuple[str, ...]
 ) -> None:
-    """reForge holds its models as ComfyUI does, and brings A1111's packages along."""
-    for package in packages:
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
+    add_packages(tmp_path, monkeypatch, *packages)
     with pytest.raises(UserError, match="this WebUI"):
         current_host()
+
+
+def add_packages(folder: Path, monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    for package in packages:
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(folder)
