@@ -57,7 +57,7 @@ class Shape:
 def frozen_unet(family: Family, device: str, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
     """The family's UNet at full size; on `meta` without contents."""
     with torch.device(device):
-        return build_unet(family.unet, dtype).requires_grad_(False)
+        return build_unet(family.shape, dtype).requires_grad_(False)
 
 
 def unet_inputs(

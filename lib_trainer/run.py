@@ -15,14 +15,14 @@ from pathlib import Path
 
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.adapter.io import is_ours
-from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.recipe import Recipe, ignored_settings
 from lib_trainer.dataset.cache import cache_latents, cache_texts
 from lib_trainer.dataset.cache_store import prune_cache
 from lib_trainer.dataset.collate import make_batch
 from lib_trainer.dataset.fingerprint import fingerprint
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Scan, scan_folder
-from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.errors import ConfigError
 from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
 from lib_trainer.evaluation.probes import plan_probes
 from lib_trainer.events import Begun, Command, Evaluated, Event, Finished, Notice, Progress, Step, StopRequested
@@ -34,6 +34,7 @@ from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.objective import objective_of
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.resume_facts import kept_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
@@ -129,7 +130,10 @@ def _train(
     host: Host, model: HostModel, recipe: Recipe, scan: Scan, places: OutputPaths
 ) -> Generator[Event, Command | None, _Outcome]:
     """Everything that happens while the model is borrowed."""
-    _require_trainable_schedule(model)
+    # Raises for a schedule that cannot be trained, before anything is encoded.
+    objective_of(model)
+    if unused := ignored_settings(recipe, model.family.key):
+        yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
     text_layers = model.text_layers() if recipe.training.text_encoder_lr > 0 else []
     plan = yield from planned(model, recipe, scan, settled=places.goes_on)
     recipe = plan.recipe
@@ -144,7 +148,8 @@ def _train(
         clip_skip, also = recipe.training.clip_skip, [*probes.captions(scan), *preserved_prompts(recipe)]
         texts = yield from cache_texts(latents.schedule, model, clip_skip, folder, also=also)
     yield Progress("preparing", 0, 1, "Making room for training")
-    model.prepare_training(plan.placement, text_encoder=bool(text_layers))
+    guidance = recipe.flow.guidance_scale
+    model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=guidance)
     layers = [*model.adaptable_layers(), *text_layers]
     adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
     yield Notice(
@@ -226,11 +231,3 @@ def _free_target(host: Host, recipe: Recipe) -> Path:
     if target.exists() and not is_ours(target):
         raise ConfigError({"output_name": f"{target.name} exists and was made by another program; choose another name"})
     return target
-
-
-def _require_trainable_schedule(model: HostModel) -> None:
-    if model.prediction == "epsilon" and float(model.alphas_cumprod.min()) <= 0:
-        raise UserError(
-            f"{model.checkpoint.name} has a zero-terminal-SNR schedule but predicts the noise.",
-            "Such a checkpoint must predict v; mend its configuration in the WebUI.",
-        )

@@ -32,6 +32,16 @@ _AS_THEY_ARE = (
     " adaptive_noise_scale ip_noise_gamma noise_offset_random_strength ip_noise_gamma_random_strength"
 )
 AS_THEY_ARE = tuple(_AS_THEY_ARE.split())
+_IMPLEMENTATIONS = {
+    "sdxl": "https://github.com/Stability-AI/generative-models",
+    "flux": "https://github.com/black-forest-labs/flux",
+    "chroma": "https://huggingface.co/lodestones/Chroma",
+    "lumina2": "https://github.com/Alpha-VLLM/Lumina-Image-2.0",
+    "zimage": "https://github.com/Tongyi-MAI/Z-Image",
+    "klein4b": "https://github.com/black-forest-labs/flux2",
+    "klein9b": "https://github.com/black-forest-labs/flux2",
+    "anima": "https://huggingface.co/circlestone-labs/Anima",
+}
 NETWORK_ARGS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "use_tucker")
 LOKR_ARGS = ("factor", "decompose_both", "full_matrix")
 # The legacy hash reads 64 KiB one MiB into the file.
@@ -63,7 +73,7 @@ def file_metadata(
     checkpoint: CheckpointInfo,
     trained_on: TrainedOn,
     *,
-    prediction: Literal["epsilon", "v"],
+    prediction: Literal["epsilon", "v", "flow"],
     steps: int,
     epoch: int,
 ) -> dict[str, str]:
@@ -73,13 +83,14 @@ def file_metadata(
     Add `file_hashes` of the same tensors, without which WebUIs take one file for another.
     """
     values = recipe.flat()
-    # A run that is not evaluated writes the file that it wrote before there were evaluations.
-    unset = {name for name, (section, _) in field_types().items() if section == "evaluation"}
+    # A run that uses none of these settings writes the file that it wrote before there were any.
+    unset = {name for name, (section, _) in field_types().items() if section in ("evaluation", "flow")}
     unset = {name for name in unset if values[name] == default_of(name)}
     own = {name: value for name, value in values.items() if name != "train_data_dir" and name not in unset}
     metadata = {
         **{f"ss_{name}": values[name] for name in AS_THEY_ARE},
         **_about_training(recipe, steps, epoch),
+        **(_about_flow(recipe, family) if family.is_flow else {}),
         **_about_checkpoint(family, checkpoint, prediction),
         **_about_pictures(trained_on),
         **_model_spec(recipe, family, trained_on, prediction),
@@ -131,6 +142,19 @@ def _about_training(recipe: Recipe, steps: int, epoch: int) -> dict[str, Any]:
     }
 
 
+def _about_flow(recipe: Recipe, family: Family) -> dict[str, Any]:
+    """kohya's names for how flow matching was trained; the shift is the one that was used."""
+    flow = recipe.flow
+    guidance = {"ss_guidance_scale": flow.guidance_scale} if family.distilled_guidance else {}
+    return {
+        "ss_timestep_sampling": flow.timestep_sampling,
+        "ss_discrete_flow_shift": flow.discrete_flow_shift or family.flow_shift,
+        "ss_sigmoid_scale": flow.sigmoid_scale,
+        "ss_model_prediction_type": flow.model_prediction_type,
+        **guidance,
+    }
+
+
 def _network_args(recipe: Recipe) -> dict[str, str]:
     """What kohya would have handed to LyCORIS: text, as there."""
     adapter = recipe.adapter
@@ -179,7 +203,7 @@ def _model_spec(recipe: Recipe, family: Family, trained_on: TrainedOn, predictio
         "sai_model_spec": "1.0.1",
         "architecture": architecture,
         # As kohya writes it: SDXL adapters name their layers the way Stability's own code does.
-        "implementation": "https://github.com/Stability-AI/generative-models" if family.key == "sdxl" else "diffusers",
+        "implementation": _IMPLEMENTATIONS.get(family.key, "diffusers"),
         "title": name,
         "description": recipe.output.comment,
         "resolution": f"{width_px}x{height_px}",

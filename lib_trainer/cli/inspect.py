@@ -12,8 +12,9 @@ from lib_trainer.adapter.io import AdapterFile, read_adapter
 from lib_trainer.adapter.metadata import LABELS
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.cli.output import Answer
-from lib_trainer.lora.describe import family_by_metadata
-from lib_trainer.models.families import FAMILIES
+from lib_trainer.lora.describe import family_by_layers, family_by_metadata
+from lib_trainer.models.families import UNET_FAMILIES
+from lib_trainer.models.transformer_layers import family_of_file_name
 
 _TRANSFORMER = r"(proj_in|proj_out|transformer_blocks_\d+_(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
 _RESNET = r"(conv1|conv2|time_emb_proj|conv_shortcut)"
@@ -28,7 +29,7 @@ KNOWN_NAME = re.compile(
     r"|input_blocks_0_0|out_2|time_embed_[02]|label_emb_0_[02]"
     r")|lora_te[12]?_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])"
 )
-_CONTEXT_FAMILIES = {family.context_dim: family for family in FAMILIES.values()}
+_CONTEXT_FAMILIES = {family.context_dim: family for family in UNET_FAMILIES}
 _SHOWN = 12
 
 
@@ -37,7 +38,7 @@ def inspect_file(path: Path) -> Answer:
     file = read_adapter(path)
     names = list(file.factors)
     # Forge drops the whole file at more than 12 keys that it cannot match.
-    unmatched = [*file.unmatched, *(name for name in names if not KNOWN_NAME.fullmatch(name))]
+    unmatched = [*file.unmatched, *(name for name in names if not _is_known(name))]
     values = {
         "file": path,
         "bytes": path.stat().st_size,
@@ -65,7 +66,12 @@ def family_of(file: AdapterFile) -> str:
         if name.endswith("attn2_to_k"):
             family = _CONTEXT_FAMILIES.get(factors.delta().shape[1])
             return family.label if family else "unknown"
-    return "unknown"
+    family = family_by_layers(file.factors)
+    return family.label if family else "unknown"
+
+
+def _is_known(name: str) -> bool:
+    return bool(KNOWN_NAME.fullmatch(name) or family_of_file_name(name))
 
 
 def _ranks(layers: Mapping[str, AdapterModule]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 from lib_trainer.config.evaluation import EvaluationConfig
 from lib_trainer.config.fields import convert, describe, quoted, range_problem
+from lib_trainer.config.flow import FlowConfig
 from lib_trainer.config.loss import LossConfig
 from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
 from lib_trainer.errors import ConfigError
@@ -27,6 +28,7 @@ SECTIONS = {
     "dataset": DatasetConfig,
     "training": TrainingConfig,
     "loss": LossConfig,
+    "flow": FlowConfig,
     "evaluation": EvaluationConfig,
     "output": OutputConfig,
 }
@@ -40,6 +42,7 @@ class Recipe:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
@@ -108,6 +111,14 @@ def fields_by_group() -> dict[str, list[Field]]:
         key=lambda item: (not item.metadata["basic"], not item.metadata["common"]),
     )
     return {group: [item for item in items if item.metadata["group"] == group] for group in GROUPS}
+
+
+def ignored_settings(recipe: Recipe, family: str) -> list[str]:
+    """Labels of settings that are not at their default and do not apply to the model family of that key."""
+    values = recipe.flat()
+    items = [item for cls in SECTIONS.values() for item in fields(cls)]
+    changed = [item for item in items if item.metadata["families"] and values[item.name] != item.default]
+    return [item.metadata["label"] for item in changed if family not in item.metadata["families"]]
 
 
 def default_of(name: str) -> Any:

@@ -16,9 +16,11 @@ from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Notice, Progress
 from lib_trainer.models.base import HostModel
+from lib_trainer.models.families import Family
 
 _BATCH_CAPTIONS = 8
 _LARGE_RAM_BYTES = 2**32
+_FLOAT_BYTES = 4
 
 
 def cache_latents(
@@ -35,7 +37,7 @@ def cache_latents(
     Raises:
         UserError: no picture can be read, the VAE returns NaN, or the disk cannot be written.
     """
-    yield from _notices(schedule, in_ram=folder is None)
+    yield from _notices(schedule, model.family, in_ram=folder is None)
     caching = LatentCaching(schedule, model, folder)
     while True:
         yield from caching.encode_pictures(
@@ -84,7 +86,7 @@ def cache_texts(
         for caption, tensors in _encode_captions(group, empty, model, clip_skip):
             entries[caption] = keep(tensors, paths[caption])
             yield Progress("caching", len(entries), len(captions), "captions")
-    return TextStore(entries)
+    return TextStore(entries, in_chunks=not model.family.is_flow)
 
 
 def _text_path(caption: str, model: HostModel, clip_skip: int, folder: Path | None) -> Path | None:
@@ -98,8 +100,10 @@ def _encode_captions(
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     encoded = model.encode_text(captions, clip_skip)
     for row, caption in enumerate(captions):
-        # Clones, because a view would keep the whole batch in memory.
-        tensors = {"context": _own_chunks(encoded.context[row], empty).clone()}
+        context = encoded.context[row]
+        own = context[: encoded.lengths[row]] if encoded.lengths else _own_chunks(context, empty)
+        # A clone, because a view would keep the whole batch in memory.
+        tensors = {"context": own.clone()}
         if encoded.pooled is not None:
             tensors["pooled"] = encoded.pooled[row].clone()
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
@@ -119,7 +123,7 @@ def _own_chunks(context: Tensor, empty: Tensor) -> Tensor:
     return context
 
 
-def _notices(schedule: Schedule, *, in_ram: bool) -> Iterator[Notice]:
+def _notices(schedule: Schedule, family: Family, *, in_ram: bool) -> Iterator[Notice]:
     samples, pictures = schedule.scan.samples, schedule.pictures()
     if schedule.recipe.dataset.bucket_no_upscale:
         small = [
@@ -131,8 +135,7 @@ def _notices(schedule: Schedule, *, in_ram: bool) -> Iterator[Notice]:
             named = ", ".join(small[:5]) + " …" * (len(small) > 5)
             yield Notice(f"{len(small)} of {len(samples)} pictures: smaller than their bucket, so enlarged: {named}")
     areas = (schedule.buckets[sample].width_px * schedule.buckets[sample].height_px for sample, _ in pictures)
-    # A latent cell is 8×8 px wide and holds 4 channels of 4 bytes.
-    latent_bytes = sum(areas) // 4
+    latent_bytes = family.latent_numbers(sum(areas)) * _FLOAT_BYTES
     if in_ram and latent_bytes > _LARGE_RAM_BYTES:
         yield _ram_notice("pictures", latent_bytes)
 

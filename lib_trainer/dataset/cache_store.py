@@ -47,7 +47,7 @@ class LatentStore:
     entries: Mapping[tuple[int, int], Entry]
 
     def read(self, sample: int, variant: int) -> tuple[Tensor, Tensor]:
-        """Latents (4, h, w) and the row (6,) of `SizeCond.pixels`, float32 on the CPU."""
+        """Latents (C, h, w) and the row (6,) of `SizeCond.pixels`, float32 on the CPU."""
         tensors = _load(self.entries[sample, variant])
         return tensors["latents"], tensors["size"]
 
@@ -58,12 +58,14 @@ class TextStore:
 
     Attributes:
         entries: caption -> tensors `context` and, for families that have it, `pooled`.
+        in_chunks: contexts are made of chunks of one length, as those of UNets; else each has its own length.
     """
 
     entries: Mapping[str, Entry]
+    in_chunks: bool = True
 
     def read(self, caption: str) -> TextCond:
-        """Context (77·n, D) of the caption's own n chunks, and pooled (P,) or None: float32, on the CPU, no batch."""
+        """Context (L, D) of the caption's own chunks, and pooled (P,) or None: float32, on the CPU, no batch."""
         tensors = _load(self.entries[caption])
         return TextCond(tensors["context"], tensors.get("pooled"))
 

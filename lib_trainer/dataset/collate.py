@@ -18,7 +18,7 @@ class Batch:
     """What one forward pass of the UNet is trained on, on the CPU in float32.
 
     Attributes:
-        latents: (B, 4, h, w), scaled.
+        latents: (B, C, h, w), scaled.
         sizes: of the pictures.
         captions: one a picture.
         text: the encoded captions; None where the text encoders are trained, and encode in every step.
@@ -43,11 +43,17 @@ def make_batch(draws: Sequence[Draw], latents: LatentStore, texts: TextStore | N
 
 
 def _stack_texts(captions: Sequence[str], texts: TextStore) -> TextCond:
-    """Captions of unequal length in one batch: the shorter end in empty chunks, as the WebUIs pad them."""
+    """Captions of unequal length side by side.
+
+    The shorter end in empty chunks, as WebUIs pad them for UNets; without chunks they are padded with zeros, and the
+    lengths say where.
+    """
     conds = [texts.read(caption) for caption in captions]
-    empty = texts.read("").context
-    longest = max(len(cond.context) for cond in conds)
-    # An empty prompt's chunk, not zeros: the UNet has never seen zeros.
-    contexts = [torch.cat([cond.context, *[empty] * ((longest - len(cond.context)) // len(empty))]) for cond in conds]
+    lengths = tuple(len(cond.context) for cond in conds)
+    # For UNets an empty prompt's chunk, not zeros: they have never seen zeros.
+    empty = texts.read("").context if texts.in_chunks else conds[0].context.new_zeros(1, conds[0].context.shape[1])
+    contexts = [
+        torch.cat([cond.context, *[empty] * ((max(lengths) - len(cond.context)) // len(empty))]) for cond in conds
+    ]
     pooled = None if conds[0].pooled is None else torch.stack([cond.pooled for cond in conds])
-    return TextCond(torch.stack(contexts), pooled)
+    return TextCond(torch.stack(contexts), pooled, () if texts.in_chunks else lengths)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.demo.world import Drawing, to_pixels
-from lib_trainer.models.base import HostModel, Layer, SizeCond, TextCond
+from lib_trainer.models.base import HostModel, Layer, SizeCond
 from lib_trainer.models.placement import RESIDENT
-from lib_trainer.training.diffusion import add_noise, target
+from lib_trainer.training.objective import objective_of
 
 # Strength -> a context in which the model draws with the adapter at that strength.
 Attach = Callable[[float], AbstractContextManager[None]]
@@ -119,16 +119,11 @@ def _prepare(model: HostModel, drawings: Sequence[Drawing]) -> _Exam:
 def _denoising_loss(model: HostModel, exam: _Exam, clip_skip: int) -> float:
     """Mean over all pictures and TIMESTEPS, asked for at once; the same noise at every call."""
     times = len(TIMESTEPS)
-    text = _repeated(model.encode_text(exam.captions, clip_skip), times, model.device)
+    text = model.encode_text(exam.captions, clip_skip).mapped(lambda tensor: tensor.to(model.device)).repeated(times)
     latents = exam.latents.repeat(times, 1, 1, 1)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(NOISE_SEED)).to(latents)
     t = torch.tensor(TIMESTEPS, device=model.device).repeat_interleave(len(exam.captions))
-    x_t = add_noise(latents, noise, t, model.alphas_cumprod)
-    wanted = target(latents, noise, t, model.alphas_cumprod, model.prediction)
+    objective = objective_of(model)
+    x_t, wanted = objective.add_noise(latents, noise, t), objective.target(latents, noise, t)
     answer = model.predict(x_t, t, text, SizeCond(exam.sizes.pixels.repeat(times, 1)))
     return (answer.float() - wanted).square().mean().item()
-
-
-def _repeated(text: TextCond, times: int, device: torch.device) -> TextCond:
-    pooled = None if text.pooled is None else text.pooled.to(device).repeat(times, 1)
-    return TextCond(text.context.to(device).repeat(times, 1, 1), pooled)

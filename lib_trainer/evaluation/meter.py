@@ -17,7 +17,7 @@ from lib_trainer.evaluation.measures import Figures, Parabola, bound, drift, sha
 from lib_trainer.evaluation.probes import UNRELATED, ProbePlan, bind_captions
 from lib_trainer.events import Progress
 from lib_trainer.training.denoiser import Denoiser, Query
-from lib_trainer.training.diffusion import add_noise, target
+from lib_trainer.training.objective import objective_of
 
 # The trigger word is compared with its class word at one timestep: early and late ones say little of what is drawn.
 _BIND_TIMESTEPS = (TIMESTEPS[1],)
@@ -134,14 +134,14 @@ class Meter:
 
     def _asked(self, probes: Sequence[Probe], captions: Sequence[str] | None = None) -> list[Question]:
         """The questions of these probes at all timesteps; under other captions at those for Bind."""
-        model = self._denoiser.training.model
+        objective = objective_of(self._denoiser.training.model)
         questions = []
         for place, probe in enumerate(probes):
             for t in TIMESTEPS if captions is None else _BIND_TIMESTEPS:
-                parts = (probe.latents[None], probe.noise[None], torch.tensor([t]), model.alphas_cumprod)
+                parts = (probe.latents[None], probe.noise[None], torch.tensor([t]))
                 caption = probe.caption if captions is None else captions[place]
-                query = Query(add_noise(*parts)[0], t, caption, probe.size)
-                questions.append(Question(query, target(*parts, model.prediction)[0]))
+                query = Query(objective.add_noise(*parts)[0], t, caption, probe.size)
+                questions.append(Question(query, objective.target(*parts)[0]))
         return questions
 
     def _probe(self, scan: Scan, latents: LatentStore, index: int) -> Probe:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lib_trainer.lora.card import read_card
 from lib_trainer.lora.info import LoraInfo
-from lib_trainer.models.families import FAMILIES, SDXL, Family
+from lib_trainer.models.families import FAMILIES, SDXL, UNET_FAMILIES, Family
+from lib_trainer.models.transformer_layers import family_of_file_name
 from lib_trainer.utils.safetensors_header import HeaderError, read_header
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt")
 _SDXL_ONLY = ("lora_te2_", "lora_unet_input_blocks_", "lora_unet_output_blocks_", "lora_unet_middle_block_")
-_BY_CONTEXT = {family.context_dim: family for family in FAMILIES.values()}
+_BY_CONTEXT = {family.context_dim: family for family in UNET_FAMILIES}
 
 
 def describe_lora(
@@ -22,9 +23,8 @@ def describe_lora(
 ) -> LoraInfo:
     """The file as a host lists it. `metadata`: the file's own, which WebUIs keep in memory."""
     card = read_card(path)
-    versions = {family.card_version: family for family in FAMILIES.values()}
     # The card first: a person may have corrected what the file says.
-    family = versions.get(str(card.get("sd version"))) or family_by_metadata(metadata) or _family_by_keys(path)
+    family = _family_by_card(card) or family_by_metadata(metadata) or _family_by_keys(path)
     trigger_words = str(card.get("activation text") or metadata.get("modelspec.trigger_phrase") or "").strip()
     strength, steps = _number(card.get("preferred weight")), int(_number(metadata.get("ss_steps")))
     return LoraInfo(name, path, aliases, family, trigger_words, strength, steps, problem)
@@ -32,15 +32,35 @@ def describe_lora(
 
 def family_by_metadata(metadata: Mapping[str, Any]) -> Family | None:
     """By `modelspec.architecture` or kohya's `ss_base_model_version`; None if neither names a family of ours."""
-    architecture = str(metadata.get("modelspec.architecture", "")).removesuffix("/lora")
+    architecture = str(metadata.get("modelspec.architecture", "")).removesuffix("/lora").lower()
     version = str(metadata.get("ss_base_model_version", ""))
     for family in FAMILIES.values():
-        if architecture and family.architecture.removesuffix("/lora") == architecture:
+        if architecture and family.architecture.removesuffix("/lora").lower() == architecture:
             return family
-        # sd_v1, sd_v2_v, sdxl_base_v0-9: the first five letters name the family.
-        if version[:5] == family.base_model_version[:5]:
+        # sd_v1, sd_v2_v, sdxl_base_v0-9: the first five letters name a family with a UNet.
+        letters = None if family.is_flow else 5
+        if version[:letters] == family.base_model_version[:letters]:
             return family
     return None
+
+
+def family_by_layers(names: Iterable[str]) -> Family | None:
+    """By the names of adapted layers, where those of one family of transformers only fit all of them."""
+    found: list[Family] = []
+    for name in names:
+        fitting = family_of_file_name(name)
+        found = [family for family in fitting if family in found or not found]
+        if not found:
+            return None
+    # Families of one layout: the most common is meant unless the file says another.
+    return found[0] if found else None
+
+
+def _family_by_card(card: Mapping[str, Any]) -> Family | None:
+    version = str(card.get("sd version"))
+    found = [family for family in FAMILIES.values() if family.card_version == version]
+    # Klein's two sizes share a version.
+    return found[0] if len(found) == 1 else None
 
 
 def _family_by_keys(path: Path) -> Family | None:
@@ -60,7 +80,7 @@ def _read_family(path: Path, _changed_ns: int) -> Family | None:
     for key, shape in shapes.items():
         if "attn2_to_k" in key and key.endswith(("lora_down.weight", "hada_w1_b")) and len(shape) > 1:
             return _BY_CONTEXT.get(shape[1])
-    return None
+    return family_by_layers(key.partition(".")[0] for key in shapes)
 
 
 def _number(value: Any) -> float:

@@ -12,8 +12,9 @@ import torch
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.memory.layer_cost import LayerCost, layer_cost
 from lib_trainer.memory.text_blocks import text_stretches
+from lib_trainer.memory.transformer_blocks import transformer_stretches
 from lib_trainer.memory.unet_blocks import Block, LayerSite, stretches
-from lib_trainer.models.families import Family, UNetShape
+from lib_trainer.models.families import Family, TransformerShape, UNetShape
 
 _FLOAT_BYTES = 4
 # bitsandbytes leaves the state of smaller tensors in float32, and keeps one scale for so many numbers.
@@ -31,7 +32,7 @@ class Work:
     """
 
     family: Family
-    shape: UNetShape
+    shape: UNetShape | TransformerShape
     recipe: Recipe
     optimizer: str
     width_px: int
@@ -81,6 +82,8 @@ class Parts:
 def all_stretches(work: Work) -> tuple[Block, ...]:
     """Everything that a step goes through, for one picture, in the order of forward."""
     text = text_stretches(work.family) if work.recipe.training.text_encoder_lr else ()
+    if isinstance(work.shape, TransformerShape):
+        return tuple(transformer_stretches(work.family, work.shape, work.width_px, work.height_px))
     return (*text, *stretches(work.shape, work.width_px, work.height_px))
 
 

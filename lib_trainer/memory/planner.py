@@ -88,7 +88,7 @@ def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int,
     """
     compute = DTYPES[recipe.training.mixed_precision]
     optimizer = recipe.training.optimizer
-    return make_plan(Work(family, family.unet, recipe, optimizer, width_px, height_px, _HALF_BYTES, compute), budget)
+    return make_plan(Work(family, family.shape, recipe, optimizer, width_px, height_px, _HALF_BYTES, compute), budget)
 
 
 def budget_of(memory_profile: MemoryProfile, recipe: Recipe) -> Budget | None:

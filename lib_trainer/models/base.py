@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
 
 from lib_trainer.models.families import Family
 from lib_trainer.models.placement import MemoryProfile, Placement
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
@@ -19,12 +20,29 @@ class TextCond:
     """A batch of encoded prompts.
 
     Attributes:
-        context: (B, 77·n, D) hidden states for cross-attention.
-        pooled: (B, P) pooled text of SDXL, without the embedded sizes; None for families without it.
+        context: (B, L, D) hidden states for attention; L is 77·n for UNets.
+        pooled: (B, P) pooled text: of SDXL without the embedded sizes, of Flux; None for families without it.
+        lengths: of each row's own text in `context`, which is padded behind it; () where nothing is padding.
     """
 
     context: Tensor
     pooled: Tensor | None = None
+    lengths: tuple[int, ...] = ()
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> TextCond:
+        """With every tensor changed."""
+        return TextCond(change(self.context), None if self.pooled is None else change(self.pooled), self.lengths)
+
+    def repeated(self, times: int) -> TextCond:
+        """The whole batch so many times, one behind the other."""
+        copies = self.mapped(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)))
+        return replace(copies, lengths=self.lengths * times)
+
+    @classmethod
+    def joined(cls, texts: Sequence[TextCond]) -> TextCond:
+        """Batches of texts of one length, as one batch."""
+        pooled = None if texts[0].pooled is None else torch.cat([text.pooled for text in texts])
+        return cls(torch.cat([text.context for text in texts]), pooled)
 
 
 @dataclass(frozen=True)
@@ -75,16 +93,19 @@ class HostModel(Protocol):
     family: Family
     checkpoint: CheckpointInfo
     device: torch.device
-    prediction: Literal["epsilon", "v"]
+    prediction: Literal["epsilon", "v", "flow"]
     # What the host draws with, not the file's: training on another schedule would teach wrong noise levels.
-    alphas_cumprod: Tensor
-    """(T,) float32, on the CPU."""
+    alphas_cumprod: Tensor | None
+    """(T,) float32, on the CPU; None for flow matching, which has no discrete schedule."""
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """pixels (B, 3, H, W) in −1…1, float32, CPU -> latents (B, 4, H/8, W/8), scaled, float32, CPU."""
+        """pixels (B, 3, H, W) in −1…1, float32, CPU -> latents (B, C, H/p, W/p), scaled, float32, CPU.
+
+        C and p are the family's: 4 channels and 8 px for UNets.
+        """
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
-        """Prompts of any length -> hidden states in 75-token chunks, as the host makes them for pictures.
+        """Prompts of any length -> hidden states as the host makes them for pictures, for UNets in 75-token chunks.
 
         Without `grad` the result is float32 on the CPU; with it, it lies on the device and carries the graph.
         """
@@ -92,14 +113,17 @@ class HostModel(Protocol):
     def memory_profile(self) -> MemoryProfile:
         """What there is to train, and the device's memory."""
 
-    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
+    def prepare_training(self, placement: Placement, *, text_encoder: bool, guidance_scale: float = 1.0) -> None:
         """UNet to the device and differentiable; VAE, and text encoders unless trained, off the device.
 
         Under a placement that offloads, layers must compute with what `read_weight` returns.
+
+        Args:
+            guidance_scale: input of models with distilled guidance; others ignore it.
         """
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
-        """x_t (B, 4, h, w), t (B,) whole timesteps -> the UNet's output (B, 4, h, w), float32, with its graph.
+        """x_t (B, C, h, w), t (B,) timesteps 0…1000 -> the model's output (B, C, h, w), float32, with its graph.
 
         x_t, text and sizes come on the device, in the compute dtype (`sizes` in float32).
         """

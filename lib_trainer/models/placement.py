@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib_trainer.models.families import Family, UNetShape
+from lib_trainer.models.families import Family, TransformerShape, UNetShape
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class MemoryProfile:
     """
 
     family: Family
-    shape: UNetShape
+    shape: UNetShape | TransformerShape
     weight_bytes: float
     is_dense: bool = True
     available_bytes: int | None = None

@@ -19,6 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from lib_trainer.models.placement import Placement
 from lib_trainer.utils.patch import attributes, overridden_forward
 
+# Flux' blocks take both streams by name.
+_STREAMS = ("img", "txt")
+
 
 @contextmanager
 def normal_parameters(module: nn.Module) -> Iterator[None]:
@@ -144,15 +147,17 @@ def checkpointed(blocks: Sequence[nn.Module], placement: Placement) -> Iterator[
 
 
 def _checkpointed_forward(_block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        # The block adds to its input in place; the recomputation needs the input as it was.
-        return forward(x.clone(), *args, **kwargs)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        # The block adds to its inputs in place; the recomputation needs them as they were.
+        first = [args[0].clone()] if args else []
+        streams = {name: kwargs[name].clone() for name in _STREAMS if name in kwargs}
+        return forward(*first, *args[1:], **{**kwargs, **streams})
 
-    def call(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def call(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return forward(x, *args, **kwargs)
+            return forward(*args, **kwargs)
         # Adapters draw their dropout masks outside the blocks, so there is no random state to save.
-        return checkpoint(run, x, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return call
 

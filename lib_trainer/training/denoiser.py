@@ -11,6 +11,7 @@ from torch import Tensor
 from lib_trainer.dataset.cache_store import TextStore
 from lib_trainer.models.base import SizeCond, TextCond
 from lib_trainer.training.loop import Training
+from lib_trainer.training.objective import objective_of
 
 # Deterministic sampling (Song et al., "Denoising Diffusion Implicit Models", 2021) in so few steps.
 _DRAW_STEPS = 10
@@ -26,7 +27,7 @@ class Query:
     """
 
     x_t: Tensor
-    timestep: int
+    timestep: float
     caption: str
     size: Tensor
 
@@ -69,16 +70,15 @@ class Denoiser:
 
     def draw(self, prompts: Sequence[str], noises: Sequence[Tensor], size: Tensor) -> list[Tensor]:
         """Latents (C, h, w) that the base draws from noises (C, h, w), without guidance."""
-        model, drawn = self.training.model, list(noises)
-        last = len(model.alphas_cumprod) - 1
-        times = [round(last * (1 - place / _DRAW_STEPS)) for place in range(_DRAW_STEPS)]
-        for t, following in zip(times, [*times[1:], -1], strict=True):
-            alpha = model.alphas_cumprod[t]
-            after = model.alphas_cumprod[following] if following >= 0 else torch.ones(())
+        objective, drawn = objective_of(self.training.model), list(noises)
+        times = objective.drawing_times(_DRAW_STEPS)
+        for t, following in zip(times, [*times[1:], None], strict=True):
             queries = [Query(x, t, prompt, size) for x, prompt in zip(drawn, prompts, strict=True)]
             for place, (x, answer) in enumerate(zip(drawn, self.predict(queries, 0.0), strict=True)):
-                clean, epsilon = _split(x, answer, alpha, model.prediction)
-                drawn[place] = after.sqrt() * clean + (1 - after).sqrt() * epsilon
+                clean, noise = objective.split(x, answer, t)
+                if following is not None:
+                    clean = objective.add_noise(clean[None], noise[None], torch.tensor([following]))[0]
+                drawn[place] = clean
         return drawn
 
     def _predict(self, queries: Sequence[Query], texts: Sequence[TextCond]) -> Tensor:
@@ -86,26 +86,14 @@ class Denoiser:
         x_t = torch.stack([query.x_t for query in queries]).to(model.device, self.training.dtype)
         timesteps = torch.tensor([query.timestep for query in queries], device=model.device)
         sizes = SizeCond(torch.stack([query.size for query in queries]).to(model.device))
-        pooled = None if texts[0].pooled is None else torch.cat([text.pooled for text in texts])
-        return model.predict(x_t, timesteps, TextCond(torch.cat([text.context for text in texts]), pooled), sizes)
+        return model.predict(x_t, timesteps, TextCond.joined(texts), sizes)
 
     def _text(self, caption: str) -> TextCond:
-        """A caption's text (1, 77·n, D) on the device, in the compute dtype."""
+        """A caption's text (1, L, D) on the device, in the compute dtype."""
         training = self.training
         if self.texts is None:
             # As the training step encodes: the encoders are on the device, with their adapter.
             text = training.model.encode_text([caption], training.recipe.training.clip_skip, grad=True)
         else:
-            kept = self.texts.read(caption)
-            text = TextCond(kept.context[None], None if kept.pooled is None else kept.pooled[None])
-        context = text.context.to(training.model.device, training.dtype)
-        return TextCond(context, None if text.pooled is None else text.pooled.to(context))
-
-
-def _split(x: Tensor, answer: Tensor, alpha: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
-    """(clean latents, noise) that an answer at noise level ᾱ means: ε, or v = √ᾱ·ε − √(1−ᾱ)·x_0."""
-    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
-    if prediction == "v":
-        return signal * x - noise * answer, noise * x + signal * answer
-    # A schedule of zero terminal SNR never comes here: it needs v.
-    return (x - noise * answer) / signal, answer
+            text = self.texts.read(caption).mapped(lambda tensor: tensor[None])
+        return text.mapped(lambda tensor: tensor.to(training.model.device, training.dtype))

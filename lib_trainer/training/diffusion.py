@@ -23,5 +23,14 @@ def target(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Te
     return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
 
 
+def split_prediction(x_t: Tensor, answer: Tensor, alpha: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """(clean latents, noise) that an answer at noise level ᾱ means: ε, or v = √ᾱ·ε − √(1−ᾱ)·x_0."""
+    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
+    if prediction == "v":
+        return signal * x_t - noise * answer, noise * x_t + signal * answer
+    # A schedule of zero terminal SNR never comes here: it needs v.
+    return (x_t - noise * answer) / signal, answer
+
+
 def _per_picture(alphas_cumprod: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
     return alphas_cumprod.to(like.device, like.dtype)[timesteps.to(like.device)].reshape(-1, 1, 1, 1)

@@ -153,10 +153,7 @@ def _fresh_text(training: Training, drawn: MicroBatch) -> TextCond:
     """What the text encoders that are being trained make of the captions, with its graph."""
     text = training.model.encode_text(drawn.captions, training.recipe.training.clip_skip, grad=True)
 
-    def ready(tensor: Tensor) -> Tensor:
-        return tensor.to(training.model.device, training.dtype)
-
-    return TextCond(ready(text.context), None if text.pooled is None else ready(text.pooled))
+    return text.mapped(lambda tensor: tensor.to(training.model.device, training.dtype))
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lib_trainer.config.loss import TIMESTEPS
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.cache_store import LatentStore, TextStore
 from lib_trainer.events import Progress
 from lib_trainer.training.denoiser import Denoiser, Query
-from lib_trainer.training.diffusion import add_noise
 from lib_trainer.training.loop import Training
+from lib_trainer.training.objective import objective_of
 
 # Things and people in common words. Drift is measured on others, or it would only show that these are held.
 PROMPTS = (
@@ -83,7 +84,7 @@ class Preservation:
         training = self._denoiser.training
         place = number // self._every % len(self._prompts)
         generator = torch.Generator().manual_seed((training.recipe.training.seed * 1_000_003 + number) % _MAX_SEED)
-        alphas, clean = training.model.alphas_cumprod, self._latents[place]
-        t = torch.randint(0, len(alphas), (1,), generator=generator)
+        clean, objective = self._latents[place], objective_of(training.model)
+        t = torch.randint(0, TIMESTEPS, (1,), generator=generator)
         noise = torch.randn(clean.shape, generator=generator)
-        return Query(add_noise(clean[None], noise[None], t, alphas)[0], int(t), self._prompts[place], self._size)
+        return Query(objective.add_noise(clean[None], noise[None], t)[0], int(t), self._prompts[place], self._size)

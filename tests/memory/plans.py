@@ -27,7 +27,7 @@ def work_of(
     recipe = Recipe(adapter=adapter)
     recipe = replace(recipe, training=replace(recipe.training, **training))
     optimizer = recipe.training.optimizer
-    return Work(family, family.unet, recipe, optimizer, size_px, size_px, weight_bytes, compute)
+    return Work(family, family.shape, recipe, optimizer, size_px, size_px, weight_bytes, compute)
 
 
 CARD_8GB = Budget.of_card(8)

@@ -78,7 +78,7 @@ def test_more_room_never_costs_more() -> None:
 def test_narrow_blocks_are_recomputed_first() -> None:
     """They save most for their work."""
     plan = plan_of(SD1, 896, Budget.of_card(5.2))
-    blocks = [part for part in stretches(SD1.unet, 896, 896) if part.recomputable]
+    blocks = [part for part in stretches(SD1.shape, 896, 896) if part.recomputable]
     chosen = [blocks[place] for place in plan.placement.recomputed]
     assert 0 < len(chosen) < len(blocks)
     widest = max(stage.operation.shape[0] for part in chosen for stage in part.stages)

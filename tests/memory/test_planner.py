@@ -23,8 +23,8 @@ from lib_trainer.models.placement import MemoryProfile
 from tests.memory.plans import FACE, plan_of
 
 CPU = torch.device("cpu")
-ON_CARD = MemoryProfile(SDXL, SDXL.unet, 2, available_bytes=round(7 * GIB), total_bytes=8 * GIB)
-ON_CPU = MemoryProfile(SD1, SD1.unet, 4)
+ON_CARD = MemoryProfile(SDXL, SDXL.shape, 2, available_bytes=round(7 * GIB), total_bytes=8 * GIB)
+ON_CPU = MemoryProfile(SD1, SD1.shape, 4)
 
 
 def recipe_of(**training: Any) -> Recipe:

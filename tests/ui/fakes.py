@@ -47,7 +47,7 @@ class FakeHost(Easel):
         self.progress.append((step, steps, text))
 
     def memory_profile(self) -> MemoryProfile | None:
-        return MemoryProfile(SDXL, SDXL.unet, 2, available_bytes=round(6.9 * 2**30), total_bytes=8 * 2**30)
+        return MemoryProfile(SDXL, SDXL.shape, 2, available_bytes=round(6.9 * 2**30), total_bytes=8 * 2**30)
 
     def describe(self) -> str:
         return "Realistic.safetensors · SDXL · fp16 · 6.9 of 8.0 GB free"

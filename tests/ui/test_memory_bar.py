@@ -33,7 +33,7 @@ def bar(folder: Path, memory_profile: MemoryProfile | None, **values: Any) -> st
 
 
 def test_the_bar_says_how_much_of_how_much_and_its_parts(tmp_path: Path) -> None:
-    memory_profile = MemoryProfile(SDXL, SDXL.unet, 2, available_bytes=round(7.2 * GIB), total_bytes=8 * GIB)
+    memory_profile = MemoryProfile(SDXL, SDXL.shape, 2, available_bytes=round(7.2 * GIB), total_bytes=8 * GIB)
     html = bar(tmp_path, memory_profile, resolution_px="1024,1024")
     assert re.search(r"<b>\d\.\d of 7\.2 GB</b>", html) and "over" not in html
     widths = [float(width) for width in re.findall(r"width: ([\d.]+)%", html)]
@@ -43,12 +43,12 @@ def test_the_bar_says_how_much_of_how_much_and_its_parts(tmp_path: Path) -> None
 
 
 def test_it_is_red_with_a_sentence_when_it_does_not_fit(tmp_path: Path) -> None:
-    html = bar(tmp_path, MemoryProfile(SDXL, SDXL.unet, 2, available_bytes=GIB, total_bytes=8 * GIB))
+    html = bar(tmp_path, MemoryProfile(SDXL, SDXL.shape, 2, available_bytes=GIB, total_bytes=8 * GIB))
     assert "train-lora-memory over" in html and "This will probably not fit." in html
 
 
 def test_on_a_cpu_there_is_no_limit(tmp_path: Path) -> None:
-    assert re.search(r"<b>\d+\.\d GB</b>", bar(tmp_path, MemoryProfile(SD1, SD1.unet, 4)))
+    assert re.search(r"<b>\d+\.\d GB</b>", bar(tmp_path, MemoryProfile(SD1, SD1.shape, 4)))
 
 
 def test_before_a_checkpoint_is_loaded_that_is_said(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_before_a_checkpoint_is_loaded_that_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [{"network_dim": "many"}, {"network_dim": None}, {"train_batch_size": -3}])
 def test_values_that_cannot_be_leave_it_empty(tmp_path: Path, values: dict[str, Any]) -> None:
-    assert bar(tmp_path, MemoryProfile(SD1, SD1.unet, 2), **values) == ""
+    assert bar(tmp_path, MemoryProfile(SD1, SD1.shape, 2), **values) == ""
 
 
 def test_a_run_that_ran_out_of_memory_offers_a_smaller_plan_with_one_click(tmp_path: Path) -> None:

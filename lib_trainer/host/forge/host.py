@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,30 +12,38 @@ import torch
 from lib_trainer.errors import UserError
 from lib_trainer.host.forge.inspect import device_memory, profile_of_engine, profile_of_file, refusal
 from lib_trainer.host.forge.model import ForgeModel
+from lib_trainer.host.forge.transformer import ForgeTransformer
 from lib_trainer.host.webui.generation_thread import on_generation_thread
 from lib_trainer.host.webui.host import WebuiHost
 from lib_trainer.host.webui.lock import generation_lock
 from lib_trainer.host.webui.model_guard import model_guard
 from lib_trainer.host.webui.model_patcher import forget_loras
-from lib_trainer.models.families import SD1, SD2, SDXL, Family
+from lib_trainer.models.families import FLUX, SD1, SD2, SDXL, Family
 from lib_trainer.models.placement import MemoryProfile
 from lib_trainer.utils.patch import attributes
 
 T = TypeVar("T")
 
 _MOVERS = ("free_memory", "load_models_gpu", "unload_all_models")
-_ENGINES = {"StableDiffusion": SD1, "StableDiffusion2": SD2, "StableDiffusionXL": SDXL}
 
 
 class ForgeHost(WebuiHost):
     """The Forge that runs us; Forge Neo derives from it. `loaded` is its `ForgeDiffusionEngine`.
 
     Attributes:
-        model_type: what opens its loaded checkpoint.
+        unet_model, transformer_model: what opens its loaded checkpoint.
+        engines: name of an engine's class -> the family that it loads.
     """
 
     name = "Forge"
-    model_type: type[ForgeModel] = ForgeModel
+    unet_model: type[ForgeModel] = ForgeModel
+    transformer_model: type[ForgeModel] = ForgeTransformer
+    engines: Mapping[str, Family] = {
+        "StableDiffusion": SD1,
+        "StableDiffusion2": SD2,
+        "StableDiffusionXL": SDXL,
+        "Flux": FLUX,
+    }
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         from backend import memory_management
@@ -79,16 +87,16 @@ class ForgeHost(WebuiHost):
 
     def _known_family(self, loaded: Any) -> Family | None:
         # By name: the classes cannot be imported without loading half of Forge.
-        return _ENGINES.get(type(loaded).__name__)
+        return self.engines.get(type(loaded).__name__)
 
     def _trainable_family(self, loaded: Any) -> Family:
         family, name = self._known_family(loaded), loaded.sd_checkpoint_info.name
         if family is None:
             raise UserError(
                 f"{name} is a {type(loaded).__name__} checkpoint, which cannot be trained here.",
-                "Choose an SD 1.x, SD 2.x or SDXL checkpoint.",
+                f"Choose a checkpoint of {', '.join(family.label for family in self.engines.values())}.",
             )
-        if reason := refusal(loaded):
+        if reason := refusal(loaded, family):
             raise UserError(f"{name} {reason}.", "Train on the model it was made from.")
         return family
 
@@ -103,7 +111,7 @@ class ForgeHost(WebuiHost):
         holder = self._prompt_notes()
         notes = dict(holder.last_extra_generation_params)
         undo.enter_context(attributes([holder], last_extra_generation_params=notes))
-        return self.model_type(loaded, family, undo)
+        return (self.transformer_model if family.is_flow else self.unet_model)(loaded, family, undo)
 
     def _prompt_notes(self) -> Any:
         """Whose `last_extra_generation_params` the text engines write to."""

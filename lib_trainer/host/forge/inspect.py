@@ -14,24 +14,40 @@ from torch import Tensor, nn
 from lib_trainer.errors import UserError
 from lib_trainer.models.checkpoint_file import read_single_file, unet_shape
 from lib_trainer.models.device import DTYPES
-from lib_trainer.models.families import Family, UNetShape
+from lib_trainer.models.families import Family, TransformerShape, UNetShape
 from lib_trainer.models.placement import MemoryProfile
+from lib_trainer.models.transformer_layers import is_adapted, transformer_layers, transformer_shape
 
-# Inpainting checkpoints take 9, editing ones 8.
-_UNET_CHANNELS = 4
+_EMBEDDERS = ("img_in", "x_embedder")
 # nf4 and fp4: half a byte, and a float32 scale for every 64 values.
 _FOUR_BIT_BYTES = 0.5 + 4 / 64
 
 
-def refusal(engine: Any) -> str:
+def refusal(engine: Any, family: Family) -> str:
     """Why the loaded checkpoint of a known family cannot be trained, "" if it can: what follows its name."""
     model = engine.forge_objects_original.unet.model
+    if family.is_flow:
+        return _transformer_refusal(engine, family)
     channels = model.diffusion_model.config["in_channels"]
-    if engine.is_inpaint or channels != _UNET_CHANNELS:
-        return f"is an inpainting or editing checkpoint: its UNet takes {channels} channels instead of {_UNET_CHANNELS}"
+    if engine.is_inpaint or channels != family.shape.latent_channels:
+        usual = family.shape.latent_channels
+        return f"is an inpainting or editing checkpoint: its UNet takes {channels} channels instead of {usual}"
     # Neo runs a file with "rectified" in its path as a flow model on the SDXL engine; training it as ε would ruin it.
     if model.predictor.prediction_type == "const":
         return "is a rectified-flow checkpoint, which cannot be trained here"
+    return ""
+
+
+def _transformer_refusal(engine: Any, family: Family) -> str:
+    transformer = engine.forge_objects_original.unet.model.diffusion_model
+    if not transformer_layers(transformer, family, dense_shape):
+        return f"holds its weights as {type(transformer).__name__}, which cannot be trained on"
+    # Lumina, Flux and Anima call the layer that reads the latents so.
+    first = next((getattr(transformer, name) for name in _EMBEDDERS if hasattr(transformer, name)), None)
+    shape = () if first is None else dense_shape(first)
+    patch = family.shape.latent_channels * family.shape.patch**2
+    if shape and shape[1] != patch:
+        return f"is an inpainting or editing checkpoint: a token has {shape[1]} values instead of {patch}"
     return ""
 
 
@@ -45,7 +61,12 @@ def profile_of_engine(engine: Any, family: Family) -> MemoryProfile:
     plain = all(type(weight) in (Tensor, nn.Parameter) and weight.dtype in DTYPES.values() for weight in weights)
     scaled = any(getattr(part, "scale_weight", None) is not None for part in unet.modules())
     stored = sum(map(_stored_bytes, weights)) / parameters
-    return _with_memory(MemoryProfile(family, _unet_shape(unet.config), stored, is_dense=plain and not scaled))
+    if family.is_flow:
+        shapes = {name: dense_shape(part) for name, part in unet.named_modules() if is_adapted(name, family)}
+        shape: UNetShape | TransformerShape = transformer_shape(shapes, family)
+    else:
+        shape = _unet_shape(unet.config)
+    return _with_memory(MemoryProfile(family, shape, stored, is_dense=plain and not scaled))
 
 
 def profile_of_file(path: Path, storage: Any) -> MemoryProfile | None:

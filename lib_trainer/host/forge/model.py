@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import attributes
 
-_TEXT_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "const": "flow"}
 
 
 class ForgeModel(WebuiModel):
@@ -42,8 +43,8 @@ class ForgeModel(WebuiModel):
         self.family = family
         self.checkpoint = _checkpoint_info(engine)
         self.device = memory_management.get_torch_device()
-        self.prediction = "v" if predictor.prediction_type == "v_prediction" else "epsilon"
-        self.alphas_cumprod = _alphas_cumprod(engine, predictor)
+        self.prediction = _PREDICTIONS[predictor.prediction_type]
+        self.alphas_cumprod = None if family.is_flow else _alphas_cumprod(engine, predictor)
         self.unet: nn.Module = objects.unet.model.diffusion_model
         self._objects = objects
 
@@ -53,7 +54,7 @@ class ForgeModel(WebuiModel):
         with torch.inference_mode(), _posterior_mean():
             latents = vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5)
             latents = vae.first_stage_model.process_in(latents)
-        latents = _own(latents)
+        latents = owned(latents)
         if not torch.isfinite(latents).all():
             # Forge has no fallback: SDXL's own VAE overflows in half precision.
             raise UserError(
@@ -78,16 +79,15 @@ class ForgeModel(WebuiModel):
                 context, pooled = self.loaded.text_processing_engine(texts), None
         if grad:
             return TextCond(context, pooled)
-        return TextCond(_own(context), None if pooled is None else _own(pooled))
+        return TextCond(owned(context), None if pooled is None else owned(pooled))
 
     @contextmanager
     def _plain_captions(self, clip_skip: int) -> Iterator[None]:
         """The text engines with our CLIP skip and without the prompt syntax: a caption is plain text."""
-        from backend.text_processing import classic_engine
-
-        engines = [getattr(self.loaded, name) for name in _TEXT_ENGINES if hasattr(self.loaded, name)]
+        engines = [value for name, value in vars(self.loaded).items() if name.startswith("text_processing_engine")]
+        code = {sys.modules[type(engine).__module__] for engine in engines}
         with ExitStack() as stack:
-            stack.enter_context(attributes([classic_engine], opts=SimpleNamespace(emphasis="None")))
+            stack.enter_context(attributes(code, opts=SimpleNamespace(emphasis="None")))
             for engine in engines:
                 # Every call stores its emphasis on the engine, where the token counters of the prompt boxes read it.
                 stack.enter_context(attributes([engine], clip_skip=clip_skip, emphasis=engine.emphasis))
@@ -98,7 +98,6 @@ class ForgeModel(WebuiModel):
 
     def _change(self, placement: Placement, text_encoder: bool) -> None:
         from backend import attention, memory_management, stream
-        from backend.nn import unet as forge_unet
 
         patchers = [] if placement.offloads else [self._objects.unet]
         if text_encoder:
@@ -125,10 +124,19 @@ class ForgeModel(WebuiModel):
         enter(trainable.cloned_inputs(part for part in parts if isinstance(part, nn.LayerNorm)))
         enter(trainable.owned_outputs(trainable.added_to_in_place(parts)))
         # Drawing may use xformers or split attention; the memory estimate counts on PyTorch's.
-        enter(attributes([forge_unet], attention_function=attention.attention_pytorch))
+        enter(attributes(self._code(), attention_function=attention.attention_pytorch))
         # Forge's own gradient checkpointing raises NotImplementedError.
-        blocks = [part for part in parts if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
-        enter(trainable.checkpointed(blocks, placement))
+        enter(trainable.checkpointed(self._blocks(), placement))
+
+    def _code(self) -> list[ModuleType]:
+        """Forge's modules that compute the UNet."""
+        from backend.nn import unet
+
+        return [unet]
+
+    def _blocks(self) -> list[nn.Module]:
+        """What can be recomputed, in the order of forward."""
+        return [part for part in self.unet.modules() if type(part).__name__ in ("BasicTransformerBlock", "ResBlock")]
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         vector = None
@@ -153,7 +161,7 @@ class ForgeModel(WebuiModel):
         return get_weight_and_bias(module, target, target, weight_fn=_dequantizer(module.weight))
 
 
-def _own(tensor: Tensor) -> Tensor:
+def owned(tensor: Tensor) -> Tensor:
     """A float32 copy on the CPU that is an ordinary tensor, even of an inference tensor."""
     return tensor.float().cpu().clone()
 

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lib_trainer.host.forge.host import ForgeHost
 from lib_trainer.host.forge.model import ForgeModel
-from lib_trainer.host.neo.model import NeoModel
+from lib_trainer.host.neo.model import NeoModel, NeoTransformer
 from lib_trainer.host.webui.model_patcher import unpatch
+from lib_trainer.models.families import CHROMA, FLUX, KLEIN4B, KLEIN9B, LUMINA2, SD1, SDXL, ZIMAGE, Family
 
 
 class NeoHost(ForgeHost):
     """The Forge Neo that runs us."""
 
     name = "Forge Neo"
-    model_type: type[ForgeModel] = NeoModel
+    unet_model: type[ForgeModel] = NeoModel
+    transformer_model: type[ForgeModel] = NeoTransformer
+    engines: Mapping[str, Family] = {
+        "StableDiffusion": SD1,
+        "StableDiffusionXL": SDXL,
+        "Flux": FLUX,
+        "ZImage": ZIMAGE,
+        "Lumina2": LUMINA2,
+        "Chroma": CHROMA,
+    }
+
+    def _known_family(self, loaded: Any) -> Family | None:
+        if type(loaded).__name__ == "Flux2":
+            width = loaded.forge_objects.unet.model.diffusion_model.hidden_size
+            return next((family for family in (KLEIN4B, KLEIN9B) if family.shape.width == width), None)
+        return super()._known_family(loaded)
 
     def _prompt_notes(self) -> Any:
         from backend.args import dynamic_args

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.forge.model import ForgeModel
+from lib_trainer.host.forge.transformer import ForgeTransformer
 from lib_trainer.models.base import Layer
 from lib_trainer.models.families import Family
+from lib_trainer.models.placement import Placement
+from lib_trainer.utils.patch import attributes
 
 
 class NeoModel(ForgeModel):
-    """An open engine of Forge Neo; implements `models.base.HostModel`.
+    """An open engine of Forge Neo with a UNet; implements `models.base.HostModel`.
 
     Raises:
         UserError: for weights in a number format that cannot be read.
@@ -43,6 +46,51 @@ class NeoModel(ForgeModel):
         module = layer.module
         bias = None if module.bias is None else read_dense(module.bias, like)
         return read_dense(module.weight, like), bias
+
+
+class NeoTransformer(NeoModel, ForgeTransformer):
+    """An open engine of Forge Neo with a diffusion transformer; implements `models.base.HostModel`."""
+
+    def _change(self, placement: Placement, text_encoder: bool) -> None:
+        from backend.args import dynamic_args
+
+        super()._change(placement, text_encoder)
+        enter = self._changes.enter_context
+        # Neo's own, of the package comfy_kitchen, have no gradient.
+        enter(attributes(self._code(), apply_rope=rotate, apply_rope_split_half=rotate_halves))
+        # Pictures that a person edits would be appended to ours.
+        enter(attributes([dynamic_args], ref_latents=[]))
+
+
+def rotate(q: Tensor, k: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotary embedding of queries and keys, whose neighbours 2i, 2i+1 are a pair.
+
+    Args:
+        q, k: (…, D).
+        rotations: (…, D/2, 2, 2) a matrix a pair.
+
+    Source: Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding" (2021).
+    """
+    return _rotated(q, rotations), _rotated(k, rotations)
+
+
+def rotate_halves(q: Tensor, k: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+    """As `rotate`, with pairs i, i + D/2."""
+    first, second = (_interleaved(tensor) for tensor in (q, k))
+    return tuple(_deinterleaved(_rotated(tensor, rotations)) for tensor in (first, second))
+
+
+def _rotated(x: Tensor, rotations: Tensor) -> Tensor:
+    pairs = x.to(rotations.dtype).unflatten(-1, (-1, 1, 2))
+    return (rotations * pairs).sum(-1).flatten(-2).to(x.dtype)
+
+
+def _interleaved(x: Tensor) -> Tensor:
+    return x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+
+
+def _deinterleaved(x: Tensor) -> Tensor:
+    return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
 
 
 def read_dense(tensor: Tensor, like: Tensor) -> Tensor:

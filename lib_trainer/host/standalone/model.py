@@ -114,7 +114,7 @@ class StandaloneModel:
         held = sum(p.nbytes for part in self._parts for p in part.parameters() if p.device == self.device)
         return replace(memory_profile, available_bytes=free + held, total_bytes=total)
 
-    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
+    def prepare_training(self, placement: Placement, *, text_encoder: bool, guidance_scale: float = 1.0) -> None:
         texts = self.text_encoders if text_encoder else []
         self.move(*([] if placement.offloads else [self.unet]), *texts)
         enter = self._undo.enter_context

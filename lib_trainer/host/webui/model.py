@@ -25,11 +25,13 @@ class WebuiModel(ABC):
     def __init__(self, loaded: Any, undo: ExitStack) -> None:
         self.loaded = loaded
         self._prepared: tuple[Placement, bool] | None = None
+        self._guidance_scale = 1.0
         self._offloaded: OffloadedWeights | None = None
         self._changes = undo.enter_context(ExitStack())
 
-    def prepare_training(self, placement: Placement, *, text_encoder: bool) -> None:
+    def prepare_training(self, placement: Placement, *, text_encoder: bool, guidance_scale: float = 1.0) -> None:
         self._changes.close()
+        self._guidance_scale = guidance_scale
         self._prepared = (placement, text_encoder)
         self._change(placement, text_encoder)
 

@@ -1,0 +1,89 @@
+"""A diffusion transformer that Forge holds, as training sees it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from lib_trainer.errors import UserError
+from lib_trainer.host.forge.inspect import dense_shape
+from lib_trainer.host.forge.model import ForgeModel, owned
+from lib_trainer.host.webui.prompts import literal_caption
+from lib_trainer.models.base import Layer, SizeCond, TextCond
+from lib_trainer.models.transformer_layers import BLOCK_LISTS, transformer_layers
+
+_TIMESTEPS = 1000
+
+
+class Captions(list):
+    """Prompts as the engines take them. Not negative ones, whatever this says: those touch no reference pictures."""
+
+    is_negative_prompt = True
+    distilled_cfg_scale = 1.0
+    width = height = 1024
+
+
+class ForgeTransformer(ForgeModel):
+    """An open engine of Flux.1; implements `models.base.HostModel`. Forge Neo's other families derive from it."""
+
+    def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
+        captions = Captions(literal_caption(prompt) for prompt in prompts)
+        with self._plain_captions(clip_skip), torch.inference_mode():
+            found = self.loaded.get_learned_conditioning(captions)
+        pooled = None
+        if isinstance(found, dict):
+            found, pooled = found["crossattn"], found["vector"]
+        # A tensor (B, L, D), or one a caption, each of its own length.
+        rows = [owned(row).reshape(-1, row.shape[-1]) for row in found]
+        lengths = tuple(len(row) for row in rows)
+        context = torch.stack([pad(row, (0, 0, 0, max(lengths) - len(row))) for row in rows])
+        return TextCond(context, None if pooled is None else owned(pooled), lengths)
+
+    def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
+        """Rows with text of unequal length are computed one after another: the model would attend to padding."""
+        lengths = text.lengths or (text.context.shape[1],) * len(x_t)
+        if len(set(lengths)) == 1:
+            return self._predict(x_t, t, text.context[:, : lengths[0]], text.pooled)
+        rows = [
+            self._predict(
+                x_t[row : row + 1],
+                t[row : row + 1],
+                text.context[row : row + 1, :length],
+                None if text.pooled is None else text.pooled[row : row + 1],
+            )
+            for row, length in enumerate(lengths)
+        ]
+        return torch.cat(rows)
+
+    def _predict(self, x_t: Tensor, t: Tensor, context: Tensor, pooled: Tensor | None) -> Tensor:
+        predictor = self._objects.unet.model.predictor
+        extra: dict[str, Any] = {} if pooled is None else {"y": pooled}
+        if self.family.distilled_guidance and getattr(self.unet, "guidance_embed", False):
+            extra["guidance"] = x_t.new_full((len(x_t),), self._guidance_scale)
+        timestep = predictor.timestep(t.float() / _TIMESTEPS)
+        # The host writes into this dictionary; its default value is shared by all calls.
+        return self.unet(x_t, timestep, context=context, transformer_options={}, **extra).float()
+
+    def _code(self) -> list[ModuleType]:
+        # Flux lends its attention and rotary embedding to the others.
+        from backend.nn import flux
+
+        return list({sys.modules[type(self.unet).__module__], flux})
+
+    def _blocks(self) -> list[nn.Module]:
+        return [block for name in BLOCK_LISTS for block in getattr(self.unet, name, ())]
+
+    def adaptable_layers(self) -> list[Layer]:
+        return transformer_layers(self.unet, self.family, dense_shape)
+
+    def text_layers(self) -> list[Layer]:
+        raise UserError(
+            f"The text encoders of {self.family.label} are not trained here.",
+            "Set the text encoder's learning rate to 0.",
+        )

@@ -1,0 +1,8 @@
+"""The contract for diffusion transformers, on the real Forge Neo."""
+
+from tests.host import contract_transformer
+from tests.host.contract_transformer import pictures  # noqa: F401 - a fixture
+
+
+class TestTransformers(contract_transformer.Transformers):
+    pass
