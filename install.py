@@ -1,7 +1,7 @@
 """Run by the WebUI before it starts: adds the packages this extension needs, and changes nothing that is there.
 
-Every package is fetched without its dependencies, and every installed package is held at its version, so that the
-WebUI's own torch, gradio, numpy … stay what they are. What cannot be had is said in one sentence, and the WebUI starts.
+Every package is installed without its dependencies, and every installed package is held at its version, so that the
+WebUI's own torch, gradio, numpy … stay what they are. A package that fails gets one sentence, and the WebUI starts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib_trainer.packages import PACKAGES, Package
+
 TIMEOUT_S = 900
 # lycoris-lora 4.x calls torch.library.custom_op, which came with torch 2.4; bitsandbytes 0.46 and later want it too.
 FIRST_TORCH_OF_TODAY = (2, 4)
@@ -28,15 +30,14 @@ BITSANDBYTES_FOR_OLD_TORCH, BITSANDBYTES_OF_TODAY = "0.45.3", "0.50.2"
 
 @dataclass(frozen=True)
 class Wanted:
-    """One package to add. `without` says what does not work without it."""
+    """One package to add. `version`: the release that this environment can use; "" for any."""
 
-    package: str
-    version: str
-    without: str
+    package: Package
+    version: str = ""
 
     @property
     def requirement(self) -> str:
-        return f"{self.package}=={self.version}" if self.version else self.package
+        return f"{self.package.name}=={self.version}" if self.version else self.package.name
 
 
 def installed() -> dict[str, str]:
@@ -71,23 +72,16 @@ def wanted(have: dict[str, str], search_path: list[str]) -> list[Wanted]:
     if "torch" not in have:
         return []
     old = release(have["torch"]) < FIRST_TORCH_OF_TODAY
-    lycoris = LYCORIS_FOR_OLD_TORCH if old else LYCORIS_OF_TODAY
-    training = "the tab opens, but nothing can be trained"
-    bits = host_bitsandbytes(search_path) or (BITSANDBYTES_FOR_OLD_TORCH if old else BITSANDBYTES_OF_TODAY)
-    missing = [
-        Wanted("einops", "", training),
-        Wanted("toml", "", training),
-        Wanted("tqdm", "", training),
-        Wanted("lycoris-lora", lycoris, training),
-        Wanted("bitsandbytes", bits, "AdamW stands in for AdamW8bit and takes more memory"),
-        Wanted("prodigyopt", "", "the optimizer Prodigy cannot be chosen"),
-    ]
-    return [item for item in missing if item.package not in have or _cannot_be_imported(item, have, old)]
-
-
-def _cannot_be_imported(item: Wanted, have: dict[str, str], old_torch: bool) -> bool:
-    """A LyCORIS of today on an old torch serves nobody: the only installed package that is ever replaced."""
-    return item.package == "lycoris-lora" and old_torch and release(have["lycoris-lora"]) >= (4, 0)
+    versions = {
+        "lycoris-lora": LYCORIS_FOR_OLD_TORCH if old else LYCORIS_OF_TODAY,
+        # Forge installs its own release when an nf4 checkpoint is loaded, and would replace another.
+        "bitsandbytes": host_bitsandbytes(search_path)
+        or (BITSANDBYTES_FOR_OLD_TORCH if old else BITSANDBYTES_OF_TODAY),
+    }
+    missing = [package for package in PACKAGES if package.name not in have and not package.comes_along]
+    # The only installed package that is ever replaced: LyCORIS 4 on an old torch cannot be imported at all.
+    missing += [p for p in PACKAGES if p.name == "lycoris-lora" and old and release(have.get(p.name, "")) >= (4, 0)]
+    return [Wanted(package, versions.get(package.name, "")) for package in missing]
 
 
 def pip_install(requirement: str, constraints: Path) -> str:
@@ -98,9 +92,10 @@ def pip_install(requirement: str, constraints: Path) -> str:
     elif shutil.which("uv"):
         command = ["uv", "pip", "install", "--python", sys.executable]
     else:
-        return "neither pip nor uv is here"
+        return "neither pip nor uv is installed"
     command += ["--no-deps", "--constraint", str(constraints), requirement]
-    if os.environ.get("INDEX_URL"):  # how the WebUIs let a person name a mirror
+    # The WebUIs' own variable for a mirror.
+    if os.environ.get("INDEX_URL"):
         command += ["--index-url", os.environ["INDEX_URL"]]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S)
@@ -114,16 +109,16 @@ def pip_install(requirement: str, constraints: Path) -> str:
 
 
 def add(items: list[Wanted], have: dict[str, str], pip: Callable[[str, Path], str]) -> list[str]:
-    """Installs `items` one by one; one that fails does not hold up the others. Returns a sentence each."""
+    """Installs `items` one by one; one that fails does not stop the others. Returns a sentence each."""
     said = []
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         for item in items:
-            held = {name: version for name, version in have.items() if name != item.package}
+            held = {name: version for name, version in have.items() if name != item.package.name}
             constraints.write_text("".join(f"{n}=={v}\n" for n, v in sorted(held.items())), "utf-8")
             problem = pip(item.requirement, constraints)
             said.append(
-                f"{item.requirement} could not be installed ({problem}): {item.without}."
+                f"{item.requirement} could not be installed ({problem}). {item.package.without_it}"
                 if problem
                 else f"installed {item.requirement}."
             )
@@ -131,8 +126,8 @@ def add(items: list[Wanted], have: dict[str, str], pip: Callable[[str, Path], st
 
 
 def unasked_changes(before: dict[str, str], after: dict[str, str], items: list[Wanted]) -> list[str]:
-    """A sentence for every package that is not what it was and was not asked for, and how to put it back."""
-    asked = {item.package for item in items}
+    """A sentence for every package that changed without being asked for, and how to restore it."""
+    asked = {item.package.name for item in items}
     return [
         f"{name} is now {after.get(name, 'gone')} and was {before.get(name, 'not there')}; "
         + (f"put it back with: pip install {name}=={before[name]}" if name in before else f"pip uninstall {name}")
@@ -142,10 +137,10 @@ def unasked_changes(before: dict[str, str], after: dict[str, str], items: list[W
 
 
 def main(pip: Callable[[str, Path], str] = pip_install) -> None:
-    """Prints a line for whatever is done; silent where nothing is missing."""
+    """Prints a line for each change; silent if nothing is missing."""
     before = installed()
     if "torch" not in before:
-        print("Train LoRA: PyTorch is not installed here, so its packages could not be chosen; nothing was installed.")
+        print("Train LoRA: PyTorch is not installed here, so no packages could be chosen; nothing was installed.")
         return
     items = wanted(before, sys.path)
     if not items:
@@ -157,5 +152,5 @@ def main(pip: Callable[[str, Path], str] = pip_install) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the WebUI must start, and the tab says what is missing
-        print(f"Train LoRA: its packages could not be looked after ({type(error).__name__}: {error}).")
+    except Exception as error:  # noqa: BLE001 - the WebUI must start whatever happens, and the tab names what is missing
+        print(f"Train LoRA: its packages could not be checked ({type(error).__name__}: {error}).")

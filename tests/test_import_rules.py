@@ -17,6 +17,7 @@ RUN = BASE | {"models", "adapter", "dataset", "memory", "training"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "events": set(),
+    "packages": set(),
     "config": {"errors"},
     "utils": {"errors"},
     "models": BASE,
@@ -40,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preview": {"errors", "utils", "models", "lora", "host.base"},
     "demo": BASE | RUN | {"recipes", "host.standalone"},
     "ui": BASE
-    | {"models", "adapter", "dataset", "memory", "recipes", "lora", "jobs", "preview", "host.base", "host.access"},
+    | {"models", "adapter", "dataset", "memory", "recipes", "lora", "jobs", "preview", "host.base", "host.access"}
+    | {"packages"},
     "web": BASE | {"models", "recipes", "lora", "jobs", "preview", "host.base", "host.access"},
     "app": BASE | {"run", "jobs", "preview", "host.base", "host.access", "host.detect", "ui", "web"},
     "cli": RUN

@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
 
-
-@dataclass(frozen=True)
-class Package:
-    """A package that something needs: `module` is what is imported, `name` what pip installs.
-
-    `is_needed`: training does not work without it. `for_gpu`: of no use without a GPU.
-    """
-
-    module: str
-    name: str
-    without_it: str
-    is_needed: bool = True
-    for_gpu: bool = False
-
-
-# What the run itself reports when a package is missing, before the person has prepared a dataset.
-PACKAGES = (
-    Package("lycoris", "lycoris-lora", "Training does not work. Pictures with finished adapters can be made."),
-    Package("safetensors", "safetensors", "Training does not work: adapters cannot be written."),
-    Package("bitsandbytes", "bitsandbytes", "AdamW replaces AdamW8bit and takes more memory.", False, True),
-    Package("prodigyopt", "prodigyopt", "The optimizer Prodigy does not work. All others do.", False),
-)
+from lib_trainer.packages import PACKAGES, Package
 
 
 def missing_packages() -> list[Package]:
