@@ -33,8 +33,8 @@ from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.resume_facts import kept_settings
 from lib_trainer.training.resume_state import load_state
 from tests.dataset.tiny import TinyModel, drive, make_recipe
-from tests.jobs.test_queue import FakeHost
 from tests.training.small import make_batch, one_layer_model, schedule_of
+from tests.ui.fakes import FakeHost
 
 DATA = Path(__file__).parent / "data" / "release_0_1"
 RUN_ID = "20251124-160000-0123ab"

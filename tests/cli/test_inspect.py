@@ -11,7 +11,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.standalone.model import StandaloneModel, unet_layers
 from lib_trainer.models.families import SD1, SDXL
 from lib_trainer.models.layer_names import diffusers_names, kohya_name, ldm_names
-from tests.host.test_standalone import model_of
+from tests.host.standalone_models import model_of
 from tests.host.tiny_pipelines import tiny_pipeline
 from tests.models.test_layer_names import SD15, weighted_names
 from tests.models.test_layer_names import SDXL as SDXL_CONFIG

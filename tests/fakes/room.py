@@ -42,11 +42,11 @@ class Schedule(NamedTuple):
 class WebuiRoom(ABC):
     """A WebUI, real or fake, with one checkpoint selected.
 
-    Methods that touch the model are called within a turn, on the generation thread: inside what `run` is given.
+    Methods that touch the model are called under the lock, on the generation thread: inside what `run` is given.
 
     Attributes:
         checkpoint: the selected checkpoint's name, as `select` takes it and the head's line begins with.
-        generation_thread: name of the thread that a turn is on when a test takes one.
+        generation_thread: name of the thread that work under the lock runs on.
     """
 
     host: Host
@@ -67,7 +67,7 @@ class WebuiRoom(ABC):
         return self.run(lambda: self.host.generate(self.request(prompt, **changes))[0].tobytes())
 
     def clean_picture(self) -> bytes:
-        """The picture without any adapter, as it was drawn when the tests first asked: before anything was borrowed."""
+        """The picture without any adapter, as it was drawn when the tests first asked: before any model was opened."""
         if "clean" not in self._drawn:
             self._drawn["clean"] = self.picture()
         return self._drawn["clean"]
@@ -76,7 +76,7 @@ class WebuiRoom(ABC):
     def select(self, checkpoint: str = "") -> None:
         """As a person does at the top of the page, weights stored as the file has them; "": the room's checkpoint.
 
-        What is selected is loaded when it is needed: by the next picture or the next borrowing.
+        What is selected is loaded when it is needed: by the next picture or the next `open_model`.
         """
 
     @abstractmethod
@@ -100,7 +100,7 @@ class WebuiRoom(ABC):
 
     @abstractmethod
     def parts(self) -> list[nn.Module]:
-        """UNet, text encoders and VAE of the loaded checkpoint. Nothing of them may be changed by borrowing."""
+        """UNet, text encoders and VAE of the loaded checkpoint. Nothing of them may be changed by opening it."""
 
     @abstractmethod
     def switches(self) -> Any:
@@ -126,7 +126,7 @@ class WebuiRoom(ABC):
     def posterior_mean(self, pixels: Tensor) -> Tensor:
         """The WebUI's VAE, past our encoding: pixels (B, 3, H, W) in −1…1 -> scaled latents (B, 4, H/8, W/8).
 
-        Float32 on the CPU. Called while the model is borrowed.
+        Float32 on the CPU. Called while the model is open.
         """
 
     @abstractmethod
@@ -155,4 +155,4 @@ class WebuiRoom(ABC):
 
     @abstractmethod
     def models_movers(self) -> list[Callable[[], object]]:
-        """Calls by which others load, unload or move models. Each is made on a thread of its own during our turn."""
+        """Calls by which others load, unload or move models, each made on its own thread while we hold the lock."""

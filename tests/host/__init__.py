@@ -2,5 +2,18 @@
 
 import pytest
 
-_SHARED = ("borrowing", "forge", "grids", "loras", "model", "runs", "turns", "watching")
+_SHARED = (
+    "families",
+    "forge",
+    "grids",
+    "lock",
+    "loras",
+    "memory",
+    "model",
+    "neo",
+    "open_model",
+    "runs",
+    "watching",
+    "webui_grids",
+)
 pytest.register_assert_rewrite(*(f"tests.host.contract_{name}" for name in _SHARED))

@@ -4,15 +4,15 @@ It needs a fixture `room`, the WebUI.
 """
 
 from tests.host import contract_loras, contract_model
-from tests.host.contract_borrowing import Borrowing
-from tests.host.contract_lock import Turns
+from tests.host.contract_lock import GenerationLock
+from tests.host.contract_open_model import OpenModel
 
 
-class TestTurns(Turns):
+class TestGenerationLock(GenerationLock):
     pass
 
 
-class TestBorrowing(Borrowing):
+class TestOpenModel(OpenModel):
     pass
 
 
@@ -40,5 +40,5 @@ class TestLoras(contract_loras.Loras):
     pass
 
 
-class TestDrawingWhileBorrowed(contract_loras.DrawingWhileBorrowed):
+class TestDrawingWhileTraining(contract_loras.DrawingWhileTraining):
     pass

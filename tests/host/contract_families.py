@@ -8,7 +8,7 @@ from tests.fakes.room import WebuiRoom
 
 
 def opened(room: WebuiRoom) -> HostModel:
-    """The borrowed model, given back already: what it says of itself stays."""
+    """The opened model, closed again: what it says of itself stays."""
 
     def work() -> HostModel:
         with room.host.open_model() as model:

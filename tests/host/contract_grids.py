@@ -3,62 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
 from PIL import Image
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import GenerateRequest, Host
 from lib_trainer.lora.lookup import find_lora
 from lib_trainer.lora.tags import LoraRef
-from lib_trainer.preview.drawing import Drawn, draw_cells
 from lib_trainer.preview.grid_job import save_grid
-from lib_trainer.preview.grid_spec import GridSpec, combined_grid, strength_grid
+from lib_trainer.preview.grid_spec import combined_grid, strength_grid
 from lib_trainer.utils.png import INFOTEXT_KEY
-from tests.host.helpers import LOHA, learned_adapter, write_adapter
-
-STRENGTHS = (0, 0.25, 0.5, 0.75, 1)
-PROMPTS = ("a photo", "a (red) house")
-
-
-class GridRoom(Protocol):
-    """A host for the contract. `txt2img` draws an infotext by the host's own means, past everything of ours."""
-
-    host: Host
-
-    def run(self, fn: Any) -> Any: ...
-
-    def request(self, prompt: str = "", **changes: Any) -> GenerateRequest: ...
-
-    def txt2img(self, infotext: str) -> bytes: ...
-
-
-def parse_infotext(text: str) -> dict[str, str]:
-    """Prompt, Negative prompt, Steps, Seed … of a picture, as "PNG Info" reads them."""
-    lines = text.split("\n")
-    found = dict(part.split(": ", 1) for part in lines.pop().split(", "))
-    negative = next((line for line in lines if line.startswith("Negative prompt: ")), "")
-    prompt = "\n".join(line for line in lines if line != negative)
-    return {**found, "Prompt": prompt, "Negative prompt": negative.removeprefix("Negative prompt: ")}
-
-
-def put(room: GridRoom, name: str, seed: int = 1, **metadata: str) -> Path:
-    """A LoRA file with a large effect."""
-
-    def work() -> Path:
-        with room.host.open_model() as model:
-            adapter = learned_adapter(model.adaptable_layers(), LOHA, seed, share=0.5)
-        path = write_adapter(room.host.lora_dir / f"{name}.safetensors", adapter, **metadata)
-        room.host.lora_changed(path)
-        return path
-
-    return room.run(work)
-
-
-def drawn(room: GridRoom, plan: GridSpec) -> list[Drawn]:
-    return room.run(lambda: list(draw_cells(room.host, plan)))
+from tests.host.grid_checks import PROMPTS, STRENGTHS, GridRoom, drawn, put
 
 
 class Grids:
@@ -177,105 +132,3 @@ class Grids:
 
     def plain(self, room: GridRoom, prompt: str) -> bytes:
         return room.run(lambda: room.host.generate(room.request(prompt)))[0].tobytes()
-
-
-class WebUIGrids(Grids):
-    """What only a WebUI has: its own buttons, progress bar, settings and names."""
-
-    def test_every_picture_is_of_the_checkpoint_of_the_first(self, room: Any) -> None:
-        put(room, "jeff")
-        plan = strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [0, 1])
-        wanted = [item.picture.tobytes() for item in drawn(room, plan)]
-        model = room.model
-
-        def work() -> list[bytes]:
-            pictures = []
-            for item in draw_cells(room.host, plan):
-                pictures.append(item.picture.tobytes())
-                room.select_eight_bits()
-                assert room.model == model, "the checkpoint is not loaded anew between cells"
-            return pictures
-
-        try:
-            assert room.run(work) == wanted
-        finally:
-            room.select()
-
-    @pytest.mark.parametrize("how", ["interrupt", "skip", "stop_generating"])
-    def test_interrupt_keeps_whole_pictures_alone(self, room: Any, how: str, monkeypatch: Any) -> None:
-        from modules import processing, shared
-
-        put(room, "jeff")
-        plan = strength_grid(room.request(steps=3), ["p"], [7], LoraRef("jeff"), [0, 0.5, 1])
-        whole = [item.picture.tobytes() for item in drawn(room, plan)]
-        real, calls = processing.process_images, []
-
-        def pressed(job: Any) -> Any:
-            calls.append(job)
-            done = real(job)
-            if len(calls) == 2:
-                # As if the button had been pressed during the last step.
-                setattr(
-                    shared.state, {"interrupt": "interrupted", "skip": "skipped"}.get(how, "stopping_generation"), True
-                )
-            return done
-
-        monkeypatch.setattr(processing, "process_images", pressed)
-        kept = [item.picture.tobytes() for item in drawn(room, plan)]
-        assert kept == {"interrupt": whole[:1], "skip": [whole[0], whole[2]], "stop_generating": whole[:2]}[how]
-
-    def test_the_progress_bar_counts_the_pictures(self, room: Any) -> None:
-        from modules import shared
-
-        put(room, "jeff")
-        plan = strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [0, 1])
-
-        def work() -> list[tuple[int, int]]:
-            return [(shared.state.job_no, shared.state.job_count) for _ in draw_cells(room.host, plan)]
-
-        assert room.run(work) == [(1, 2), (2, 2)]
-
-    @pytest.mark.parametrize("name", ["a#b", "a=b"])
-    def test_a_name_that_a_prompt_cannot_hold_is_refused(self, room: Any, name: str) -> None:
-        put(room, name)
-        assert "its name" in room.host.loras()[0].problem
-        with pytest.raises(UserError, match="its name"):
-            drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef(name), [1]))
-        with pytest.raises(UserError, match="its name"):
-            room.run(lambda: room.host.generate(room.request(f"p <lora:{name}:1>")))
-
-    def test_a_name_that_cannot_be_written_is_called_by_its_alias(self, room: Any) -> None:
-        put(room, "a#b", ss_output_name="ab")
-        assert [(lora.name, lora.problem) for lora in room.host.loras()] == [("ab", "")]
-        assert drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef("ab"), [1]))
-
-    def test_a_person_may_keep_no_grids(self, room: Any) -> None:
-        from modules import shared
-
-        put(room, "jeff")
-        plan = strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [1])
-        cells = drawn(room, plan)
-        shared.opts.data["grid_save"] = False
-        try:
-            assert room.run(lambda: save_grid(room.host, plan, cells)) is None
-        finally:
-            shared.opts.data["grid_save"] = True
-
-    def test_infotexts_are_known_even_if_files_get_none(self, room: Any) -> None:
-        from modules import shared
-
-        put(room, "jeff")
-        shared.opts.data["enable_pnginfo"] = False
-        try:
-            cells = drawn(room, strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [1]))
-        finally:
-            shared.opts.data["enable_pnginfo"] = True
-        assert parse_infotext(cells[0].infotext)["Prompt"] == "p <lora:jeff:1>"
-
-    def test_a_button_is_handed_to_the_webuis_own_sending(self, room: Any) -> None:
-        from modules import infotext_utils
-
-        button, field = object(), object()
-        assert room.host.bind_sending(button, field)
-        binding = infotext_utils.registered_param_bindings.pop()
-        assert (binding.paste_button, binding.source_text_component, binding.tabname) == (button, field, "txt2img")

@@ -1,4 +1,4 @@
-"""Our turn at the model: on the generation thread, under the lock, seen and stopped from the WebUI's own page."""
+"""Work under the generation lock: on the generation thread, seen and stopped from the WebUI's own page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def end_another_call() -> None:
     wrap_gradio_call(lambda: [""])()
 
 
-class Turns:
+class GenerationLock:
     def test_what_is_run_returns(self, room: WebuiRoom) -> None:
         assert room.run(lambda: 42) == 42
 

@@ -116,7 +116,7 @@ class Loras:
         room.picture("a photo <lora:known:1>")
 
 
-class DrawingWhileBorrowed:
+class DrawingWhileTraining:
     def test_a_picture_shows_what_is_learned_so_far_and_training_goes_on(self, room: WebuiRoom) -> None:
         clean = room.clean_picture()
         adapter = learned(room)
@@ -153,20 +153,20 @@ class DrawingWhileBorrowed:
 
     def test_selecting_another_checkpoint_meanwhile_waits_for_the_end(self, room: WebuiRoom) -> None:
         clean = room.clean_picture()
-        borrowed = room.model
+        opened = room.model
 
         def work() -> bytes:
             with room.host.open_model() as model:
                 model.prepare_training(RESIDENT, text_encoder=False)
                 room.select_eight_bits()
                 picture = room.host.generate(room.request())[0].tobytes()
-                assert room.model == borrowed
+                assert room.model == opened
                 return picture
 
         try:
             assert room.run(work) == clean
             room.picture()
-            assert room.model != borrowed
+            assert room.model != opened
         finally:
             room.select()
 

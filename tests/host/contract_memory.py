@@ -23,7 +23,7 @@ SIZE_PX = 256
 
 
 class RealStep:
-    """A borrowed model as `simulate` wants it, with contents."""
+    """An open model as `simulate` wants it, with contents."""
 
     fake_mode = nullcontext()
 
@@ -58,13 +58,13 @@ class Memory:
     def test_a_whole_run_within_a_budget_gives_everything_back(self, room: WebuiRoom, pictures: Path) -> None:  # noqa: F811
         clean = room.clean_picture()
         least = room.run(lambda: _smallest_gb(room))
-        events = drive(room, recipe(pictures, "lean", vram_budget_gb=round(least, 2), fused_backward_pass=True))
+        events = drive(room, recipe(pictures, "offloaded", vram_budget_gb=round(least, 2), fused_backward_pass=True))
         planned = next(event for event in events if isinstance(event, Planned))
         assert planned.total_bytes <= planned.budget_bytes
         assert "held in 8 bits" in planned.text and "within backward" in planned.text
         assert isinstance(events[-1], Finished)
         assert room.picture() == clean
-        assert room.picture("a photo <lora:lean:1>") != clean
+        assert room.picture("a photo <lora:offloaded:1>") != clean
 
 
 def _smallest_gb(room: WebuiRoom) -> float:

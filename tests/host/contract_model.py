@@ -1,4 +1,4 @@
-"""What the borrowed model answers: latents, hidden states, predictions, layers and weights."""
+"""What the open model answers: latents, hidden states, predictions, layers and weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs in the host: from a folder of pictures to a prompt, and everything given back however a run ends."""
+"""Whole runs in the host: from a folder of pictures to a prompt, and the host restored however a run ends."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def recipe(folder: Path, name: str, **changes: object) -> Recipe:
 
 
 def drive(room: WebuiRoom, recipe: Recipe, react: React = lambda event: None) -> list[Event]:
-    """Runs `recipe` in one turn; what `react` returns is thrown into it after that event."""
+    """Runs `recipe` under the lock; what `react` returns is thrown into it after that event."""
 
     def work() -> list[Event]:
         run = runs.run(room.host, recipe)

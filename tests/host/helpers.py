@@ -1,4 +1,4 @@
-"""What the contract tests do with a borrowed model."""
+"""What the contract tests do with an open model."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def parts_of(room: WebuiRoom) -> list[nn.Module]:
 
 
 def state_of(modules: Iterable[nn.Module]) -> list[tuple[Any, ...]]:
-    """Everything that borrowing could leave changed: the very tensors, their modes, hooks and instance attributes."""
+    """All that an open model could leave changed: the very tensors, their modes, hooks and instance attributes."""
     hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
     found: list[tuple[Any, ...]] = []
     for root in modules:

@@ -8,14 +8,14 @@ import pytest
 
 from tests.fakes.a1111_room import A1111Room, fake_a1111
 from tests.host.contract import (  # noqa: F401 - the tests
-    TestBorrowing,
-    TestDrawingWhileBorrowed,
+    TestDrawingWhileTraining,
+    TestGenerationLock,
     TestImages,
     TestLayers,
     TestLoras,
+    TestOpenModel,
     TestPrediction,
     TestText,
-    TestTurns,
     TestWeights,
 )
 

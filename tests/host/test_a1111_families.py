@@ -123,14 +123,14 @@ def test_half_precision_is_trained_in_the_dtype_of_the_input(room: A1111Room) ->
 
 @pytest.mark.parametrize("option", ["medvram", "lowvram"])
 @pytest.mark.parametrize("checkpoint", ["sd1.safetensors", "sdxl.safetensors"])
-def test_parts_that_hooks_move_stay_while_they_are_borrowed(room: A1111Room, checkpoint: str, option: str) -> None:
+def test_parts_that_hooks_move_stay_while_the_model_is_open(room: A1111Room, checkpoint: str, option: str) -> None:
     from modules import lowvram, sd_models, shared
 
     def hooks() -> list[tuple[str, int]]:
         model = shared.sd_model
         return [(name, len(part._forward_pre_hooks)) for name, part in model.named_modules() if part._forward_pre_hooks]
 
-    def borrowed() -> list[tuple[str, int]]:
+    def while_open() -> list[tuple[str, int]]:
         with room.host.open_model():
             return hooks()
 
@@ -142,7 +142,7 @@ def test_parts_that_hooks_move_stay_while_they_are_borrowed(room: A1111Room, che
         setattr(shared.cmd_opts, option, True)
         drawn, parts = room.picture(), room.parts()
         before, own = state_of(parts), hooks()
-        assert own and room.run(borrowed) == []
+        assert own and room.run(while_open) == []
         found = room.run(lambda: _gradients(room))
         assert all(torch.equal(gradient, plain[name]) for name, gradient in found.items())
         assert differing(before, state_of(parts)) == [] and hooks() == own and lowvram.module_in_gpu is None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes.a1111_room import fake_a1111
-from tests.host.contract_grids import WebUIGrids
+from tests.host.contract_webui_grids import WebUIGrids
 from tests.host.webui_grid_room import WebUIGridRoom
 
 

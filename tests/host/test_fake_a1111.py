@@ -2,82 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from lib_trainer.models.checkpoint_file import read_single_file
-from tests.fakes.a1111_start import running_a1111
-
-FIRST_RES_BLOCK = "lora_unet_down_blocks_0_resnets_0_conv1"
-HALF_A_LAYER = "lora_te2_text_model_encoder_layers_0_self_attn_q_proj"
+from tests.host.a1111_pictures import draw, first_weight, forget, job, select
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A fake A1111's data folder, while it runs."""
-    place = tmp_path_factory.mktemp("a1111") / "data"
-    with running_a1111(place):
-        select("sd1.safetensors")
-        yield place
-
-
-def select(checkpoint: str, fp8: str = "Disable") -> Any:
-    """The model of a checkpoint, loaded."""
-    from modules import sd_models, shared
-
-    shared.opts.data.update(sd_model_checkpoint=checkpoint, fp8_storage=fp8, emphasis="No norm")
-    assert shared.sd_model is not None
-    return sd_models.reload_model_weights()
-
-
-def forget() -> None:
-    """As when the WebUI has just started: nothing is loaded."""
-    from modules import devices, sd_models
-
-    sd_models.model_data.__init__()
-    devices.fp8 = False
-
-
-def draw(prompt: str = "a photo") -> bytes:
-    return job(prompt)[1].images[0].tobytes()
-
-
-def job(prompt: str) -> tuple[Any, Any]:
-    from modules import processing
-
-    made = processing.StableDiffusionProcessingTxt2Img(prompt=prompt, seed=7, steps=1, width=64, height=64)
-    return made, processing.process_images(made)
-
-
-def write(folder: Path, name: str, seed: int, *layers: str) -> Path:
-    """A LoRA file. Its time differs from an older one's of the same name."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = {FIRST_RES_BLOCK: ((64, 64, 3, 3), 4)} if not layers else dict.fromkeys(layers, ((24, 24), 4))
-    tensors = {}
-    for layer, ((out, inside, *kernel), rank) in shapes.items():
-        tensors[f"{layer}.lora_up.weight"] = torch.randn((out, rank, *[1] * len(kernel)), generator=generator)
-        tensors[f"{layer}.lora_down.weight"] = torch.randn((rank, inside, *kernel), generator=generator)
-    path = folder / "Lora" / f"{name}.safetensors"
-    save_file(tensors, path)
-    os.utime(path, (seed, seed))
-    return path
-
-
-def first_weight() -> torch.nn.Parameter:
-    from modules import shared
-
-    return shared.sd_model.model.diffusion_model.input_blocks[1][0].in_layers[2].weight
-
-
-def test_weights_are_normal_tensors_and_the_unets_ask_for_gradients(folder: Path) -> None:
+def test_weights_are_normal_tensors_and_the_unets_ask_for_gradients(a1111_folder: Path) -> None:
     model = select("sd1.safetensors")
     assert not any(parameter.is_inference() for parameter in model.parameters())
     assert all(parameter.requires_grad for parameter in model.model.parameters())
@@ -85,7 +21,7 @@ def test_weights_are_normal_tensors_and_the_unets_ask_for_gradients(folder: Path
     assert not any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
 
-def test_its_attention_lets_no_gradient_through_and_stands_in_the_class(folder: Path) -> None:
+def test_its_attention_lets_no_gradient_through_and_stands_in_the_class(a1111_folder: Path) -> None:
     import ldm.modules.attention
     import sgm.modules.attention
     from modules import sd_hijack_optimizations
@@ -100,7 +36,7 @@ def test_its_attention_lets_no_gradient_through_and_stands_in_the_class(folder: 
         attention(x).sum().backward()
 
 
-def test_its_checkpointing_finds_no_gradient_for_what_it_was_not_told_of(folder: Path) -> None:
+def test_its_checkpointing_finds_no_gradient_for_what_it_was_not_told_of(a1111_folder: Path) -> None:
     from ldm.modules.diffusionmodules.util import checkpoint
 
     x, told, untold = torch.ones(3, requires_grad=True), torch.nn.Parameter(torch.ones(3)), torch.ones(3)
@@ -112,7 +48,7 @@ def test_its_checkpointing_finds_no_gradient_for_what_it_was_not_told_of(folder:
         checkpoint(lambda given: given * 2, (x,), [frozen], True).sum().backward()
 
 
-def test_another_checkpoint_is_written_into_the_same_weights(folder: Path) -> None:
+def test_another_checkpoint_is_written_into_the_same_weights(a1111_folder: Path) -> None:
     model, weight = select("sd1.safetensors"), first_weight()
     before = weight.clone()
     assert select("sd1-other.safetensors") is model and first_weight() is weight
@@ -122,7 +58,7 @@ def test_another_checkpoint_is_written_into_the_same_weights(folder: Path) -> No
     assert torch.equal(weight, before)
 
 
-def test_a_model_of_another_kind_leaves_the_old_one_without_weights(folder: Path) -> None:
+def test_a_model_of_another_kind_leaves_the_old_one_without_weights(a1111_folder: Path) -> None:
     old = select("sd1.safetensors")
     new = select("sdxl.safetensors")
     assert new is not old and {parameter.device.type for parameter in old.parameters()} == {"meta"}
@@ -132,7 +68,7 @@ def test_a_model_of_another_kind_leaves_the_old_one_without_weights(folder: Path
     select("sd1.safetensors")
 
 
-def test_eight_bits_are_a_reason_to_load_the_same_model_again(folder: Path) -> None:
+def test_eight_bits_are_a_reason_to_load_the_same_model_again(a1111_folder: Path) -> None:
     from modules import devices
 
     model, clean = select("sd1.safetensors"), draw()
@@ -150,67 +86,7 @@ def test_eight_bits_are_a_reason_to_load_the_same_model_again(folder: Path) -> N
     assert draw() == clean
 
 
-def test_loras_lie_in_the_weights_and_layers_know_them_by_name(folder: Path) -> None:
-    from modules import processing
-
-    select("sd1.safetensors")
-    plain, clean = draw(), first_weight().clone()
-    write(folder, "one", seed=1)
-    first = draw("a photo <lora:one:1>")
-    assert first != plain and not torch.equal(first_weight(), clean)
-    # Its file is read again, being newer; but the layers hold one of that name already.
-    write(folder, "one", seed=2)
-    assert draw("a photo <lora:one:1>") == first
-    assert draw() == plain and torch.equal(first_weight(), clean)
-    assert draw("a photo <lora:one:1>") != first
-    assert processing.StableDiffusionProcessing.cached_c[0] is not None
-
-
-def test_a_lora_in_the_weights_cannot_be_taken_out_where_gradients_are_on(folder: Path) -> None:
-    import networks
-    from modules import shared
-
-    select("sd1.safetensors")
-    write(folder, "leaf", seed=3)
-    draw("a photo <lora:leaf:1>")
-    networks.load_networks([])
-    layer = shared.sd_model.model.diffusion_model.input_blocks[1][0].in_layers[2]
-    with pytest.raises(RuntimeError, match="leaf Variable"):
-        layer(torch.randn(1, 64, 8, 8))
-    draw()
-
-
-def test_what_is_amiss_with_a_lora_is_no_error(folder: Path) -> None:
-    plain = draw()
-    made, done = job("a photo <lora:no_such_one:1>")
-    assert done.images[0].tobytes() == plain and "no_such_one" in "".join(made.comments)
-    path, wrong = folder / "Lora" / "amiss.safetensors", {"up": (3, 1), "down": (1, 3)}
-    save_file({f"{FIRST_RES_BLOCK}.lora_{part}.weight": torch.ones(shape) for part, shape in wrong.items()}, path)
-    made, done = job("a photo <lora:amiss:1>")
-    assert done.images[0].tobytes() == plain and "amiss (1)" in "".join(made.comments)
-
-
-def test_one_unknown_name_leaves_the_others(folder: Path) -> None:
-    write(folder, "known", seed=4)
-    assert draw("a photo <lora:known:1> <lora:nobody:1>") == draw("a photo <lora:known:1>") != draw()
-
-
-def test_query_key_and_value_of_the_second_text_encoder_are_one_weight(folder: Path) -> None:
-    model = select("sdxl.safetensors")
-    whole = model.conditioner.embedders[1].wrapped.model.transformer.resblocks[0].attn
-    assert isinstance(whole, torch.nn.MultiheadAttention) and not hasattr(whole, "weight")
-    plain, before = draw("a cat"), whole.in_proj_weight.clone()
-    # All four parts, or none of them, without a word.
-    write(folder, "half", 5, HALF_A_LAYER)
-    assert draw("a cat <lora:half:1>") == plain
-    parts = [HALF_A_LAYER.replace("q_proj", f"{part}_proj") for part in ("q", "k", "v", "out")]
-    write(folder, "whole", 6, *parts)
-    assert draw("a cat <lora:whole:1>") != plain and not torch.equal(whole.in_proj_weight, before)
-    assert draw("a cat") == plain and torch.equal(whole.in_proj_weight, before)
-    select("sd1.safetensors")
-
-
-def test_sdxl_encodes_a_picture_to_a_sample_and_text_under_no_grad(folder: Path) -> None:
+def test_sdxl_encodes_a_picture_to_a_sample_and_text_under_no_grad(a1111_folder: Path) -> None:
     model, pixels = select("sdxl.safetensors"), torch.zeros(1, 3, 64, 64)
     assert not torch.equal(model.first_stage_model.encode(pixels), model.first_stage_model.encode(pixels))
     text = model.conditioner.embedders[0].wrapped.transformer
@@ -221,7 +97,7 @@ def test_sdxl_encodes_a_picture_to_a_sample_and_text_under_no_grad(folder: Path)
     assert torch.equal(model.encode_first_stage(pixels).mode(), model.encode_first_stage(pixels).mode())
 
 
-def test_prompts_leave_notes_and_their_options_are_looked_up_in_the_module(folder: Path) -> None:
+def test_prompts_leave_notes_and_their_options_are_looked_up_in_the_module(a1111_folder: Path) -> None:
     from modules import sd_hijack, sd_hijack_clip, shared
 
     model = select("sd1.safetensors")
@@ -235,7 +111,7 @@ def test_prompts_leave_notes_and_their_options_are_looked_up_in_the_module(folde
     assert "Emphasis" in job("a (red) cat")[1].infotexts[0]
 
 
-def test_with_medvram_hooks_move_the_parts_about(folder: Path) -> None:
+def test_with_medvram_hooks_move_the_parts_about(a1111_folder: Path) -> None:
     from modules import lowvram, shared
 
     plain = draw()
@@ -256,8 +132,10 @@ def test_with_medvram_hooks_move_the_parts_about(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "family"), [("sd1.safetensors", "sd1"), ("sd2-v.safetensors", "sd2"), ("sdxl.safetensors", "sdxl")]
 )
-def test_its_checkpoints_are_known_by_the_shapes_in_their_files(folder: Path, checkpoint: str, family: str) -> None:
-    found = read_single_file(folder / "Stable-diffusion" / checkpoint)
+def test_its_checkpoints_are_known_by_the_shapes_in_their_files(
+    a1111_folder: Path, checkpoint: str, family: str
+) -> None:
+    found = read_single_file(a1111_folder / "Stable-diffusion" / checkpoint)
     assert found.family.key == family
     assert found.configs["unet"]["block_out_channels"] == [64, 128]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from lib_trainer.app import host_and_jobs
 from lib_trainer.errors import UserError
 from tests.fakes.forge_room import fake_forge
-from tests.host.contract_grids import put
+from tests.host.grid_checks import put
 from tests.host.webui_grid_room import WebUIGridRoom
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_lora_grid.py"

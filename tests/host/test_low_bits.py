@@ -91,7 +91,7 @@ def test_no_dequantised_copy_is_kept_for_backward(forge: ForgeRoom) -> None:
     assert kept("bnb-nf4") == kept("Automatic")
 
 
-def test_the_outlook_counts_four_bits_and_their_scales(forge: ForgeRoom) -> None:
+def test_the_memory_profile_counts_four_bits_and_their_scales(forge: ForgeRoom) -> None:
     def work() -> tuple[float, bool]:
         with forge.host.open_model() as model:
             memory_profile = model.memory_profile()

@@ -9,14 +9,14 @@ import pytest
 from tests.fakes.neo_room import NeoRoom, fake_neo
 from tests.host import contract_forge, contract_neo
 from tests.host.contract import (  # noqa: F401 - the tests
-    TestBorrowing,
-    TestDrawingWhileBorrowed,
+    TestDrawingWhileTraining,
+    TestGenerationLock,
     TestImages,
     TestLayers,
     TestLoras,
+    TestOpenModel,
     TestPrediction,
     TestText,
-    TestTurns,
     TestWeights,
 )
 

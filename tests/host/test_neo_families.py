@@ -58,7 +58,7 @@ def test_gradients_are_those_of_the_weights_that_the_eight_bits_stand_for(neo: N
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_outlook_counts_eight_bits(neo: NeoRoom) -> None:
+def test_the_memory_profile_counts_eight_bits(neo: NeoRoom) -> None:
     def work() -> tuple[float, bool]:
         with neo.host.open_model() as model:
             memory_profile = model.memory_profile()

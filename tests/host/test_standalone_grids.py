@@ -11,7 +11,8 @@ import torch
 from lib_trainer.host.base import GenerateRequest
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.models.families import SD1, SDXL
-from tests.host.contract_grids import Grids, parse_infotext
+from tests.host.contract_grids import Grids
+from tests.host.grid_checks import parse_infotext
 from tests.host.tiny_pipelines import tiny_pipeline
 
 

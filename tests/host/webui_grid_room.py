@@ -8,7 +8,7 @@ from typing import Any
 
 from lib_trainer.host.base import GenerateRequest, Host
 from tests.fakes.room import WebuiRoom
-from tests.host.contract_grids import parse_infotext
+from tests.host.grid_checks import parse_infotext
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.jobs.history import RUNS_DIR, STATE_FILE, History
 from lib_trainer.jobs.lock import LOCK_FILE, RunLock, RunLocked, is_locked
 from lib_trainer.jobs.queue import Jobs
-from tests.jobs.test_queue import FakeHost
+from tests.ui.fakes import FakeHost
 
 OTHER_PROGRAM = """
 import sys

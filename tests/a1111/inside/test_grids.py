@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes.a1111_room import A1111Room
-from tests.host.contract_grids import WebUIGrids
+from tests.host.contract_webui_grids import WebUIGrids
 from tests.host.webui_grid_room import WebUIGridRoom
 
 

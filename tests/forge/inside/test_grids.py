@@ -13,7 +13,8 @@ from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.drawing import draw_cells
 from lib_trainer.preview.grid_spec import strength_grid
 from tests.fakes.forge_room import ForgeRoom
-from tests.host.contract_grids import STRENGTHS, WebUIGrids, put
+from tests.host.contract_webui_grids import WebUIGrids
+from tests.host.grid_checks import STRENGTHS, put
 from tests.host.webui_grid_room import WebUIGridRoom
 
 # What checking, comparing and noting may add.

@@ -17,11 +17,11 @@ class TestMemory(Memory):
 
 
 def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(forge: ForgeRoom) -> None:
-    loaded = forge.run(lambda: _loaded_outlook(forge))
+    loaded = forge.run(lambda: _loaded_profile(forge))
     found = profile_of_file(Path(forge.engine.sd_checkpoint_info.filename), None)
     assert without_room(found) == without_room(loaded)
 
 
-def _loaded_outlook(forge: ForgeRoom) -> Any:
+def _loaded_profile(forge: ForgeRoom) -> Any:
     with forge.host.open_model() as model:
         return model.memory_profile()

@@ -2,14 +2,14 @@
 
 from tests.host import contract_forge, contract_neo
 from tests.host.contract import (  # noqa: F401 - the tests
-    TestBorrowing,
-    TestDrawingWhileBorrowed,
+    TestDrawingWhileTraining,
+    TestGenerationLock,
     TestImages,
     TestLayers,
     TestLoras,
+    TestOpenModel,
     TestPrediction,
     TestText,
-    TestTurns,
     TestWeights,
 )
 

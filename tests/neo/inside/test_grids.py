@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes.neo_room import NeoRoom
-from tests.host.contract_grids import WebUIGrids
+from tests.host.contract_webui_grids import WebUIGrids
 from tests.host.webui_grid_room import WebUIGridRoom
 
 

@@ -1,13 +1,13 @@
 """The contract, on the real reForge."""
 
 from tests.host.contract import (  # noqa: F401 - the tests
-    TestBorrowing,
-    TestDrawingWhileBorrowed,
+    TestDrawingWhileTraining,
+    TestGenerationLock,
     TestImages,
     TestLayers,
     TestLoras,
+    TestOpenModel,
     TestPrediction,
     TestText,
-    TestTurns,
     TestWeights,
 )

@@ -8,7 +8,7 @@ fp8 = unet_needs_upcast = False
 
 
 def torch_gc():
-    """There is no card whose memory could be given back."""
+    """There is no GPU whose memory could be freed."""
 
 
 def autocast(disable=False):

@@ -1,4 +1,4 @@
-"""The checkpoint is borrowed free of LoRAs and able to be trained on, and given back as it was."""
+"""The checkpoint opens free of LoRAs and trainable, and is restored exactly when it is closed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Failure(Exception):
     pass
 
 
-class Borrowing:
+class OpenModel:
     def test_every_weight_can_be_saved_for_backward_and_none_asks_for_a_gradient(self, room: WebuiRoom) -> None:
         def work() -> list[str]:
             with room.host.open_model() as model:

@@ -1,0 +1,64 @@
+"""Runs for tests of jobs: a recipe, one that the test leads step by step, and one of given events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.events import Command, Event, Finished, Kept, Saved, Step, StopRequested
+from tests.ui.fakes import FakeHost
+
+RECIPE = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures"})
+
+
+class LedRun:
+    """A run that takes a step only when the test says `go`, and notes what was thrown into it."""
+
+    def __init__(self, steps: int = 50) -> None:
+        self.steps = steps
+        self.go = threading.Semaphore(0)
+        self.number = 0
+        self.stop: StopRequested | None = None
+        self.closed = False
+        self.commands: list[tuple[int, Command]] = []
+
+    def __call__(self, host: FakeHost, recipe: Recipe, folder: Path) -> Iterator[Event]:
+        try:
+            for number in range(1, self.steps + 1):
+                self.number = number
+                self.go.acquire()
+                command = yield Step(self.number, self.steps, 1, 0.1, 1e-4, 0.5)
+                while command:
+                    self.commands.append((number, command))
+                    command = yield Kept(number)
+        except StopRequested as stop:
+            self.stop = stop
+            if not stop.save:
+                raise
+        else:
+            self.number = self.steps
+        finally:
+            self.closed = True
+        path = host.lora_dir / "jeff.safetensors"
+        yield Saved(path, self.number)
+        yield Finished(path, "<lora:jeff:0.8>", self.number, stopped_early=self.stop is not None)
+
+
+def events_run(*events: Event | Exception):
+    def run(host, recipe, folder):
+        for event in events:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    return run
+
+
+def step(number: int, total: int = 10, seconds: float = 0.5) -> Step:
+    return Step(number, total, 1, 1.0 / number, 1e-4, seconds, 2**30)
+
+
+def named(name: str, **values: object) -> Recipe:
+    return RECIPE.with_values({"output_name": name, **values})
