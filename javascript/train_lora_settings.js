@@ -58,16 +58,43 @@
         return changed;
     }
 
-    // A mistake stays on the page whatever the filter says.
-    function isShown(field, name, words, changedOnly, only) {
+    // A mistake stays on the page whatever the filter says, and so does a change that does not apply any more.
+    function isShown(field, name, wanted) {
         const text = (name + " " + field.textContent).toLowerCase();
-        const fits = words.every(function(word) {
+        const fits = wanted.words.every(function(word) {
             return text.includes(word);
         });
         const changed = field.classList.contains("train-lora-changed");
         const algo = find("#train_lora_algo input");
-        const applies = !only[name] || !algo || only[name].includes(algo.value);
-        return field.textContent.includes("⚠") || (fits && (applies || changed) && (changed || !changedOnly));
+        const applies = !wanted.only[name] || !algo || wanted.only[name].includes(algo.value);
+        return field.textContent.includes("⚠") || (fits && (changed || (applies && !wanted.changedOnly)));
+    }
+
+    // Without a filter a group shows its common settings, and a button for the others.
+    function showGroup(group, wanted) {
+        const folds = !wanted.changedOnly && !wanted.words.some(Boolean);
+        let shown = 0;
+        let folded = 0;
+        group.querySelectorAll("[id^=train_lora_]").forEach(function(field) {
+            const name = field.id.slice("train_lora_".length);
+            const fits = isShown(field, name, wanted);
+            const urgent = field.classList.contains("train-lora-changed") || field.textContent.includes("⚠");
+            const rare = fits && folds && wanted.rare.includes(name) && !urgent;
+            folded += rare ? 1 : 0;
+            shown += fits ? 1 : 0;
+            field.classList.toggle("train-lora-out", !fits || (rare && group.dataset.open !== "1"));
+        });
+        group.classList.toggle("train-lora-out", shown === 0);
+        let button = group.querySelector("h4 [data-more]");
+        if (!button) {
+            button = document.createElement("button");
+            button.type = "button";
+            button.dataset.more = "";
+            group.querySelector("h4").appendChild(button);
+        }
+        button.hidden = folded === 0;
+        say(button, group.dataset.open === "1" ? "show fewer" : folded + " more");
+        return shown;
     }
 
     function update() {
@@ -80,21 +107,17 @@
             const field = find("#train_lora_" + name);
             return field && mark(field, name, base[name]);
         }).length;
-        const words = bar.querySelector("[type=search]").value.toLowerCase().split(/\s+/);
-        const changedOnly = bar.querySelector("[type=checkbox]").checked;
-        const only = JSON.parse(bar.dataset.only);
+        const wanted = {
+            words: bar.querySelector("[type=search]").value.toLowerCase().split(/\s+/),
+            changedOnly: bar.querySelector("[type=checkbox]").checked,
+            only: JSON.parse(bar.dataset.only),
+            rare: JSON.parse(bar.dataset.rare),
+        };
         let shown = 0;
         find("#train_lora_all").querySelectorAll(".train-lora-group").forEach(function(group) {
-            let inGroup = 0;
-            group.querySelectorAll("[id^=train_lora_]").forEach(function(field) {
-                const visible = isShown(field, field.id.slice("train_lora_".length), words, changedOnly, only);
-                field.classList.toggle("train-lora-out", !visible);
-                inGroup += visible ? 1 : 0;
-            });
-            group.classList.toggle("train-lora-out", inGroup === 0);
-            shown += inGroup;
+            shown += showGroup(group, wanted);
         });
-        const missed = shown === 0 && words.some(Boolean);
+        const missed = shown === 0 && wanted.words.some(Boolean);
         say(bar.querySelector(".count"), missed ? "No setting fits this filter." : count + " changed from the recipe");
         bar.querySelector("[data-reset]").disabled = count === 0;
         say(find(".train-lora-open-settings small"), count ? count + " changed" : "");
@@ -136,6 +159,10 @@
             reset(button.dataset.reset);
         } else if (path.some((element) => element.classList.contains("train-lora-open-settings"))) {
             openSettings();
+        } else if (path.some((element) => element.dataset.more !== undefined)) {
+            const group = path.find((element) => element.classList.contains("train-lora-group"));
+            group.dataset.open = group.dataset.open === "1" ? "0" : "1";
+            update();
         }
     });
     ["input", "change"].forEach(function(kind) {

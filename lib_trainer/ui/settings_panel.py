@@ -67,11 +67,17 @@ def reset_to_base(form: Form, name: str, base: str) -> list[dict[str, Any]]:
 
 def _filter_bar() -> str:
     # The script hides what the chosen LoRA type does not use.
-    only = {name: field_of(name).metadata["adapters"] for name in field_types()}
-    only = escape(json.dumps({name: adapters for name, adapters in only.items() if adapters}), quote=True)
+    about = {name: field_of(name).metadata for name in field_types()}
+    only = {name: meta["adapters"] for name, meta in about.items() if meta["adapters"]}
+    rare = [name for name, meta in about.items() if not (meta["basic"] or meta["common"])]
     return (
-        f'<div class="train-lora-filter" data-only="{only}">'
+        f'<div class="train-lora-filter" data-only="{_attribute(only)}" data-rare="{_attribute(rare)}">'
         '<input type="search" placeholder="Filter: rank, bucket, save …" aria-label="Filter settings">'
         '<label><input type="checkbox"> Changed only</label><span class="count"></span>'
         '<button type="button" data-reset="">Reset all to the recipe</button></div>'
     )
+
+
+def _attribute(value: Any) -> str:
+    """JSON that an HTML attribute can hold."""
+    return escape(json.dumps(value), quote=True)

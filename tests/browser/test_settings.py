@@ -24,6 +24,10 @@ def page(site: Site):  # noqa: F811
     return page
 
 
+def show_more(page, group: str) -> None:
+    page.locator(".train-lora-group", has=page.get_by_role("heading", name=group)).locator("[data-more]").click()
+
+
 def visible_settings(page) -> list[str]:
     return page.evaluate(
         "[...document.querySelectorAll('#train_lora_all .form > [id^=train_lora_]')]"
@@ -37,14 +41,23 @@ def test_groups_are_grids_of_four_columns_at_1280_px(page):
         ".map(form => getComputedStyle(form).gridTemplateColumns.split(' ').length)"
     )
     assert columns == [4] * 5
-    assert page.locator("#train_lora_all").bounding_box()["height"] < 2100
+    assert page.locator("#train_lora_all").bounding_box()["height"] < 1500
     keep(page, "all-settings-light-1280")
+
+
+def test_a_group_shows_its_common_settings_and_the_others_on_a_click(page):
+    assert "network_dim" in visible_settings(page) and "conv_dim" not in visible_settings(page)
+    show_more(page, "What it learns")
+    assert "conv_dim" in visible_settings(page)
+    keep(page, "one-group-open-light-1280")
+    show_more(page, "What it learns")
+    assert "conv_dim" not in visible_settings(page)
 
 
 def test_the_filter_finds_settings_by_label_help_and_name(page):
     page.fill(".train-lora-filter [type=search]", "bucket")
     found = ["enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"]
-    assert visible_settings(page) == found
+    assert visible_settings(page) == found, "rare ones are found as well"
     page.fill(".train-lora-filter [type=search]", "also saves")
     assert visible_settings(page) == ["save_every_n_steps", "save_every_n_epochs"]
     page.fill(".train-lora-filter [type=search]", "resume_every")
@@ -54,6 +67,7 @@ def test_the_filter_finds_settings_by_label_help_and_name(page):
 
 
 def test_settings_of_another_adapter_are_hidden(page):
+    show_more(page, "What it learns")
     assert "factor" not in visible_settings(page)
     page.locator("#train_lora_kind label").filter(has_text="A style").click()
     page.wait_for_selector("#train_lora_factor", state="visible")
