@@ -30,10 +30,9 @@
     }
 
     function markWrongFields() {
-        find("#train_lora_page").querySelectorAll("[id^=train_lora_]").forEach(function(field) {
-            if (field.querySelector("input, textarea")) {
-                field.classList.toggle("train-lora-wrong", field.textContent.includes("⚠"));
-            }
+        // Inputs alone: the panels around them hold a ⚠ as well when pictures are small.
+        find("#train_lora_page").querySelectorAll(".form > [id^=train_lora_]").forEach(function(field) {
+            field.classList.toggle("train-lora-wrong", field.textContent.includes("⚠"));
         });
     }
 

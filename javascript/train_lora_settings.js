@@ -48,9 +48,10 @@
         }
         if (button) {
             const text = typeof base === "boolean" ? (base ? "on" : "off") : String(base);
-            const shown = "↺ " + (text.length > 16 ? text.slice(0, 15) + "…" : text || "empty");
-            if (button.textContent !== shown) {
-                button.textContent = shown;
+            const shown = text.length > 16 ? text.slice(0, 15) + "…" : text || "empty";
+            if (button.dataset.base !== shown) {
+                button.textContent = "↺";
+                button.dataset.base = shown;
                 button.title = "The recipe has " + (text || "nothing") + ". Click to reset.";
             }
         }

@@ -115,6 +115,9 @@ def test_a_run_is_watched_found_again_and_saved(site):
     page.click("#train_lora_scan")
     page.wait_for_selector("#train_lora_gallery img")
     assert page.locator("#train_lora_gallery img").count() == 8
+    assert "⚠" in page.inner_text("#train_lora_gallery")
+    page.wait_for_timeout(1000)
+    assert page.locator(".train-lora-wrong").count() == 0, "a small picture is no mistake of an input"
     keep(page, "pictures-light-1280")
 
     page.click("#train_lora_train")
