@@ -153,7 +153,7 @@ def _train(
     layers = [*model.adaptable_layers(), *text_layers]
     adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
     yield Notice(
-        f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M numbers."
+        f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M parameters."
     )
     outcome, saving = _Outcome(plan), Saving(places.target, recipe, model, adapter, latents.schedule, places.saved)
     with explained_shortage(plan), attached(adapter, layers, model.read_weight):
