@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -28,19 +28,6 @@ _TEXT_TOKENS, _LATENT_PX = 77, 8
 _STEPS = 2
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a step took.
-
-    Attributes:
-        peak_bytes: the most that was alive at once, weights and optimizer included.
-        kept_bytes: what the forward pass left alive for backward.
-    """
-
-    peak_bytes: int
-    kept_bytes: int
-
-
 class SimulatedModel(HostModel, Protocol):
     """A model without contents."""
 
@@ -51,8 +38,8 @@ class SimulatedModel(HostModel, Protocol):
         """Weights that would not lie on a graphics card now."""
 
 
-def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: StoragePeak | None = None) -> Measured:
-    """What optimizer steps take under the plan, without a reserve.
+def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: StoragePeak | None = None) -> int:
+    """Peak bytes of optimizer steps under the plan, weights and optimizer included, without a reserve.
 
     Args:
         pooled_width: of SDXL's pooled text; 0 for other families.
@@ -69,14 +56,6 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
         with peak, attached(adapter, layers, model.read_weight):
             training, optimizer = _training(model, adapter, recipe, plan, batch)
             peak.restart()
-            before, after_forward = peak.current, []
-            whole_backward = training.update.backward
-
-            def backward(share: Tensor) -> None:
-                after_forward.append(peak.current)
-                whole_backward(share)
-
-            training.update.backward = backward
             with training.update.armed():
                 micro_batches = [
                     training.prepare((index, ())) for index in range(recipe.training.gradient_accumulation_steps)
@@ -85,7 +64,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
                     step_loss(training, micro_batches, len(micro_batches))
                     optimizer.step()
                     adapter.zero_grad(set_to_none=True)
-    return Measured(peak.peak, after_forward[0] - before)
+    return peak.peak
 
 
 def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:

@@ -96,11 +96,6 @@ def predict(work: Work, savings: Savings) -> Parts:
     return Parts(walk.base_bytes(), walk.adapter_bytes(), state, gradients, activations, working)
 
 
-def predict_kept(work: Work, savings: Savings) -> int:
-    """What the forward pass leaves for backward."""
-    return _Walk(work, savings).kept_bytes()
-
-
 def optimizer_bytes(optimizer: str, shape: tuple[int, ...]) -> int:
     """What the optimizer keeps of one parameter of that shape."""
     numbers = math.prod(shape)
@@ -200,10 +195,6 @@ class _Walk:
         if not self.savings.streamed:
             return 0
         return 2 * round(max(self._lean_bytes(stage) for part in self.parts for stage in part.stages if part.lean))
-
-    def kept_bytes(self) -> int:
-        """What the forward pass leaves for backward."""
-        return sum(self._kept(index) for index in range(len(self.parts)))
 
     def peak(self) -> tuple[int, int, int]:
         """(gradients, activations, working) where their sum is largest."""

@@ -8,11 +8,9 @@ the workspaces of libraries, the context of the driver and fragmentation.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -76,30 +74,3 @@ class StoragePeak(TorchDispatchMode):
 
     def _drop(self, key: int) -> None:
         self.current -= self._alive.pop(key)
-
-
-class SavedBytes:
-    """Bytes that autograd keeps for backward; a storage that is saved several times counts once.
-
-    Attributes:
-        total: the sum, without parameters and what `ignored` holds.
-    """
-
-    def __init__(self, ignored: Iterable[Tensor] = ()) -> None:
-        self._seen = {tensor.untyped_storage()._cdata for tensor in ignored}
-        self.total = 0
-
-    def see(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._seen and not isinstance(tensor, torch.nn.Parameter):
-            self._seen.add(storage._cdata)
-            self.total += storage.nbytes()
-        return tensor
-
-
-@contextmanager
-def saved_bytes(ignored: Iterable[Tensor] = ()) -> Iterator[SavedBytes]:
-    """Measures what a forward pass inside keeps for backward."""
-    saved = SavedBytes(ignored)
-    with torch.autograd.graph.saved_tensors_hooks(saved.see, lambda tensor: tensor):
-        yield saved

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.memory.storage_peak import saved_bytes
 from lib_trainer.models.placement import RECOMPUTED, RESIDENT
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 from tests.host.helpers import LOHA, gradients, noisy, on_device
@@ -82,9 +81,19 @@ def test_no_dequantised_copy_is_kept_for_backward(forge: ForgeRoom) -> None:
                 adapter, text = new_adapter(layers, LOHA, 0), model.encode_text(["a cat"] * 2, 1)
                 model.prepare_training(RESIDENT, text_encoder=False)
                 x_t, t, sizes = noisy(model)
-                with attached(adapter, layers, model.read_weight), saved_bytes(model.unet.parameters()) as saved:
-                    model.predict(x_t, t, on_device(model, text), sizes)
-                return saved.total
+                found = {parameter.untyped_storage().data_ptr(): 0 for parameter in model.unet.parameters()}
+
+                def see(tensor: Tensor) -> Tensor:
+                    storage = tensor.untyped_storage()
+                    found.setdefault(storage.data_ptr(), 0 if isinstance(tensor, nn.Parameter) else storage.nbytes())
+                    return tensor
+
+                hooks = torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor)
+                with attached(adapter, layers, model.read_weight), hooks:
+                    y = model.predict(x_t, t, on_device(model, text), sizes)
+                # The graph holds what was counted until here, so no address was used twice.
+                del y
+                return sum(found.values())
 
         return forge.run(work)
 

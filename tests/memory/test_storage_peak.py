@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lib_trainer.memory.storage_peak import StoragePeak, saved_bytes
+from lib_trainer.memory.storage_peak import StoragePeak
 
 KIB = 1024
 
@@ -46,12 +46,3 @@ def test_temporaries_are_seen() -> None:
         y = (x * 2).add_(1) + x
     assert peak.peak == 8 * KIB and peak.current == 4 * KIB
     del y
-
-
-def test_a_storage_that_is_saved_twice_counts_once_and_parameters_do_not() -> None:
-    weight = torch.nn.Parameter(torch.randn(KIB))
-    x = torch.randn(KIB)
-    with saved_bytes([x]) as saved:
-        y = (weight * x).exp()
-        y * y
-    assert saved.total == 4 * KIB
