@@ -1,14 +1,14 @@
-"""The errors a person can mend. Everything else keeps its traceback."""
+"""Errors that a person can fix. Everything else keeps its traceback."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something a person can mend.
+    """Something that a person can fix.
 
     Args:
-        message: One sentence that says what is wrong, with the value that is wrong in it.
-        hint: One sentence that says what to do.
+        message: one sentence: what is wrong, with the wrong value in it.
+        hint: one sentence: what to do.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -21,7 +21,7 @@ class ConfigError(UserError):
     """Every problem of a configuration at once.
 
     Args:
-        problems: field name -> what is wrong with it. Field names are those of `lib_trainer.config.recipe`.
+        problems: field name of `lib_trainer.config.recipe` -> what is wrong with it.
     """
 
     def __init__(self, problems: dict[str, str]) -> None:
@@ -29,8 +29,8 @@ class ConfigError(UserError):
         super().__init__("; ".join(f"{name}: {text}" for name, text in self.problems.items()))
 
 
-class Shortage(UserError):
-    """The device has not enough memory.
+class OutOfMemory(UserError):
+    """The device ran out of memory.
 
     Args:
         settings: recipe fields -> values with which the same run takes less; empty if there are none.
@@ -46,7 +46,7 @@ class NotWritten(UserError):
 
 
 class MissingPackage(UserError):
-    """A package that this feature needs is not installed here."""
+    """A feature needs a package that is not installed."""
 
     def __init__(self, package: str, needed_for: str) -> None:
         self.package = package

@@ -1,7 +1,7 @@
-"""What a run says of itself while it goes on, and what is said to it.
+"""Events that a run yields, and commands that are sent into it.
 
-`run.run` is a generator of these. Whoever drives it pauses by not asking for the next one, sends a `Command` in answer
-to a `Step`, and stops it by throwing `StopRequested` into it; however it ends, the host gets everything back.
+`run.run` is a generator of events. Its caller pauses it by not asking for the next one, sends a `Command` in answer to
+a `Step`, and stops it by throwing `StopRequested` into it. The host's model is restored however the run ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` pieces of a phase are done: preparing, caching, saving."""
+    """`done` of `total` items of a phase are done. Phases: preparing, caching, training, saving."""
 
     phase: str
     done: int
@@ -28,11 +28,11 @@ class Step:
 
     Attributes:
         number, total: steps taken, and steps of the whole run.
-        epoch: pass over the folder, from 1.
-        loss: mean weighted loss of the step's pictures.
+        epoch: from 1.
+        loss: mean weighted loss of the step's images.
         learning_rate: the rate the step was taken with.
         seconds: wall time since the step before.
-        peak_bytes: the device's peak of allocated memory so far; 0 where the device cannot tell.
+        peak_bytes: the device's peak of allocated memory so far; 0 on a CPU.
     """
 
     number: int
@@ -46,21 +46,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a person should know, and the run goes on."""
+    """A message for the person; the run continues."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What the run will take of the device's memory.
+    """The memory plan.
 
     Attributes:
-        parts: what it goes to, in words -> bytes.
-        total_bytes: their sum, the predicted peak with its reserve.
+        parts: label -> bytes.
+        total_bytes: their sum: the predicted peak with its reserve.
         tensor_bytes: without the reserve, as a device counts its peak.
-        budget_bytes: what can be had; 0 where nobody knows.
-        text: all that in a sentence or two.
+        budget_bytes: what is available; 0 if unknown, as on a CPU.
+        text: the plan in a sentence or two.
     """
 
     parts: dict[str, int]
@@ -71,14 +71,14 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """Everything is ready: the steps follow.
+class Started:
+    """Caching is done; the steps follow.
 
     Attributes:
-        step: steps that were taken in an earlier life of this run; 0 for a new one.
+        step: steps already taken before a resume; 0 for a new run.
         steps: of the whole run.
-        checkpoint: name of what is trained on.
-        pictures: fingerprint of the pictures and captions, hex.
+        checkpoint: name of the base model.
+        pictures: fingerprint of the images and captions, hex.
     """
 
     step: int
@@ -88,15 +88,15 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Whatever happens now, the run can go on from this step."""
+class StateSaved:
+    """The run can be resumed from this step, whatever happens now."""
 
     step: int
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A picture was drawn with what is learned so far."""
+    """A sample image was generated with the adapter so far."""
 
     path: Path
     step: int
@@ -105,7 +105,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Saved:
-    """A complete adapter file stands at `path`."""
+    """A complete adapter file was written to `path`."""
 
     path: Path
     step: int
@@ -116,17 +116,17 @@ class Evaluated:
     """What the run has learned after `step`. The measures are defined in `lib_trainer.evaluation.measures`.
 
     Attributes:
-        learned: L, the share of the loss that is gone on held-out pictures; T where none is held out.
-        trained: T, the same on training pictures.
+        learned: L, the share of the loss that is gone on held-out images; T without any.
+        trained: T, the same on training images.
         drift: E, how far unrelated prompts have moved.
-        memorised: G = T − L; None where no picture is held out.
+        memorised: G = T − L; None without held-out images.
         bound: Bind, what the trigger word adds over its class word; None without a trigger word.
         least_loss_strength: s*, the strength with the least loss, 2 at most.
-        score: J, what learned, trained and drift come to at the best strength.
+        score: J, the sum of learned, trained and drift at the best strength.
         strength: the best at this step; best_step, best_strength: the best so far.
         verdict: "not learned yet", "learned", "burning" or "memorising".
-        advice: that in a sentence, with what to do.
-        more_steps: about how many more steps may help; 0 where none do.
+        advice: the verdict in a sentence, with what to do.
+        more_steps: about how many more steps may help; 0 if none do.
         curve: (strength, share of the loss that is gone): the parabola of loss over strength.
         by_picture: name -> share of its loss that is gone.
     """
@@ -150,19 +150,19 @@ class Evaluated:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Evaluated:
-        """What `asdict` made of one, read from JSON; fields of other releases are left out."""
+        """From the JSON of `asdict`; ignores fields of other releases."""
         known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         return cls(**{**known, "curve": tuple((strength, share) for strength, share in values.get("curve", ()))})
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a run that saved its adapter. `tag` is what goes into a prompt: `<lora:NAME:0.8>`.
+    """The last event of a run that saved its adapter. `tag` goes into a prompt: `<lora:NAME:0.8>`.
 
     Attributes:
         steps: that were taken.
         stopped_early: a person ended it.
-        evaluated: what was found of the saved adapter; None for a run that is not evaluated.
+        evaluated: the evaluation of the saved adapter; None for a run without evaluation.
     """
 
     path: Path
@@ -172,19 +172,19 @@ class Finished:
     evaluated: Evaluated | None = None
 
 
-Event = Progress | Planned | Begun | Step | Notice | Kept | Sampled | Saved | Evaluated | Finished
+Event = Progress | Planned | Started | Step | Notice | StateSaved | Sampled | Saved | Evaluated | Finished
 
 
 class Command(Enum):
-    """What may be sent into a run in answer to a `Step`, and to every `Saved`, `Kept` and `Sampled` after it."""
+    """May be sent into a run in answer to a `Step`, and to every `Saved`, `StateSaved` and `Sampled` after it."""
 
     SAVE = "save"
     SAMPLE = "sample"
-    KEEP = "keep"
+    SAVE_STATE = "save_state"
 
 
 class StopRequested(Exception):
-    """Thrown into a run: stop after the step under way, and save what is learned if `save`."""
+    """Thrown into a run: stop after the current step, and save the adapter if `save`."""
 
     def __init__(self, *, save: bool) -> None:
         super().__init__("stopped and saved" if save else "stopped")

@@ -1,8 +1,8 @@
-"""A run, from a folder of pictures to an adapter file: the whole story.
+"""A run, from a folder of images to an adapter file: the whole story.
 
 `run` is a generator of events. It works on the thread that drives it, which must be the host's generation thread
-(`Host.run_exclusive`). Whoever drives it pauses by not asking for the next event and stops it by throwing
-`StopRequested` into it. However it ends, the host has its model back as it was.
+(`Host.run_exclusive`). Its caller pauses it by not asking for the next event and stops it by throwing `StopRequested`
+into it. The host's model is restored however the run ends.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from lib_trainer.dataset.scan import Scan, scan_folder
 from lib_trainer.errors import ConfigError
 from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
 from lib_trainer.evaluation.probes import plan_probes
-from lib_trainer.events import Begun, Command, Evaluated, Event, Finished, Notice, Progress, Step, StopRequested
+from lib_trainer.events import Command, Evaluated, Event, Finished, Notice, Progress, Started, Step, StopRequested
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.history import SAMPLE_DIR, STATE_FILE
-from lib_trainer.memory.out_of_memory import explained_shortage
+from lib_trainer.memory.out_of_memory import explained_out_of_memory
 from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
@@ -36,9 +36,9 @@ from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.objective import objective_of
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
-from lib_trainer.training.resume_facts import kept_settings
+from lib_trainer.training.resume_facts import resumed_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
-from lib_trainer.training.saving import Saving, clear_parts
+from lib_trainer.training.saving import Saving, remove_partial_files
 
 Events = Generator[Event, None, None]
 
@@ -47,51 +47,67 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     """Trains `recipe` on the checkpoint that `host` has selected, and writes the adapter into its LoRA folder.
 
     Args:
-        folder: of this run alone. What a resume needs is kept there, and the run goes on from what it finds there;
-            without a folder nothing is kept, and no test pictures are drawn.
+        folder: of this run alone. The run keeps its resume state and samples there, and resumes from a state that it
+            finds there; without a folder it does neither.
 
     Raises:
         ConfigError: every problem of the recipe, before the model is touched.
-        UserError: what a person can mend, at any point.
-        StopRequested: as it was thrown in, when nothing was to be saved or nothing was learned yet.
+        UserError: what a person can fix, at any point.
+        StopRequested: as it was thrown in, if nothing was to be saved or no step was taken yet.
     """
     recipe.check()
     target = _free_target(host, recipe)
+    # Raises now for a prompt with a mistake in it, not after an hour of training.
     sample_requests(recipe)
-    kept = kept_settings(folder / STATE_FILE) if folder else {}
-    recipe = recipe.with_values(kept)
-    # Read as it is drawn, and kept so: whoever resumes may have the WebUI set otherwise by then.
+    resumed = resumed_settings(folder / STATE_FILE) if folder else {}
+    recipe = recipe.with_values(resumed)
+    # Fixed now and kept in the resume state: the WebUI may be set otherwise by the time of a resume.
     recipe = recipe.with_values({"clip_skip": recipe.training.clip_skip or host.clip_skip()})
     scan = scan_folder(recipe.dataset)
     for skipped in scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
     recipe = replace(recipe, dataset=replace(recipe.dataset, trigger_word=scan.trigger_word))
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
-    saved: list[Path] = []
+    output = Output(target, folder, [], resuming=bool(resumed))
     try:
-        with explained_shortage(None), host.open_model() as model:
-            outcome = yield from _train(
-                host, model, recipe, scan, OutputPaths(target, folder, saved, goes_on=bool(kept))
-            )
+        with explained_out_of_memory(None), host.open_model() as model:
+            outcome = yield from _train(host, model, recipe, scan, output)
     finally:
-        # Copies on the way stay, however the run ends, and must not show as the older ones of that name.
-        for path in saved:
+        # Checkpoints stay however the run ends; without this the WebUI would use older files of the same names.
+        for path in output.saved:
             host.lora_changed(path)
     if outcome.failure:
-        with explained_shortage(outcome.plan):
+        with explained_out_of_memory(outcome.plan):
             raise outcome.failure
     strength = outcome.strength if outcome.strength is not None else recipe.output.preferred_weight
     tag = f"<lora:{recipe.output.output_name}:{strength:g}>"
     yield Finished(target, tag, outcome.step, outcome.stopped_early, outcome.evaluated)
 
 
-@dataclass
-class _Outcome:
-    """How training ended. `failure` is raised once the host has its model back.
+@dataclass(frozen=True)
+class Output:
+    """Where a run writes.
 
     Attributes:
-        evaluated: what was found of the file's weights; None for a run that is not evaluated.
-        strength: the file's best; None where the recipe's stands.
+        target: the adapter file.
+        folder: of the run; see `run`.
+        saved: the adapter files written so far; filled meanwhile.
+        resuming: the folder holds the state of an interrupted run.
+    """
+
+    target: Path
+    folder: Path | None
+    saved: list[Path]
+    resuming: bool
+
+
+@dataclass
+class _Outcome:
+    """How training ended. `failure` is raised once the host's model is restored.
+
+    Attributes:
+        evaluated: the evaluation of the saved weights; None for a run without evaluation.
+        strength: the best one, if the run chose it; None leaves the recipe's.
     """
 
     plan: Plan
@@ -109,114 +125,101 @@ class _Outcome:
         return not (self.stopped_early or self.failure)
 
 
-@dataclass(frozen=True)
-class OutputPaths:
-    """Where things are written.
-
-    Attributes:
-        target: the adapter file.
-        folder: of the run; see `run`.
-        saved: the adapter files that were written so far, filled as they come.
-        goes_on: an earlier life of the run has left something in the folder.
-    """
-
-    target: Path
-    folder: Path | None
-    saved: list[Path]
-    goes_on: bool
-
-
 def _train(
-    host: Host, model: HostModel, recipe: Recipe, scan: Scan, places: OutputPaths
+    host: Host, model: HostModel, recipe: Recipe, scan: Scan, output: Output
 ) -> Generator[Event, Command | None, _Outcome]:
-    """Everything that happens while the model is borrowed."""
+    """Plan, cache, attach, train, save: everything that needs the model."""
     # Raises for a schedule that cannot be trained, before anything is encoded.
     objective_of(model)
     if unused := ignored_settings(recipe, model.family.key):
         yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
     text_layers = model.text_layers() if recipe.training.text_encoder_lr > 0 else []
-    plan = yield from planned(model, recipe, scan, settled=places.goes_on)
+    plan = yield from planned(model, recipe, scan, resuming=output.resuming)
     recipe = plan.recipe
-    folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
-    if folder:
-        prune_cache(folder)
+    cache = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
+    if cache:
+        prune_cache(cache)
     probes = plan_probes(scan, recipe)
     schedule = Schedule(scan, recipe, frozenset(probes.held_out))
-    latents = yield from cache_latents(schedule, model, folder, also=probes.samples)
+    latents = yield from cache_latents(schedule, model, cache, also=probes.samples)
     texts = None
+    # Encodings of text encoders that are trained change with every step.
     if not text_layers:
         clip_skip, also = recipe.training.clip_skip, [*probes.captions(scan), *preserved_prompts(recipe)]
-        texts = yield from cache_texts(latents.schedule, model, clip_skip, folder, also=also)
+        texts = yield from cache_texts(latents.schedule, model, clip_skip, cache, also=also)
     yield Progress("preparing", 0, 1, "Making room for training")
     guidance = recipe.flow.guidance_scale
     model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=guidance)
     layers = [*model.adaptable_layers(), *text_layers]
     adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
-    yield Notice(
-        f"Training {len(adapter.layers)} layers, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} M parameters."
-    )
-    outcome, saving = _Outcome(plan), Saving(places.target, recipe, model, adapter, latents.schedule, places.saved)
-    with explained_shortage(plan), attached(adapter, layers, model.read_weight):
+    parameters = sum(parameter.numel() for parameter in adapter.parameters())
+    yield Notice(f"Training {len(adapter.layers)} layers, {parameters / 1e6:.1f} M parameters.")
+    outcome, saving = _Outcome(plan), Saving(output.target, recipe, model, adapter, latents.schedule, output.saved)
+    with explained_out_of_memory(plan), attached(adapter, layers, model.read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
         yield from prepare_preservation(training, latents, texts)
         evaluation = yield from prepare_evaluation(training, probes, scan, latents, texts)
-        stages = _stages(host, training, saving, scan, places.folder, evaluation)
-        yield from _steps(stages, outcome)
+        callbacks = _callbacks(host, training, saving, scan, output.folder, evaluation)
+        yield from _take_steps(callbacks, outcome)
         outcome.evaluated = evaluation.verdict() if evaluation else None
-        target = places.target
+        target = output.target
         if outcome.failure:
             yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
-        yield from _said(Progress("saving", 0, 1, f"Writing {target.name}"))
-        for event in stages.save_final(target, outcome.step, outcome.epoch, chosen=outcome.by_itself):
-            yield from _said(event)
+        yield from _while_ending(Progress("saving", 0, 1, f"Writing {target.name}"))
+        for event in callbacks.save_final(target, outcome.step, outcome.epoch, chosen=outcome.by_itself):
+            yield from _while_ending(event)
         if outcome.by_itself and outcome.evaluated and evaluation.chooses:
             outcome.strength = outcome.evaluated.best_strength
         if outcome.last and outcome.by_itself:
-            for event in stages.at_the_end(outcome.last):
-                yield from _said(event)
+            for event in callbacks.at_the_end(outcome.last):
+                yield from _while_ending(event)
     return outcome
 
 
-def _steps(stages: Callbacks, outcome: _Outcome) -> Generator[Event, Command | None, None]:
-    """Every step from where an earlier life of the run was kept; how it went is noted in `outcome`."""
-    training = stages.keeping.training
-    taken = stages.keeping.go_on()
+def _callbacks(
+    host: Host, training: Training, saving: Saving, scan: Scan, folder: Path | None, evaluation: Evaluation | None
+) -> Callbacks:
+    sampling = Sampling(
+        host, training.recipe, training.schedule, training.adapter, folder / SAMPLE_DIR if folder else None
+    )
+    pictures = fingerprint(scan) if folder else ""
+    resume_saver = ResumeSaver(folder / STATE_FILE if folder else None, training, pictures, evaluation)
+    return Callbacks(saving, resume_saver, sampling, evaluation)
+
+
+def _take_steps(callbacks: Callbacks, outcome: _Outcome) -> Generator[Event, Command | None, None]:
+    """Every step from the resume state on; records in `outcome` how it went."""
+    resume_saver = callbacks.resume_saver
+    training = resume_saver.training
+    taken = resume_saver.resume()
     outcome.step, outcome.epoch = taken, -(-taken // training.schedule.steps_per_epoch)
-    yield Begun(taken, training.schedule.steps, training.model.checkpoint.name, stages.keeping.pictures)
+    yield Started(taken, training.schedule.steps, training.model.checkpoint.name, resume_saver.pictures)
     try:
         with closing(fit(training, taken)) as events:
-            while not stages.ended and (event := next(events, None)):
+            while not callbacks.ended and (event := next(events, None)):
                 if isinstance(event, Step):
                     outcome.last, outcome.step, outcome.epoch = event, event.number, event.epoch
-                    yield from stages.after(event, (yield event))
+                    yield from callbacks.after(event, (yield event))
                 else:
                     yield event
-        if stages.wants_more:
-            # A person may let it go on to more steps.
-            yield from stages.keeping.keep(outcome.step)
+        if callbacks.wants_more:
+            # So that the person can extend the run.
+            yield from resume_saver.save(outcome.step)
     except StopRequested as stop:
         if not stop.save or not outcome.step:
             raise
         outcome.stopped_early = True
-        for event in stages.keeping.keep(outcome.step):
-            yield from _said(event)
+        for event in resume_saver.save(outcome.step):
+            yield from _while_ending(event)
     except Exception as error:
+        # What was learned until here is saved first.
         if not outcome.step:
             raise
         outcome.failure = error
 
 
-def _stages(
-    host: Host, training: Training, saving: Saving, scan: Scan, folder: Path | None, evaluation: Evaluation | None
-) -> Callbacks:
-    pictures = fingerprint(scan) if folder else ""
-    sampling = Sampling(host, training.recipe, training.adapter, folder / SAMPLE_DIR if folder else None)
-    keeping = ResumeSaver(folder / STATE_FILE if folder else None, training, pictures, evaluation)
-    return Callbacks(saving, keeping, sampling, evaluation)
-
-
-def _said(event: Event) -> Events:
-    """Says `event`; a wish to stop and save that comes at this moment is being fulfilled already."""
+def _while_ending(event: Event) -> Events:
+    """Yields `event`; ignores a request to stop and save, since the run does so already."""
     try:
         yield event
     except StopRequested as stop:
@@ -225,9 +228,9 @@ def _said(event: Event) -> Events:
 
 
 def _free_target(host: Host, recipe: Recipe) -> Path:
-    """Where the adapter goes. A file of that name that we did not write is never replaced."""
+    """Path of the adapter. Raises ConfigError for a file of that name that another program wrote."""
     target = host.lora_dir / f"{recipe.output.output_name}.safetensors"
-    clear_parts(target)
+    remove_partial_files(target)
     if target.exists() and not is_ours(target):
         raise ConfigError({"output_name": f"{target.name} exists and was made by another program; choose another name"})
     return target

@@ -30,7 +30,7 @@ from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import SD1
 from lib_trainer.recipes.files import load_recipe
 from lib_trainer.training.loop import Training, fit
-from lib_trainer.training.resume_facts import kept_settings
+from lib_trainer.training.resume_facts import resumed_settings
 from lib_trainer.training.resume_state import load_state
 from tests.dataset.tiny import TinyModel, drive, make_recipe
 from tests.training.small import make_batch, one_layer_model, schedule_of
@@ -95,7 +95,7 @@ def test_its_state_goes_on_with_the_very_losses_of_that_release(old: Path) -> No
     folder = old / RUNS_DIR / RUN_ID
     recipe = History(old / RUNS_DIR).find(RUN_ID).as_recipe()
     pictures = json.loads((folder / "run.json").read_text("utf-8"))["pictures"]
-    assert kept_settings(folder / STATE_FILE)["min_snr_gamma"] == 5.0
+    assert resumed_settings(folder / STATE_FILE)["min_snr_gamma"] == 5.0
     training = training_of(recipe)
     step = load_state(folder / STATE_FILE, training, pictures)
     assert step == 5

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lib_trainer.adapter.io import read_adapter, read_metadata
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.errors import ConfigError, Shortage, UserError
+from lib_trainer.errors import ConfigError, OutOfMemory, UserError
 from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
 from lib_trainer.run import run
 from lib_trainer.training import loop
@@ -156,7 +156,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(forge: ForgeRoom, 
         return losses[-1] * (float("nan") if len(losses) > 3 else 1.0)
 
     monkeypatch.setattr(loop, "weighted_loss", break_down)
-    with pytest.raises(UserError, match="broke down at step 4") as caught:
+    with pytest.raises(UserError, match="diverged at step 4") as caught:
         drive(forge, recipe_of(pictures, "broken", lr_scheduler="constant"))
     assert "learning rate" in caught.value.hint
     kept = read_adapter(forge.host.lora_dir / "broken.safetensors").factors
@@ -171,7 +171,7 @@ def test_out_of_memory_says_what_to_lower(forge: ForgeRoom, pictures: Path, monk
     monkeypatch.setattr(OptimizerStep, "finish", short)
     with pytest.raises(UserError, match="not enough") as caught:
         drive(forge, recipe_of(pictures, "large", train_batch_size=2))
-    assert "lower the size from" in caught.value.hint and isinstance(caught.value, Shortage)
+    assert "lower the size from" in caught.value.hint and isinstance(caught.value, OutOfMemory)
 
 
 def test_every_problem_is_told_before_the_model_is_touched(forge: ForgeRoom, pictures: Path, monkeypatch) -> None:

@@ -56,7 +56,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
         with peak, attached(adapter, layers, model.read_weight):
             training, optimizer = _training(model, adapter, recipe, plan, batch)
             peak.restart()
-            with training.update.armed():
+            with training.step_method.hooked():
                 micro_batches = [
                     training.prepare((index, ())) for index in range(recipe.training.gradient_accumulation_steps)
                 ]
@@ -88,7 +88,7 @@ def _training(
     training = Training(model, adapter, standing_in, schedule, lambda _draws: batch)
     training.dtype = plan.work.compute
     optimizer = _StateOnly(training.optimizer.param_groups, plan.savings.optimizer)
-    training.update = type(training.update)(optimizer, training.scaler, recipe.training.max_grad_norm)
+    training.step_method = type(training.step_method)(optimizer, training.scaler, recipe.training.max_grad_norm)
     return training, optimizer
 
 

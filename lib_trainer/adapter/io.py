@@ -20,7 +20,7 @@ from lib_trainer.adapter.metadata import RECIPE_KEY, file_hashes
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
 from lib_trainer.models.device import DTYPES
-from lib_trainer.utils.atomic_file import write_whole
+from lib_trainer.utils.atomic_file import write_atomically
 from lib_trainer.utils.safetensors_header import HeaderError, header_of, read_header, with_metadata
 
 # A lone layer without its low-rank partner, and the fewest tensors each algo needs.
@@ -83,7 +83,7 @@ def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
             "Save as fp32 or bf16, or train with a lower learning rate.",
         )
     content = save(tensors)
-    write_whole(path, with_metadata(content, {**metadata, **file_hashes(content)}))
+    write_atomically(path, with_metadata(content, {**metadata, **file_hashes(content)}))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -171,7 +171,7 @@ def copy_adapter(source: Path, target: Path, name: str, strength: float | None =
         metadata = header_of(content).metadata
     except (OSError, HeaderError) as error:
         raise _unreadable(source, error) from error
-    write_whole(target, with_metadata(content, _renamed(metadata, name, strength)))
+    write_atomically(target, with_metadata(content, _renamed(metadata, name, strength)))
 
 
 def tensors_hash(path: Path) -> str:

@@ -20,7 +20,7 @@ from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Notice, Progress
 from lib_trainer.models.base import HostModel
-from lib_trainer.utils.prefetch import made_ahead
+from lib_trainer.utils.prefetch import prefetched
 
 # One 1024×1024 picture, or smaller ones of that area: encoding takes no more memory than SDXL's own size does.
 _BATCH_PIXELS = 2**20
@@ -65,7 +65,7 @@ class LatentCaching:
         pending: list[_Piece] = []
         # JPEG decoding releases the interpreter's lock, so threads suffice.
         workers = min(_DECODERS, os.cpu_count() or 1)
-        with closing(made_ahead(self._units(pictures), self._prepare, workers=workers, ahead=2 * workers)) as prepared:
+        with closing(prefetched(self._units(pictures), self._prepare, workers=workers, ahead=2 * workers)) as prepared:
             for (sample, variants), future in prepared:
                 bucket = self._schedule.buckets[sample]
                 # The VAE takes pictures of one size at a time.

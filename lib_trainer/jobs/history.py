@@ -22,7 +22,7 @@ from typing import Any
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
-from lib_trainer.events import Begun, Evaluated, Event, Finished, Kept, Sampled, Saved, Step
+from lib_trainer.events import Evaluated, Event, Finished, Sampled, Saved, Started, StateSaved, Step
 from lib_trainer.jobs.lock import RunLock, RunLocked, is_locked
 from lib_trainer.jobs.loss_log import LossFile
 from lib_trainer.jobs.past_run import PastRun, read_run
@@ -147,7 +147,7 @@ class RunLog:
     def take(self, event: Event) -> None:
         """Records an event of the run."""
         match event:
-            case Begun():
+            case Started():
                 self._losses.continue_after(event.step)
                 evaluations = tuple(found for found in self.past.evaluations if found["step"] <= event.step)
                 self.write_changes(
@@ -157,7 +157,7 @@ class RunLog:
             case Step():
                 self.past = replace(self.past, step=event.number, steps=event.total, loss=event.loss)
                 self._losses.add(event)
-            case Kept():
+            case StateSaved():
                 self.write_changes(kept_step=event.step)
             case Saved():
                 # A copy that is saved again moves to the end, where the newest is.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.errors import ConfigError, Shortage, UserError
-from lib_trainer.events import Command, Event, Kept, Sampled, Saved, Step, StopRequested
+from lib_trainer.errors import ConfigError, OutOfMemory, UserError
+from lib_trainer.events import Command, Event, Sampled, Saved, StateSaved, Step, StopRequested
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.history import SAMPLE_DIR, RunLog
 from lib_trainer.jobs.status import Record, Status
@@ -19,7 +19,7 @@ from lib_trainer.jobs.status import Record, Status
 HEAR_SECONDS = 0.25
 
 # After these events the run takes commands.
-BETWEEN_STEPS = (Step, Kept, Saved, Sampled)
+BETWEEN_STEPS = (Step, StateSaved, Saved, Sampled)
 
 # A host, a recipe and the folder in which the run keeps what a resume needs -> its events.
 Run = Callable[[Host, Recipe, Path], Iterator[Event]]
@@ -57,7 +57,7 @@ class Job:
             elif paused is not None and not self._stop and status.state != "queued":
                 if paused and not self._paused:
                     # A person who pauses may shut the machine down.
-                    self._asked.append(Command.KEEP)
+                    self._asked.append(Command.SAVE_STATE)
                 self._paused = paused
                 self._record.pause(paused)
             self._heard.notify_all()
@@ -85,7 +85,7 @@ class Job:
             self._end()
         except UserError as error:
             problems = error.problems if isinstance(error, ConfigError) else {}
-            remedy = error.settings if isinstance(error, Shortage) else {}
+            remedy = error.settings if isinstance(error, OutOfMemory) else {}
             self._end(state="failed", error=error.message, hint=error.hint, problems=problems, remedy=remedy)
         except Exception as error:  # noqa: BLE001 - the traceback goes to the console, one line to the page
             _log.exception("Training %s failed", self.name)

@@ -8,7 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from lib_trainer.events import Begun, Evaluated, Event, Finished, Kept, Notice, Planned, Progress, Sampled, Saved, Step
+from lib_trainer.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Notice,
+    Planned,
+    Progress,
+    Sampled,
+    Saved,
+    Started,
+    StateSaved,
+    Step,
+)
 
 LIVE = frozenset(("queued", "preparing", "caching", "training", "saving", "paused"))
 KEPT_LOSSES = 2000
@@ -154,7 +166,7 @@ class Record:
         match event:
             case Progress():
                 self._work(_state_of(event.phase), phase=event.note or event.phase, done=event.done, total=event.total)
-            case Begun():
+            case Started():
                 self._begin(event)
             case Step():
                 self._step(event)
@@ -163,7 +175,7 @@ class Record:
             case Planned():
                 self.note(event.text)
                 self.set(planned_bytes=event.tensor_bytes, budget_bytes=event.budget_bytes)
-            case Kept():
+            case StateSaved():
                 self.set(kept_step=event.step)
             case Sampled():
                 self._samples.append(event)
@@ -182,7 +194,7 @@ class Record:
         # A pause that was requested during this piece of work still holds.
         self.set(state="paused" if self.brief.state == "paused" else state, **changes)
 
-    def _begin(self, event: Begun) -> None:
+    def _begin(self, event: Started) -> None:
         # Steps after the resume state will be trained again.
         self._points = [point for point in self._points if point[0] <= event.step]
         self._samples = deque((s for s in self._samples if s.step <= event.step), maxlen=KEPT_SAMPLES)

@@ -18,7 +18,7 @@ from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.prompts import prompt_lines
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import Family
-from lib_trainer.utils.atomic_file import write_whole
+from lib_trainer.utils.atomic_file import write_atomically
 from lib_trainer.utils.png import png_bytes
 
 # The WebUIs' own names, but for the prompts: unknown keys stay when a WebUI saves the card.
@@ -120,13 +120,13 @@ def keep_picture(lora: LoraInfo, picture: Image.Image, infotext: str) -> Path:
         # The WebUIs show whichever they find first: only a card without any other picture is sure to show ours.
         if old.is_file() and not (old == path and _is_ours(old)):
             _put_aside(old)
-    write_whole(path, png_bytes(picture, infotext, **{_CHOSEN_KEY: "chosen from a grid"}))
+    write_atomically(path, png_bytes(picture, infotext, **{_CHOSEN_KEY: "chosen from a grid"}))
     return path
 
 
 def _write(lora: Path, card: dict[str, Any]) -> bytes:
     content = json.dumps(card, indent=2, ensure_ascii=False).encode()
-    write_whole(card_path(lora), content)
+    write_atomically(card_path(lora), content)
     return content
 
 

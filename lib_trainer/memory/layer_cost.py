@@ -1,4 +1,4 @@
-"""What one adapted layer takes, found by running it on tensors without contents."""
+"""Memory of one adapted layer, measured by running it on meta tensors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LayerCost:
     """Bytes of one layer.
 
     Attributes:
-        factors: shape of each trained parameter of its adapter; empty for a layer that is left alone.
-        backward: the most that its backward takes besides what was kept, the gradient of the input included.
+        factors: shape of each trained parameter of its adapter; empty for a layer without one.
+        backward: peak of its backward beside what forward kept, including the gradient of the input.
     """
 
     factors: tuple[tuple[int, ...], ...]
@@ -47,9 +47,9 @@ def layer_cost(
     """The cost of a layer for an input of `x_shape`, batch included.
 
     Args:
-        config: of its adapter; None for a layer that is left alone.
+        config: of its adapter; None for a layer without one.
         dtype: the compute dtype.
-        reads_copy: the weight is stored otherwise than it is computed with, so that each use makes a copy.
+        reads_copy: the weight is stored in another format than it is computed in, so each use makes a copy.
     """
     factors = _factors(operation, config) if config else None
     weight = torch.empty(operation.shape, dtype=dtype, device="meta")
@@ -71,7 +71,7 @@ def layer_cost(
 
 @lru_cache(maxsize=1024)
 def _factors(operation: LayerOp, config: AdapterConfig) -> AdapterModule | None:
-    """The layer's own factors, without contents."""
+    """The layer's adapter module, on meta."""
     with torch.random.fork_rng(devices=[]), _quiet(logging.getLogger("LyCORIS")):
         made = new_module("layer", operation, config)
     return None if made is None else _without_contents(made)
@@ -79,7 +79,7 @@ def _factors(operation: LayerOp, config: AdapterConfig) -> AdapterModule | None:
 
 @contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """LyCORIS says for every layer when a rank is too large for it; it will say so when the run begins."""
+    """LyCORIS warns for every layer that a rank is too large for; once, when the run begins, suffices."""
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""Running out of memory, said so that a person can do something about it."""
+"""What a person reads when the GPU runs out of memory: what to change, and settings that change it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from contextlib import contextmanager
 
 import torch
 
-from lib_trainer.errors import Shortage
+from lib_trainer.errors import OutOfMemory
 from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, Budget, Plan
+from lib_trainer.memory.planner import describe_savings
 
-# What torch says on a CPU and on devices without an exception of their own.
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-# A run that did not fit is offered a plan that takes so much less.
-_LOWER = 0.88
+# torch's messages on a CPU and on devices without an exception type of their own.
+_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
+# The plan that is offered after a failure takes this share of the failed one, or less.
+_SMALLER = 0.88
 
 
-def is_shortage(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 
 
 @contextmanager
-def explained_shortage(plan: Plan | None) -> Iterator[None]:
-    """Turns running out of memory into a `Shortage` that says what to do; other errors pass.
+def explained_out_of_memory(plan: Plan | None) -> Iterator[None]:
+    """Turns running out of memory into an `OutOfMemory` that says what to do; other errors pass.
 
     Args:
         plan: of the run; None before there is one.
@@ -32,52 +33,28 @@ def explained_shortage(plan: Plan | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_shortage(error):
+        if not is_out_of_memory(error):
             raise
         hint, settings = _remedy(plan)
-        raise Shortage("The memory of the graphics card is not enough.", hint, settings) from error
+        raise OutOfMemory("The GPU ran out of memory.", hint, settings) from error
 
 
 def _remedy(plan: Plan | None) -> tuple[str, dict[str, float]]:
     """What would help, and the settings that do it."""
     if plan is None:
-        return "Close other programs that use the card, or choose a smaller size.", {}
-    lower = lower_budget_gb(plan)
-    if lower is not None:
-        return f"Train with a plan for less memory: {_savings_left(plan)}.", {"vram_budget_gb": lower}
-    work = plan.work
-    return (
-        f"Nothing more can be saved; lower the size from {work.width_px}×{work.height_px} px,"
-        f" or the rank from {work.recipe.adapter.network_dim}.",
-        {},
-    )
+        return "Close other programs that use the GPU, or choose a smaller resolution.", {}
+    card_gb = smaller_card_gb(plan)
+    if card_gb is None:
+        work = plan.work
+        size, rank = f"{work.width_px}×{work.height_px} px", work.recipe.adapter.network_dim
+        return f"No saving is left: lower the resolution from {size}, or the rank from {rank}.", {}
+    before = describe_savings(plan)
+    added = [saving for saving in describe_savings(plan.for_budget(Budget.of_card(card_gb))) if saving not in before]
+    return f"Train with a plan for less memory: {', '.join(added)}.", {"vram_budget_gb": card_gb}
 
 
-def lower_budget_gb(plan: Plan) -> float | None:
-    """The card size whose plan takes clearly less than this one; None if this is the smallest plan."""
-    wanted = (plan.parts.total * _LOWER + Budget.of_card(1).reserve_bytes + DESKTOP_BYTES) / GIB
-    lower = _plan_for(plan, round(wanted, 2))
-    return round(wanted, 2) if lower.fits and lower.parts.total < plan.parts.total else None
-
-
-def _savings_left(plan: Plan) -> str:
-    """What the lower plan does that this one does not."""
-    lower = _plan_for(plan, lower_budget_gb(plan) or 0.0).savings
-    now, told = plan.savings, []
-    if lower.recomputed > now.recomputed:
-        told.append("more blocks are computed twice")
-    if lower.optimizer != now.optimizer:
-        told.append(f"the optimizer is {lower.optimizer}")
-    if lower.fused and not now.fused:
-        told.append("each layer takes its step within backward")
-    if lower.int8_base and not now.int8_base:
-        told.append("the checkpoint's weights are held in 8 bits")
-    if lower.streamed > now.streamed:
-        told.append("more weights stay on the CPU")
-    if lower.batch < now.batch:
-        told.append(f"{lower.batch} pictures at a time")
-    return ", ".join(told)
-
-
-def _plan_for(plan: Plan, card_gb: float) -> Plan:
-    return plan.in_room(Budget.of_card(card_gb))
+def smaller_card_gb(plan: Plan) -> float | None:
+    """VRAM of the card whose plan takes clearly less than this one, in GiB; None for the smallest plan."""
+    card_gb = round((plan.parts.total * _SMALLER + Budget.of_card(1).reserve_bytes + DESKTOP_BYTES) / GIB, 2)
+    smaller = plan.for_budget(Budget.of_card(card_gb))
+    return card_gb if smaller.fits and smaller.parts.total < plan.parts.total else None

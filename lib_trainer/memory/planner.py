@@ -1,4 +1,4 @@
-"""The memory plan of a run: what the recipe, its pictures and the device ask of it."""
+"""Makes the memory plan of a run from its recipe, images and device, and puts it into words."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from lib_trainer.models.families import Family
 from lib_trainer.models.placement import MemoryProfile
 
 _HALF_BYTES = 2
-# Smaller adapters and pictures that are tried out to say what would help.
+# Resolutions that are tried to say what would fit.
 _SMALLER_SIZES_PX = (1024, 896, 768, 640, 512)
 
 
-def planned(model: HostModel, recipe: Recipe, scan: Scan, *, settled: bool) -> Generator[Event, None, Plan]:
-    """The plan of a run on a borrowed model, told as an event.
+def planned(model: HostModel, recipe: Recipe, scan: Scan, *, resuming: bool) -> Generator[Event, None, Plan]:
+    """The plan of a run on an opened model; yields it as an event.
 
     Args:
-        settled: the run goes on, and takes its steps as before however much memory there is now.
+        resuming: the run keeps its batch size and optimizer, however much memory is free now.
 
     Raises:
-        UserError: for a budget of the recipe that cannot be met. Where the room was measured it is tried.
+        UserError: no plan fits the recipe's `vram_budget_gb`. A measured budget is no reason to refuse: it may fit.
     """
-    plan = plan_run(model.memory_profile(), recipe, Schedule(scan, recipe).buckets, model.device, settled=settled)
+    plan = plan_run(model.memory_profile(), recipe, Schedule(scan, recipe).buckets, model.device, resuming=resuming)
     if recipe.training.vram_budget_gb:
         require_fit(plan)
     budget_bytes = plan.budget.total_bytes if plan.budget else 0
@@ -48,13 +48,13 @@ def plan_run(
     sizes: Iterable[Bucket | tuple[int, int]],
     device: torch.device,
     *,
-    settled: bool = False,
+    resuming: bool = False,
 ) -> Plan:
-    """The plan for pictures of these sizes, of which the largest decides.
+    """The plan for images of these sizes; the largest decides.
 
     Args:
         device: where it is trained.
-        settled: see `make_plan`.
+        resuming: see `make_plan`.
     """
     pairs = [(size.width_px, size.height_px) if isinstance(size, Bucket) else size for size in sizes]
     width_px, height_px = max(pairs, key=lambda pair: pair[0] * pair[1])
@@ -72,27 +72,24 @@ def plan_run(
     )
     eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"
     budget = budget_of(memory_profile, recipe)
-    return make_plan(work, budget, dense=memory_profile.is_dense, eight_bit=eight_bit, settled=settled)
+    return make_plan(work, budget, dense=memory_profile.is_dense, eight_bit=eight_bit, resuming=resuming)
 
 
 def plan_from_profile(memory_profile: MemoryProfile, recipe: Recipe) -> Plan:
-    """The plan before a model is borrowed, for pictures of the recipe's full size."""
+    """The plan before a model is opened, for images of the recipe's full resolution."""
     device = torch.device("cpu" if memory_profile.available_bytes is None else "cuda")
     return plan_run(memory_profile, recipe, [recipe.dataset.resolution_px], device)
 
 
 def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int, budget: Budget) -> Plan:
-    """The plan for an ordinary checkpoint of the family, in half precision, on a card that computes as the recipe asks.
-
-    Nothing is asked of this machine.
-    """
+    """The plan for a checkpoint of the family in half precision, on any GPU; this machine's is not queried."""
     compute = DTYPES[recipe.training.mixed_precision]
     optimizer = recipe.training.optimizer
     return make_plan(Work(family, family.shape, recipe, optimizer, width_px, height_px, _HALF_BYTES, compute), budget)
 
 
 def budget_of(memory_profile: MemoryProfile, recipe: Recipe) -> Budget | None:
-    """What the recipe allows, or what the device has; None where nobody knows."""
+    """The recipe's budget, or the device's; None if unknown."""
     if recipe.training.vram_budget_gb:
         return Budget.of_card(recipe.training.vram_budget_gb)
     if memory_profile.available_bytes is None:
@@ -101,7 +98,7 @@ def budget_of(memory_profile: MemoryProfile, recipe: Recipe) -> Budget | None:
 
 
 def describe_plan(plan: Plan) -> str:
-    """`Memory: 6.1 of 7.2 GB. 42 of 87 blocks are computed twice; the weights are stored in 8 bits.`"""
+    """`Memory: about 6.1 of 7.2 GB. Gradient checkpointing on 42 of 87 blocks; base weights in 8 bits.`"""
     total = f"Memory: about {show_gib(plan.total_bytes)}"
     budget = f" of {plan.budget.total_bytes / GIB:.1f} GB." if plan.budget else " GB."
     savings = "; ".join(describe_savings(plan))
@@ -109,68 +106,64 @@ def describe_plan(plan: Plan) -> str:
 
 
 def show_gib(size_bytes: int) -> str:
-    """`6.1`, or `0.03` for little, in GiB."""
+    """In GiB: `6.1`, or `0.03` below one."""
     return f"{size_bytes / GIB:.1f}" if size_bytes >= GIB else f"{size_bytes / GIB:.2f}"
 
 
 def describe_savings(plan: Plan) -> list[str]:
-    """What is done to make it fit, a phrase each."""
-    savings, wished = plan.savings, plan.work.recipe.training
+    """Each saving of the plan as a phrase."""
+    savings, training = plan.savings, plan.work.recipe.training
     told = []
     if savings.recomputed:
-        told.append(f"{savings.recomputed} of {plan.blocks} blocks are computed twice")
+        told.append(f"gradient checkpointing on {savings.recomputed} of {plan.blocks} blocks")
     if savings.optimizer != plan.work.optimizer:
-        told.append(f"the optimizer is {savings.optimizer}")
+        told.append(f"optimizer {savings.optimizer}")
     if savings.fused:
-        told.append("each layer takes its step within backward")
+        told.append("fused backward pass")
     if savings.int8_base:
-        told.append("the checkpoint's weights are held in 8 bits")
+        told.append("base weights in 8 bits")
     if savings.streamed:
-        told.append(f"{savings.streamed:.0%} of the weights stay on the CPU and are fetched when needed")
-    if savings.batch < wished.train_batch_size:
-        micro_batches = plan.recipe.training.gradient_accumulation_steps
-        told.append(f"{savings.batch} pictures at a time, {micro_batches} passes a step")
+        told.append(f"{savings.streamed:.0%} of the base weights offloaded to the CPU")
+    if savings.batch < training.train_batch_size:
+        steps = plan.recipe.training.gradient_accumulation_steps
+        told.append(f"batch size {savings.batch} with {steps} accumulation steps")
     return told
 
 
 def require_fit(plan: Plan) -> None:
-    """Refuses a budget that a person gave and that no plan can meet.
-
-    Raises:
-        UserError: says what is the least it takes, and what would help most.
-    """
+    """Raises UserError if the plan exceeds its budget: the least it takes, and what would help most."""
     if plan.fits:
         return
     budget = plan.budget.total_bytes / GIB
     largest = max((part for part in plan.named_parts.items() if part[0] != RESERVE), key=lambda part: part[1])
     raise UserError(
-        f"This takes at least {plan.total_bytes / GIB:.1f} GB, and {budget:.1f} GB can be had; the largest part is"
+        f"This takes at least {plan.total_bytes / GIB:.1f} GB, and {budget:.1f} GB are available; the largest part is"
         f" {largest[0]} with {largest[1] / GIB:.1f} GB.",
         what_would_help(plan),
     )
 
 
 def what_would_help(plan: Plan) -> str:
-    """Which smaller size or rank would fit; the one that changes less comes first."""
+    """Which smaller resolution or rank would fit; the one that changes less comes first."""
     found = [text for text, smaller in _smaller(plan) if smaller.fits]
     if not found:
-        return "Neither a smaller size nor a smaller rank would be enough: free memory, or take a larger card."
+        return "Neither a smaller resolution nor a smaller rank would fit: free VRAM, or use a larger GPU."
     return f"What would fit: {' or '.join(found[:2])}."
 
 
 def _smaller(plan: Plan) -> Iterator[tuple[str, Plan]]:
-    """The nearest size, then the nearest rank that might do."""
+    """The largest smaller resolution that fits, then the largest smaller rank."""
     work = plan.work
     side = (work.width_px * work.height_px) ** 0.5
     for size_px in (size for size in _SMALLER_SIZES_PX if size < side):
-        smaller = plan.again(replace(work, width_px=size_px, height_px=size_px))
+        smaller = plan.for_work(replace(work, width_px=size_px, height_px=size_px))
         if smaller.fits:
             yield f"{size_px}×{size_px} px", smaller
             break
     rank = work.recipe.adapter.network_dim // 2
     while rank >= 4:
         adapter = replace(work.recipe.adapter, network_dim=rank, conv_dim=min(rank, work.recipe.adapter.conv_dim))
-        smaller = plan.again(replace(work, recipe=replace(work.recipe, adapter=adapter)))
+        smaller = plan.for_work(replace(work, recipe=replace(work.recipe, adapter=adapter)))
         if smaller.fits:
             yield f"rank {rank}", smaller
             break

@@ -1,8 +1,8 @@
-"""How many bytes tensors hold while something runs, on any device, with or without contents.
+"""Peak bytes of tensors while something runs, on any device, real or fake.
 
-`StoragePeak` follows the birth and the death of every storage, so it measures a step on fake tensors, which have
-shapes but no contents, as well as a real one. It sees what the allocator of a graphics card would be asked for; not
-the workspaces of libraries, the context of the driver and fragmentation.
+`StoragePeak` follows the birth and the death of every storage, so it measures a step on fake tensors, which have shapes
+but no contents, as well as a real one. It counts what a GPU's allocator is asked for; not library workspaces, the CUDA
+context and fragmentation.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-# The allocator of a graphics card hands out memory in pieces of this size.
+# CUDACachingAllocator rounds every request up to this.
 _GRAIN_BYTES = 512
 
 
 class StoragePeak(TorchDispatchMode):
-    """While entered, counts the bytes of the storages that are alive, in the allocator's pieces.
+    """While entered, counts the bytes of the storages that are alive, rounded as the allocator does.
 
     Attributes:
-        current: bytes alive now. Storages from before count only where `count` was told of them.
+        current: bytes alive now; storages from before only if passed to `count`.
         peak: the most that was alive at once.
     """
 
@@ -34,12 +34,12 @@ class StoragePeak(TorchDispatchMode):
         self._alive: dict[int, int] = {}
 
     def count(self, tensors: Iterable[Tensor]) -> None:
-        """Counts tensors that were there before, such as weights."""
+        """Counts tensors from before, such as weights."""
         for tensor in tensors:
             self._add(tensor, rounded=True)
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
-        """Leaves tensors out that lie elsewhere, such as weights that are streamed from the CPU."""
+        """Never counts these tensors, such as weights that are offloaded to the CPU."""
         for tensor in tensors:
             self._add(tensor, rounded=False)
 
@@ -51,7 +51,7 @@ class StoragePeak(TorchDispatchMode):
             self._alive[key] = 0
 
     def restart(self) -> None:
-        """The peak begins anew with what is alive now."""
+        """Resets the peak to what is alive now."""
         self.peak = self.current
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,6 +70,7 @@ class StoragePeak(TorchDispatchMode):
         self._alive[key] = size
         self.current += size
         self.peak = max(self.peak, self.current)
+        # A storage dies when its last view does, which no dispatch shows.
         weakref.finalize(storage, self._drop, key)
 
     def _drop(self, key: int) -> None:

@@ -1,4 +1,4 @@
-"""The text encoders as stretches, for runs that train them too."""
+"""The text encoders as blocks, for runs that train them too."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lib_trainer.models.families import Family
 _TOKENS, _VOCABULARY = 77, 49408
 
 
-def text_stretches(family: Family) -> Iterator[Block]:
-    """Every layer of every text encoder, for one picture with one chunk of text, in the order of forward."""
+def text_encoder_blocks(family: Family) -> Iterator[Block]:
+    """Every layer of every text encoder, for one image with one chunk of 77 tokens, in the order of forward."""
     for width, layers in family.text_encoders:
-        yield Block((), 0, 0, lean=False, other_weights=(_VOCABULARY + _TOKENS) * width)
+        yield Block((), 0, 0, offloadable=False, other_weights=(_VOCABULARY + _TOKENS) * width)
         for _ in range(layers):
             yield _layer(width)
 
@@ -23,11 +23,11 @@ def _layer(width: int) -> Block:
     """Self-attention and an MLP four times as wide, each behind a norm."""
     unit, tokens = _TOKENS * width, (_TOKENS, width)
     side = LayerOp((width, width))
-    # Norm 1 and 2: their input and output; q, k, v and the result; the MLP before and after its activation.
+    # Input and output of both norms; q, k, v and the result; the MLP before and after its activation function.
     kept = 2 * 2 * unit + 4 * unit + 2 * 4 * unit
-    stages = (
+    sites = (
         LayerSite(LayerOp((width, 4 * width)), (_TOKENS, 4 * width), kept),
         LayerSite(LayerOp((4 * width, width)), tokens, kept - 4 * unit),
         *(LayerSite(side, tokens, 6 * unit) for _ in range(4)),
     )
-    return Block(stages, kept, kept, lean=False)
+    return Block(sites, kept, kept, offloadable=False)

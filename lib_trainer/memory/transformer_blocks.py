@@ -32,7 +32,7 @@ class _Part:
     tokens: int = 0
 
 
-def transformer_stretches(family: Family, shape: TransformerShape, width_px: int, height_px: int) -> list[Block]:
+def transformer_blocks(family: Family, shape: TransformerShape, width_px: int, height_px: int) -> list[Block]:
     """The whole transformer for one picture, in the order of forward."""
     side = family.latent_px * shape.patch
     return list(_Walk(shape, -(-width_px // side) * -(-height_px // side)).run())
@@ -50,7 +50,7 @@ class _Walk:
         token = shape.latent_channels * shape.patch**2
         embedders = shape.width * (2 * token + shape.context_dim) + round(shape.modulation[2] * square)
         tokens = self.image + self.text
-        yield Block((), 0, tokens * shape.width, lean=False, other_weights=refiners + embedders)
+        yield Block((), 0, tokens * shape.width, offloadable=False, other_weights=refiners + embedders)
         alone, together = (round(share * square) for share in shape.modulation[:2])
         for count, parts, rows, modulation in (
             (shape.double, self._double(), tokens, together),

@@ -1,8 +1,8 @@
-"""The UNet of Stable Diffusion as a list of stretches, each with its layers and the activations it holds.
+"""The UNet of Stable Diffusion as a list of blocks, each with its layers and the activations it holds.
 
-A stretch is what is kept or recomputed as one: a residual block, a transformer block, or the odd layers between them.
-All numbers are elements, not bytes. What each operation keeps for backward: a layer its input, a norm its input, an
-activation its input, attention q, k, v and its result.
+A block is kept or recomputed as one: a residual block, a transformer block, or the single layers between them. All
+sizes are elements, not bytes. What backward needs: of a layer, a norm and an activation function the input; of
+attention q, k, v and the result.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _LATENT_PX = 8
 
 @dataclass(frozen=True)
 class LayerSite:
-    """One layer of a stretch, as backward meets it.
+    """One layer of a block, as backward meets it.
 
     Attributes:
         operation: the layer's.
-        x_shape: of its input, for one picture.
-        alive: elements that the stretch holds at that moment besides the layer's own work: what is still kept for
-            backward, and gradients under way.
+        x_shape: of its input, for one image.
+        alive: elements that the block holds at that moment beside the layer's own: what backward still needs, and
+            gradients in flight.
         adapted: whether kohya + LyCORIS put an adapter on it.
     """
 
@@ -40,30 +40,30 @@ class Block:
     """Layers that are kept or recomputed together.
 
     Attributes:
-        stages: in the order of backward.
-        inputs: elements that are kept for backward when the stretch is recomputed.
-        kept: elements that are kept when it is not.
-        float_rows: float32 numbers kept besides: the sums of attention's softmax and the norms' means.
-        recomputable: a stretch that can be recomputed; others always keep all.
-        lean: its layers' weights can be stored in 8 bits or streamed.
-        other_weights: numbers of frozen weights that are no layer's.
+        sites: in the order of backward.
+        inputs: elements kept for backward if the block is recomputed.
+        kept: elements kept if it is not.
+        float_rows: float32 elements kept as well: softmax sums of attention, means of norms.
+        recomputable: gradient checkpointing can recompute it.
+        offloadable: its layers' weights can be stored in 8 bits or offloaded.
+        other_weights: frozen parameters outside its layers.
     """
 
-    stages: tuple[LayerSite, ...]
+    sites: tuple[LayerSite, ...]
     inputs: int
     kept: int
     float_rows: int = 0
     recomputable: bool = False
-    lean: bool = True
+    offloadable: bool = True
     other_weights: int = 0
 
 
-def stretches(shape: UNetShape, width_px: int, height_px: int) -> list[Block]:
-    """The whole UNet for one picture, in the order of forward."""
-    return list(_Walk(shape, width_px // _LATENT_PX, height_px // _LATENT_PX).run())
+def unet_blocks(shape: UNetShape, width_px: int, height_px: int) -> list[Block]:
+    """The UNet for one image, in the order of forward."""
+    return list(_Blocks(shape, width_px // _LATENT_PX, height_px // _LATENT_PX).run())
 
 
-class _Walk:
+class _Blocks:
     def __init__(self, shape: UNetShape, width: int, height: int) -> None:
         self.shape, self.sizes = shape, [(height, width)]
         for _ in shape.channels[1:]:
@@ -97,73 +97,76 @@ class _Walk:
                 yield self._resample(level - 1, channels, (1, 1))
         yield self._last(channels)
 
-    def _places(self, level: int) -> int:
+    def _positions(self, level: int) -> int:
         return self.sizes[level][0] * self.sizes[level][1]
 
     def _first(self, channels: int) -> Block:
         """The time and size embeddings, and the first convolution."""
         shape, size = self.shape, self.sizes[0]
-        stages = [
+        sites = [
             LayerSite(_conv(shape.latent_channels, channels), (shape.latent_channels, *size), 0, self.single_layers)
         ]
         inner = [(channels, self.single_layers), *([(shape.pooled_dim, False)] if shape.pooled_dim else [])]
         for width, adapted in inner:
-            stages += [
+            sites += [
                 LayerSite(LayerOp((self.embedding, self.embedding)), (self.embedding,), 0, adapted),
                 LayerSite(LayerOp((self.embedding, width)), (width,), 0, adapted),
             ]
-        return Block(tuple(stages), 0, 4 * self.embedding)
+        return Block(tuple(sites), 0, 4 * self.embedding)
 
     def _last(self, channels: int) -> Block:
-        size, elements = self.sizes[0], channels * self._places(0)
-        stage = LayerSite(
+        size, elements = self.sizes[0], channels * self._positions(0)
+        site = LayerSite(
             _conv(channels, self.shape.latent_channels), (channels, *size), 3 * elements, self.single_layers
         )
-        return Block((stage,), 3 * elements, 3 * elements)
+        return Block((site,), 3 * elements, 3 * elements)
 
     def _resample(self, level: int, channels: int, stride: tuple[int, int]) -> Block:
-        """Halves the size of `level`, or doubles what comes from below to it."""
-        elements = channels * self._places(level)
-        stage = LayerSite(_conv(channels, channels, stride=stride), (channels, *self.sizes[level]), elements)
-        # On the way down the input is the skip that the way up takes; on the way up it is the enlarged picture.
-        return Block((stage,), elements, elements)
+        """Halves the resolution of `level`, or doubles that of the level below."""
+        elements = channels * self._positions(level)
+        site = LayerSite(_conv(channels, channels, stride=stride), (channels, *self.sizes[level]), elements)
+        # Downsampling keeps its input for the skip connection; upsampling keeps the enlarged input.
+        return Block((site,), elements, elements)
 
     def _residual(self, level: int, before: int, after: int) -> Block:
-        size, places = self.sizes[level], self._places(level)
-        inner, outer = before * places, after * places
-        # Kept of each half: the norm's input, the activation's, the convolution's.
+        size, positions = self.sizes[level], self._positions(level)
+        inner, outer = before * positions, after * positions
+        # Each half keeps three inputs: the norm's, the activation's, the convolution's.
         kept = 3 * inner + 3 * outer
-        stages = [
+        sites = [
             LayerSite(_conv(after, after), (after, *size), kept + outer + (inner if before != after else outer)),
             LayerSite(LayerOp((after, self.embedding)), (self.embedding,), 3 * inner + 2 * outer),
             LayerSite(_conv(before, after), (before, *size), 3 * inner + outer + (inner if before != after else outer)),
         ]
         if before != after:
-            stages.insert(0, LayerSite(_conv(before, after, kernel=1), (before, *size), kept + outer))
-        return Block(tuple(stages), inner, kept, recomputable=True)
+            sites.insert(0, LayerSite(_conv(before, after, kernel=1), (before, *size), kept + outer))
+        return Block(tuple(sites), inner, kept, recomputable=True)
 
     def _transformer(self, level: int, width: int, depth: int) -> Iterator[Block]:
         if not depth:
             return
-        size, places = self.sizes[level], self._places(level)
-        elements = width * places
+        size, positions = self.sizes[level], self._positions(level)
+        elements = width * positions
         if self.shape.linear_projection:
-            projection, x_shape = LayerOp((width, width)), (places, width)
+            projection, x_shape = LayerOp((width, width)), (positions, width)
         else:
             projection, x_shape = _conv(width, width, kernel=1), (width, *size)
         yield Block((LayerSite(projection, x_shape, 3 * elements),), 2 * elements, 2 * elements)
         for _ in range(depth):
-            yield self._attention(level, width, places)
+            yield self._attention(level, width, positions)
         yield Block((LayerSite(projection, x_shape, 2 * elements),), elements, elements)
 
-    def _attention(self, level: int, width: int, places: int) -> Block:
-        """Self-attention, cross-attention and the feed-forward layers, each behind a norm."""
-        unit, context = places * width, self.shape.context_dim
-        tokens, text = (places, width), (_TEXT_TOKENS, context)
+    def _attention(self, level: int, width: int, positions: int) -> Block:
+        """Self-attention, cross-attention and the feed-forward layers, each behind a norm.
+
+        Its sites run from the last layer of forward to the first; `alive` shrinks as their inputs are freed.
+        """
+        unit, context = positions * width, self.shape.context_dim
+        tokens, text = (positions, width), (_TEXT_TOKENS, context)
         keys = 2 * _TEXT_TOKENS * width
         side, cross = LayerOp((width, width)), LayerOp((width, context))
-        stages = (
-            LayerSite(LayerOp((width, 4 * width)), (places, 4 * width), 28 * unit + keys + 2 * unit),
+        sites = (
+            LayerSite(LayerOp((width, 4 * width)), (positions, 4 * width), 28 * unit + keys + 2 * unit),
             LayerSite(LayerOp((8 * width, width)), tokens, 12 * unit + keys + 9 * unit),
             LayerSite(side, tokens, 10 * unit + keys + 2 * unit),
             LayerSite(cross, text, 8 * unit + 3 * unit),
@@ -174,8 +177,8 @@ class _Walk:
             LayerSite(side, tokens, 2 * unit + 4 * unit),
             LayerSite(side, tokens, 2 * unit + 4 * unit),
         )
-        rows = 2 * places * self.shape.heads[level] + 6 * places
-        return Block(stages, unit, 28 * unit + keys, rows, recomputable=True)
+        rows = 2 * positions * self.shape.heads[level] + 6 * positions
+        return Block(sites, unit, 28 * unit + keys, rows, recomputable=True)
 
 
 def _conv(before: int, after: int, kernel: int = 3, stride: tuple[int, int] = (1, 1)) -> LayerOp:

@@ -19,7 +19,7 @@ from lib_trainer.recipes.onetrainer import read_onetrainer
 from lib_trainer.recipes.reading import Reading, shown_names
 from lib_trainer.recipes.sd_scripts import read_sd_scripts
 from lib_trainer.recipes.source import only_text, parse_json, read_adapter_metadata, read_object
-from lib_trainer.utils.atomic_file import write_whole
+from lib_trainer.utils.atomic_file import write_atomically
 
 PRESET_DIR = Path(__file__).resolve().parents[2] / "presets"
 PRESET_LABELS = {
@@ -70,7 +70,7 @@ def save_recipe(path: Path, recipe: Recipe) -> None:
 
 def save_object(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON object as `save_recipe` does."""
-    write_whole(Path(path), (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(Path(path), (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def recipe_from_metadata(metadata: Mapping[str, str]) -> LoadedRecipe:

@@ -1,4 +1,4 @@
-"""What happens between two steps: evaluation, copies, what a resume needs, and test pictures, in this order."""
+"""What happens between two steps: evaluation, adapter checkpoints, the resume state and samples, in this order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lib_trainer.events import Command, Evaluated, Event, Kept, Step
+from lib_trainer.events import Command, Evaluated, Event, StateSaved, Step
 from lib_trainer.training.loop import Training
 from lib_trainer.training.resume_state import Evaluator, load_state, save_state
 from lib_trainer.training.sampling import Sampling
@@ -19,14 +19,14 @@ class Evaluating(Evaluator, Protocol):
     """Measures a run between its steps; `lib_trainer.evaluation` does.
 
     Attributes:
-        chooses: the run ends when more steps do not help, and its file is that of the best step.
+        chooses: the run ends when more steps do not help, and saves the best step instead of the last.
     """
 
     chooses: bool
 
     @property
     def ended(self) -> bool:
-        """More steps do not help, and the run is to end."""
+        """More steps do not help: the run should end."""
 
     @property
     def best_step(self) -> int:
@@ -37,55 +37,55 @@ class Evaluating(Evaluator, Protocol):
     def evaluate(self, step: Step) -> Iterator[Event]: ...
 
     def verdict(self) -> Evaluated | None:
-        """What is to be said of the file that the run leaves."""
+        """The evaluation of the file that the run saves."""
 
     def restore_best(self) -> None:
-        """Puts the weights of the best step back."""
+        """Loads the weights of the best step."""
 
 
 @dataclass
 class ResumeSaver:
-    """Keeps what a resume needs in `path`; without a path nothing is kept.
+    """Saves the resume state to `path`; without a path it saves nothing.
 
     Attributes:
         pictures: the dataset's fingerprint.
-        kept_at: monotonic clock of the last time, in seconds.
+        saved_at: monotonic clock of the last time, in seconds.
     """
 
     path: Path | None
     training: Training
     pictures: str
     evaluating: Evaluator | None = None
-    kept_at: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)
 
-    def go_on(self) -> int:
-        """Puts back what an earlier life of this run has kept; the steps that it had taken."""
+    def resume(self) -> int:
+        """Loads the state of an interrupted run; the number of steps it had taken, 0 for a new run."""
         return load_state(self.path, self.training, self.pictures, self.evaluating) if self.path else 0
 
     def is_due(self) -> bool:
         minutes = self.training.recipe.output.resume_every_minutes
-        return bool(minutes) and time.monotonic() - self.kept_at >= 60 * minutes
+        return bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
 
-    def keep(self, step: int) -> Iterator[Event]:
-        """Raises UserError when the disk is full."""
+    def save(self, step: int) -> Iterator[Event]:
+        """Raises UserError if the disk is full."""
         if self.path is not None:
             save_state(self.path, self.training, step, self.pictures, self.evaluating)
-            self.kept_at = time.monotonic()
-            yield Kept(step)
+            self.saved_at = time.monotonic()
+            yield StateSaved(step)
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Everything that the recipe asks for between steps, and what is wished for on the way."""
+    """Everything that the recipe asks for between steps, and the commands of the person."""
 
     saving: Saving
-    keeping: ResumeSaver
+    resume_saver: ResumeSaver
     sampling: Sampling
     evaluating: Evaluating | None = None
 
     @property
     def ended(self) -> bool:
-        """More steps do not help, and the run is to end."""
+        """More steps do not help: the run should end."""
         return self.evaluating is not None and self.evaluating.ended
 
     @property
@@ -95,13 +95,20 @@ class Callbacks:
         return found is not None and found.more_steps > 0
 
     def after(self, step: Step, command: Command | None) -> Generator[Event, Command | None, None]:
-        """What is due after this step. Every event may be answered with another wish."""
+        """What is due after this step. Every event may be answered with another command."""
         if self.evaluating and self.evaluating.is_due(step):
             yield from self.evaluating.evaluate(step)
         commands = self._due(step)
         commands += [command] if command and command not in commands else []
         while commands:
-            for event in self._fulfil(commands.pop(0), step):
+            command = commands.pop(0)
+            if command is Command.SAVE:
+                events = self.saving.save_checkpoint(step)
+            elif command is Command.SAVE_STATE:
+                events = self.resume_saver.save(step.number)
+            else:
+                events = self.sampling.draw(step)
+            for event in events:
                 asked = yield event
                 if asked:
                     commands.append(asked)
@@ -110,7 +117,7 @@ class Callbacks:
         """The adapter file after `step`.
 
         Args:
-            chosen: it may be the best step's instead, at its best strength; the last step's then stays beside it.
+            chosen: save the best step instead, at its best strength; the last step becomes a checkpoint beside it.
         """
         evaluating, strength = self.evaluating, None
         evaluated = evaluating.verdict() if evaluating else None
@@ -125,22 +132,18 @@ class Callbacks:
 
     def at_the_end(self, last: Step) -> Iterator[Event]:
         """What is due after the final file."""
-        if self.sampling.is_due(last, self.saving.schedule.steps_per_epoch):
+        if self.sampling.is_due(last):
             yield from self.sampling.draw(last)
 
     def _due(self, step: Step) -> list[Command]:
-        is_last = step.number == step.total
+        # The final file replaces the last step's checkpoint; its samples come after that (`at_the_end`).
+        if step.number == step.total:
+            return []
         save = self.saving.is_due(step)
-        sample = self.sampling.is_due(step, self.saving.schedule.steps_per_epoch)
-        # The last step is the final file's; its pictures come after that.
-        keep = not is_last and (save or self.keeping.is_due())
-        due = {Command.SAVE: save, Command.KEEP: keep, Command.SAMPLE: sample and not is_last}
+        due = {
+            Command.SAVE: save,
+            # A resumed run writes no checkpoint twice, so the state is saved with each.
+            Command.SAVE_STATE: save or self.resume_saver.is_due(),
+            Command.SAMPLE: self.sampling.is_due(step),
+        }
         return [command for command, is_due in due.items() if is_due]
-
-    def _fulfil(self, command: Command, step: Step) -> Iterator[Event]:
-        if command is Command.SAVE:
-            yield from self.saving.save_stage(step)
-        elif command is Command.KEEP:
-            yield from self.keeping.keep(step.number)
-        else:
-            yield from self.sampling.draw(step)

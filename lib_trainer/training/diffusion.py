@@ -11,15 +11,15 @@ Prediction = Literal["epsilon", "v"]
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """x_t = √ᾱ·x_0 + √(1−ᾱ)·ε (Ho et al., 2020). latents, noise (B, C, H, W); timesteps (B,)."""
-    alpha = _per_picture(alphas_cumprod, timesteps, latents)
+    alpha = _per_image(alphas_cumprod, timesteps, latents)
     return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
 
 
 def target(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor, prediction: Prediction) -> Tensor:
-    """What the UNet should say: the noise, or v = √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans & Ho, 2022)."""
+    """The target of the prediction: the noise, or v = √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans & Ho, 2022)."""
     if prediction == "epsilon":
         return noise
-    alpha = _per_picture(alphas_cumprod, timesteps, latents)
+    alpha = _per_image(alphas_cumprod, timesteps, latents)
     return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
 
 
@@ -32,5 +32,5 @@ def split_prediction(x_t: Tensor, answer: Tensor, alpha: Tensor, prediction: Pre
     return (x_t - noise * answer) / signal, answer
 
 
-def _per_picture(alphas_cumprod: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
+def _per_image(alphas_cumprod: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
     return alphas_cumprod.to(like.device, like.dtype)[timesteps.to(like.device)].reshape(-1, 1, 1, 1)

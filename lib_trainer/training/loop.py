@@ -1,4 +1,4 @@
-"""The training loop: batches in, steps out."""
+"""The training loop: micro-batches in, optimizer steps out."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from lib_trainer.models.device import compute_dtype
 from lib_trainer.training.loss import weighted_loss
 from lib_trainer.training.micro_batch import MicroBatch, prepare_micro_batch
 from lib_trainer.training.optimizer import make_optimizer, make_scaler, make_schedule, parameter_groups
-from lib_trainer.training.optimizer_step import FusedBackwardStep, OptimizerStep, Update
-from lib_trainer.utils.prefetch import made_ahead
+from lib_trainer.training.optimizer_step import FusedBackwardStep, OptimizerStep, StepMethod
+from lib_trainer.utils.prefetch import prefetched
 
 MakeBatch = Callable[[tuple[Draw, ...]], Batch]
-# How many passes wait ready while one is computed.
-_PASSES_AHEAD = 1
+# One suffices: preparing a micro-batch takes far less time than training on it.
+_MICRO_BATCHES_AHEAD = 1
 
 
 class ExtraLoss(Protocol):
@@ -43,9 +43,12 @@ class ExtraLoss(Protocol):
 
 @dataclass
 class Training:
-    """What one run trains with. `fit` goes through it once.
+    """What one run trains with. `fit` iterates over it once.
 
     Attributes:
+        optimizer, lr_scheduler, scaler: of torch; the scaler does nothing unless the compute dtype is fp16.
+        step_method: when the optimizer steps: after backward, or within it.
+        notice: why another optimizer replaces the recipe's; "" if none does.
         preservation: an extra loss of some steps; set before `fit`.
     """
 
@@ -63,57 +66,59 @@ class Training:
             self.adapter.to(device)
         groups = parameter_groups(config, self.adapter.layers_of("lora_unet_"), self.adapter.layers_of("lora_te"))
         self.optimizer, self.notice = make_optimizer(config, groups, device)
-        self.rate = make_schedule(config, self.optimizer, self.schedule.steps)
+        self.lr_scheduler = make_schedule(config, self.optimizer, self.schedule.steps)
         self.scaler = make_scaler(self.dtype, device)
         kind = FusedBackwardStep if config.fused_backward_pass else OptimizerStep
-        self.update: Update = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
+        self.step_method: StepMethod = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
 
     def prepare(self, numbered: tuple[int, tuple[Draw, ...]]) -> MicroBatch:
-        """The run's pass of this number, which draws these. Any thread may do it, before its turn."""
+        """The run's micro-batch of this number and these draws. Thread-safe, in any order."""
         index, draws = numbered
-        drawn = prepare_micro_batch(self.make_batch(draws), index, self.model, self.recipe, self.dtype)
-        return drawn.pinned() if self.model.device.type == "cuda" else drawn
+        prepared = prepare_micro_batch(self.make_batch(draws), index, self.model, self.recipe, self.dtype)
+        return prepared.pinned() if self.model.device.type == "cuda" else prepared
 
 
 def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
-    """Takes every optimizer step of the schedule after the first `taken`, and says so after each.
+    """Takes the optimizer steps of the schedule after the first `taken`, and yields each.
 
     Raises:
         Diverged: before a step that would spoil the weights.
     """
+    schedule, device = training.schedule, training.model.device
     if training.notice:
         yield Notice(training.notice)
-    if training.model.device.type == "cuda":
-        # What caching took before is none of training's peak.
-        torch.cuda.reset_peak_memory_stats(training.model.device)
-    schedule = training.schedule
+    if device.type == "cuda":
+        # Caching has peaked higher than training may.
+        torch.cuda.reset_peak_memory_stats(device)
     epochs, steps = divmod(taken, schedule.steps_per_epoch)
-    index = epochs * schedule.batches_per_epoch + steps * schedule.recipe.training.gradient_accumulation_steps
-    left, drawn = tee(islice(_steps(schedule, epochs, steps), schedule.steps - taken))
-    numbered = enumerate(chain.from_iterable(micro_batches for _, micro_batches in drawn), start=index)
+    first = epochs * schedule.batches_per_epoch + steps * schedule.recipe.training.gradient_accumulation_steps
+    # The same draws twice: one iterator runs ahead in the preparing thread, one counts the steps here.
+    left, ahead = tee(islice(_draws_of_steps(schedule, epochs, steps), schedule.steps - taken))
+    numbered = enumerate(chain.from_iterable(draws for _, draws in ahead), start=first)
     started = time.perf_counter()
-    with closing(made_ahead(numbered, training.prepare, workers=1, ahead=_PASSES_AHEAD)) as ahead:
-        prepared = (future.result() for _, future in ahead)
-        for number, (epoch, micro_batches) in enumerate(left, start=taken + 1):
+    with closing(prefetched(numbered, training.prepare, workers=1, ahead=_MICRO_BATCHES_AHEAD)) as futures:
+        micro_batches = (future.result() for _, future in futures)
+        for number, (epoch, draws) in enumerate(left, start=taken + 1):
             learning_rate = training.optimizer.param_groups[0]["lr"]
-            with training.update.armed():
-                on_device = step_loss(training, islice(prepared, len(micro_batches)), len(micro_batches))
+            with training.step_method.hooked():
+                on_device = step_loss(training, islice(micro_batches, len(draws)), len(draws))
                 if training.preservation and training.preservation.is_due(number):
-                    # After the pictures' graphs are gone: it takes no more memory than one of them.
-                    training.update.backward(training.preservation.loss(number))
-                loss, moved = training.update.finish(on_device, number)
+                    # After the graphs of the images are freed: it takes no more memory than one of them.
+                    training.step_method.backward(training.preservation.loss(number))
+                loss, moved = training.step_method.finish(on_device, number)
+            # As torch advises, a step that loss scaling skipped does not count for the schedule.
             if moved:
-                training.rate.step()
+                training.lr_scheduler.step()
             now = time.perf_counter()
-            peak = _peak_bytes(training.model.device)
+            peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
             yield Step(number, schedule.steps, epoch, loss, learning_rate, now - started, peak)
             started = time.perf_counter()
 
 
-def _steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tuple[int, list[tuple[Draw, ...]]]]:
-    """(epoch, the passes of one optimizer step) for ever; the last step of an epoch may have fewer.
+def _draws_of_steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tuple[int, list[tuple[Draw, ...]]]]:
+    """(epoch, the draws of each micro-batch of one optimizer step), endless; an epoch's last step may have fewer.
 
-    Begins after so many whole `epochs`, and `steps` of the next.
+    Starts after `epochs` whole epochs and `steps` steps of the next.
     """
     size = schedule.recipe.training.gradient_accumulation_steps
     for epoch in count(epochs + 1):
@@ -124,37 +129,33 @@ def _steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tuple[int, l
 
 
 def step_loss(training: Training, micro_batches: Iterable[MicroBatch], count: int) -> Tensor:
-    """Forward and backward of one optimizer step's passes, `count` of them.
+    """Forward and backward of one optimizer step: `count` micro-batches, whose gradients accumulate.
 
     Returns:
         The step's loss, a scalar on the device.
     """
-    shares = []
-    for drawn in micro_batches:
-        share = _pass_loss(training, drawn) / count
-        training.update.backward(share)
-        shares.append(share.detach())
-        # Its graph goes before the next pass builds its own.
-        del share
-    return torch.stack(shares).sum()
+    losses = []
+    for micro_batch in micro_batches:
+        loss = _loss(training, micro_batch) / count
+        training.step_method.backward(loss)
+        losses.append(loss.detach())
+        # Frees this graph before the next micro-batch builds its own.
+        del loss
+    return torch.stack(losses).sum()
 
 
-def _pass_loss(training: Training, drawn: MicroBatch) -> Tensor:
-    """The loss of one pass, a scalar with its graph."""
-    model = training.model
-    training.adapter.draw_dropout(training.recipe.adapter, drawn.generator)
-    drawn = drawn.on(model.device)
-    predicted = model.predict(drawn.x_t, drawn.timesteps, drawn.text or _fresh_text(training, drawn), drawn.sizes)
+def _loss(training: Training, micro_batch: MicroBatch) -> Tensor:
+    """The mean weighted loss of one micro-batch, a scalar with its graph."""
+    training.adapter.draw_dropout(training.recipe.adapter, micro_batch.generator)
+    drawn = micro_batch.on(training.model.device)
+    text = drawn.text or _encode_text(training, drawn)
+    predicted = training.model.predict(drawn.x_t, drawn.timesteps, text, drawn.sizes)
     loss_type = training.recipe.loss.loss_type
     return weighted_loss(predicted, drawn.wanted, drawn.weights, loss_type, drawn.thresholds)
 
 
-def _fresh_text(training: Training, drawn: MicroBatch) -> TextCond:
-    """What the text encoders that are being trained make of the captions, with its graph."""
+def _encode_text(training: Training, drawn: MicroBatch) -> TextCond:
+    """With a graph through the text encoders, which are trained too."""
     text = training.model.encode_text(drawn.captions, training.recipe.training.clip_skip, grad=True)
 
     return text.mapped(lambda tensor: tensor.to(training.model.device, training.dtype))
-
-
-def _peak_bytes(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

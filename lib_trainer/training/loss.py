@@ -1,4 +1,4 @@
-"""How the error of a prediction counts. Everything is float32 on the device of its inputs.
+"""The loss of a prediction. Everything is float32 on the device of its inputs.
 
 The formulas are those of kohya's sd-scripts (https://github.com/kohya-ss/sd-scripts, `library/train_util.py` and
 `library/custom_train_functions.py`); snr = ᾱ/(1−ᾱ).
@@ -14,12 +14,12 @@ from torch import Tensor
 from lib_trainer.config.loss import LossConfig
 from lib_trainer.training.diffusion import Prediction
 
-# The first timesteps have next to no noise: where snr divides or is divided, it is cut here.
+# At the first timesteps snr is nearly infinite; sd-scripts clamps it here wherever it is divided.
 _MAX_SNR = 1000.0
 
 
 def loss_weights(timesteps: Tensor, alphas_cumprod: Tensor, config: LossConfig, prediction: Prediction) -> Tensor:
-    """(B,) what each picture's loss is multiplied by: the product of all weightings that are on; ones without any."""
+    """(B,) factor of each image's loss: the product of all weightings that are on; ones without any."""
     alpha = alphas_cumprod.to(timesteps.device)[timesteps]
     snr = alpha / (1 - alpha)
     weights = torch.ones(len(timesteps), device=timesteps.device)
@@ -38,7 +38,7 @@ def loss_weights(timesteps: Tensor, alphas_cumprod: Tensor, config: LossConfig, 
 
 
 def huber_thresholds(timesteps: Tensor, alphas_cumprod: Tensor, config: LossConfig) -> Tensor | None:
-    """(B,) the error beyond which a Huber loss grows linearly; None for the losses that have none.
+    """(B,) the error beyond which a Huber loss grows linearly; None for other losses.
 
     `exponential` falls from the scale to scale·c as cᵗ/ᵀ, `snr` from 1 to c as (1−c)/(1+σ)² + c with σ² = 1/snr.
     """
@@ -56,7 +56,7 @@ def huber_thresholds(timesteps: Tensor, alphas_cumprod: Tensor, config: LossConf
 def weighted_loss(
     predicted: Tensor, wanted: Tensor, weights: Tensor, loss_type: str = "l2", thresholds: Tensor | None = None
 ) -> Tensor:
-    """Mean over the batch of each picture's mean error (B, C, H, W) times its weight (B,).
+    """Mean over the batch of each image's mean error (B, C, H, W) times its weight (B,).
 
     Args:
         loss_type: of `config.loss.LOSS_TYPES`. With h the threshold and d the difference, huber is

@@ -1,5 +1,4 @@
-"""What one pass of the model computes with. All of it is drawn and put together on the CPU, so that a thread can do it
-while the device is busy with the pass before."""
+"""The tensors of one micro-batch. They are drawn on the CPU, so that a thread prepares the next one meanwhile."""
 
 from __future__ import annotations
 
@@ -15,22 +14,24 @@ from lib_trainer.models.base import HostModel, SizeCond, TextCond
 from lib_trainer.training.objective import objective_of
 
 _MAX_SEED = 2**63
+# A prime: the seeds of two runs with neighbouring seeds then meet only after a million micro-batches.
+_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One pass's numbers.
+    """What one forward and backward of the UNet needs; gradient accumulation sums several.
 
     Attributes:
         x_t: (B, C, h, w) noised latents in the compute dtype.
         timesteps: (B,).
-        wanted: (B, C, h, w) what the model should say, float32.
-        weights: (B,) of each picture's loss, float32.
-        thresholds: (B,) of a Huber loss, float32; None for the others.
-        sizes: of the pictures.
-        captions: one a picture.
-        text: what the text encoders made of them, in the compute dtype; None where they are trained and encode anew.
-        generator: for what else is drawn in the pass.
+        wanted: (B, C, h, w) the target of the prediction, float32.
+        weights: (B,) of each image's loss, float32.
+        thresholds: (B,) of a Huber loss, float32; None for other losses.
+        sizes: of the images.
+        captions: one an image.
+        text: their encodings in the compute dtype; None while the text encoders are trained.
+        generator: for what else the micro-batch draws, such as dropout.
     """
 
     x_t: Tensor
@@ -44,18 +45,14 @@ class MicroBatch:
     generator: torch.Generator
 
     def on(self, device: torch.device) -> MicroBatch:
-        """The same on the device. From pinned memory the copies are made while the CPU goes on."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return self._with_tensors(move)
+        """The same on the device; from pinned memory the copies do not block the CPU."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> MicroBatch:
-        """The same in memory that a graphics card reads by itself."""
-        return self._with_tensors(Tensor.pin_memory)
+        """The same in memory that a GPU reads by itself."""
+        return self._map(Tensor.pin_memory)
 
-    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         text = self.text and self.text.mapped(change)
         sizes = SizeCond(change(self.sizes.pixels))
         tensors = {name: change(getattr(self, name)) for name in ("x_t", "timesteps", "wanted", "weights")}
@@ -64,9 +61,9 @@ class MicroBatch:
 
 
 def prepare_micro_batch(batch: Batch, index: int, model: HostModel, recipe: Recipe, dtype: torch.dtype) -> MicroBatch:
-    """Draws noise and timesteps for the run's pass `index`, on the CPU."""
-    # Every pass has a seed of its own, so that a run can go on from any of them.
-    generator = torch.Generator().manual_seed((recipe.training.seed * 1_000_003 + index) % _MAX_SEED)
+    """Draws noise and timesteps for the run's micro-batch number `index`, on the CPU."""
+    # Seeded by its number, so that a resumed run draws what an unbroken one would have drawn.
+    generator = torch.Generator().manual_seed((recipe.training.seed * _SEED_STRIDE + index) % _MAX_SEED)
     objective = objective_of(model)
     x_t, noise, timesteps = objective.draw(batch.latents, recipe, generator)
     return MicroBatch(

@@ -1,6 +1,6 @@
-"""What is drawn at random in one pass: noise and timesteps, on the CPU.
+"""The random tensors of a micro-batch: noise and timesteps, on the CPU.
 
-Each setting draws only where it is on, so that a run without it stays what it was. The formulas are those of kohya's
+A setting that is off draws nothing, so that a run without it keeps its random numbers. The formulas are of kohya's
 sd-scripts (https://github.com/kohya-ss/sd-scripts, `library/train_util.py` and `library/custom_train_functions.py`).
 """
 
@@ -14,7 +14,7 @@ from lib_trainer.config.loss import LossConfig
 
 
 def draw_timesteps(batch_size: int, alphas_cumprod: Tensor, config: LossConfig, generator: torch.Generator) -> Tensor:
-    """(B,) whole timesteps, uniform from `min_timestep` to below `max_timestep`; those alone where they are equal."""
+    """(B,) integer timesteps, uniform from `min_timestep` to below `max_timestep`; that one if they are equal."""
     last = min(config.max_timestep, len(alphas_cumprod))
     if config.min_timestep >= last:
         return torch.full((batch_size,), min(last, len(alphas_cumprod) - 1))
@@ -22,7 +22,7 @@ def draw_timesteps(batch_size: int, alphas_cumprod: Tensor, config: LossConfig, 
 
 
 def draw_noise(latents: Tensor, config: LossConfig, generator: torch.Generator) -> Tensor:
-    """The noise (B, C, H, W) that the model is to find, on the CPU."""
+    """The noise (B, C, H, W) that the model predicts, on the CPU."""
     noise = torch.randn(latents.shape, generator=generator)
     if config.noise_offset:
         noise = noise + _offset(latents, config, generator)
@@ -32,7 +32,7 @@ def draw_noise(latents: Tensor, config: LossConfig, generator: torch.Generator) 
 
 
 def perturb(noise: Tensor, config: LossConfig, generator: torch.Generator) -> Tensor:
-    """The noise that the input gets: ε + γ·randn, of which only ε is to be predicted.
+    """The noise that is added to the input: ε + γ·randn, where only ε is the target.
 
     Source: Ning et al., "Input Perturbation Reduces Exposure Bias in Diffusion Models" (2023).
     """
@@ -43,7 +43,7 @@ def perturb(noise: Tensor, config: LossConfig, generator: torch.Generator) -> Te
 
 
 def _offset(latents: Tensor, config: LossConfig, generator: torch.Generator) -> Tensor:
-    """What moves each picture's channels: max(0, o + a·|mean of the channel|) · randn(B, C, 1, 1).
+    """The shift of each image's channels: max(0, o + a·|mean of the channel|) · randn(B, C, 1, 1).
 
     Source: Guttenberg, "Diffusion with Offset Noise" (2023); `a` is sd-scripts' adaptive_noise_scale.
     """

@@ -1,4 +1,4 @@
-"""Optimizers, schedules and number formats, all from well-kept libraries."""
+"""Optimizers, LR schedules and loss scaling, all from torch, transformers, bitsandbytes and prodigyopt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LayerParameters = Sequence[Sequence[nn.Parameter]]
 
 
 def parameter_groups(config: TrainingConfig, unet: LayerParameters, text_encoder: LayerParameters) -> ParameterGroups:
-    """One group a learning rate, for the UNet's adapter and the text encoder's; one a layer for fused steps."""
+    """One group per learning rate, of the UNet and of the text encoders; one per layer for a fused backward pass."""
     groups: ParameterGroups = []
     for layers, rate in ((unet, config.learning_rate), (text_encoder, config.text_encoder_lr)):
         if config.fused_backward_pass:
@@ -35,10 +35,10 @@ def parameter_groups(config: TrainingConfig, unet: LayerParameters, text_encoder
 def make_optimizer(
     config: TrainingConfig, groups: ParameterGroups, device: torch.device
 ) -> tuple[torch.optim.Optimizer, str]:
-    """The optimizer of the recipe, and a sentence for the person if another had to stand in for it ("" if not).
+    """The recipe's optimizer, and a sentence for the person if another replaces it ("" if not).
 
     Raises:
-        MissingPackage: when the optimizer's library is not installed and nothing computes the same.
+        MissingPackage: the optimizer's library is not installed and no other computes the same.
     """
     name, notice = available_optimizer(config.optimizer, device)
     made = {"AdamW": _adamw, "AdamW8bit": _adamw_8bit, "Prodigy": _prodigy, "Adafactor": _adafactor}[name]
@@ -46,9 +46,9 @@ def make_optimizer(
 
 
 def _adamw(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
-    # On a graphics card the default way makes temporary copies of all parameters at once; the fused one makes none.
-    on_card = groups[0]["params"][0].is_cuda
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True if on_card else None)
+    # On a GPU the default implementation copies all parameters at once for a moment; the fused one does not.
+    on_gpu = groups[0]["params"][0].is_cuda
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True if on_gpu else None)
 
 
 def _adamw_8bit(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -62,23 +62,23 @@ def _prodigy(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Opt
         raise MissingPackage("prodigyopt", "The optimizer Prodigy")
     from prodigyopt import Prodigy
 
-    # As its authors advise for diffusion models.
+    # As its authors advise for diffusion models (https://github.com/konstmish/prodigy).
     return Prodigy(groups, weight_decay=config.weight_decay, use_bias_correction=True, safeguard_warmup=True)
 
 
 def _adafactor(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
     from transformers.optimization import Adafactor
 
-    # The recipe gives the rate, so Adafactor must not make up its own.
+    # The recipe gives the learning rate, so Adafactor must not derive its own.
     options = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
     return Adafactor(groups, weight_decay=config.weight_decay, **options)
 
 
 def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """The learning rate over `steps` optimizer steps, with `lr_warmup` per cent of them rising."""
+    """The learning rate over `steps` optimizer steps, the first `lr_warmup` per cent of them rising."""
     from transformers import optimization
 
-    # Called one by one: the function that chooses by name takes no options in the release that A1111 pins.
+    # Not `get_scheduler`: in the transformers release that A1111 pins it takes no options.
     warmup, cycles = round(steps * config.lr_warmup / 100), config.lr_scheduler_num_cycles
     match config.lr_scheduler:
         case "constant":
@@ -92,9 +92,12 @@ def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, step
 
 
 def make_scaler(dtype: torch.dtype, device: torch.device) -> GradScaler:
-    """Scales the loss where gradients in half precision would vanish; does nothing for other number formats."""
+    """Scales the loss in fp16, where small gradients would vanish; does nothing for other dtypes.
+
+    Source: Micikevicius et al., "Mixed Precision Training" (2018).
+    """
     enabled = dtype == torch.float16
     if not hasattr(torch.amp, "GradScaler"):
-        # Before PyTorch 2.3, which A1111 does not ask for, it was a graphics card's alone.
+        # PyTorch before 2.3, which A1111 allows, has it for CUDA alone.
         return torch.cuda.amp.GradScaler(enabled=enabled and device.type == "cuda")
     return torch.amp.GradScaler(device.type, enabled=enabled)

@@ -1,4 +1,4 @@
-"""What must not have changed between two lives of a run, and the settings it was kept with."""
+"""What a resume requires to be unchanged, and the settings that the interrupted run computed with."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lib_trainer.config.recipe import Recipe, default_of, field_types
 from lib_trainer.training.loop import Training
 
 HEADER = "train_lora_state"
-# What may change between two lives of a run without changing what is computed.
+# These change nothing that is computed, so a resumed run may have others.
 _FREE = frozenset(("train_data_dir", "cache_latents_to_disk"))
-# What decides how long a run is: it may go on to more steps.
+# The length of a run, which a resume may extend.
 _LENGTH = frozenset(("max_train_steps", "epoch"))
 _CHANGED = {
     "checkpoint": "the checkpoint has",
@@ -27,7 +27,7 @@ _CHANGED = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What must not have changed: the checkpoint's hash, the pictures' fingerprint, and the steps of the run."""
+    """Base model hash, dataset fingerprint, steps and settings. The names are keys of the file."""
 
     checkpoint: str
     pictures: str
@@ -40,7 +40,7 @@ class Facts:
 
 
 def changes(found: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not as it was when the state was written. A setting that did not exist then had its default."""
+    """What differs from when the state was written. A setting that did not exist then had its default."""
     before = {name: json.loads(json.dumps(default_of(name))) for name in now["recipe"]} | dict(found.get("recipe", {}))
     found, now = {**found, "recipe": before}, {**now, "recipe": dict(now["recipe"])}
     if now["steps"] > found.get("steps", 0):
@@ -50,12 +50,10 @@ def changes(found: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [text for name, text in _CHANGED.items() if found.get(name) != now[name]]
 
 
-def kept_settings(path: Path) -> dict[str, Any]:
-    """The settings that a kept run computes with: the recipe's, but for what the memory plan has changed in them.
+def resumed_settings(path: Path) -> dict[str, Any]:
+    """The settings that the interrupted run computed with: the recipe's, as its memory plan changed them.
 
-    How long the run is does not belong to them: it may go on to more steps.
-
-    {} where nothing that can be read is kept; `load_state` says why.
+    Without its length, which a resume may extend. {} without a readable file; `load_state` raises the reason.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""Test pictures on the way: the same prompts and seeds each time, drawn with what is learned so far."""
+"""Sample images during training: the same prompts and seeds each time, with the adapter so far."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ import torch
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.config.recipe import Recipe
+from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import ConfigError
 from lib_trainer.events import Event, Notice, Progress, Sampled, Step
 from lib_trainer.host.base import GenerateRequest, Host
+from lib_trainer.training.interval import is_due
 from lib_trainer.utils.atomic_file import replace_file
 
 SEED = 1
-# kohya's letters after a prompt: https://github.com/kohya-ss/sd-scripts, "prompt file".
+# kohya's options after a prompt: https://github.com/kohya-ss/sd-scripts, "prompt file".
 _OPTION = re.compile(r"\s--([a-z]+)\s+((?:(?!\s--[a-z]+\s).)*)")
 _NUMBERS = {"w": "width_px", "h": "height_px", "d": "seed", "s": "steps"}
 _log = logging.getLogger(__name__)
 
 
 def sample_requests(recipe: Recipe) -> list[GenerateRequest]:
-    """What is drawn: a line of `sample_prompts` each, or the word alone; in the size that is trained at.
+    """One request for each line of `sample_prompts`, or for the trigger word alone; in the training resolution.
 
     Raises:
-        ConfigError: an option that is not known, or no number.
+        ConfigError: an option is unknown, or its value is not a number.
     """
     width_px, height_px = (side // 8 * 8 for side in recipe.dataset.resolution_px)
     plain = GenerateRequest("", width_px=width_px, height_px=height_px, seed=SEED)
@@ -49,9 +51,9 @@ def _request(line: str, plain: GenerateRequest) -> GenerateRequest:
             elif letter == "n":
                 options["negative_prompt"] = value.strip()
             else:
-                raise ConfigError({"sample_prompts": f"--{letter} in {line!r} is not known; n, w, h, d, s and l are"})
+                raise ConfigError({"sample_prompts": f"--{letter} in {line!r} is unknown; use n, w, h, d, s or l"})
         except ValueError as error:
-            problem = f"--{letter} {value.strip()} in {line!r} is no number"
+            problem = f"--{letter} {value.strip()} in {line!r} is not a number"
             raise ConfigError({"sample_prompts": problem}) from error
     for side in ("width_px", "height_px"):
         options[side] = max(64, options.get(side, getattr(plain, side)) // 8 * 8)
@@ -60,7 +62,7 @@ def _request(line: str, plain: GenerateRequest) -> GenerateRequest:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Draws the samples into `folder`.
+    """Draws the samples into `folder`; without one it draws nothing.
 
     Attributes:
         adapter: attached to the model that the host draws with.
@@ -68,32 +70,34 @@ class Sampling:
 
     host: Host
     recipe: Recipe
+    schedule: Schedule
     adapter: Adapter
     folder: Path | None
 
-    def is_due(self, step: Step, steps_per_epoch: int) -> bool:
-        by_steps, by_epochs = self.recipe.output.sample_every_n_steps, self.recipe.output.sample_every_n_epochs
-        ends_epoch = step.number % steps_per_epoch == 0
-        by_epoch = bool(by_epochs) and ends_epoch and step.epoch % by_epochs == 0
-        return by_epoch or (bool(by_steps) and step.number % by_steps == 0)
+    def is_due(self, step: Step) -> bool:
+        """Whether samples are due after this step."""
+        output = self.recipe.output
+        steps, epochs = output.sample_every_n_steps, output.sample_every_n_epochs
+        return is_due(step, self.schedule, every_steps=steps, every_epochs=epochs)
 
     def draw(self, step: Step) -> Iterator[Event]:
-        """One picture a prompt. What goes wrong is said, and the run goes on; its random numbers are its own."""
+        """One image a prompt. A failure becomes a Notice, and training continues."""
         if self.folder is None:
             return
-        for place, request in enumerate(sample_requests(self.recipe), start=1):
-            yield Progress("training", step.number, step.total, f"Drawing test picture {place}")
+        for number, request in enumerate(sample_requests(self.recipe), start=1):
+            yield Progress("training", step.number, step.total, f"Generating sample {number}")
             self.adapter.clear_dropout()
             try:
+                # Samples must not change what training draws next.
                 with torch.random.fork_rng():
                     pictures = self.host.generate(request)
                 if pictures:
-                    path = self.folder / f"step{step.number:08d}-{place}.png"
+                    path = self.folder / f"step{step.number:08d}-{number}.png"
                     content = BytesIO()
                     pictures[0].save(content, "PNG")
                     replace_file(path, content.getvalue())
                     yield Sampled(path, step.number, request.prompt)
             except Exception as error:  # noqa: BLE001 - whatever it was, hours of training must not end for it
-                _log.exception("The test picture could not be drawn")
-                yield Notice(f"A test picture could not be drawn: {str(error).strip().splitlines()[0]:.200}")
+                _log.exception("The sample could not be generated")
+                yield Notice(f"A sample could not be generated: {str(error).strip().splitlines()[0]:.200}")
                 return

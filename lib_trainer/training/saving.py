@@ -1,4 +1,4 @@
-"""What a run leaves in the LoRA folder: the adapter, copies of it on the way, and the WebUI's card."""
+"""What a run writes into the LoRA folder: the adapter, its checkpoints, and the WebUI's card of each."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.events import Evaluated, Event, Notice, Saved, Step
 from lib_trainer.lora.card import STRENGTH_KEY, card_path, new_card, write_card
 from lib_trainer.models.base import HostModel
+from lib_trainer.training.interval import is_due
 
 
 @dataclass
 class Saving:
-    """Writes the adapter: at the end, and as often on the way as the recipe asks for.
+    """Writes the adapter at the end, and a checkpoint as often as the recipe asks for.
 
     Attributes:
-        saved: every adapter file that was written.
-        cards: the cards as they were written: one that a person has changed since is theirs.
+        saved: every adapter file that was written and still exists.
+        cards: path -> content as written; a card that differs by now was edited by a person.
     """
 
     target: Path
@@ -36,55 +37,51 @@ class Saving:
     cards: dict[Path, bytes] = field(default_factory=dict)
 
     def is_due(self, step: Step) -> bool:
-        """Whether a copy is kept after this step. The last step is the final file's."""
-        if step.number == step.total:
-            return False
-        by_steps, by_epochs = self.recipe.output.save_every_n_steps, self.recipe.output.save_every_n_epochs
-        ends_epoch = step.number % self.schedule.steps_per_epoch == 0
-        due_by_epoch = bool(by_epochs) and ends_epoch and step.epoch % by_epochs == 0
-        return due_by_epoch or (bool(by_steps) and step.number % by_steps == 0)
+        """Whether a checkpoint is due after this step."""
+        output = self.recipe.output
+        steps, epochs = output.save_every_n_steps, output.save_every_n_epochs
+        return is_due(step, self.schedule, every_steps=steps, every_epochs=epochs)
 
-    def save_stage(self, step: Step) -> Iterator[Event]:
-        """A copy after this step; then those that the recipe wants no longer are removed."""
-        path = self.stage_path(step)
-        yield from self._save_copy(path, step.number, step.epoch)
+    def save_checkpoint(self, step: Step) -> Iterator[Event]:
+        """The adapter after this step; then removes the checkpoints that the recipe keeps no longer."""
+        path = self.checkpoint_path(step)
+        yield from self._save_beside(path, step.number, step.epoch)
         for old in self._outdated(step):
             if old != path and is_ours(old):
                 self._remove(old)
 
     def save_step(self, number: int, epoch: int) -> Iterator[Event]:
-        """A copy under the name of this step, which stays."""
-        yield from self._save_copy(self._stage(f"step{number:08d}"), number, epoch)
+        """A checkpoint under the name of this step, which is never removed."""
+        yield from self._save_beside(self._named(f"step{number:08d}"), number, epoch)
 
-    def _save_copy(self, planned: Path, number: int, epoch: int) -> Iterator[Event]:
-        path = free_path(planned)
-        if path != planned:
-            yield Notice(f"{planned.name} was made by another program; the copy is called {path.name}.")
+    def _save_beside(self, wanted: Path, number: int, epoch: int) -> Iterator[Event]:
+        path = free_path(wanted)
+        if path != wanted:
+            yield Notice(f"{wanted.name} was made by another program; the checkpoint is called {path.name}.")
         yield self.save(path, number, epoch)
 
-    def stage_path(self, step: Step) -> Path:
+    def checkpoint_path(self, step: Step) -> Path:
         """kohya's names: NAME-000003 after an epoch that is due, NAME-step00000200 after any other step."""
         output = self.recipe.output
-        by_steps = output.save_every_n_steps and step.number % output.save_every_n_steps == 0
-        ends_epoch = step.number % self.schedule.steps_per_epoch == 0
-        by_epochs = output.save_every_n_epochs and ends_epoch and step.epoch % output.save_every_n_epochs == 0
-        return self._stage(f"{step.epoch:06d}" if by_epochs and not by_steps else f"step{step.number:08d}")
+        by_steps = is_due(step, self.schedule, every_steps=output.save_every_n_steps, every_epochs=0)
+        by_epochs = is_due(step, self.schedule, every_steps=0, every_epochs=output.save_every_n_epochs)
+        return self._named(f"{step.epoch:06d}" if by_epochs and not by_steps else f"step{step.number:08d}")
 
-    def _stage(self, stage: str) -> Path:
-        return self.target.with_name(f"{self.recipe.output.output_name}-{stage}{self.target.suffix}")
+    def _named(self, suffix: str) -> Path:
+        return self.target.with_name(f"{self.recipe.output.output_name}-{suffix}{self.target.suffix}")
 
     def _outdated(self, step: Step) -> list[Path]:
-        """What kohya's save_last_n_steps and save_last_n_epochs leave no room for; copies on demand are not counted."""
+        """Checkpoints beyond kohya's save_last_n_steps and save_last_n_epochs; those saved on demand never are."""
         output = self.recipe.output
         paths = []
         if output.save_every_n_steps and output.save_last_n_steps:
             first_kept = step.number - output.save_last_n_steps
             numbers = range(output.save_every_n_steps, first_kept, output.save_every_n_steps)
-            paths += [self._stage(f"step{number:08d}") for number in numbers]
+            paths += [self._named(f"step{number:08d}") for number in numbers]
         if output.save_every_n_epochs and output.save_last_n_epochs:
             last = step.epoch - output.save_every_n_epochs * output.save_last_n_epochs
             numbers = range(output.save_every_n_epochs, last + 1, output.save_every_n_epochs)
-            paths += [self._stage(f"{number:06d}") for number in numbers]
+            paths += [self._named(f"{number:06d}") for number in numbers]
         return [path for path in paths if path.exists()]
 
     def _remove(self, path: Path) -> None:
@@ -98,14 +95,14 @@ class Saving:
     def save(
         self, path: Path, step: int, epoch: int, *, strength: float | None = None, evaluated: Evaluated | None = None
     ) -> Saved:
-        """The adapter file, and beside it what the WebUI shows on its card.
+        """Writes the adapter file and its card.
 
         Args:
-            strength: what the card proposes, whatever an older card does; the recipe's if None.
-            evaluated: what was found of these weights.
+            strength: that the card proposes, even over an older card; the recipe's if None.
+            evaluated: the evaluation of these weights.
 
         Raises:
-            UserError: the disk is full, or a number does not fit the save precision; no file has changed.
+            UserError: the disk is full, or a value does not fit the save precision; no file has changed.
         """
         name = path.name.removesuffix(path.suffix)
         weight = self.recipe.output.preferred_weight if strength is None else strength
@@ -136,8 +133,8 @@ class Saving:
         return TrainedOn(pictures, self.schedule.batches_per_epoch, scan.trigger_word)
 
 
-def clear_parts(target: Path) -> None:
-    """Removes what a crash left half-written under the names of this run."""
+def remove_partial_files(target: Path) -> None:
+    """Removes half-written files that a crash left under the names of this run."""
     own = re.compile(rf"\.{re.escape(target.stem)}(-(\d{{6}}|step\d{{8}})(-\d+)?)?\.(safetensors|json)\.part")
     for path in target.parent.glob(".*.part"):
         if own.fullmatch(path.name):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a reader sees the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ HELD_SECONDS, _RETRY_SECONDS = 3.0, 0.1
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes under another name, flushes to the disk, and renames over `path`; its folder is made if need be.
+    """Writes under another name, flushes to the disk, and renames over `path`; makes its folder.
 
     Raises:
-        OSError: when that cannot be done; what stood at `path` still does, and nothing else is left behind.
+        OSError: nothing was written; the old file is still there, and no part is left behind.
     """
     replace_with(path, lambda part: part.write_bytes(content))
 
 
 def replace_with(path: Path, write: Callable[[Path], object]) -> None:
     """As `replace_file`, for content that `write` puts into a file that does not exist yet."""
-    part = part_of(path)
+    part = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
+        # Without fsync a power cut after the rename can leave an empty file under the final name.
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         _replace_when_free(part, path)
@@ -51,15 +52,15 @@ def _replace_when_free(part: Path, path: Path) -> None:
         time.sleep(_RETRY_SECONDS)
 
 
-def part_of(path: Path) -> Path:
-    """Where the content of `path` stands until it is whole; left behind only by a crash."""
+def partial_path(path: Path) -> Path:
+    """Where the content of `path` lies until it is complete. Only a crash leaves it behind."""
     return path.with_name(f".{path.name}.part")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """`replace_file` for what a person asked for. Raises NotWritten."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """`replace_file` for a file that a person asked for. Raises NotWritten."""
     try:
         replace_file(path, content)
     except OSError as error:
         message = f"{path.name} could not be written: {error.strerror or error}."
-        raise NotWritten(message, f"Make room in {path.parent}, or choose a folder that can be written to.") from error
+        raise NotWritten(message, f"Free space in {path.parent}, or choose a folder with write access.") from error

@@ -1,31 +1,26 @@
-"""PNG files that say what was drawn, as "PNG Info" reads them."""
+"""PNG files with an infotext, as the WebUIs' "PNG Info" reads them."""
 
 from __future__ import annotations
 
 import json
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 from PIL.PngImagePlugin import PngInfo
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+INFOTEXT_KEY = "parameters"
+"""Key of an image's infotext, in `Image.info` and in a PNG file."""
 
 
 def png_bytes(picture: Image, infotext: str, **more: str) -> bytes:
-    """A PNG with its infotext, and `more` texts beside it."""
+    """A PNG with its infotext, and `more` texts under their names."""
     about = PngInfo()
-    # As WebUIs write it: a plain text chunk where Latin-1 can hold it, an international one elsewhere.
+    # Pillow chooses as the WebUIs do: a tEXt chunk where Latin-1 can hold it, iTXt elsewhere.
     for key, text in {INFOTEXT_KEY: infotext, **more}.items():
         about.add_text(key, text)
     content = BytesIO()
     picture.save(content, "PNG", pnginfo=about)
     return content.getvalue()
-
-
-INFOTEXT_KEY = "parameters"
-"""Under this key of `Image.info`, and of a PNG file, stands a picture's infotext."""
 
 
 def quoted(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Work that is done by threads of its own, a little before it is needed."""
+"""Work that threads do ahead of time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def made_ahead(
+def prefetched(
     items: Iterable[Item], make: Callable[[Item], Made], *, workers: int, ahead: int
 ) -> Generator[tuple[Item, Future[Made]], None, None]:
-    """Each item with what `make` makes of it, in their order; `ahead` more are under way or done while one is used.
+    """Each item with the future of `make(item)`, in order; `ahead` more are under way or done meanwhile.
 
-    What `make` raises is raised by the future's `result`. Closing the generator waits for what is under way.
+    The future's `result` raises what `make` raised. Closing the generator waits for what is under way.
     """
     waiting: deque[tuple[Item, Future[Made]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
     try:
         for item in items:
             waiting.append((item, pool.submit(make, item)))
@@ -28,5 +28,5 @@ def made_ahead(
         while waiting:
             yield waiting.popleft()
     finally:
-        # What nobody will ask for any more is not begun.
+        # Closed early: what has not begun would only delay the end.
         pool.shutdown(cancel_futures=bool(waiting))

@@ -48,7 +48,7 @@ def test_nonsense_budgets_are_refused(capsys, budget: str) -> None:
 def test_a_budget_that_cannot_be_met_ends_with_what_it_takes(capsys) -> None:
     code, error = answer(capsys, "loha_face_config_8gb", "--family", "sdxl", "--size", "1024", "--budget", "2GB")
     assert code == 2
-    assert "at least" in error["error"] and "1.2 GB can be had" in error["error"] and error["hint"]
+    assert "at least" in error["error"] and "1.2 GB are available" in error["error"] and error["hint"]
 
 
 @pytest.mark.parametrize("size", ["huge", "10", "512x", "512x512x512"])

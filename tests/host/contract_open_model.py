@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.memory.unet_blocks import stretches
+from lib_trainer.memory.unet_blocks import unet_blocks
 from lib_trainer.models.base import HostModel, Layer
 from lib_trainer.models.placement import RECOMPUTED, RESIDENT, Placement
 from tests.fakes.room import WebuiRoom
@@ -104,8 +104,8 @@ class OpenModel:
         memory_profile, shapes, blocks = room.run(work)
         # How much is free at this moment is another matter.
         assert without_room(memory_profile) == without_room(room.host.memory_profile())
-        parts = stretches(memory_profile.shape, 64, 64)
-        planned = [stage.operation.shape for part in parts for stage in part.stages if stage.adapted]
+        parts = unet_blocks(memory_profile.shape, 64, 64)
+        planned = [site.operation.shape for part in parts for site in part.sites if site.adapted]
         assert sorted(planned) == sorted(shapes)
         assert sum(part.recomputable for part in parts) == blocks
         assert memory_profile.is_dense and memory_profile.weight_bytes in (2, 4)

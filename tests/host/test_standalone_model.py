@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.host.standalone.model import blocks_in_order, token_chunks, unet_layers
-from lib_trainer.memory.unet_blocks import stretches
+from lib_trainer.memory.unet_blocks import unet_blocks
 from lib_trainer.models.base import SizeCond, TextCond
 from lib_trainer.models.checkpoint_file import unet_shape
 from lib_trainer.models.families import SD1, SD2, SDXL
@@ -191,9 +191,9 @@ def test_the_blocks_that_can_be_recomputed_are_known_in_the_order_of_forward(fam
     for handle in handles:
         handle.remove()
     assert seen == blocks and len(blocks) > 10
-    parts = stretches(unet_shape(pipeline.unet.config, family), 64, 64)
+    parts = unet_blocks(unet_shape(pipeline.unet.config, family), 64, 64)
     assert len(blocks) == sum(part.recomputable for part in parts)
-    shapes = [stage.operation.shape for part in parts for stage in part.stages if stage.adapted]
+    shapes = [site.operation.shape for part in parts for site in .sites if site.adapted]
     assert sorted(shapes) == sorted(layer.shape for layer in unet_layers(pipeline.unet, family))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.events import Command, Event, Finished, Kept, Saved, Step, StopRequested
+from lib_trainer.events import Command, Event, Finished, Saved, StateSaved, Step, StopRequested
 from tests.ui.fakes import FakeHost
 
 RECIPE = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures"})
@@ -32,7 +32,7 @@ class LedRun:
                 command = yield Step(self.number, self.steps, 1, 0.1, 1e-4, 0.5)
                 while command:
                     self.commands.append((number, command))
-                    command = yield Kept(number)
+                    command = yield StateSaved(number)
         except StopRequested as stop:
             self.stop = stop
             if not stop.save:

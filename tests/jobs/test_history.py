@@ -10,7 +10,7 @@ import pytest
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
-from lib_trainer.events import Begun, Finished, Kept, Sampled, Saved, Step
+from lib_trainer.events import Finished, Sampled, Saved, Started, StateSaved, Step
 from lib_trainer.jobs import history
 from lib_trainer.jobs.history import RUN_FILE, STATE_FILE, History
 from lib_trainer.jobs.loss_log import LOSS_FILE
@@ -29,7 +29,7 @@ def step(number: int) -> Step:
 
 def begin(past_runs: History, steps: int = 0):
     log = past_runs.begin(RECIPE)
-    log.take(Begun(0, 10, "model.safetensors", "abc"))
+    log.take(Started(0, 10, "model.safetensors", "abc"))
     for number in range(1, steps + 1):
         log.take(step(number))
     # As when its program ends.
@@ -41,7 +41,7 @@ def test_a_run_is_written_down_as_it_goes_on(past_runs):
     log = begin(past_runs, 3)
     log.take(Saved(Path("/lora/jeff-step3.safetensors"), 3))
     log.take(Sampled(Path("/runs/x/samples/step3-1.png"), 3, "a cat"))
-    log.take(Kept(3))
+    log.take(StateSaved(3))
     for number in (4, 5):
         log.take(step(number))
     past = past_runs.find(log.past.id)
@@ -61,7 +61,7 @@ def test_a_run_that_goes_on_drops_the_steps_that_are_taken_again(past_runs):
     path = log.folder / LOSS_FILE
     path.write_text(path.read_text() + "6,1,0.1")
     again = past_runs.reopen(log.past.id)
-    again.take(Begun(3, 10, "model.safetensors", "abc"))
+    again.take(Started(3, 10, "model.safetensors", "abc"))
     again.take(step(4))
     assert [number for number, _, _ in past_runs.losses(log.past.id)] == [1, 2, 3, 4]
 
@@ -117,6 +117,6 @@ def test_a_full_disk_spoils_no_run(past_runs, monkeypatch, caplog):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    log.take(Kept(1))
+    log.take(StateSaved(1))
     log.finish("done")
     assert "No space left" in caplog.text

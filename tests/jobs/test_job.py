@@ -183,7 +183,7 @@ def test_commands_are_taken_after_the_step_and_also_while_paused(host):
     until(lambda: run.commands == [(1, Command.SAVE)] and run.number == 2)
     jobs.pause()
     run.go.release()
-    until(lambda: run.commands[1:] == [(2, Command.KEEP)])
+    until(lambda: run.commands[1:] == [(2, Command.SAVE_STATE)])
     assert jobs.status().kept_step == 2, "who pauses may shut the machine down"
     jobs.ask(Command.SAMPLE)
     until(lambda: run.commands[2:] == [(2, Command.SAMPLE)])

@@ -21,12 +21,12 @@ OTHER_PROGRAM = """
 import sys
 from pathlib import Path
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.events import Begun, Kept
+from lib_trainer.events import Started, StateSaved
 from lib_trainer.jobs.history import History
 recipe = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures"})
 log = History(Path(sys.argv[1])).begin(recipe)
-log.take(Begun(0, 9, "m", "p"))
-log.take(Kept(0))
+log.take(Started(0, 9, "m", "p"))
+log.take(StateSaved(0))
 print(log.past.id, flush=True)
 sys.stdin.read()
 log.finish("stopped")

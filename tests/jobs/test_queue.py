@@ -15,7 +15,7 @@ import pytest
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Begun, Finished, Kept, Step, StopRequested
+from lib_trainer.events import Finished, Started, StateSaved, Step, StopRequested
 from lib_trainer.jobs.queue import Jobs
 from tests.jobs.runs import RECIPE, LedRun, events_run, named, step
 from tests.ui.fakes import FakeHost, SlowRun
@@ -108,13 +108,13 @@ def test_a_run_that_waits_can_be_taken_out(host):
 def test_a_run_that_was_cut_off_is_called_interrupted_and_goes_on(tmp_path):
     """Another program finds what the first has left: its curve, its samples, and the step that was kept."""
     run = LedRun()
-    first = Jobs(FakeHost(tmp_path), events_run(Begun(0, 9, "m", "p"), step(1), step(2), Kept(2), step(3)))
+    first = Jobs(FakeHost(tmp_path), events_run(Started(0, 9, "m", "p"), step(1), step(2), StateSaved(2), step(3)))
     run_id = first.start(RECIPE)
     first.wait(PATIENCE_S)
     log = first.history.reopen(run_id)
     log.write_changes(state="training", ended=0.0)
     log.lock.release()
-    second = Jobs(FakeHost(tmp_path), events_run(Begun(2, 9, "m", "p"), step(3)))
+    second = Jobs(FakeHost(tmp_path), events_run(Started(2, 9, "m", "p"), step(3)))
     assert [(past.id, past.state, past.kept_step) for past in second.past()] == [(run_id, "interrupted", 2)]
     assert second.resume_run(run_id) == run_id
     status = second.wait(PATIENCE_S)
@@ -164,7 +164,7 @@ def test_twenty_runs_in_any_order_with_failures_leave_nothing_behind(tmp_path, s
                 time.sleep(0.002)
                 command = yield Step(number, steps, 1, 0.5, 1e-4, 0.002)
                 while command:
-                    command = yield Kept(number)
+                    command = yield StateSaved(number)
         except StopRequested as stop:
             if not stop.save:
                 raise

@@ -7,7 +7,7 @@ import pytest
 from lib_trainer.memory.estimate import Savings, predict
 from lib_trainer.memory.layer_cost import layer_cost
 from lib_trainer.memory.plan import GIB, Budget, make_plan
-from lib_trainer.memory.unet_blocks import stretches
+from lib_trainer.memory.unet_blocks import unet_blocks
 from lib_trainer.models.families import FAMILIES, SD1, SDXL, Family
 from tests.memory.plans import FACE, STYLE, plan_of, work_of
 
@@ -78,12 +78,12 @@ def test_more_room_never_costs_more() -> None:
 def test_narrow_blocks_are_recomputed_first() -> None:
     """They save most for their work."""
     plan = plan_of(SD1, 896, Budget.of_card(5.2))
-    blocks = [part for part in stretches(SD1.shape, 896, 896) if part.recomputable]
+    blocks = [part for part in unet_blocks(SD1.shape, 896, 896) if part.recomputable]
     chosen = [blocks[place] for place in plan.placement.recomputed]
     assert 0 < len(chosen) < len(blocks)
-    widest = max(stage.operation.shape[0] for part in chosen for stage in part.stages)
+    widest = max(site.operation.shape[0] for part in chosen for site in part.sites)
     left = [part for part in blocks if part not in chosen]
-    assert max(stage.operation.shape[0] for part in left for stage in part.stages) >= widest
+    assert max(site.operation.shape[0] for part in left for site in part.sites) >= widest
 
 
 def test_without_a_known_room_the_recipe_is_taken_at_its_word() -> None:
@@ -125,9 +125,9 @@ def test_a_run_that_goes_on_takes_its_steps_as_before_however_little_room_there_
     """Another batch, optimizer or way of stepping would be another run, and its kept state would not fit."""
     work = work_of(SDXL, 1024, optimizer="AdamW", train_batch_size=4)
     for gb in (24, 12, 8, 6, 4):
-        plan = make_plan(work, Budget.of_card(gb), settled=True)
+        plan = make_plan(work, Budget.of_card(gb), resuming=True)
         assert plan.recipe == work.recipe
-        assert plan.again(work).recipe == work.recipe
+        assert plan.for_work(work).recipe == work.recipe
     assert plan.savings.streamed and plan.savings.int8_base and plan.savings.recomputed
 
 
@@ -142,11 +142,11 @@ def test_a_trained_text_encoder_is_counted() -> None:
 def test_a_search_measures_each_kind_of_layer_once(family: Family) -> None:
     """Whatever it tries: as the weights are, and copied for each use."""
     size_px = 1088  # which no other test plans for
-    stages = [stage for block in stretches(family.unet, size_px, size_px) for stage in block.stages]
+    sites = [site for block in unet_blocks(family.shape, size_px, size_px) for site in block.sites]
     before = layer_cost.cache_info().misses
     plan_of(family, size_px, Budget.of_card(5))
     measured = layer_cost.cache_info().misses - before
-    assert 0 < measured <= 2 * len({(stage.operation, stage.x_shape, stage.adapted) for stage in stages})
+    assert 0 < measured <= 2 * len({(site.operation, site.x_shape, site.adapted) for site in sites})
 
 
 def test_a_run_with_preservation_keeps_its_gradients() -> None:

@@ -60,7 +60,7 @@ def test_a_budget_is_kept_to_wherever_it_is_trained() -> None:
 
 def test_a_budget_that_cannot_be_met_says_what_it_takes_and_what_would_help() -> None:
     plan = plan_of(SDXL, 1024, Budget.of_card(3), adapter=FACE)
-    words = r"at least 2\.\d GB, and 2\.2 GB can be had; the largest part is the"
+    words = r"at least 2\.\d GB, and 2\.2 GB are available; the largest part is the"
     with pytest.raises(UserError, match=words) as caught:
         require_fit(plan)
     assert "rank" in caught.value.hint or "px" in caught.value.hint
@@ -71,7 +71,7 @@ def test_a_budget_that_cannot_be_met_says_what_it_takes_and_what_would_help() ->
 
 
 def test_where_nothing_helps_that_is_said() -> None:
-    assert "larger card" in what_would_help(plan_of(SDXL, 1024, Budget.of_card(1.2)))
+    assert "larger GPU" in what_would_help(plan_of(SDXL, 1024, Budget.of_card(1.2)))
 
 
 @pytest.mark.parametrize("nonsense", [-1, 0.3, float("nan"), "eight", 1e9])
@@ -85,6 +85,6 @@ def test_nonsense_budgets_are_refused(nonsense: Any) -> None:
 def test_a_plan_is_told_in_a_sentence() -> None:
     text = describe_plan(plan_of(SDXL, 1024, Budget.of_card(4), adapter=FACE, train_batch_size=1))
     assert "of 3.2 GB" in text
-    for part in ("blocks are computed twice", "within backward", "in 8 bits", "stay on the CPU"):
+    for part in ("radient checkpointing on", "fused backward pass", "in 8 bits", "offloaded to the CPU"):
         assert part in text
     assert describe_plan(plan_of(SD1, 512)) == "Memory: about 3.7 of 7.2 GB."

@@ -14,7 +14,18 @@ from safetensors.torch import load_file, save_file
 from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Begun, Command, Event, Finished, Kept, Notice, Sampled, Saved, Step, StopRequested
+from lib_trainer.events import (
+    Command,
+    Event,
+    Finished,
+    Notice,
+    Sampled,
+    Saved,
+    Started,
+    StateSaved,
+    Step,
+    StopRequested,
+)
 from lib_trainer.host.forge.host import ForgeHost
 from lib_trainer.run import run
 from lib_trainer.training.sampling import sample_requests
@@ -116,8 +127,8 @@ def test_test_pictures_come_after_the_copy_and_change_nothing(forge, pictures, t
     story = drive(
         forge, recipe_of(pictures, "drawn", sample_every_n_steps=2, sample_prompts=prompts, **values), tmp_path / "run"
     )
-    told = [type(event).__name__ for event in of_kind(story, Step, Saved, Kept, Sampled)]
-    between = ["Saved", "Kept", "Sampled", "Sampled"]
+    told = [type(event).__name__ for event in of_kind(story, Step, Saved, StateSaved, Sampled)]
+    between = ["Saved", "StateSaved", "Sampled", "Sampled"]
     assert told == ["Step", "Step", *between, "Step", "Step", *between, "Step", "Step", "Saved", "Sampled", "Sampled"]
     samples = of_kind(story, Sampled)
     assert [sample.step for sample in samples] == [2, 2, 4, 4, 6, 6]
@@ -168,7 +179,7 @@ def test_a_prompt_that_cannot_be_read_is_said_before_the_model_is_touched(forge,
 def test_a_wish_is_fulfilled_after_the_step(forge, pictures, tmp_path, command: Command) -> None:  # noqa: F811
     recipe = recipe_of(pictures, f"wish-{command.value}", resolution_px=(64, 64), sample_prompts="a --s 1 --l 1")
     story = drive(forge, recipe, tmp_path / "run", at_step(3, command))
-    kind = {Command.SAVE: Saved, Command.SAMPLE: Sampled, Command.KEEP: Kept}[command]
+    kind = {Command.SAVE: Saved, Command.SAMPLE: Sampled, Command.SAVE_STATE: StateSaved}[command]
     place = story.index(next(event for event in story if isinstance(event, kind)))
     assert [event.number for event in of_kind(story[:place], Step)] == [1, 2, 3]
     assert story[place].step == 3
@@ -179,9 +190,9 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_never_had(forge, pictu
     whole = drive(forge, recipe_of(pictures, "whole", **values), None)[-1].path
     recipe = recipe_of(pictures, "broken", **values)
     stopped = drive(forge, recipe, tmp_path / "run", at_step(3, StopRequested(save=True)))
-    assert stopped[-1].stopped_early and of_kind(stopped, Kept)[0].step == 3
+    assert stopped[-1].stopped_early and of_kind(stopped, StateSaved)[0].step == 3
     story = drive(forge, recipe, tmp_path / "run")
-    begun = of_kind(story, Begun)[0]
+    begun = of_kind(story, Started)[0]
     assert (begun.step, begun.steps, len(begun.pictures)) == (3, 6, 64)
     assert [step.number for step in of_kind(story, Step)] == [4, 5, 6]
     assert _same_numbers(whole, story[-1].path)

@@ -102,7 +102,7 @@ def test_a_gradient_that_overflows_is_skipped_and_scaled_less(monkeypatch: pytes
     with attached(adapter, model.layers, model.read_weight):
         training = Training(model, adapter, recipe, schedule_of(recipe), make_batch)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-        training.update = OptimizerStep(training.optimizer, scaler, 1.0)
+        training.step_method = OptimizerStep(training.optimizer, scaler, 1.0)
         start = [p.detach().clone() for p in adapter.parameters()]
         rates = [step.learning_rate for step in fit(training)]
     assert scaler.get_scale() < 2.0**40

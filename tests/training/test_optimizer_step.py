@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.training.optimizer_step import Diverged, FusedBackwardStep, OptimizerStep, Update
+from lib_trainer.training.optimizer_step import Diverged, FusedBackwardStep, OptimizerStep, StepMethod
 from tests.training.small import InfiniteGradient
 
 WIDTH, LAYERS = 8, 5
@@ -27,8 +27,8 @@ def scaler(enabled: bool = False) -> torch.amp.GradScaler:
     return torch.amp.GradScaler("cpu", enabled=enabled, init_scale=2.0**10)
 
 
-def take(update: Update, loss_of: Callable[[], Tensor], steps: int = 6) -> None:
-    with update.armed():
+def take(update: StepMethod, loss_of: Callable[[], Tensor], steps: int = 6) -> None:
+    with update.hooked():
         for number in range(1, steps + 1):
             loss = loss_of()
             update.backward(loss)

@@ -101,10 +101,10 @@ def test_loss_scaling_goes_on_too(tmp_path: Path) -> None:
     for training, scale in ((first, 64.0), (second, 2.0)):
         training.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         training.scaler.scale(torch.ones(()))
-    first.update.good_steps = 77
+    first.step_method.good_steps = 77
     save_state(path, first, 3, "pictures")
     assert load_state(path, second, "pictures") == 3
-    assert (second.scaler.get_scale(), second.update.good_steps) == (64.0, 77)
+    assert (second.scaler.get_scale(), second.step_method.good_steps) == (64.0, 77)
 
 
 def test_without_a_file_it_begins_at_the_start(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_said(tmp_path: Path, content: bytes | None) -> None:
     path.write_bytes(path.read_bytes()[:-9] if content is None else content)
     with pytest.raises(UserError, match="cannot be read") as caught:
         load_state(path, training_of(recipe_of()), "pictures")
-    assert "begins anew" in caught.value.hint
+    assert "begins from step 0" in caught.value.hint
 
 
 def test_a_full_disk_is_said_and_the_state_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

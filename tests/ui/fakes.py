@@ -11,15 +11,15 @@ from PIL import Image
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.events import (
-    Begun,
     Command,
     Event,
     Finished,
-    Kept,
     Notice,
     Progress,
     Sampled,
     Saved,
+    Started,
+    StateSaved,
     Step,
     StopRequested,
 )
@@ -64,7 +64,7 @@ class SlowRun:
         for done in range(1, 7):
             time.sleep(self.seconds)
             yield Progress("caching", done, 6, "Encoding the pictures")
-        yield Begun(0, self.steps, "Realistic.safetensors", "")
+        yield Started(0, self.steps, "Realistic.safetensors", "")
         number, early = 0, False
         try:
             for number in range(1, self.steps + 1):
@@ -85,8 +85,8 @@ class SlowRun:
         yield Finished(path, tag, number, stopped_early=early)
 
     def _fulfil(self, command: Command, number: int, recipe: Recipe, folder: Path) -> Event:
-        if command is Command.KEEP:
-            return Kept(number)
+        if command is Command.SAVE_STATE:
+            return StateSaved(number)
         path = folder / SAMPLE_DIR / f"step{number:08d}-1.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.linear_gradient("L").resize((64, 64)).rotate(number).save(path)

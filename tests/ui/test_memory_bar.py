@@ -13,7 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.errors import Shortage
+from lib_trainer.errors import OutOfMemory
 from lib_trainer.events import Event, Notice
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.memory.plan import GIB
@@ -70,7 +70,8 @@ def test_a_run_that_ran_out_of_memory_offers_a_smaller_plan_with_one_click(tmp_p
         started.append(recipe)
         yield Notice("begun")
         if len(started) == 1:
-            raise Shortage("The memory is not enough.", "Train with a plan for less memory.", {"vram_budget_gb": 5.5})
+            settings = {"vram_budget_gb": 5.5}
+            raise OutOfMemory("The memory is not enough.", "Train with a plan for less memory.", settings)
 
     host = FakeHost(tmp_path)
     jobs = Jobs(host, run)

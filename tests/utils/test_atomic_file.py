@@ -9,7 +9,7 @@ import pytest
 
 from lib_trainer.errors import NotWritten
 from lib_trainer.utils import atomic_file
-from lib_trainer.utils.atomic_file import replace_file, write_whole
+from lib_trainer.utils.atomic_file import replace_file, write_atomically
 
 
 class Held:
@@ -41,7 +41,7 @@ def test_a_target_that_stays_held_keeps_its_content_and_leaves_nothing_behind(tm
     Held(monkeypatch, times=10**9)
     monkeypatch.setattr(atomic_file, "HELD_SECONDS", 0.01)
     with pytest.raises(NotWritten, match=r"jeff\.safetensors could not be written"):
-        write_whole(path, b"new")
+        write_atomically(path, b"new")
     assert [item.name for item in tmp_path.iterdir()] == ["jeff.safetensors"] and path.read_bytes() == b"old"
 
 
@@ -51,5 +51,5 @@ def test_a_full_disk_is_said_at_once(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(NotWritten, match="No space left"):
-        write_whole(tmp_path / "jeff.safetensors", b"new")
+        write_atomically(tmp_path / "jeff.safetensors", b"new")
     assert not list(tmp_path.iterdir())

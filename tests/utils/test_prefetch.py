@@ -5,13 +5,13 @@ from contextlib import closing
 
 import pytest
 
-from lib_trainer.utils.prefetch import made_ahead
+from lib_trainer.utils.prefetch import prefetched
 
 PATIENCE_S = 20
 
 
 def test_everything_is_made_in_order_and_comes_with_what_it_was_made_of() -> None:
-    found = [(item, future.result()) for item, future in made_ahead(range(20), lambda n: n * n, workers=3, ahead=5)]
+    found = [(item, future.result()) for item, future in prefetched(range(20), lambda n: n * n, workers=3, ahead=5)]
     assert found == [(n, n * n) for n in range(20)]
 
 
@@ -24,14 +24,14 @@ def test_the_next_one_is_made_while_one_is_used_and_no_more_than_that() -> None:
             second.set()
         return number
 
-    with closing(made_ahead(range(10), make, workers=1, ahead=1)) as ahead:
+    with closing(prefetched(range(10), make, workers=1, ahead=1)) as ahead:
         _, first = next(ahead)
         assert first.result() == 0 and second.wait(PATIENCE_S)
         assert made == [0, 1]
 
 
 def test_it_is_made_by_another_thread() -> None:
-    [(_, thread)] = list(made_ahead([0], lambda _: threading.current_thread(), workers=1, ahead=1))
+    [(_, thread)] = list(prefetched([0], lambda _: threading.current_thread(), workers=1, ahead=1))
     assert thread.result() is not threading.current_thread()
 
 
@@ -41,7 +41,7 @@ def test_what_fails_fails_where_it_is_used() -> None:
             raise ValueError("two")
         return number
 
-    futures = [future for _, future in made_ahead(range(4), make, workers=2, ahead=2)]
+    futures = [future for _, future in prefetched(range(4), make, workers=2, ahead=2)]
     assert [future.result() for future in (*futures[:2], futures[3])] == [0, 1, 3]
     with pytest.raises(ValueError, match="two"):
         futures[2].result()
@@ -49,7 +49,7 @@ def test_what_fails_fails_where_it_is_used() -> None:
 
 def test_closed_it_leaves_no_thread_behind() -> None:
     before = threading.active_count()
-    with closing(made_ahead(range(1000), lambda n: n, workers=2, ahead=4)) as ahead:
+    with closing(prefetched(range(1000), lambda n: n, workers=2, ahead=4)) as ahead:
         next(ahead)
         assert threading.active_count() > before
     assert threading.active_count() == before

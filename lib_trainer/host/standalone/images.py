@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from lib_trainer.host.base import GRID_NAME, GenerateRequest
-from lib_trainer.utils.atomic_file import write_whole
+from lib_trainer.utils.atomic_file import write_atomically
 from lib_trainer.utils.png import png_bytes, quoted
 
 
@@ -31,7 +31,7 @@ def infotext_of(request: GenerateRequest, sampler: str, checkpoint: str, sha256:
 
 def save_picture(path: Path, picture: Image, infotext: str) -> None:
     """A PNG with its infotext, whole or not at all. Raises UserError when it cannot be written."""
-    write_whole(path, png_bytes(picture, infotext))
+    write_atomically(path, png_bytes(picture, infotext))
 
 
 def next_path(folder: Path, seed: int) -> Path:
