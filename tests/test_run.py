@@ -169,9 +169,9 @@ def test_out_of_memory_says_what_to_lower(forge: ForgeRoom, pictures: Path, monk
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(OptimizerStep, "finish", short)
-    with pytest.raises(UserError, match="not enough") as caught:
+    with pytest.raises(UserError, match="ran out of memory") as caught:
         drive(forge, recipe_of(pictures, "large", train_batch_size=2))
-    assert "lower the size from" in caught.value.hint and isinstance(caught.value, OutOfMemory)
+    assert "lower the resolution from" in caught.value.hint and isinstance(caught.value, OutOfMemory)
 
 
 def test_every_problem_is_told_before_the_model_is_touched(forge: ForgeRoom, pictures: Path, monkeypatch) -> None:
