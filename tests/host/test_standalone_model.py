@@ -193,7 +193,7 @@ def test_the_blocks_that_can_be_recomputed_are_known_in_the_order_of_forward(fam
     assert seen == blocks and len(blocks) > 10
     parts = unet_blocks(unet_shape(pipeline.unet.config, family), 64, 64)
     assert len(blocks) == sum(part.recomputable for part in parts)
-    shapes = [site.operation.shape for part in parts for site in .sites if site.adapted]
+    shapes = [site.operation.shape for part in parts for site in part.sites if site.adapted]
     assert sorted(shapes) == sorted(layer.shape for layer in unet_layers(pipeline.unet, family))
 
 
