@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import json
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +155,51 @@ class ReforgeRoom(A1111Room):
             lambda: model_management.free_memory(1e30, device),
             torch.inference_mode()(lambda: model_management.load_models_gpu([vae])),
         ]
+
+
+@contextmanager
+def fake_reforge(folder: Path, checkpoint: str) -> Iterator[ReforgeRoom]:
+    """The fake reForge, started in `folder` with a checkpoint per family; its packages are gone on exit."""
+    from lib_trainer.host.reforge.host import ReforgeHost
+
+    for part in ("Lora", "Stable-diffusion"):
+        (folder / part).mkdir(parents=True)
+    for name, facts in _CHECKPOINTS.items():
+        for file in (name, f"eight-bits-{name}"):
+            (folder / "Stable-diffusion" / file).write_text(json.dumps({"seed": 0, **facts}))
+    sys.path.insert(0, str(_ROOT))
+    try:
+        from modules import paths_internal, sd_models, shared
+        from modules_forge import main_thread
+
+        paths_internal.data_path = str(folder)
+        shared.cmd_opts.lora_dir = str(folder / "Lora")
+        shared.cmd_opts.ckpt_dir = str(folder / "Stable-diffusion")
+        shared.opts.outdir_txt2img_grids = str(folder / "txt2img-grids")
+        sd_models.list_models()
+        thread = threading.Thread(target=main_thread.loop, name="generation", daemon=True)
+        thread.start()
+        try:
+            room = ReforgeRoom(ReforgeHost(), checkpoint, thread.name)
+            room.select()
+            yield room
+        finally:
+            main_thread.stopped.set()
+            thread.join()
+    finally:
+        sys.path.remove(str(_ROOT))
+        for name in list(sys.modules):
+            if name.partition(".")[0] in _PACKAGES:
+                del sys.modules[name]
+
+
+_ROOT = Path(__file__).parent / "reforge"
+_PACKAGES = ("modules", "modules_forge", "ldm_patched", "networks")
+_CHECKPOINTS = {
+    "sd1.safetensors": {"family": "sd1"},
+    "sd1-inpainting.safetensors": {"family": "sd1", "in_channels": 9},
+    "sd2-v.safetensors": {"family": "sd2", "prediction": "V_PREDICTION", "ztsnr": True},
+    "sdxl.safetensors": {"family": "sdxl"},
+    "sdxl-edm.safetensors": {"family": "sdxl", "prediction": "EDM"},
+    "sdxl-rectified.safetensors": {"family": "sdxl", "prediction": "CONST"},
+}

@@ -1,29 +1,16 @@
 """LoRA files by name, and onto the models. Files are read once a name, models remember names and strengths."""
 
-import os
-
 import torch
-from safetensors import SafetensorError, safe_open
+from tests.fakes.lora_folder import LoraFolder
 
 from backend.args import dynamic_args
 from backend.lora_files import load_lora_state_dict
 from backend.patcher.lora import load_lora, model_lora_keys_clip, model_lora_keys_unet
 from modules import sd_models, shared
 
-available_networks = {}
-available_network_aliases = {}
-forbidden_network_aliases = {}
-
-
-class NetworkOnDisk:
-    def __init__(self, name, filename):
-        self.name, self.filename, self.metadata = name, filename, {}
-        try:
-            with safe_open(filename, framework="pt") as file:
-                self.metadata = file.metadata() or {}
-        except SafetensorError as error:
-            print(f"reading lora {filename}: {error}")
-        self.alias = self.metadata.get("ss_output_name", name)
+_folder = LoraFolder()
+available_networks, available_network_aliases = _folder.networks, _folder.aliases
+forbidden_network_aliases, _find = _folder.forbidden, _folder.find
 
 
 def load_lora_for_models(model, clip, lora, strength_model, strength_clip, filename="default", online_mode=False):
@@ -64,27 +51,5 @@ def load_networks(names, te_multipliers=None, unet_multipliers=None, dyn_dims=No
     engine.forge_objects_after_applying_lora = objects.shallow_copy()
 
 
-def _find(name):
-    if name.lower() in forbidden_network_aliases:
-        return available_networks.get(name)
-    return available_network_aliases.get(name)
-
-
 def list_available_networks():
-    available_networks.clear()
-    available_network_aliases.clear()
-    forbidden_network_aliases.clear()
-    forbidden_network_aliases.update({"none": 1, "Addams": 1})
-    for folder, _, files in sorted(os.walk(shared.cmd_opts.lora_dir, followlinks=True)):
-        for file in sorted(files):
-            name, ending = os.path.splitext(file)
-            if ending in (".safetensors", ".ckpt", ".pt"):
-                _list(NetworkOnDisk(name, os.path.join(folder, file)))
-
-
-def _list(entry):
-    available_networks[entry.name] = entry
-    # Two files of one alias: it means neither of them any more.
-    if entry.alias in available_network_aliases:
-        forbidden_network_aliases[entry.alias.lower()] = 1
-    available_network_aliases[entry.name] = available_network_aliases[entry.alias] = entry
+    _folder.refresh(shared.cmd_opts.lora_dir)
