@@ -13,6 +13,7 @@ from typing import NoReturn
 from lib_trainer.cli.output import Answer, answer, say
 from lib_trainer.errors import UserError
 from lib_trainer.events import StopRequested
+from lib_trainer.models.families import FAMILIES
 
 DONE, MISTAKE, INTERRUPTED = 0, 2, 130
 _SET_HELP = "change one setting; repeatable (the command settings lists them)"
@@ -121,7 +122,7 @@ def _add_grid(commands: argparse._SubParsersAction) -> None:
 def _add_plan(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("plan", help="estimate the VRAM that a recipe needs")
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe's .json file, or a shipped one's name")
-    parser.add_argument("--family", choices=("sd1", "sd2", "sdxl"), default="sd1", help="of the checkpoint")
+    parser.add_argument("--family", choices=tuple(FAMILIES), default="sd1", help="of the checkpoint")
     parser.add_argument("--size", metavar="PX", help="1024, or 896x768 (default: the recipe's)")
     parser.add_argument("--budget", default="8GB", metavar="8GB", help="the GPU's VRAM (default: 8GB)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)

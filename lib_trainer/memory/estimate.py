@@ -179,6 +179,9 @@ class _Backward:
         # Biases and norms are a thousandth of the weights; three vectors of each layer's width stand for them.
         other = sum(3 * site.operation.shape[0] for block in self.blocks for site in block.sites)
         other += sum(block.other_weights for block in self.blocks)
+        frozen = sum(block.frozen_weights for block in self.blocks)
+        stored = 1.0 if self.savings.int8_base else self.work.weight_bytes
+        layers += frozen * stored * (1 - self.savings.streamed)
         return round(layers + other * self.work.weight_bytes)
 
     def _stored_bytes(self, block: Block, site: LayerSite) -> float:

@@ -50,7 +50,7 @@ class _Walk:
         token = shape.latent_channels * shape.patch**2
         embedders = shape.width * (2 * token + shape.context_dim) + round(shape.modulation[2] * square)
         tokens = self.image + self.text
-        yield Block((), 0, tokens * shape.width, offloadable=False, other_weights=refiners + embedders)
+        yield Block((), 0, tokens * shape.width, other_weights=embedders, frozen_weights=refiners)
         alone, together = (round(share * square) for share in shape.modulation[:2])
         for count, parts, rows, modulation in (
             (shape.double, self._double(), tokens, together),
@@ -70,7 +70,7 @@ class _Walk:
                 sites.append(LayerSite(LayerOp(part.weight), (part.tokens, part.weight[1]), kept + under_way))
         # The sums of attention's softmax, and two numbers a norm: of the stream twice, of queries and keys.
         rows = tokens * (3 * self.shape.heads + 4)
-        return Block(tuple(reversed(sites)), unit, kept, rows, recomputable=True, other_weights=modulation)
+        return Block(tuple(reversed(sites)), unit, kept, rows, recomputable=True, frozen_weights=modulation)
 
     def _joint_weights(self) -> int:
         width, gates = self.shape.width, 3 if self.shape.is_gated else 2

@@ -47,6 +47,7 @@ class Block:
         recomputable: gradient checkpointing can recompute it.
         offloadable: its layers' weights can be stored in 8 bits or offloaded.
         other_weights: frozen parameters outside its layers.
+        frozen_weights: of layers that are never adapted, but stored in 8 bits or offloaded like those that are.
     """
 
     sites: tuple[LayerSite, ...]
@@ -56,6 +57,7 @@ class Block:
     recomputable: bool = False
     offloadable: bool = True
     other_weights: int = 0
+    frozen_weights: int = 0
 
 
 def unet_blocks(shape: UNetShape, width_px: int, height_px: int) -> list[Block]:

@@ -30,6 +30,7 @@ _PREFIX = "lora_unet_"
 # The last layer of each kind of feed-forward part, (width, width inside).
 _MLP_OUT = ("img_mlp.2", "feed_forward.w2", "mlp.layer2")
 # The lists of blocks that hold them, in the order of forward, and the measure that counts each.
+_REFINERS = ("noise_refiner", "context_refiner")
 BLOCK_LISTS = {"double_blocks": "double", "single_blocks": "single", "layers": "joint", "blocks": "crossed"}
 
 
@@ -44,6 +45,16 @@ def transformer_layers(
     """
     named = [(name, module) for name, module in transformer.named_modules() if is_adapted(name, family)]
     return [describe_layer(file_name(name), module, shape_of(module)) for name, module in named if shape_of(module)]
+
+
+def frozen_layers(
+    transformer: nn.Module, family: Family, shape_of: Callable[[nn.Module], tuple[int, ...]]
+) -> list[Layer]:
+    """The other linear layers of the blocks: modulation, and the refiners in front of Lumina's blocks."""
+    lists = (*BLOCK_LISTS, *_REFINERS)
+    named = [(name, module) for name, module in transformer.named_modules() if name.partition(".")[0] in lists]
+    kept = [(name, module) for name, module in named if not is_adapted(name, family) and len(shape_of(module)) == 2]
+    return [describe_layer(file_name(name), module, shape_of(module)) for name, module in kept]
 
 
 def is_adapted(name: str, family: Family) -> bool:

@@ -26,6 +26,7 @@ class Prompts(list):
     """What Forge hands its engine: prompts that know the size of the picture."""
 
     width, height = 64, 64
+    is_negative_prompt, distilled_cfg_scale = False, 3.5
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,7 @@ CHECKPOINTS = {
     "sd1-edit.safetensors": {"family": "sd1", "in_channels": 8},
     "sd2-v.safetensors": {"family": "sd2", "prediction_type": "v_prediction", "ztsnr": True},
     "sd3.safetensors": {"family": "sd3"},
+    "flux.safetensors": {"family": "flux"},
     "sdxl.safetensors": {"family": "sdxl"},
     "sdxl-rectified.safetensors": {"family": "sdxl", "prediction_type": "const"},
 }

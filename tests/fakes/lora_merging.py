@@ -24,7 +24,7 @@ def load_lora(lora, to_load):
 def model_lora_keys_unet(model, key_map):
     keys = [key for key in model.state_dict() if key.startswith("diffusion_model.") and key.endswith(".weight")]
     inner = {key: key.removeprefix("diffusion_model.").removesuffix(".weight") for key in keys}
-    other = _diffusers_names(model.diffusion_model)
+    other = _diffusers_names(model.diffusion_model) if hasattr(model.diffusion_model, "input_blocks") else {}
     for key, name in inner.items():
         key_map["lora_unet_" + name.replace(".", "_")] = key
         if name in other:

@@ -40,6 +40,7 @@ class NeoRoom(ForgeRoom):
 def fake_neo(folder: Path, checkpoint: str) -> Iterator[NeoRoom]:
     """The fake Neo, started in `folder`: where it is as Forge, the fake Forge's modules serve."""
     checkpoints = {**CHECKPOINTS, "sd1-int8.safetensors": {"family": "sd1", "quantized": True}}
+    checkpoints["zimage.safetensors"] = {"family": "zimage"}
     with started(folder, checkpoints, [Path(__file__).parent / "neo", FORGE_ROOT]) as thread:
         room = NeoRoom(NeoHost(), checkpoint, thread)
         room.select()

@@ -10,6 +10,7 @@ installation itself is not written to.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ import pytest
 
 FORGE_DIR = os.environ.get("FORGE_DIR", "")
 CHECKPOINTS = os.environ.get("FORGE_CHECKPOINTS", "sd15-small.safetensors,sdxl-small.safetensors").split(",")
+# Diffusion transformers. Tiny ones need an extension that takes sizes from the tensors: its folder.
+TRANSFORMERS = [name for name in os.environ.get("FORGE_TRANSFORMERS", "").split(",") if name]
+EXTENSION = os.environ.get("FORGE_EXTENSION", "")
 LIMIT_S = 3600
 
 pytestmark = [
@@ -33,7 +37,14 @@ def forge_python() -> str:
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_the_contract_holds(checkpoint: str, tmp_path: Path) -> None:
-    _inside(checkpoint, tmp_path)
+    _inside(checkpoint, tmp_path, "-k", "not TestTransformers")
+
+
+@pytest.mark.parametrize("checkpoint", TRANSFORMERS)
+def test_the_contract_of_transformers_holds(checkpoint: str, tmp_path: Path) -> None:
+    if EXTENSION:
+        shutil.copytree(EXTENSION, tmp_path / "extensions" / Path(EXTENSION).name)
+    _inside(checkpoint, tmp_path, "-k", "TestTransformers")
 
 
 def test_full_size_sd15(tmp_path: Path) -> None:

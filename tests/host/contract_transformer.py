@@ -298,11 +298,11 @@ class Transformers:
 
     @pytest.mark.parametrize("algo", list(ADAPTERS))
     def test_a_run_learns_and_gives_everything_back(self, room: WebuiRoom, pictures: Path, algo: str) -> None:
-        clean, state = room.clean_picture(), state_of(parts_of(room))
+        clean, state = room.clean_picture(), _state(room)
         events = drive(room, recipe(pictures, f"learned_{algo}", algo=algo))
         assert isinstance(events[-1], Finished)
         assert len([event for event in events if isinstance(event, Step)]) == 40
-        changed = differing(state, state_of(parts_of(room)))
+        changed = differing(state, _state(room))
         assert changed == [], changed[:3]
         assert room.picture() == clean and room.picture(f"a photo {events[-1].tag}") != clean
         before, after = room.run(lambda: self._held_out(room, events[-1].path))
@@ -346,6 +346,11 @@ class Transformers:
     def test_text_encoders_are_left_alone_with_a_sentence(self, room: WebuiRoom, pictures: Path) -> None:
         with pytest.raises(UserError, match="are not trained here"):
             drive(room, recipe(pictures, "text", text_encoder_lr=0.001))
+
+
+def _state(room: WebuiRoom) -> list[tuple[object, ...]]:
+    """Neo makes the predictor's buffer anew for each picture, by the shift that a person has set."""
+    return [facts for facts in state_of(parts_of(room)) if facts[0] != "predictor"]
 
 
 def note(text: str) -> None:

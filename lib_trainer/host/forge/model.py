@@ -113,7 +113,7 @@ class ForgeModel(WebuiModel):
             self._changes.callback(trainable.release, [module])
         parts = list(self.unet.modules())
         if placement.offloads:
-            self._offloaded = enter(offloaded_weights(self.unet, self.adaptable_layers(), self.device, placement))
+            self._offloaded = enter(offloaded_weights(self.unet, self._offloadable(), self.device, placement))
             self._changes.callback(setattr, self, "_offloaded", None)
         # With this flag Forge casts each weight to its input's dtype: training may compute in another than drawing.
         enter(attributes(parts, parameters_manual_cast=True))
@@ -127,6 +127,10 @@ class ForgeModel(WebuiModel):
         enter(attributes(self._code(), attention_function=attention.attention_pytorch))
         # Forge's own gradient checkpointing raises NotImplementedError.
         enter(trainable.checkpointed(self._blocks(), placement))
+
+    def _offloadable(self) -> list[Layer]:
+        """The layers whose weights may be in 8 bits or on the CPU."""
+        return self.adaptable_layers()
 
     def _code(self) -> list[ModuleType]:
         """Forge's modules that compute the UNet."""

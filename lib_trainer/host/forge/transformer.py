@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from lib_trainer.adapter.attach import layer_op_of
+from lib_trainer.adapter.kernels.autograd import apply_frozen
 from lib_trainer.errors import UserError
 from lib_trainer.host.forge.inspect import dense_shape
 from lib_trainer.host.forge.model import ForgeModel, owned
 from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models.base import Layer, SizeCond, TextCond
-from lib_trainer.models.transformer_layers import BLOCK_LISTS, transformer_layers
+from lib_trainer.models.placement import Placement
+from lib_trainer.models.transformer_layers import BLOCK_LISTS, frozen_layers, transformer_layers
+from lib_trainer.utils.patch import overridden_forward
 
 _TIMESTEPS = 1000
 
@@ -33,17 +37,16 @@ class ForgeTransformer(ForgeModel):
     """An open engine of Flux.1; implements `models.base.HostModel`. Forge Neo's other families derive from it."""
 
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
-        captions = Captions(literal_caption(prompt) for prompt in prompts)
+        # One at a time: an engine that stacks its results fails for captions of unequal length.
         with self._plain_captions(clip_skip), torch.inference_mode():
-            found = self.loaded.get_learned_conditioning(captions)
-        pooled = None
-        if isinstance(found, dict):
-            found, pooled = found["crossattn"], found["vector"]
-        # A tensor (B, L, D), or one a caption, each of its own length.
-        rows = [owned(row).reshape(-1, row.shape[-1]) for row in found]
+            found = [self.loaded.get_learned_conditioning(Captions([literal_caption(prompt)])) for prompt in prompts]
+        # Each is a dictionary, a tensor (1, L, D), or a list of one (L, D) or (1, L, D).
+        contexts = [each["crossattn"] if isinstance(each, dict) else each for each in found]
+        rows = [owned(each[0]).reshape(-1, each[0].shape[-1]) for each in contexts]
         lengths = tuple(len(row) for row in rows)
         context = torch.stack([pad(row, (0, 0, 0, max(lengths) - len(row))) for row in rows])
-        return TextCond(context, None if pooled is None else owned(pooled), lengths)
+        pooled = torch.cat([owned(each["vector"]) for each in found]) if isinstance(found[0], dict) else None
+        return TextCond(context, pooled, lengths)
 
     def predict(self, x_t: Tensor, t: Tensor, text: TextCond, sizes: SizeCond) -> Tensor:
         """Rows with text of unequal length are computed one after another: the model would attend to padding."""
@@ -69,6 +72,20 @@ class ForgeTransformer(ForgeModel):
         timestep = predictor.timestep(t.float() / _TIMESTEPS)
         # The host writes into this dictionary; its default value is shared by all calls.
         return self.unet(x_t, timestep, context=context, transformer_options={}, **extra).float()
+
+    def _change(self, placement: Placement, text_encoder: bool) -> None:
+        super()._change(placement, text_encoder)
+        if placement.offloads:
+            frozen = {layer.module: layer for layer in frozen_layers(self.unet, self.family, dense_shape)}
+            self._changes.enter_context(overridden_forward(frozen, lambda module, _: self._frozen(frozen[module])))
+
+    def _frozen(self, layer: Layer) -> Callable[[Tensor], Tensor]:
+        """A forward pass with the offloaded weight."""
+        operation = layer_op_of(layer)
+        return lambda x: apply_frozen(operation, lambda like: self.read_weight(layer, like), x)
+
+    def _offloadable(self) -> list[Layer]:
+        return [*self.adaptable_layers(), *frozen_layers(self.unet, self.family, dense_shape)]
 
     def _code(self) -> list[ModuleType]:
         # Flux lends its attention and rotary embedding to the others.

@@ -4,11 +4,14 @@ import json
 from types import SimpleNamespace
 
 import torch
+from tests.fakes.tiny_t5 import TextEncoder
 from torch import nn
 
 from backend.args import dynamic_args
 from backend.diffusion_engine import engines
 from backend.modules.k_model import KModel
+from backend.modules.k_prediction import PredictionFlow
+from backend.nn import flux
 from backend.nn.clip import CLIPTokenizer, IntegratedCLIP
 from backend.nn.unet import IntegratedUNet2DConditionModel
 from backend.nn.vae import IntegratedAutoencoderKL
@@ -40,6 +43,8 @@ def forge_loader(sd, additional_state_dicts=None):
     """The engine of the checkpoint file `sd`; like all that Forge loads, its weights are inference tensors."""
     with open(sd, encoding="utf8") as file:
         facts = json.load(file)
+    if facts["family"] in ("flux", "zimage"):
+        return _load_transformer(facts)
     engine, unet_config, latent_scale = _FAMILIES[facts["family"]]
     generator = torch.Generator().manual_seed(facts["seed"])
     storage = dynamic_args["forge_unet_storage_dtype"] or getattr(torch, facts.get("storage", "float32"))
@@ -66,6 +71,30 @@ def forge_loader(sd, additional_state_dicts=None):
     parts = {
         "unet": KModel(unet, scheduler, config=config),
         "vae": _make(lambda: IntegratedAutoencoderKL(4, latent_scale), torch.float32, False, generator),
+        "text_encoders": nn.ModuleDict(encoders),
+        "tokenizer": CLIPTokenizer(),
+    }
+    return engine(config, parts)
+
+
+def _load_transformer(facts):
+    generator, prediction = torch.Generator().manual_seed(facts["seed"]), PredictionFlow()
+    texts = {"clip_l": lambda: IntegratedCLIP(16, 3), "t5xxl": lambda: TextEncoder(24)}
+    if facts["family"] == "flux":
+        engine, build = engines.Flux, lambda: flux.IntegratedFluxTransformer2DModel(32, 24, 16)
+    else:
+        from backend.nn.lumina import NextDiT
+
+        prediction = PredictionFlow(1.0)
+        engine, build, texts = engines.ZImage, lambda: NextDiT(32, 24), {"qwen3": lambda: TextEncoder(24)}
+    storage = dynamic_args["forge_unet_storage_dtype"] or torch.float32
+    model = _make(build, storage, storage != torch.float32, generator)
+    model.storage_dtype, model.computation_dtype, model.config = storage, torch.float32, {}
+    config = SimpleNamespace(inpaint=False, ztsnr=False)
+    encoders = {name: _make(each, torch.float32, True, generator) for name, each in texts.items()}
+    parts = {
+        "unet": KModel(model, None, prediction, config),
+        "vae": _make(lambda: IntegratedAutoencoderKL(16, 0.36), torch.float32, False, generator),
         "text_encoders": nn.ModuleDict(encoders),
         "tokenizer": CLIPTokenizer(),
     }

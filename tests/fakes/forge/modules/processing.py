@@ -24,7 +24,7 @@ _COMMENT = re.compile(r"#[^\n]*(\n|$)")
 class SdConditioning(list):
     def __init__(self, prompts, width, height):
         super().__init__(prompts)
-        self.width, self.height = width, height
+        self.width, self.height, self.is_negative_prompt, self.distilled_cfg_scale = width, height, False, 3.5
 
 
 @dataclass(repr=False)
@@ -113,8 +113,10 @@ def _draw(p, engine):
     unet = engine.forge_objects.unet
     memory_management.load_models_gpu([unet])
     generators = [torch.Generator().manual_seed(p.seed + index) for index in range(p.batch_size)]
-    noise = [torch.randn(4, p.height // 8, p.width // 8, generator=generator) for generator in generators]
-    sigmas = torch.cat([torch.linspace(14.0, 0.1, p.steps), torch.zeros(1)])
+    channels = engine.forge_objects.vae.latent_channels
+    noise = [torch.randn(channels, p.height // 8, p.width // 8, generator=generator) for generator in generators]
+    most = float(min(unet.model.predictor.sigmas[-1], 14.0))
+    sigmas = torch.cat([torch.linspace(most, 0.1 * most / 14, p.steps), torch.zeros(1)])
     x = torch.stack(noise) * sigmas[0]
     for number, (sigma, after) in enumerate(pairwise(sigmas)):
         shared.state.sampling_step, shared.state.sampling_steps = number, p.steps
@@ -130,8 +132,9 @@ def _draw(p, engine):
 
 
 def _expand(cond, size):
+    cond = cond[0][None] if isinstance(cond, list) else cond
     cond = cond if isinstance(cond, dict) else {"crossattn": cond}
-    names = {"crossattn": "c_crossattn", "vector": "y"}
+    names = {"crossattn": "c_crossattn", "vector": "y", "guidance": "guidance"}
     return {names[key]: value.expand(size, *value.shape[1:]) for key, value in cond.items()}
 
 

@@ -9,4 +9,5 @@ class _Subscripted(type):
 class dynamic_args(metaclass=_Subscripted):
     forge_unet_storage_dtype = None
     online_lora = False
+    ref_latents = []
     last_extra_generation_params = {}

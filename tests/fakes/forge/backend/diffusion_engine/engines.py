@@ -7,6 +7,7 @@ from backend.nn.unet import Timestep
 from backend.patcher.base import CLIP, UnetPatcher
 from backend.patcher.vae import VAE
 from backend.text_processing.classic_engine import ClassicTextProcessingEngine
+from backend.text_processing.t5_engine import T5TextProcessingEngine
 from modules.shared import opts
 
 
@@ -86,6 +87,43 @@ class StableDiffusionXL(ForgeDiffusionEngine):
         flat = torch.cat([self.embedder(torch.Tensor([size])) for size in sizes]).flatten()
         vector = torch.cat([pooled, flat[None].repeat(len(pooled), 1).to(pooled)], dim=1)
         return {"crossattn": torch.cat([cond_l, cond_g], dim=2), "vector": vector}
+
+
+class Flux(ForgeDiffusionEngine):
+    def __init__(self, estimated_config, huggingface_components):
+        super().__init__(estimated_config, huggingface_components)
+        model, tokenizer = self.forge_objects.clip.cond_stage_model, self.forge_objects.clip.tokenizer
+        self.text_processing_engine_l = ClassicTextProcessingEngine(model.clip_l, tokenizer, return_pooled=True)
+        self.text_processing_engine_t5 = T5TextProcessingEngine(model.t5xxl)
+
+    def set_clip_skip(self, clip_skip):
+        self.text_processing_engine_l.clip_skip = clip_skip
+
+    @torch.inference_mode()
+    def get_learned_conditioning(self, prompt):
+        memory_management.load_model_gpu(self.forge_objects.clip.patcher)
+        _, pooled = self.text_processing_engine_l(prompt)
+        guidance = torch.FloatTensor([prompt.distilled_cfg_scale or 3.5] * len(prompt))
+        return {"crossattn": self.text_processing_engine_t5(prompt), "vector": pooled, "guidance": guidance}
+
+
+class ZImage(ForgeDiffusionEngine):
+    """Neo's alone."""
+
+    def __init__(self, estimated_config, huggingface_components):
+        from backend.text_processing.qwen3_engine import Qwen3TextProcessingEngine
+
+        super().__init__(estimated_config, huggingface_components)
+        encoder = self.forge_objects.clip.cond_stage_model.qwen3
+        self.text_processing_engine_gemma = Qwen3TextProcessingEngine(encoder)
+
+    def set_clip_skip(self, clip_skip):
+        pass
+
+    @torch.inference_mode()
+    def get_learned_conditioning(self, prompt):
+        memory_management.load_model_gpu(self.forge_objects.clip.patcher)
+        return self.text_processing_engine_gemma(prompt)
 
 
 class StableDiffusion3(ForgeDiffusionEngine):

@@ -9,6 +9,27 @@ def rescale_zero_terminal_snr_sigmas(sigmas):
     return ((1 - alphas) / alphas) ** 0.5
 
 
+class PredictionFlow(torch.nn.Module):
+    """Of transformers: σ from 0 to 1, shifted as a person likes it."""
+
+    prediction_type, shift = "const", 3.0
+
+    def __init__(self, multiplier=1.0):
+        super().__init__()
+        self.multiplier = multiplier
+        ramp = torch.arange(1, 1001) / 1000
+        self.register_buffer("sigmas", self.shift * ramp / (1 + (self.shift - 1) * ramp))
+
+    def timestep(self, sigma):
+        return sigma * self.multiplier
+
+    def calculate_input(self, sigma, noise):
+        return noise
+
+    def calculate_denoised(self, sigma, model_output, model_input):
+        return model_input - model_output * sigma.view(-1, 1, 1, 1)
+
+
 class Prediction(torch.nn.Module):
     def __init__(self, prediction_type="epsilon", timesteps=1000):
         super().__init__()
