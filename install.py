@@ -26,6 +26,8 @@ TIMEOUT_S = 900
 FIRST_TORCH_OF_TODAY = (2, 4)
 LYCORIS_FOR_OLD_TORCH, LYCORIS_OF_TODAY = "3.4.0", "4.1.3"
 BITSANDBYTES_FOR_OLD_TORCH, BITSANDBYTES_OF_TODAY = "0.45.3", "0.50.2"
+# It needs nothing but torch and numpy, and imports on torch 2.3.1 with Python 3.10 as on today's.
+PYTORCH_OPTIMIZER = "4.1.0"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def wanted(have: dict[str, str], search_path: list[str]) -> list[Wanted]:
         # Forge installs its own release when an nf4 checkpoint is loaded, and would replace another.
         "bitsandbytes": host_bitsandbytes(search_path)
         or (BITSANDBYTES_FOR_OLD_TORCH if old else BITSANDBYTES_OF_TODAY),
+        "pytorch-optimizer": PYTORCH_OPTIMIZER,
     }
     missing = [package for package in PACKAGES if package.name not in have and not package.comes_along]
     # The only installed package that is ever replaced: LyCORIS 4 on an old torch cannot be imported at all.

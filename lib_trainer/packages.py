@@ -38,4 +38,10 @@ PACKAGES = (
         "bitsandbytes", "bitsandbytes", "AdamW replaces AdamW8bit and takes more memory.", is_needed=False, for_gpu=True
     ),
     Package("prodigyopt", "prodigyopt", "The optimizer Prodigy does not work. All others do.", is_needed=False),
+    Package(
+        "pytorch-optimizer",
+        "pytorch_optimizer",
+        "The optimizers Lion, CAME, Adan, StableAdamW and AdamWScheduleFree do not work. All others do.",
+        is_needed=False,
+    ),
 )

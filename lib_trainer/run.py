@@ -35,6 +35,7 @@ from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.objective import objective_of
+from lib_trainer.training.optimizer import check_optimizer
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.resume_facts import resumed_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
@@ -59,6 +60,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     target = _free_target(host, recipe)
     # Raises now for a prompt with a mistake in it, not after an hour of training.
     sample_requests(recipe)
+    check_optimizer(recipe.training)
     resumed = resumed_settings(folder / STATE_FILE) if folder else {}
     recipe = recipe.with_values(resumed)
     # Fixed now and kept in the resume state: the WebUI may be set otherwise by the time of a resume.

@@ -39,16 +39,32 @@ class Pip:
         return "no such release" if requirement.startswith(self.broken) else ""
 
 
+OPTIMIZERS = ("prodigyopt", "pytorch-optimizer==4.1.0")
+NEW = {"pytorch-optimizer": "4.1.0"}
+
+
 def requirements(install: ModuleType, have: dict[str, str], path: list[str] | None = None) -> list[str]:
     return [item.requirement for item in install.wanted(have, path or [])]
 
 
 def test_an_old_torch_gets_releases_that_it_can_import(install: ModuleType) -> None:
-    assert requirements(install, FORGE) == ["toml", "lycoris-lora==3.4.0", "bitsandbytes==0.45.3", "prodigyopt"]
+    assert requirements(install, FORGE) == [
+        "toml",
+        "lycoris-lora==3.4.0",
+        "bitsandbytes==0.45.3",
+        "prodigyopt",
+        "pytorch-optimizer==4.1.0",
+    ]
 
 
 def test_a_torch_of_today_gets_releases_of_today(install: ModuleType) -> None:
-    assert requirements(install, TODAY) == ["toml", "lycoris-lora==4.1.3", "bitsandbytes==0.50.2", "prodigyopt"]
+    assert requirements(install, TODAY) == [
+        "toml",
+        "lycoris-lora==4.1.3",
+        "bitsandbytes==0.50.2",
+        "prodigyopt",
+        "pytorch-optimizer==4.1.0",
+    ]
 
 
 @pytest.mark.parametrize(("torch", "old"), [("2.3.1", True), ("2.4.0+cu124", False), ("2.13.0", False), ("1.13", True)])
@@ -57,17 +73,17 @@ def test_the_border_lies_at_torch_2_4(install: ModuleType, torch: str, old: bool
 
 
 def test_nothing_is_missing(install: ModuleType) -> None:
-    have = {**FORGE, "toml": "0.10", "lycoris-lora": "3.4.0", "bitsandbytes": "0.45.3", "prodigyopt": "1.1.2"}
+    have = {**FORGE, "toml": "0.10", "lycoris-lora": "3.4.0", "bitsandbytes": "0.45.3", "prodigyopt": "1.1.2", **NEW}
     assert requirements(install, have) == []
 
 
 def test_what_is_installed_stays_in_its_release(install: ModuleType) -> None:
-    have = {**TODAY, "toml": "0.9", "lycoris-lora": "3.2.0", "bitsandbytes": "0.46.0", "prodigyopt": "1.0"}
+    have = {**TODAY, "toml": "0.9", "lycoris-lora": "3.2.0", "bitsandbytes": "0.46.0", "prodigyopt": "1.0", **NEW}
     assert requirements(install, have) == []
 
 
 def test_a_lycoris_that_cannot_be_imported_is_replaced(install: ModuleType) -> None:
-    have = {**FORGE, "toml": "0.10", "lycoris-lora": "4.1.3", "bitsandbytes": "0.45.3", "prodigyopt": "1.1.2"}
+    have = {**FORGE, "toml": "0.10", "lycoris-lora": "4.1.3", "bitsandbytes": "0.45.3", "prodigyopt": "1.1.2", **NEW}
     assert requirements(install, have) == ["lycoris-lora==3.4.0"]
 
 
@@ -87,7 +103,7 @@ def test_every_other_package_is_held_at_its_version(install: ModuleType) -> None
 def test_one_that_fails_does_not_stop_the_others(install: ModuleType) -> None:
     pip = Pip("bitsandbytes")
     said = install.add(install.wanted(FORGE, []), FORGE, pip)
-    assert pip.asked[-1] == "prodigyopt" and said[-1] == "installed prodigyopt."
+    assert pip.asked[-2] == "prodigyopt" and said[-2] == "installed prodigyopt."
     assert said[2].startswith("bitsandbytes==0.45.3 could not be installed (no such release). AdamW replaces")
 
 

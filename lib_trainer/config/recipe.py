@@ -13,10 +13,12 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
+from lib_trainer.config.arguments import parse_arguments
 from lib_trainer.config.evaluation import EvaluationConfig
 from lib_trainer.config.fields import convert, describe, quoted, range_problem
 from lib_trainer.config.flow import FlowConfig
 from lib_trainer.config.loss import LossConfig
+from lib_trainer.config.optimization import schedule_options
 from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
 from lib_trainer.errors import ConfigError
 
@@ -127,8 +129,8 @@ def default_of(name: str) -> Any:
 
 
 def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
-    problems = {}
-    data, training, adapter = recipe.dataset, recipe.training, recipe.adapter
+    problems = _training_problems(recipe)
+    data, adapter = recipe.dataset, recipe.adapter
     step = data.bucket_reso_steps
     if min(data.resolution_px) < 64 or max(data.resolution_px) > 8192:
         problems["resolution_px"] = (
@@ -144,6 +146,21 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["factor"] = "0 does not split a layer; use −1 or a number from 1"
     if "/" in data.caption_extension or "\\" in data.caption_extension:
         problems["caption_extension"] = f"{quoted(data.caption_extension)} is not a file ending; it looks like .txt"
+    if needs_name and not recipe.output.output_name:
+        problems["output_name"] = "the adapter needs a name"
+    elif recipe.output.output_name and not NAME_PATTERN.fullmatch(recipe.output.output_name):
+        problems["output_name"] = (
+            f"{quoted(recipe.output.output_name)} cannot be written as <lora:NAME:0.8>:"
+            " leave out / \\ : < > , | ? * and quotes, and dots or spaces at the end"
+        )
+    if needs_name and not data.train_data_dir:
+        problems["train_data_dir"] = "name the folder that holds the pictures"
+    return problems
+
+
+def _training_problems(recipe: Recipe) -> dict[str, str]:
+    problems = {}
+    training = recipe.training
     if training.learning_rate == 0 and training.text_encoder_lr == 0:
         problems["learning_rate"] = "0 would train nothing"
     if recipe.loss.min_timestep > recipe.loss.max_timestep:
@@ -156,13 +173,12 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["fused_backward_pass"] = "prior preservation adds to gradients, which are not kept; turn one off"
     if training.fused_backward_pass and training.gradient_accumulation_steps > 1:
         problems["fused_backward_pass"] = "gradient accumulation needs the gradients kept; set it to 1"
-    if needs_name and not recipe.output.output_name:
-        problems["output_name"] = "the adapter needs a name"
-    elif recipe.output.output_name and not NAME_PATTERN.fullmatch(recipe.output.output_name):
-        problems["output_name"] = (
-            f"{quoted(recipe.output.output_name)} cannot be written as <lora:NAME:0.8>:"
-            " leave out / \\ : < > , | ? * and quotes, and dots or spaces at the end"
-        )
-    if needs_name and not data.train_data_dir:
-        problems["train_data_dir"] = "name the folder that holds the pictures"
+    try:
+        parse_arguments(training.optimizer_args)
+    except ValueError as error:
+        problems["optimizer_args"] = str(error)
+    try:
+        schedule_options(training.lr_scheduler, training.lr_scheduler_args)
+    except ValueError as error:
+        problems["lr_scheduler_args"] = str(error)
     return problems

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib_trainer.config.fields import setting
+from lib_trainer.config.optimization import OPTIMIZERS, SCHEDULERS
 
 ALGOS = ("loha", "lokr", "locon")
-OPTIMIZERS = ("AdamW", "AdamW8bit", "Prodigy", "Adafactor")
-SCHEDULERS = ("constant", "cosine", "cosine_with_restarts", "linear")
 PRECISIONS = ("fp16", "bf16", "fp32")
 
 # What a person wants, in the order of the page. Which section a setting belongs to says what the code wants.
@@ -153,6 +152,9 @@ class TrainingConfig:
         "AdamW8bit", "Optimizer", "Prodigy adapts the learning rate itself: set 1.0.",
         group=LENGTH, common=True, choices=OPTIMIZERS,
     )  # fmt: skip
+    optimizer_args: str = setting(
+        "", "Optimizer extra arguments", "Options of its class, like betas=0.9,0.99 d_coef=2.", group=LENGTH
+    )
     weight_decay: float = setting(
         0.01, "Weight decay", "Pulls the weights towards zero.", group=QUALITY, low=0.0, high=1.0
     )
@@ -162,6 +164,12 @@ class TrainingConfig:
     )  # fmt: skip
     lr_scheduler_num_cycles: int = setting(
         1, "LR number of cycles", "Restarts of cosine_with_restarts.", group=LENGTH, unit="cycles", low=1, high=1000
+    )
+    lr_scheduler_power: float = setting(
+        1.0, "LR power", "Of the scheduler polynomial; 1 is a straight line.", group=LENGTH, low=0.0, high=100.0
+    )
+    lr_scheduler_args: str = setting(
+        "", "LR scheduler extra arguments", "Like min_lr_rate=0.1 for cosine_with_min_lr.", group=LENGTH
     )
     lr_warmup: float = setting(
         0.0, "LR warm-up", "Share of the steps over which the rate rises.", group=LENGTH, unit="%", low=0.0, high=100.0

@@ -19,6 +19,7 @@ from lib_trainer.memory.text_blocks import text_encoder_blocks
 from lib_trainer.memory.transformer_blocks import transformer_blocks
 from lib_trainer.memory.unet_blocks import Block, LayerSite, unet_blocks
 from lib_trainer.models.families import Family, TransformerShape, UNetShape
+from lib_trainer.models.optimizers import measured_state_bytes
 
 _FLOAT_BYTES = 4
 # bitsandbytes keeps the state of smaller tensors in float32, and one scale for each block of so many elements.
@@ -112,7 +113,9 @@ def optimizer_bytes(optimizer: str, shape: tuple[int, ...]) -> int:
         return _FLOAT_BYTES * (elements // shape[-1] + elements // shape[-2])
     if optimizer == "Adafactor":
         return _FLOAT_BYTES * elements
-    return 2 * _FLOAT_BYTES * elements
+    if optimizer in ("AdamW", "AdamW8bit"):
+        return 2 * _FLOAT_BYTES * elements
+    return measured_state_bytes(optimizer, shape)
 
 
 def recompute_order(blocks: Sequence[Block]) -> list[int]:

@@ -8,8 +8,14 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from lib_trainer.errors import UserError
+
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 """The recipes' names of number formats. Weights in these can be converted to another and restored."""
+
+
+# 8-bit optimizer -> what computes the same in more memory.
+SAME_IN_32_BIT = {"AdamW8bit": "AdamW", "PagedAdamW8bit": "AdamW", "Lion8bit": "Lion"}
 
 
 def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
@@ -21,13 +27,22 @@ def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
 
 
 def available_optimizer(name: str, device: torch.device) -> tuple[str, str]:
-    """The optimizer to use for `name` on this device, and why it is another one ("" if it is not)."""
-    reason = _no_8bit(device) if name == "AdamW8bit" else ""
-    return ("AdamW", f"AdamW8bit {reason}; AdamW is used instead.") if reason else (name, "")
+    """The optimizer to use for `name` on this device, and why it is another one ("" if it is not).
+
+    Raises:
+        UserError: it does not run on this device, and nothing computes the same.
+    """
+    reason = _no_8bit(device) if name.endswith("8bit") else ""
+    if not reason:
+        return name, ""
+    other = SAME_IN_32_BIT.get(name)
+    if other is None:
+        raise UserError(f"{name} {reason}.", "Choose another optimizer.")
+    return other, f"{name} {reason}; {other} is used instead."
 
 
 def _no_8bit(device: torch.device) -> str:
-    """Why 8-bit AdamW is not available on this device; "" if it is. It is AdamW in less memory."""
+    """Why an 8-bit optimizer is not available on this device; "" if it is."""
     # find_spec, because importing bitsandbytes takes seconds and prints.
     if not find_spec("bitsandbytes"):
         return "needs the package bitsandbytes, which is not installed"

@@ -10,38 +10,28 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from lib_trainer.config.optimization import OPTIMIZERS, SCHEDULE_OPTIONS, SCHEDULERS
 from lib_trainer.config.recipe import field_types
-from lib_trainer.config.settings import OPTIMIZERS, SCHEDULERS
+from lib_trainer.recipes.kohya_names import (
+    ALGOS,
+    AS_GIVEN,
+    FLOW_FIELDS,
+    KOHYAS_OWN,
+    OPTIMIZERS_LIKE,
+    PRECISIONS,
+    RENAMED,
+    SCHEDULE_FIELDS,
+    SCHEDULERS_LIKE,
+)
 from lib_trainer.recipes.kohya_table import not_used
 from lib_trainer.recipes.reading import Reading, is_off, shown
-
-ALGOS = {
-    "lycoris/loha": "loha",
-    "kohya loha": "loha",
-    "lycoris/lokr": "lokr",
-    "kohya lokr": "lokr",
-    "lycoris/locon": "locon",
-    "kohya locon": "locon",
-    "locon": "locon",
-    "standard": "locon",
-}
-# kohya's own networks leave k×k convolutions alone unless they are given a rank; LyCORIS gives them that of the rest.
-KOHYAS_OWN = ("kohya loha", "kohya lokr", "kohya locon", "standard")
-RENAMED = {"max_resolution": "resolution_px", "training_comment": "comment"}
-PRECISIONS = {"no": "fp32", "float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
-# What stands in for an optimizer or schedule that is not here, where the other settings keep their meaning.
-OPTIMIZERS_LIKE = {"pagedadamw8bit": "AdamW8bit", "pagedadamw": "AdamW", "pagedadamw32bit": "AdamW"}
-OPTIMIZERS_LIKE.update(dict.fromkeys(("dadaptation", "dadaptadam", "dadaptadampreprint"), "Prodigy"))
-SCHEDULERS_LIKE = {"constant_with_warmup": "constant", "polynomial": "linear"}
-# Options the optimizers have here anyway.
-AS_GIVEN = {f"{name}=true" for name in ("decouple", "safeguard_warmup", "use_bias_correction")}
-AS_GIVEN |= {f"{name}=false" for name in ("scale_parameter", "relative_step", "warmup_init")}
 
 
 def read_gui(data: Mapping[str, Any]) -> Reading:
     """The settings of a kohya_ss GUI file. An empty value means what it means to kohya: not set."""
     reader = _Reader(data)
     reader.additional_parameters()
+    reader.model()
     reader.adapter()
     reader.convolutions()
     reader.rates()
@@ -81,6 +71,12 @@ class _Reader:
                 options[name] = part if options[name] is True else f"{options[name]} {part}"
         self.rest.update(options)
 
+    def model(self) -> None:
+        """Every file holds the settings of flow matching; they say something where it is for such a model."""
+        if "flux1_checkbox" in self.rest and is_off(self.rest["flux1_checkbox"]):
+            for name in FLOW_FIELDS:
+                self.rest.pop(name, None)
+
     def adapter(self) -> None:
         kind = self.kind.lower()
         self.rest.pop("LoRA_type", None)
@@ -98,10 +94,9 @@ class _Reader:
         """An empty rank of k×k convolutions is 0 to kohya's own networks, and that of the rest to LyCORIS."""
         kind = self.kind.lower()
         if kind in KOHYAS_OWN:
-            alone = kind == "standard" or is_off(self.rest.get("conv_dim"))
             if kind == "standard":
                 self.notices.append("LoRA_type Standard is trained as LoCon that leaves k×k convolutions alone.")
-            if alone:
+            if kind in ("standard", "flux1") or is_off(self.rest.get("conv_dim")):
                 self.values["conv_dim"] = 0
             elif self.rest.get("conv_alpha") in (None, ""):
                 self.values["conv_alpha"] = 1
@@ -151,19 +146,20 @@ class _Reader:
         if name is None and old:
             name = "AdamW8bit"
         if name is not None:
-            self._choose("optimizer", shown(name), OPTIMIZERS, OPTIMIZERS_LIKE)
+            # kohya names some with their package, like pytorch_optimizer.CAME.
+            self._choose("optimizer", shown(name).rpartition(".")[2], OPTIMIZERS, OPTIMIZERS_LIKE)
         parts = _words(arguments)
         decay = [part for part in parts if part.startswith("weight_decay=")]
         if decay:
             self.values["weight_decay"] = decay[-1].partition("=")[2]
         left = [part for part in parts if part not in decay and part.lower() not in AS_GIVEN]
-        if left:
-            self.notices.append(f"optimizer_args = {shown(' '.join(left))} is not done here.")
+        self.values["optimizer_args"] = shlex.join(left)
 
     def schedule(self) -> None:
         name = self.take("lr_scheduler")
         if name is not None:
             self._choose("lr_scheduler", shown(name), SCHEDULERS, SCHEDULERS_LIKE)
+        self._schedule_arguments()
         steps, total = self.take("lr_warmup_steps"), self.values["max_train_steps"]
         if is_off(steps):
             return
@@ -174,6 +170,18 @@ class _Reader:
             self.notices.append(f"lr_warmup_steps = {shown(steps)} needs max_train_steps here; lr_warmup counts.")
         except (TypeError, ValueError, OverflowError):
             self.problems["lr_warmup"] = f"lr_warmup_steps = {shown(steps)} of {shown(total)} steps is not a share"
+
+    def _schedule_arguments(self) -> None:
+        """Those that the schedule takes here; sd-scripts' own options for them among them."""
+        known = SCHEDULE_OPTIONS.get(self.values.get("lr_scheduler", ""), {})
+        given = _words(self.take("lr_scheduler_args"))
+        for key, names in SCHEDULE_FIELDS.items():
+            value = self.take(key)
+            given += [f"{name}={value}" for name in names if not is_off(value) and name in known]
+        left = [part for part in given if part.partition("=")[0] not in known]
+        if left:
+            self.notices.append(f"lr_scheduler_args = {shown(' '.join(left))} is not done here.")
+        self.values["lr_scheduler_args"] = shlex.join(part for part in given if part not in left)
 
     def _choose(self, field: str, name: str, ours: tuple[str, ...], like: Mapping[str, str]) -> None:
         key = name.strip().lower()

@@ -51,6 +51,7 @@ _SAME = (
     " loss_type huber_schedule huber_c huber_scale debiased_estimation_loss scale_v_pred_loss_like_noise_pred"
     " v_pred_like_loss noise_offset_random_strength adaptive_noise_scale multires_noise_iterations"
     " multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength min_timestep max_timestep"
+    " lr_scheduler_power"
 )
 _PROGRAM = (
     "dynamo_backend dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic extra_accelerate_launch_args gpu_ids"
@@ -67,6 +68,8 @@ _BLOCKS = (
     " conv_block_alphas conv_dims conv_alphas"
 )
 
+_FLOW = "same name; not where flux1_checkbox says that the file is for another model"
+
 _TABLE = [
     *_fields("used", _SAME),
     *_fields("used", "LoRA_type", "algo; LoHa, LoKr, LoCon and plain LoRA are trained"),
@@ -77,6 +80,7 @@ _TABLE = [
     *_fields("used", "network_train_text_encoder_only", "learning_rate becomes 0"),
     *_fields("used", "max_train_epochs", "epoch; goes before max_train_steps, as with kohya"),
     *_fields("used", "lr_warmup_steps", "lr_warmup; below 1 it is a share of the steps"),
+    *_fields("used", "discrete_flow_shift model_prediction_type timestep_sampling guidance_scale", _FLOW),
     *_fields("used", "max_resolution", "resolution_px"),
     *_fields("used", "training_comment", "comment"),
     *_fields("used", "mixed_precision save_precision", "same name; `no` and `float` are fp32", "fp16 bf16"),
@@ -87,8 +91,9 @@ _TABLE = [
         "original",
     ),
     *_fields("approximated", "optimizer use_8bit_adam", "optimizer; one that is not here is replaced or refused"),
-    *_fields("approximated", "optimizer_args", "weight_decay of them is used; the rest is said"),
+    *_fields("used", "optimizer_args", "optimizer_args, and weight_decay; what its class does not take is said"),
     *_fields("approximated", "lr_scheduler", "lr_scheduler; one that is not here is replaced or refused"),
+    *_fields("approximated", "lr_scheduler_args", "lr_scheduler_args; what the schedule does not take here is said"),
     *_fields("approximated", "bucket_reso_steps", "sides are multiples of 8 px: 1 becomes 64"),
     *_fields("approximated", "additional_parameters", "its --options are read as fields of the same names"),
     *_fields("ignored", "sample_sampler", "samples are drawn with the host's first sampler", "*"),
@@ -114,7 +119,6 @@ _TABLE = [
     *_fields("ignored", "resume", "Past runs resumes a run; kohya's states are not read"),
     *_fields("ignored", "metadata_author metadata_license metadata_tags", "the file names no author, licence or tags"),
     *_fields("ignored", "metadata_title metadata_description", "title and description are output_name and comment"),
-    *_fields("ignored", "lr_scheduler_power", "only the schedule polynomial has a power", "1 1.0"),
     *_fields("ignored", "max_token_length", "captions of any length are read, in parts of 75 tokens", "*"),
     *_fields("ignored", "no_token_padding", "captions are padded as the WebUI pads prompts"),
     *_fields("ignored", "training_preset save_as_bool", "belongs to the page of kohya_ss", "*"),
@@ -138,7 +142,7 @@ _TABLE = [
     *_fields("refused", "use_scalar", "the adapter has no extra scalar"),
     *_fields("refused", "loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio", "one rate for all"),
     *_fields("refused", _BLOCKS, "all blocks learn alike"),
-    *_fields("refused", "lr_scheduler_type lr_scheduler_args", "the schedules that are here take no options"),
+    *_fields("refused", "lr_scheduler_type", "schedules are chosen by lr_scheduler"),
     *_fields("ignored", "bypass_mode", "how the adapter is computed is chosen by measuring", "*"),
     *_fields("refused", "train_lora_ggpo", "no such noise is put on the weights"),
 ]

@@ -15,6 +15,9 @@ _OPTIONS = {
     "Prodigy": ("decouple=True", "use_bias_correction=True", "safeguard_warmup=True"),
     "Adafactor": ("scale_parameter=False", "relative_step=False", "warmup_init=False"),
 }
+# kohya finds these by their package.
+_NAMES = {name: f"pytorch_optimizer.{name}" for name in ("CAME", "Adan", "StableAdamW")}
+_NAMES["AdEMAMix8bit"] = "bitsandbytes.optim.AdEMAMix8bit"
 # What is not done here, switched off: kohya_ss keeps what its page held before for every field that a file leaves out.
 _OFF_BY_VALUE: dict[str, Any] = {
     "LyCORIS_preset": "full",
@@ -24,7 +27,7 @@ _OFF_BY_VALUE: dict[str, Any] = {
     "lr_warmup_steps": 0,
 }
 _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
-    "text": ("", "reg_data_dir dataset_config network_weights lr_scheduler_type lr_scheduler_args resume vae"),
+    "text": ("", "reg_data_dir dataset_config network_weights lr_scheduler_type resume vae"),
     "blocks": (
         "",
         "down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold block_dims block_alphas"
@@ -38,7 +41,7 @@ _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
     "switch": (
         False,
         "masked_loss weighted_captions train_inpainting dim_from_weights rank_dropout_scale"
-        " dora_wd train_norm use_scalar bypass_mode full_fp16 full_bf16 fp8_base train_lora_ggpo flux1_checkbox"
+        " dora_wd train_norm use_scalar bypass_mode full_fp16 full_bf16 fp8_base train_lora_ggpo"
         " sd3_checkbox hunyuan_image_checkbox anima_checkbox lumina_checkbox",
     ),
 }
@@ -79,7 +82,8 @@ def _optimizer(flat: Mapping[str, Any]) -> dict[str, Any]:
     options = (f"weight_decay={flat['weight_decay']:g}", *_OPTIONS.get(flat["optimizer"], ()))
     rises = flat["lr_scheduler"] == "constant" and flat["lr_warmup"]
     return {
-        "optimizer_args": " ".join(options),
+        "optimizer": _NAMES.get(flat["optimizer"], flat["optimizer"]),
+        "optimizer_args": " ".join((*options, flat["optimizer_args"])).strip(),
         "lr_scheduler": "constant_with_warmup" if rises else flat["lr_scheduler"],
         **{name: none if flat[name] == "fp32" else flat[name] for name, none in _PRECISIONS.items()},
     }
@@ -102,6 +106,8 @@ def _notices(flat: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, ..
         notices.append("cache_latents_to_disk is off in the file: kohya does not cache with color_aug or random_crop.")
     if flat["multires_noise_iterations"] and flat["noise_offset"]:
         notices.append("kohya_ss uses multires noise or a noise offset, not both: noise_offset is off there.")
+    if flat["lr_scheduler"] == "rex":
+        notices.append("kohya_ss does not have the scheduler rex: choose another there.")
     if not flat["seed"]:
         notices.append("seed 0 is a different seed each time for kohya_ss.")
     return tuple(notices)

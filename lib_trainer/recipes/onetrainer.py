@@ -19,6 +19,11 @@ OPTIMIZERS = {
     "ADAMW_8BIT": "AdamW8bit",
     "ADAM_8BIT": "AdamW8bit",
     "PRODIGY": "Prodigy",
+    "LION": "Lion",
+    "LION_8BIT": "Lion8bit",
+    "CAME": "CAME",
+    "AdEMAMix_8BIT": "AdEMAMix8bit",
+    "SCHEDULE_FREE_ADAMW": "AdamWScheduleFree",
     "ADAFACTOR": "Adafactor",
 }
 SCHEDULERS = {
@@ -26,6 +31,7 @@ SCHEDULERS = {
     "LINEAR": "linear",
     "COSINE": "cosine",
     "COSINE_WITH_RESTARTS": "cosine_with_restarts",
+    "REX": "rex",
     "COSINE_WITH_HARD_RESTARTS": "cosine_with_restarts",
 }
 PRECISIONS = {"FLOAT_32": "fp32", "TFLOAT_32": "fp32", "FLOAT_16": "fp16", "BFLOAT_16": "bf16"}

@@ -97,18 +97,12 @@ class Callbacks:
     def after(self, step: Step, command: Command | None) -> Generator[Event, Command | None, None]:
         """What is due after this step. Every event may be answered with another command."""
         if self.evaluating and self.evaluating.is_due(step):
-            yield from self.evaluating.evaluate(step)
+            with self.resume_saver.training.averaged():
+                yield from self.evaluating.evaluate(step)
         commands = self._due(step)
         commands += [command] if command and command not in commands else []
         while commands:
-            command = commands.pop(0)
-            if command is Command.SAVE:
-                events = self.saving.save_checkpoint(step)
-            elif command is Command.SAVE_STATE:
-                events = self.resume_saver.save(step.number)
-            else:
-                events = self.sampling.draw(step)
-            for event in events:
+            for event in self._carry_out(commands.pop(0), step):
                 asked = yield event
                 if asked:
                     commands.append(asked)
@@ -119,6 +113,7 @@ class Callbacks:
         Args:
             chosen: save the best step instead, at its best strength; the last step becomes a checkpoint beside it.
         """
+        self.resume_saver.training.end()
         evaluating, strength = self.evaluating, None
         evaluated = evaluating.verdict() if evaluating else None
         if evaluating and evaluated and evaluating.chooses and chosen:
@@ -147,3 +142,11 @@ class Callbacks:
             Command.SAMPLE: self.sampling.is_due(step),
         }
         return [command for command, is_due in due.items() if is_due]
+
+    def _carry_out(self, command: Command, step: Step) -> Iterator[Event]:
+        if command is Command.SAVE_STATE:
+            # A resumed run goes on from the weights that the optimizer steps from.
+            yield from self.resume_saver.save(step.number)
+            return
+        with self.resume_saver.training.averaged():
+            yield from self.saving.save_checkpoint(step) if command is Command.SAVE else self.sampling.draw(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, count, islice, tee
 from typing import Protocol
@@ -20,10 +20,12 @@ from lib_trainer.dataset.sampler import Draw, Schedule
 from lib_trainer.events import Notice, Step
 from lib_trainer.models.base import HostModel, TextCond
 from lib_trainer.models.device import compute_dtype
+from lib_trainer.models.optimizers import averages
 from lib_trainer.training.loss import weighted_loss
 from lib_trainer.training.micro_batch import MicroBatch, prepare_micro_batch
-from lib_trainer.training.optimizer import make_optimizer, make_scaler, make_schedule, parameter_groups
+from lib_trainer.training.optimizer import make_optimizer, make_scaler, parameter_groups
 from lib_trainer.training.optimizer_step import FusedBackwardStep, OptimizerStep, StepMethod
+from lib_trainer.training.schedules import make_schedule
 from lib_trainer.utils.prefetch import prefetched
 
 MakeBatch = Callable[[tuple[Draw, ...]], Batch]
@@ -70,6 +72,30 @@ class Training:
         self.scaler = make_scaler(self.dtype, device)
         kind = FusedBackwardStep if config.fused_backward_pass else OptimizerStep
         self.step_method: StepMethod = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the adapter has the weights that are saved: those that a Schedule-Free optimizer has averaged.
+
+        Those that it steps from come back exactly, so that a run does not depend on how often it was looked at.
+        """
+        if not averages(self.optimizer):
+            yield
+            return
+        kept = [parameter.detach().to("cpu", copy=True) for parameter in self.adapter.parameters()]
+        self.optimizer.eval()
+        try:
+            yield
+        finally:
+            self.optimizer.train()
+            with torch.no_grad():
+                for parameter, value in zip(self.adapter.parameters(), kept, strict=True):
+                    parameter.copy_(value)
+
+    def end(self) -> None:
+        """Leaves the adapter with the weights that are saved; no step may follow."""
+        if averages(self.optimizer):
+            self.optimizer.eval()
 
     def prepare(self, numbered: tuple[int, tuple[Draw, ...]]) -> MicroBatch:
         """The run's micro-batch of this number and these draws. Thread-safe, in any order."""

@@ -1,22 +1,22 @@
-"""Optimizers, LR schedules and loss scaling, all from torch, transformers, bitsandbytes and prodigyopt."""
+"""The optimizer of a recipe, its parameter groups, and loss scaling."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from lib_trainer.config.arguments import parse_arguments
 from lib_trainer.config.recipe import TrainingConfig
 from lib_trainer.errors import MissingPackage
-from lib_trainer.models.device import available_optimizer
+from lib_trainer.models.device import SAME_IN_32_BIT, available_optimizer
+from lib_trainer.models.optimizers import ParameterGroups, averages, build_optimizer, check_options
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
 
-ParameterGroups = list[dict[str, Any]]
 # Layers, each with its parameters.
 LayerParameters = Sequence[Sequence[nn.Parameter]]
 
@@ -39,56 +39,22 @@ def make_optimizer(
 
     Raises:
         MissingPackage: the optimizer's library is not installed and no other computes the same.
+        ConfigError: its class does not take the recipe's `optimizer_args`.
     """
     name, notice = available_optimizer(config.optimizer, device)
-    made = {"AdamW": _adamw, "AdamW8bit": _adamw_8bit, "Prodigy": _prodigy, "Adafactor": _adafactor}[name]
-    return made(groups, config), notice
+    optimizer = build_optimizer(name, groups, config.weight_decay, parse_arguments(config.optimizer_args))
+    if averages(optimizer):
+        optimizer.train()
+    return optimizer, notice
 
 
-def _adamw(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
-    # On a GPU the default implementation copies all parameters at once for a moment; the fused one does not.
-    on_gpu = groups[0]["params"][0].is_cuda
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True if on_gpu else None)
-
-
-def _adamw_8bit(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
-    from bitsandbytes.optim import AdamW8bit
-
-    return AdamW8bit(groups, weight_decay=config.weight_decay)
-
-
-def _prodigy(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
-    if not find_spec("prodigyopt"):
-        raise MissingPackage("prodigyopt", "The optimizer Prodigy")
-    from prodigyopt import Prodigy
-
-    # As its authors advise for diffusion models (https://github.com/konstmish/prodigy).
-    return Prodigy(groups, weight_decay=config.weight_decay, use_bias_correction=True, safeguard_warmup=True)
-
-
-def _adafactor(groups: ParameterGroups, config: TrainingConfig) -> torch.optim.Optimizer:
-    from transformers.optimization import Adafactor
-
-    # The recipe gives the learning rate, so Adafactor must not derive its own.
-    options = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
-    return Adafactor(groups, weight_decay=config.weight_decay, **options)
-
-
-def make_schedule(config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """The learning rate over `steps` optimizer steps, the first `lr_warmup` per cent of them rising."""
-    from transformers import optimization
-
-    # Not `get_scheduler`: in the transformers release that A1111 pins it takes no options.
-    warmup, cycles = round(steps * config.lr_warmup / 100), config.lr_scheduler_num_cycles
-    match config.lr_scheduler:
-        case "constant":
-            return optimization.get_constant_schedule_with_warmup(optimizer, warmup)
-        case "linear":
-            return optimization.get_linear_schedule_with_warmup(optimizer, warmup, steps)
-        case "cosine":
-            return optimization.get_cosine_schedule_with_warmup(optimizer, warmup, steps)
-        case "cosine_with_restarts":
-            return optimization.get_cosine_with_hard_restarts_schedule_with_warmup(optimizer, warmup, steps, cycles)
+def check_optimizer(config: TrainingConfig) -> None:
+    """Raises what `make_optimizer` would, before the model is touched."""
+    try:
+        check_options(config.optimizer, parse_arguments(config.optimizer_args))
+    except MissingPackage:
+        if config.optimizer not in SAME_IN_32_BIT:
+            raise
 
 
 def make_scaler(dtype: torch.dtype, device: torch.device) -> GradScaler:

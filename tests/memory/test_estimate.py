@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.simulation.simulate import simulate
+from lib_trainer.config.optimization import OPTIMIZERS
 from lib_trainer.host.standalone.fake_model import FakeModel, build_unet, fake_model, pooled_width
 from lib_trainer.memory.estimate import optimizer_bytes
 from lib_trainer.memory.plan import Budget, Plan
@@ -63,7 +64,7 @@ def test_a_real_step_takes_what_the_simulated_one_does() -> None:
     assert error(plan.parts.total, real) < 0.05
 
 
-@pytest.mark.parametrize("name", ["AdamW", "AdamW8bit", "Prodigy", "Adafactor"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("shape", [(32, 1280), (8, 8, 3, 3), (320,)])
 def test_what_an_optimizer_keeps_is_known(name: str, shape: tuple[int, ...]) -> None:
     plan = plan_of(optimizer=name)

@@ -32,6 +32,8 @@ VALUES: dict[str, Any] = {
     "max_resolution": "640,512",
     "noise_offset_type": "Multires",
     "loss_type": "huber",
+    "timestep_sampling": "uniform",
+    "model_prediction_type": "sigma_scaled",
     "huber_schedule": "constant",
     "v_pred_like_loss": 0.5,
     "adaptive_noise_scale": 0.5,
@@ -45,6 +47,7 @@ VALUES: dict[str, Any] = {
     "optimizer_args": "weight_decay=0.5",
     "lr_scheduler": "linear",
     "lr_warmup_steps": 50,
+    "lr_scheduler_args": "min_lr_rate=0.3",
     "additional_parameters": "--min_snr_gamma 3",
     "caption_extension": ".caption",
     "bucket_reso_steps": 32,
@@ -58,6 +61,11 @@ VALUES: dict[str, Any] = {
     "unet_lr": 5e-3,
     "text_encoder_lr": 6e-3,
     "learning_rate": 7e-3,
+}
+# What a field needs beside it to count.
+NEEDED = {
+    "multires_noise_iterations": {"noise_offset_type": "Multires"},
+    "lr_scheduler_args": {"lr_scheduler": "cosine_with_min_lr"},
 }
 SWITCHES = (
     "decompose_both use_cp use_tucker network_train_unet_only network_train_text_encoder_only cache_latents_to_disk"
@@ -91,7 +99,7 @@ def test_a_field_that_is_used_changes_the_recipe(row: Any) -> None:
     if row.name == "use_8bit_adam":  # the older name of optimizer = AdamW8bit, which is the default here
         assert load(use_8bit_adam=True).recipe.training.optimizer == "AdamW8bit"
         return
-    others = {"noise_offset_type": "Multires"} if row.name == "multires_noise_iterations" else {}
+    others = NEEDED.get(row.name, {})
     base = load(**others) if others else base
     changed = load(**others, **{row.name: other_value(row.name)})
     assert changed.recipe != base.recipe and not changed.problems

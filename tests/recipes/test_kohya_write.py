@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lib_trainer.cli.main import main
+from lib_trainer.config.optimization import SCHEDULE_OPTIONS
 from lib_trainer.config.recipe import Recipe, field_of, field_types
 from lib_trainer.recipes.files import load_recipe, presets, recipe_from_object
 from lib_trainer.recipes.formats import recognize
@@ -37,6 +38,9 @@ def random_recipe(random: Random) -> Recipe:
     values["caption_extension"] = random.choice([".txt", ".caption"])
     if values["multires_noise_iterations"]:  # either of them there
         values["noise_offset"] = 0
+    values["optimizer_args"] = random.choice(["", "betas=0.9,0.99 eps=1e-6"])
+    options = SCHEDULE_OPTIONS.get(values["lr_scheduler"], {})
+    values["lr_scheduler_args"] = " ".join(f"{name}=0.3" for name in options)
     recipe = Recipe().with_values(values)
     if recipe.dataset.color_aug or recipe.dataset.random_crop:  # kohya does not cache with these
         recipe = recipe.with_values({"cache_latents_to_disk": False})
@@ -70,6 +74,7 @@ def test_the_fields_are_kohyas_and_switch_off_what_is_not_done_here() -> None:
         assert row.fate != "refused" or name not in values or row.is_usual(values[name]), name
     # kohya_ss keeps what its page held before for every field that a file leaves out.
     older = {"lora_network_weights", "stop_text_encoder_training_pct", "conv_dims", "conv_alphas"}
+    older.add("flux1_checkbox")  # what the checkpoint is, a person says there
     assert {name for name, row in FIELDS.items() if row.fate == "refused"} - values.keys() <= older
 
 

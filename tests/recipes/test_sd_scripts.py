@@ -166,6 +166,15 @@ def test_networks_that_cannot_be_trained_are_named(module: str) -> None:
     assert module in recipe_from_object({"network_module": module}, "file").problems["algo"]
 
 
+def test_sd_scripts_fields_for_options_of_schedules() -> None:
+    data = {"network_module": "networks.lora", "lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 0.3}
+    assert recipe_from_object(data, "file").recipe.training.lr_scheduler_args == "num_decay_steps=0.3"
+    data = {"network_module": "networks.lora", "lr_scheduler": "cosine_with_min_lr", "lr_scheduler_min_lr_ratio": 0.1}
+    assert recipe_from_object(data, "file").recipe.training.lr_scheduler_args == "min_lr_rate=0.1"
+    none = {**data, "lr_scheduler": "cosine", "lr_decay_steps": 100}
+    assert recipe_from_object(none, "file").recipe.training.lr_scheduler_args == ""
+
+
 def test_rates_and_length_that_are_not_given_are_said() -> None:
     loaded = recipe_from_object({"network_module": "networks.lora", "learning_rate": 1e-4}, "file")
     assert (loaded.recipe.training.learning_rate, loaded.recipe.training.text_encoder_lr) == (1e-4, 0)

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from lib_trainer.config.optimization import OPTIMIZERS
 from lib_trainer.config.recipe import TrainingConfig
-from lib_trainer.errors import MissingPackage
-from lib_trainer.models import device
+from lib_trainer.errors import ConfigError, MissingPackage, UserError
+from lib_trainer.models import device, optimizers
 from lib_trainer.models.device import compute_dtype
-from lib_trainer.training import optimizer as room
-from lib_trainer.training.optimizer import make_optimizer, make_schedule, parameter_groups
+from lib_trainer.models.optimizers import SOURCES
+from lib_trainer.training.optimizer import check_optimizer, make_optimizer, parameter_groups
+from lib_trainer.training.schedules import make_schedule
 
 CPU = torch.device("cpu")
 
@@ -30,45 +32,63 @@ def descend(config: TrainingConfig, steps: int = 200) -> float:
     return float(loss.detach())
 
 
+# A rate of each with which it gets there; others get there with 0.05.
+RATES = {"Prodigy": 1.0, "Lion": 0.02, "Lion8bit": 0.02, "Adan": 0.1, "AdamWScheduleFree": 0.2}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_descends(name: str) -> None:
+    pytest.importorskip(SOURCES[name].module.partition(".")[0])
+    assert descend(TrainingConfig(optimizer=name, learning_rate=RATES.get(name, 0.05), weight_decay=0.0)) < 0.15
+
+
+def test_options_reach_the_optimizer() -> None:
+    config = TrainingConfig(optimizer="AdamW", optimizer_args="betas=0.8,0.95 weight_decay=0.3", weight_decay=0.1)
+    made, _ = make_optimizer(config, parameter_groups(config, [[nn.Parameter(torch.zeros(2))]], []), CPU)
+    assert (made.param_groups[0]["betas"], made.param_groups[0]["weight_decay"]) == ((0.8, 0.95), 0.3)
+    assert made.param_groups[0]["lr"] == 1e-4
+
+
 @pytest.mark.parametrize(
-    ("name", "rate"), [("AdamW", 0.05), ("AdamW8bit", 0.05), ("Prodigy", 1.0), ("Adafactor", 0.05)]
+    ("name", "arguments", "said"),
+    [
+        ("AdamW", "d_coef=2", "AdamW does not take d_coef; it takes betas, eps"),
+        ("AdamW", "lr=1", "AdamW does not take lr"),
+        ("AdamW", "betas=3", "AdamW does not take these"),
+        ("AdamW", "betas=2,0.9", "AdamW does not take these"),
+        ("Adafactor", "decouple=True", "it takes eps, clip_threshold"),
+    ],
 )
-def test_every_optimizer_descends(name: str, rate: float) -> None:
-    if name == "Prodigy":
-        pytest.importorskip("prodigyopt")
-    assert descend(TrainingConfig(optimizer=name, learning_rate=rate, weight_decay=0.0)) < 0.15
+def test_what_an_optimizer_does_not_take_is_said_before_the_model_is_touched(
+    name: str, arguments: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_optimizer(TrainingConfig(optimizer=name, optimizer_args=arguments))
+    assert said in caught.value.problems["optimizer_args"]
 
 
-def test_8bit_adamw_says_why_it_steps_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (room, device):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
-    config = TrainingConfig(optimizer="AdamW8bit")
+@pytest.mark.parametrize(("name", "other"), [("AdamW8bit", "AdamW"), ("PagedAdamW8bit", "AdamW")])
+def test_8bit_optimizers_say_why_they_step_aside(monkeypatch: pytest.MonkeyPatch, name: str, other: str) -> None:
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    config = TrainingConfig(optimizer=name)
     made, notice = make_optimizer(config, parameter_groups(config, [[nn.Parameter(torch.zeros(2))]], []), CPU)
-    assert isinstance(made, torch.optim.AdamW)
-    assert "bitsandbytes" in notice
-    with pytest.raises(MissingPackage, match="prodigyopt"):
-        make_optimizer(TrainingConfig(optimizer="Prodigy"), [{"params": [nn.Parameter(torch.zeros(2))]}], CPU)
+    assert type(made).__name__ == other
+    assert name in notice and "bitsandbytes" in notice and other in notice
 
 
-@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "cosine_with_restarts"])
-def test_rates_rise_over_the_warm_up_and_follow_their_shape(name: str) -> None:
-    config = TrainingConfig(lr_scheduler=name, lr_warmup=10.0, learning_rate=1.0, lr_scheduler_num_cycles=2)
-    made, _ = make_optimizer(
-        TrainingConfig(optimizer="AdamW", learning_rate=1.0),
-        [{"params": [nn.Parameter(torch.zeros(2))], "lr": 1.0}],
-        CPU,
-    )
-    schedule = make_schedule(config, made, 100)
-    rates = []
-    for _ in range(100):
-        rates.append(made.param_groups[0]["lr"])
-        made.step()
-        schedule.step()
-    assert rates[0] == 0.0
-    assert rates[5] == pytest.approx(0.5)
-    assert rates[10] == pytest.approx(1.0)
-    expected_middle = {"constant": 1.0, "linear": 0.5, "cosine": 0.5, "cosine_with_restarts": 1.0}[name]
-    assert rates[55] == pytest.approx(expected_middle, abs=0.02)
+def test_without_its_package_an_optimizer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
+    groups = [{"params": [nn.Parameter(torch.zeros(2))], "lr": 1.0}]
+    for name, package in (("Prodigy", "prodigyopt"), ("CAME", "pytorch-optimizer"), ("Lion8bit", "pytorch-optimizer")):
+        with pytest.raises(MissingPackage, match=package):
+            make_optimizer(TrainingConfig(optimizer=name), groups, CPU)
+    with pytest.raises(UserError, match="AdEMAMix8bit needs the package bitsandbytes"):
+        make_optimizer(TrainingConfig(optimizer="AdEMAMix8bit"), groups, CPU)
+    # What has a stand-in may start.
+    check_optimizer(TrainingConfig(optimizer="AdamW8bit"))
+    with pytest.raises(MissingPackage):
+        check_optimizer(TrainingConfig(optimizer="CAME"))
 
 
 def test_the_text_encoder_has_its_own_rate() -> None:

@@ -1,0 +1,135 @@
+"""Optimizers by name, each from its library; none is written here. What each takes and keeps is asked of it itself."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_trainer.errors import ConfigError, MissingPackage
+
+ParameterGroups = list[dict[str, Any]]
+# What the recipe says elsewhere, or nobody may change.
+_NOT_OPTIONS = {"self", "params", "lr", "args", "kwargs", "fused", "foreach", "capturable", "differentiable"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an optimizer comes from. `package`: what pip installs, which has the `module`."""
+
+    package: str
+    module: str
+    class_name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> type[torch.optim.Optimizer]:
+        """The class. Raises MissingPackage."""
+        if not find_spec(self.module.partition(".")[0]):
+            raise MissingPackage(self.package, f"The optimizer {self.class_name}")
+        return getattr(importlib.import_module(self.module), self.class_name)
+
+
+def _bitsandbytes(class_name: str) -> Source:
+    return Source("bitsandbytes", "bitsandbytes.optim", class_name)
+
+
+def _pytorch_optimizer(class_name: str) -> Source:
+    # Without foreach no temporary copies of all parameters are made at once.
+    return Source("pytorch-optimizer", "pytorch_optimizer", class_name, {"foreach": False})
+
+
+SOURCES = {
+    "AdamW": Source("torch", "torch.optim", "AdamW"),
+    "AdamW8bit": _bitsandbytes("AdamW8bit"),
+    "PagedAdamW8bit": _bitsandbytes("PagedAdamW8bit"),
+    "AdEMAMix8bit": _bitsandbytes("AdEMAMix8bit"),
+    "Lion8bit": _bitsandbytes("Lion8bit"),
+    "Lion": _pytorch_optimizer("Lion"),
+    "CAME": _pytorch_optimizer("CAME"),
+    "Adan": _pytorch_optimizer("Adan"),
+    "StableAdamW": _pytorch_optimizer("StableAdamW"),
+    "AdamWScheduleFree": _pytorch_optimizer("ScheduleFreeAdamW"),
+    # As its authors advise for diffusion models.
+    "Prodigy": Source("prodigyopt", "prodigyopt", "Prodigy", {"use_bias_correction": True, "safeguard_warmup": True}),
+    # The recipe gives the rate, so Adafactor must not make up its own.
+    "Adafactor": Source(
+        "transformers",
+        "transformers.optimization",
+        "Adafactor",
+        {"scale_parameter": False, "relative_step": False, "warmup_init": False},
+    ),
+}
+
+
+def build_optimizer(
+    name: str, groups: ParameterGroups, weight_decay: float, arguments: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """An optimizer over parameter groups, each with its own `lr`.
+
+    Args:
+        arguments: options of its class, on top of those that it has here; they may name another weight decay.
+
+    Raises:
+        MissingPackage: its library is not installed.
+        ConfigError: its class does not take an option, or not that value.
+    """
+    source = SOURCES[name]
+    made = source.load()
+    taken = _options_of(made)
+    unknown = [option for option in arguments if option not in taken]
+    if unknown:
+        takes = ", ".join(taken)
+        raise ConfigError({"optimizer_args": f"{name} does not take {', '.join(unknown)}; it takes {takes}"})
+    options = {"weight_decay": weight_decay, **source.options, **arguments}
+    if name == "AdamW" and groups[0]["params"][0].is_cuda:
+        # The default way makes temporary copies of all parameters at once; the fused one makes none.
+        options["fused"] = True
+    try:
+        return made(groups, **options)
+    except (TypeError, ValueError, AssertionError, LookupError) as error:
+        raise ConfigError({"optimizer_args": f"{name} does not take these: {error}"}) from error
+
+
+def check_options(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raises what `build_optimizer` would, before anything is trained."""
+    build_optimizer(name, [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1e-3}], 0.0, arguments)
+
+
+def averages(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it steps from other weights than those it stands for (Defazio et al., "The Road Less Scheduled", 2024).
+
+    Such an optimizer has `eval` and `train`, which change one into the other.
+    """
+    return hasattr(optimizer, "eval") and hasattr(optimizer, "train")
+
+
+@lru_cache(maxsize=1024)
+def measured_state_bytes(name: str, shape: tuple[int, ...]) -> int:
+    """What an optimizer keeps of one float32 parameter of that shape: measured by one step on the CPU.
+
+    An optimizer that is not installed, or does not run there, is taken to keep two numbers for each, as AdamW does.
+    """
+    parameter = nn.Parameter(torch.zeros(shape))
+    parameter.grad = torch.full(shape, 1e-3)
+    try:
+        optimizer = build_optimizer(name, [{"params": [parameter], "lr": 1e-3}], 0.0, {})
+        if averages(optimizer):
+            optimizer.train()
+        optimizer.step()
+    except (MissingPackage, RuntimeError, NotImplementedError, AttributeError):
+        return 2 * parameter.nbytes
+    state = optimizer.state[parameter].items()
+    # Quantile maps of 8-bit optimizers are shared by all parameters.
+    return sum(v.nbytes for key, v in state if isinstance(v, torch.Tensor) and not key.startswith("qmap"))
+
+
+def _options_of(made: type[torch.optim.Optimizer]) -> list[str]:
+    names = inspect.signature(made.__init__).parameters
+    return [name for name in names if name not in _NOT_OPTIONS]
