@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--sizes", nargs="+", type=int, default=[1024], help="sides of the pictures in px")
     card.add_argument("--budget", type=float, default=8, help="GB of the card that is planned for")
     card.set_defaults(run=_card)
+    learning = kinds.add_parser("learning", help="whether evaluations choose the step and strength that draw best")
+    learning.add_argument("--results", type=Path, required=True, help="folder for a JSON file a run; kept ones stand")
+    learning.add_argument("--subjects", nargs="+", choices=("face", "style"), default=["face", "style"])
+    learning.add_argument("--kinds", nargs="+", default=[], help="good fast few untold bare (default: all)")
+    learning.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    learning.set_defaults(run=_learning)
     return parser
 
 
@@ -144,6 +150,14 @@ def _plans(options: argparse.Namespace) -> None:
     from benchmarks.plans import report_plans
 
     report_plans(options.budget)
+
+
+def _learning(options: argparse.Namespace) -> None:
+    from benchmarks.learning.study import KINDS, report_study, study
+
+    options.results.mkdir(parents=True, exist_ok=True)
+    runs = [(s, k, n) for n in options.seeds for k in options.kinds or KINDS for s in options.subjects]
+    report_study([study(options.results, *run) for run in runs])
 
 
 def _card(options: argparse.Namespace) -> None:

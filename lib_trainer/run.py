@@ -22,9 +22,10 @@ from lib_trainer.dataset.collate import make_batch
 from lib_trainer.dataset.fingerprint import fingerprint
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Scan, scan_folder
-from lib_trainer.errors import ConfigError
+from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
 from lib_trainer.evaluation.probes import plan_probes
+from lib_trainer.evaluation.report import write_report
 from lib_trainer.events import Command, Evaluated, Event, Finished, Notice, Progress, Started, Step, StopRequested
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.history import SAMPLE_DIR, STATE_FILE
@@ -163,18 +164,7 @@ def _train(
         evaluation = yield from prepare_evaluation(training, probes, scan, latents, texts)
         callbacks = _callbacks(host, training, saving, scan, output.folder, evaluation)
         yield from _take_steps(callbacks, outcome)
-        outcome.evaluated = evaluation.verdict() if evaluation else None
-        target = output.target
-        if outcome.failure:
-            yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
-        yield from _while_ending(Progress("saving", 0, 1, f"Writing {target.name}"))
-        for event in callbacks.save_final(target, outcome.step, outcome.epoch, chosen=outcome.by_itself):
-            yield from _while_ending(event)
-        if outcome.by_itself and outcome.evaluated and evaluation.chooses:
-            outcome.strength = outcome.evaluated.best_strength
-        if outcome.last and outcome.by_itself:
-            for event in callbacks.at_the_end(outcome.last):
-                yield from _while_ending(event)
+        yield from _finish(callbacks, evaluation, outcome, output)
     return outcome
 
 
@@ -218,6 +208,28 @@ def _take_steps(callbacks: Callbacks, outcome: _Outcome) -> Generator[Event, Com
         if not outcome.step:
             raise
         outcome.failure = error
+
+
+def _finish(callbacks: Callbacks, evaluation: Evaluation | None, outcome: _Outcome, output: Output) -> Events:
+    """Writes the adapter and the report of what was learned, and does what is due after them."""
+    target, name = output.target, output.target.stem
+    if outcome.failure:
+        yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
+    yield from _while_ending(Progress("saving", 0, 1, f"Writing {target.name}"))
+    for event in callbacks.save_final(target, outcome.step, outcome.epoch, chosen=outcome.by_itself):
+        yield from _while_ending(event)
+    outcome.evaluated = evaluation.verdict() if evaluation else None
+    if evaluation and outcome.evaluated:
+        outcome.strength = outcome.evaluated.best_strength if evaluation.chooses and outcome.by_itself else None
+        if output.folder:
+            try:
+                write_report(output.folder / f"{name}.report.html", name, evaluation.found, outcome.evaluated)
+            except UserError as error:
+                # The adapter is written: a run does not fail for its report.
+                yield Notice(str(error))
+    if outcome.last and outcome.by_itself:
+        for event in callbacks.at_the_end(outcome.last):
+            yield from _while_ending(event)
 
 
 def _while_ending(event: Event) -> Events:

@@ -162,6 +162,7 @@ def test_a_run_that_has_not_learned_goes_on_to_more_steps(setting, host, monkeyp
     assert event.evaluated.more_steps > 0 and f"{event.evaluated.more_steps} more steps" in event.evaluated.advice
     past = history.find(log.past.id)
     assert past.extendable and past.resumable and (log.folder / STATE_FILE).exists()
+    assert "Not learned yet." in (log.folder / "jeff.report.html").read_text("utf-8")
     with pytest.raises(UserError, match="all its steps"):
         history.reopen(past.id)
     again = history.reopen(past.id, max_train_steps=20)
@@ -169,7 +170,7 @@ def test_a_run_that_has_not_learned_goes_on_to_more_steps(setting, host, monkeyp
     for event in run(host, again.past.as_recipe(), again.folder):
         again.take(event)
         rates += [event.learning_rate] if isinstance(event, Step) else []
-    again.end("done")
+    again.finish("done")
     assert isinstance(event, Finished) and (event.steps, event.evaluated.best_step) == (14, 10)
     # Cosine over 20 steps, at step 8: (1 + cos(0.4 π)) / 2.
     assert rates[0] == pytest.approx(1e-2 * 0.6545, rel=1e-3) and len(rates) == 6

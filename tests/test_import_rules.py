@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": BASE | RUN | {"recipes", "host.standalone"},
     "ui": BASE
     | {"models", "adapter", "dataset", "memory", "recipes", "lora", "jobs", "preview", "host.base", "host.access"}
-    | {"packages"},
+    | {"packages", "evaluation.report"},
     "web": BASE | {"models", "recipes", "lora", "jobs", "preview", "host.base", "host.access"},
     "app": BASE | {"run", "jobs", "preview", "host.base", "host.access", "host.detect", "ui", "web"},
     "cli": RUN

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.learning import detector
+from benchmarks.report import say, table
 from lib_trainer.demo import datasets
 from lib_trainer.demo.recipes import DEMO_RUNS
 from lib_trainer.evaluation.choice import Choice
@@ -185,3 +186,24 @@ def picks(values: dict[str, Any]) -> dict[str, dict[str, float]]:
         cell = cells[step, min(STRENGTHS, key=lambda drawn: abs(drawn - strength))]
         shares[way] = {"A": cell.a / best_a, "B": cell.b / best_b, "step": step, "strength": strength, "steps": steps}
     return shares
+
+
+def report_study(runs: Sequence[dict[str, Any]]) -> None:
+    """A row a run and one for all: the share of the best cell's A and B that each way to pick gets."""
+    ways = list(picks(runs[0]))
+    rows, shares = [], {way: ([], []) for way in ways}
+    for values in runs:
+        found = picks(values)
+        for way in ways:
+            for place, score in enumerate(("A", "B")):
+                shares[way][place].append(found[way][score])
+        last = values["evaluations"][-1]
+        rows.append([
+            f"{values['subject']}, {values['kind']}, {values['seed']}", last["verdict"],
+            *(f"{found[way]['A']:.2f} · {found[way]['B']:.2f}" for way in ways),
+            f"{found['stopped by J']['steps']} of {last['step']}",
+        ])  # fmt: skip
+    for name, least in (("mean", False), ("least", True)):
+        picked = [[min(s) if least else sum(s) / len(s) for s in shares[way]] for way in ways]
+        rows.append([name, "", *(f"{a:.2f} · {b:.2f}" for a, b in picked), ""])
+    say(table(["run", "verdict at the end", *(f"{way}: A · B" for way in ways), "steps"], rows))

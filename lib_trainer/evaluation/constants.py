@@ -36,4 +36,4 @@ LEAST_LEARNED = 0.05
 MEMORISED_ALONE = 0.6
 
 # An evaluation may take this share of training's time; a training step takes as long as so many forward passes.
-COST_SHARE, FORWARDS_A_STEP = 0.04, 3
+COST_SHARE, FORWARDS_A_STEP = 0.035, 3

@@ -10,6 +10,8 @@ from typing import Any
 import gradio as gr
 
 from lib_trainer.errors import UserError
+from lib_trainer.evaluation.report import show_meter
+from lib_trainer.events import Evaluated
 from lib_trainer.jobs.history import PastRun
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.jobs.status import LIVE
@@ -112,7 +114,8 @@ class HistoryActions:
         # Read from disk when it is asked for: hundreds of runs would fill the memory.
         losses = self._jobs.history.losses(past.id)
         curve = draw_curve([(step, loss) for step, loss, _ in losses], [(step, rate) for step, _, rate in losses])
-        return f'<div class="train-lora-status">{_facts(past)}{curve}</div>'
+        meter = show_meter([Evaluated.from_values(found) for found in past.evaluations])
+        return f'<div class="train-lora-status">{_facts(past)}{meter}{curve}</div>'
 
 
 def line_of(past: PastRun) -> str:

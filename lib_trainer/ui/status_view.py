@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from lib_trainer.evaluation.report import show_meter
 from lib_trainer.jobs.status import Status
 from lib_trainer.ui.elements import progress_bar, show_duration
 from lib_trainer.ui.form import shown_name
@@ -21,7 +22,7 @@ TITLES = {
     "stopped": "Stopped",
     "failed": "Failed",
 }
-PARTS = ("head", "error", "result", "bar", "numbers", "curve", "samples", "queue", "log")
+PARTS = ("head", "error", "result", "bar", "numbers", "meter", "curve", "samples", "queue", "log")
 SHOWN_SAMPLES = 24
 BUSY = "Other pictures wait until the run is over."
 LAST_NOTICES = 3
@@ -57,6 +58,7 @@ def show_parts(status: Status) -> dict[str, str]:
         "result": _result(status),
         "bar": _bar(status),
         "numbers": _numbers(status),
+        "meter": show_meter(status.evaluations, status.evaluated),
         "curve": draw_curve(status.losses, status.rates),
         "samples": _samples(status),
         "queue": _queue(status),

@@ -45,6 +45,7 @@ def add_run_routes(context: RouteContext) -> None:
     context.reads("/jobs", routes.jobs, summary="All runs, newest first")
     context.reads("/jobs/{run_id}", routes.job, summary="One run, with its loss curve")
     context.reads("/jobs/{run_id}/losses.csv", routes.losses, summary="A line a step", response_class=Response)
+    context.reads("/jobs/{run_id}/report", routes.report, summary="What was learned", response_class=Response)
     context.reads("/jobs/{run_id}/samples/{file}", routes.picture, summary="A test picture", response_class=Response)
     context.changes("/jobs", routes.start, status_code=ACCEPTED, summary="Start a run, or put it into the queue")
     context.changes("/jobs/{run_id}/stop", routes.stop, summary="Stop a run, or take it out of the queue")
@@ -77,6 +78,9 @@ class RunRoutes:
 
     def losses(self, run_id: str) -> FileResponse:
         return _file(self._folder(run_id) / LOSS_FILE, "text/csv")
+
+    def report(self, run_id: str) -> FileResponse:
+        return _file(self._folder(run_id) / f"{self._past(run_id).name}.report.html", "text/html")
 
     def picture(self, run_id: str, file: str) -> FileResponse:
         # Only files that the run has drawn: a name is compared, so "../" opens nothing.
