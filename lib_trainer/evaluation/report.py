@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib_trainer.evaluation.constants import DAMAGED_DRIFT, MEMORISED_GAP
 from lib_trainer.events import Evaluated
-from lib_trainer.utils.atomic_file import write_whole
+from lib_trainer.utils.atomic_file import write_atomically
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 150, 46, 20, 8
 # The meters are full at twice what is too much.
@@ -58,7 +58,7 @@ def write_report(path: Path, name: str, found: Sequence[Evaluated], last: Evalua
         "<p><small>The limits behind the verdict come from one small model: they are hints.</small></p>",
     ]
     page = f"<!doctype html><meta charset='utf-8'><title>{escape(name)}</title><style>{_STYLE}</style>{''.join(parts)}"
-    write_whole(path, page.encode())
+    write_atomically(path, page.encode())
 
 
 def _meter(label: str, share: float, text: str) -> str:
