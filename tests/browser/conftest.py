@@ -1,4 +1,4 @@
-"""One browser for all tests of a file."""
+"""One browser for all tests of this folder, in each process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
