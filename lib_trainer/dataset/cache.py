@@ -135,7 +135,7 @@ def _notices(schedule: Schedule, family: Family, *, in_ram: bool) -> Iterator[No
             named = ", ".join(small[:5]) + " …" * (len(small) > 5)
             yield Notice(f"{len(small)} of {len(samples)} pictures: smaller than their bucket, so enlarged: {named}")
     areas = (schedule.buckets[sample].width_px * schedule.buckets[sample].height_px for sample, _ in pictures)
-    latent_bytes = family.latent_numbers(sum(areas)) * _FLOAT_BYTES
+    latent_bytes = family.latent_values(sum(areas)) * _FLOAT_BYTES
     if in_ram and latent_bytes > _LARGE_RAM_BYTES:
         yield _ram_notice("pictures", latent_bytes)
 

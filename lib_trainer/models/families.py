@@ -113,8 +113,8 @@ class Family:
         """Whether it is trained by flow matching, as diffusion transformers are."""
         return self.flow_shift > 0
 
-    def latent_numbers(self, pixels: int) -> int:
-        """How many numbers encode a picture of so many pixels."""
+    def latent_values(self, pixels: int) -> int:
+        """How many values encode a picture of this many pixels."""
         return pixels // self.latent_px**2 * self.shape.latent_channels
 
 

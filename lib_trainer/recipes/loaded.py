@@ -1,4 +1,4 @@
-"""A recipe as it was read: what is right is filled in, what is wrong is said at its field."""
+"""A recipe as it was read: valid values are filled in, the others have a problem at their field."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _as_gui(flat: Mapping[str, Any]) -> dict[str, Any]:
     arguments = pairs(given)
     if module is not None:
         settings["LoRA_type"] = lora_type(str(module), arguments)
-        # What sd-scripts takes where nothing is said.
+        # The defaults of sd-scripts.
         settings.setdefault("network_dim", 4)
         settings.setdefault("network_alpha", 1)
     algo = arguments.pop("algo", None)

@@ -21,7 +21,7 @@ from tests.memory.plans import FACE, STYLE, plan_of
 # The measures of small checkpoints of random weights, with which the WebUIs are tried on a CPU.
 SD1_SMALL = UNetShape((320, 640), 1, (1, 1), 1, 768, (8, 8))
 SDXL_SMALL = UNetShape((320, 320, 320), 2, (0, 2, 10), 10, 2048, (5, 5, 5), linear_projection=True, pooled_dim=2816)
-SMALL_SD1, SMALL_SDXL = replace(SD1, unet=SD1_SMALL), replace(SDXL, unet=SDXL_SMALL)
+SMALL_SD1, SMALL_SDXL = replace(SD1, shape=SD1_SMALL), replace(SDXL, shape=SDXL_SMALL)
 
 
 def simulated(plan: Plan) -> int:

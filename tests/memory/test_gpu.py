@@ -17,7 +17,7 @@ from tests.memory.test_estimate import SD1_SMALL
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU that torch can use", allow_module_level=True)
 pytestmark = pytest.mark.gpu
-SMALL = replace(SD1, unet=SD1_SMALL)
+SMALL = replace(SD1, shape=SD1_SMALL)
 
 
 @pytest.mark.parametrize("adapter", [FACE, STYLE], ids=["face", "style"])

@@ -88,7 +88,7 @@ class ForgeTransformer(ForgeModel):
         return [*self.adaptable_layers(), *frozen_layers(self.unet, self.family, dense_shape)]
 
     def _code(self) -> list[ModuleType]:
-        # Flux lends its attention and rotary embedding to the others.
+        # The other transformers use Flux's attention and rotary embedding.
         from backend.nn import flux
 
         return list({sys.modules[type(self.unet).__module__], flux})
