@@ -191,7 +191,7 @@ class _Reader:
         elif key in like:
             self.values[field] = like[key]
             if key != "constant_with_warmup":  # another name for the same thing
-                self.notices.append(f"{field} {name} is not here; {like[key]} stands in for it.")
+                self.notices.append(f"{field} {name} is not available; {like[key]} replaces it.")
         else:
             self.problems[field] = f"{name!r} is not one of {', '.join(ours)}"
 

@@ -17,7 +17,7 @@ ALGOS = {
 KOHYAS_OWN = ("kohya loha", "kohya lokr", "kohya locon", "standard", "flux1")
 RENAMED = {"max_resolution": "resolution_px", "training_comment": "comment"}
 PRECISIONS = {"no": "fp32", "float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
-# What stands in for an optimizer or schedule that is not here, where the other settings keep their meaning.
+# Replacements for optimizers and schedules that we lack, where the other settings keep their meaning.
 OPTIMIZERS_LIKE = {"pagedadamw": "AdamW", "pagedadamw32bit": "AdamW", "pagedlion8bit": "Lion8bit"}
 OPTIMIZERS_LIKE |= {"pagedademamix8bit": "AdEMAMix8bit", "radamschedulefree": "AdamWScheduleFree"}
 OPTIMIZERS_LIKE.update(dict.fromkeys(("dadaptation", "dadaptadam", "dadaptadampreprint"), "Prodigy"))

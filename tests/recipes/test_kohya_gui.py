@@ -173,7 +173,7 @@ def test_a_warm_up_that_cannot_be_is_said_at_its_field(tmp_path: Path, warmup: o
 def test_stand_ins_are_said(tmp_path: Path) -> None:
     loaded = gui(tmp_path, optimizer="DAdaptAdam", optimizer_args="decouple=True d0=1e-5")
     assert loaded.recipe.training.optimizer == "Prodigy"
-    assert sum("stands in" in text for text in loaded.notices) == 1
+    assert sum("replaces it" in text for text in loaded.notices) == 1
     # What is on here anyway is not repeated.
     assert loaded.recipe.training.optimizer_args == "d0=1e-5"
     assert gui(tmp_path, optimizer="prodigy").recipe.training.optimizer == "Prodigy"
