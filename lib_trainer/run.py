@@ -12,9 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from traceback import clear_frames
 
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.adapter.io import is_ours
 from lib_trainer.config.recipe import Recipe, ignored_settings
 from lib_trainer.dataset.cache import cache_latents, cache_texts
 from lib_trainer.dataset.cache_store import prune_cache
@@ -22,11 +22,22 @@ from lib_trainer.dataset.collate import make_batch
 from lib_trainer.dataset.fingerprint import fingerprint
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Scan, scan_folder
-from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.errors import UserError
 from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
 from lib_trainer.evaluation.probes import plan_probes
 from lib_trainer.evaluation.report import write_report
-from lib_trainer.events import Command, Evaluated, Event, Finished, Notice, Progress, Started, Step, StopRequested
+from lib_trainer.events import (
+    Command,
+    Evaluated,
+    Event,
+    Finished,
+    Notice,
+    Progress,
+    Saved,
+    Started,
+    Step,
+    StopRequested,
+)
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.history import SAMPLE_DIR, STATE_FILE
 from lib_trainer.memory.out_of_memory import explained_out_of_memory
@@ -40,7 +51,8 @@ from lib_trainer.training.optimizer import check_optimizer
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.resume_facts import resumed_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
-from lib_trainer.training.saving import Saving, remove_partial_files
+from lib_trainer.training.saving import Saving
+from lib_trainer.training.target import free_target, require_space
 
 Events = Generator[Event, None, None]
 
@@ -58,7 +70,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
         StopRequested: as it was thrown in, if nothing was to be saved or no step was taken yet.
     """
     recipe.check()
-    target = _free_target(host, recipe)
+    target = free_target(host.lora_dir, recipe)
     # Raises now for a prompt with a mistake in it, not after an hour of training.
     sample_requests(recipe)
     check_optimizer(recipe.training)
@@ -83,8 +95,8 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
         with explained_out_of_memory(outcome.plan):
             raise outcome.failure
     strength = outcome.strength if outcome.strength is not None else recipe.output.preferred_weight
-    tag = f"<lora:{recipe.output.output_name}:{strength:g}>"
-    yield Finished(target, tag, outcome.step, outcome.stopped_early, outcome.evaluated)
+    path = outcome.path or target
+    yield Finished(path, f"<lora:{path.stem}:{strength:g}>", outcome.step, outcome.stopped_early, outcome.evaluated)
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ class _Outcome:
 
     Attributes:
         evaluated: the evaluation of the saved weights; None for a run without evaluation.
+        path: of the adapter file, once it is written.
         strength: the best one, if the run chose it; None leaves the recipe's.
     """
 
@@ -121,6 +134,7 @@ class _Outcome:
     last: Step | None = None
     evaluated: Evaluated | None = None
     strength: float | None = None
+    path: Path | None = None
 
     @property
     def by_itself(self) -> bool:
@@ -157,7 +171,9 @@ def _train(
     adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
     parameters = sum(parameter.numel() for parameter in adapter.parameters())
     yield Notice(f"Training {len(adapter.layers)} layers, {parameters / 1e6:.1f} M parameters.")
-    outcome, saving = _Outcome(plan), Saving(output.target, recipe, model, adapter, latents.schedule, output.saved)
+    outcome = _Outcome(plan)
+    saving = Saving(output.target, recipe, model, adapter, latents.schedule, output.resuming, output.saved)
+    require_space(output.target, adapter, recipe.output.save_precision)
     with explained_out_of_memory(plan), attached(adapter, layers, model.read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
         yield from prepare_preservation(training, latents, texts)
@@ -204,6 +220,8 @@ def _take_steps(callbacks: Callbacks, outcome: _Outcome) -> Generator[Event, Com
         for event in resume_saver.save(outcome.step):
             yield from _while_ending(event)
     except Exception as error:
+        # The traceback's frames hold the failed step's tensors, which the host's model needs the memory of.
+        clear_frames(error.__traceback__)
         # What was learned until here is saved first.
         if not outcome.step:
             raise
@@ -216,7 +234,9 @@ def _finish(callbacks: Callbacks, evaluation: Evaluation | None, outcome: _Outco
     if outcome.failure:
         yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
     yield from _while_ending(Progress("saving", 0, 1, f"Writing {target.name}"))
-    for event in callbacks.save_final(target, outcome.step, outcome.epoch, chosen=outcome.by_itself):
+    for event in callbacks.save_final(outcome.step, outcome.epoch, chosen=outcome.by_itself):
+        if isinstance(event, Saved):
+            outcome.path = event.path
         yield from _while_ending(event)
     outcome.evaluated = evaluation.verdict() if evaluation else None
     if evaluation and outcome.evaluated:
@@ -239,12 +259,3 @@ def _while_ending(event: Event) -> Events:
     except StopRequested as stop:
         if not stop.save:
             raise
-
-
-def _free_target(host: Host, recipe: Recipe) -> Path:
-    """Path of the adapter. Raises ConfigError for a file of that name that another program wrote."""
-    target = host.lora_dir / f"{recipe.output.output_name}.safetensors"
-    remove_partial_files(target)
-    if target.exists() and not is_ours(target):
-        raise ConfigError({"output_name": f"{target.name} exists and was made by another program; choose another name"})
-    return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,11 @@ def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> Adap
 
 
 def is_ours(path: Path) -> bool:
-    """Whether an adapter file was trained here. Raises UserError where it is not a whole safetensors file."""
-    return RECIPE_KEY in read_metadata(path)
+    """Whether an adapter file was trained here."""
+    with suppress(UserError):
+        return RECIPE_KEY in read_metadata(path)
+    # Not a whole safetensors file: nothing of ours, which is written whole or not at all.
+    return False
 
 
 def free_path(path: Path) -> Path:

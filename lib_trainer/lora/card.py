@@ -13,7 +13,7 @@ from PIL import Image
 
 from lib_trainer.adapter.metadata import LABELS, TrainedOn
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.errors import UserError
+from lib_trainer.errors import NotWritten
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.prompts import prompt_lines
 from lib_trainer.models.base import CheckpointInfo
@@ -82,7 +82,7 @@ def move_card(lora: Path, target: Path) -> None:
     """Gives the card and the pictures of the LoRA file `lora` to the file `target`, in place of its own.
 
     Raises:
-        UserError: when one of them cannot be renamed.
+        NotWritten: one of them cannot be renamed.
     """
     for ending in (".json", *_PICTURES):
         old = lora.with_name(f"{lora.stem}{ending}")
@@ -143,7 +143,7 @@ def _rename(path: Path, target: Path) -> None:
         os.replace(path, target)
     except OSError as error:
         message = f"{path.name} could not be renamed: {error.strerror or error}."
-        raise UserError(message, "Rename it yourself.") from error
+        raise NotWritten(message, "Rename it yourself.") from error
 
 
 def _is_ours(path: Path) -> bool:

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lib_trainer.events import Command, Evaluated, Event, StateSaved, Step
+from lib_trainer.errors import UserError
+from lib_trainer.events import Command, Evaluated, Event, Notice, StateSaved, Step
 from lib_trainer.training.loop import Training
 from lib_trainer.training.resume_state import Evaluator, load_state, save_state
 from lib_trainer.training.sampling import Sampling
 from lib_trainer.training.saving import Saving
+
+# How long after the start the first resume state is saved.
+FIRST_STATE_SECONDS = 30.0
 
 
 class Evaluating(Evaluator, Protocol):
@@ -50,6 +54,7 @@ class ResumeSaver:
     Attributes:
         pictures: the dataset's fingerprint.
         saved_at: monotonic clock of the last time, in seconds.
+        times: how often it was saved by the clock.
     """
 
     path: Path | None
@@ -57,6 +62,7 @@ class ResumeSaver:
     pictures: str
     evaluating: Evaluator | None = None
     saved_at: float = field(default_factory=time.monotonic)
+    times: int = 0
 
     def resume(self) -> int:
         """Loads the state of an interrupted run; the number of steps it had taken, 0 for a new run."""
@@ -64,13 +70,16 @@ class ResumeSaver:
 
     def is_due(self) -> bool:
         minutes = self.training.recipe.output.resume_every_minutes
-        return bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
+        # Soon after the start, then less and less often: the first minutes are lost as easily as later ones.
+        wait_seconds = min(60 * minutes, FIRST_STATE_SECONDS * 2**self.times)
+        return bool(minutes) and time.monotonic() - self.saved_at >= wait_seconds
 
     def save(self, step: int) -> Iterator[Event]:
         """Raises UserError if the disk is full."""
         if self.path is not None:
             save_state(self.path, self.training, step, self.pictures, self.evaluating)
             self.saved_at = time.monotonic()
+            self.times += 1
             yield StateSaved(step)
 
 
@@ -107,12 +116,16 @@ class Callbacks:
                 if asked:
                     commands.append(asked)
 
-    def save_final(self, target: Path, step: int, epoch: int, *, chosen: bool) -> Iterator[Event]:
-        """The adapter file after `step`.
+    def save_final(self, step: int, epoch: int, *, chosen: bool) -> Iterator[Event]:
+        """The adapter file after `step`, once the resume state is safe: a resume then only writes the file again.
 
         Args:
             chosen: save the best step instead, at its best strength; the last step becomes a checkpoint beside it.
         """
+        try:
+            yield from self.resume_saver.save(step)
+        except UserError as error:
+            yield Notice(f"The resume state was not saved: {error.message}")
         self.resume_saver.training.end()
         evaluating, strength = self.evaluating, None
         evaluated = evaluating.verdict() if evaluating else None
@@ -123,7 +136,7 @@ class Callbacks:
                 evaluating.restore_best()
                 step = evaluating.best_step
                 epoch = -(-step // self.saving.schedule.steps_per_epoch)
-        yield self.saving.save(target, step, epoch, strength=strength, evaluated=evaluated)
+        yield from self.saving.save_final(step, epoch, strength=strength, evaluated=evaluated)
 
     def at_the_end(self, last: Step) -> Iterator[Event]:
         """What is due after the final file."""

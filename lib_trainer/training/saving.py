@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_trainer.adapter.attach import Adapter
-from lib_trainer.adapter.io import adapter_tensors, free_path, is_ours, save_adapter
-from lib_trainer.adapter.metadata import TrainedOn, TrainedPicture, evaluation_metadata, file_metadata
+from lib_trainer.adapter.io import adapter_tensors, copy_adapter, free_path, is_ours, read_metadata, save_adapter
+from lib_trainer.adapter.metadata import RECIPE_KEY, TrainedOn, TrainedPicture, evaluation_metadata, file_metadata
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Schedule
+from lib_trainer.errors import NotWritten
 from lib_trainer.events import Evaluated, Event, Notice, Saved, Step
-from lib_trainer.lora.card import STRENGTH_KEY, card_path, new_card, write_card
+from lib_trainer.lora.card import STRENGTH_KEY, card_path, move_card, new_card, write_card
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.interval import is_due
 
@@ -24,6 +25,7 @@ class Saving:
     """Writes the adapter at the end, and a checkpoint as often as the recipe asks for.
 
     Attributes:
+        resuming: an adapter of that name may be an earlier state of this very run.
         saved: every adapter file that was written and still exists.
         cards: path -> content as written; a card that differs by now was edited by a person.
     """
@@ -33,6 +35,7 @@ class Saving:
     model: HostModel
     adapter: Adapter
     schedule: Schedule
+    resuming: bool
     saved: list[Path]
     cards: dict[Path, bytes] = field(default_factory=dict)
 
@@ -53,6 +56,42 @@ class Saving:
     def save_step(self, number: int, epoch: int) -> Iterator[Event]:
         """A checkpoint under the name of this step, which is never removed."""
         yield from self._save_beside(self._named(f"step{number:08d}"), number, epoch)
+
+    def save_final(
+        self, step: int, epoch: int, *, strength: float | None, evaluated: Evaluated | None
+    ) -> Iterator[Event]:
+        """The adapter file; if its name cannot be written, under a free name beside it.
+
+        Raises:
+            UserError: nothing can be written there, or a number does not fit the save precision.
+        """
+        try:
+            yield from self._keep_previous()
+            saved = self.save(self.target, step, epoch, strength=strength, evaluated=evaluated)
+        except NotWritten as error:
+            # Another program may hold the old file open: what was learned is worth a second name.
+            beside = _unused(self.target)
+            saved = self.save(beside, step, epoch, strength=strength, evaluated=evaluated)
+            yield Notice(f"{error.message} The adapter is saved as {beside.name} instead.")
+        yield saved
+
+    def _keep_previous(self) -> Iterator[Event]:
+        """Keeps the adapter of an earlier run as NAME-previous, with its card and picture."""
+        target = self.target
+        if not target.exists() or (self.resuming and self._is_same_run(read_metadata(target))):
+            return
+        previous = free_path(target.with_name(f"{target.stem}-previous{target.suffix}"))
+        copy_adapter(target, previous, previous.stem)
+        move_card(target, previous)
+        self.saved.append(previous)
+        yield Notice(f"{target.name} of an earlier run is kept as {previous.name}.")
+
+    def _is_same_run(self, metadata: dict[str, str]) -> bool:
+        """Whether a file has this run's recipe; a resume may extend the run, and the best strength is found anew."""
+        found, mine = json.loads(metadata.get(RECIPE_KEY, "{}")), self.recipe.flat()
+        names = set(found) - {"max_train_steps", "epoch", "preferred_weight"}
+        # JSON has lists where the recipe has tuples.
+        return bool(found) and all(found[name] == json.loads(json.dumps(mine.get(name))) for name in names)
 
     def _save_beside(self, wanted: Path, number: int, epoch: int) -> Iterator[Event]:
         path = free_path(wanted)
@@ -133,10 +172,9 @@ class Saving:
         return TrainedOn(pictures, self.schedule.batches_per_epoch, scan.trigger_word)
 
 
-def remove_partial_files(target: Path) -> None:
-    """Removes half-written files that a crash left under the names of this run."""
-    own = re.compile(rf"\.{re.escape(target.stem)}(-(\d{{6}}|step\d{{8}})(-\d+)?)?\.(safetensors|json)\.part")
-    for path in target.parent.glob(".*.part"):
-        if own.fullmatch(path.name):
-            with suppress(OSError):
-                path.unlink()
+def _unused(path: Path) -> Path:
+    """NAME-2, NAME-3 …: the first that no file has."""
+    number = 2
+    while (beside := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        number += 1
+    return beside

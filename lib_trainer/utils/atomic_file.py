@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from lib_trainer.errors import NotWritten
 
@@ -37,6 +38,17 @@ def replace_with(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def require_writable(folder: Path) -> None:
+    """Makes the folder if need be. Raises NotWritten where no file can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, prefix=".", suffix=".part"):
+            pass
+    except OSError as error:
+        message = f"Nothing can be written into {folder}: {error.strerror or error}."
+        raise NotWritten(message, "Make it writable, or choose another folder.") from error
 
 
 def _replace_when_free(part: Path, path: Path) -> None:

@@ -129,7 +129,20 @@ def test_test_pictures_come_after_the_copy_and_change_nothing(forge, pictures, t
     )
     told = [type(event).__name__ for event in of_kind(story, Step, Saved, StateSaved, Sampled)]
     between = ["Saved", "StateSaved", "Sampled", "Sampled"]
-    assert told == ["Step", "Step", *between, "Step", "Step", *between, "Step", "Step", "Saved", "Sampled", "Sampled"]
+    assert told == [
+        "Step",
+        "Step",
+        *between,
+        "Step",
+        "Step",
+        *between,
+        "Step",
+        "Step",
+        "StateSaved",
+        "Saved",
+        "Sampled",
+        "Sampled",
+    ]
     samples = of_kind(story, Sampled)
     assert [sample.step for sample in samples] == [2, 2, 4, 4, 6, 6]
     assert samples[1].prompt == "jeff_person as a superhero"
@@ -149,7 +162,7 @@ def test_a_picture_that_fails_is_said_and_the_run_goes_on(forge, pictures, tmp_p
     monkeypatch.setattr(ForgeHost, "generate", fail)
     story = drive(forge, recipe_of(pictures, "blind", sample_every_n_steps=2), tmp_path / "run")
     assert isinstance(story[-1], Finished)
-    assert any("could not be drawn: no memory" in event.text for event in of_kind(story, Notice))
+    assert any("could not be generated: no memory" in event.text for event in of_kind(story, Notice))
 
 
 def test_prompts_are_read_as_kohya_writes_them() -> None:
