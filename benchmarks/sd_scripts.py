@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from lib_trainer.training.diffusion import add_noise, draw_noise, draw_timesteps
+from lib_trainer.config.loss import LossConfig
+from lib_trainer.training.diffusion import add_noise
+from lib_trainer.training.noise import draw_noise, draw_timesteps
 
 
 def main(folder: Path, seed: int, result: Path, arguments: list[str]) -> None:
@@ -47,13 +49,13 @@ def main(folder: Path, seed: int, result: Path, arguments: list[str]) -> None:
 
 
 def _our_draws(seed: int) -> Any:
-    """In the place of sd-scripts' own function: pass i draws from a generator of its own, as our loop does."""
-    micro_batches = count()
+    """Replaces sd-scripts' function: micro-batch i draws from a generator seeded with i, as our loop does."""
+    micro_batches, config = count(), LossConfig(noise_offset=0.0)
 
     def draw(args: Any, scheduler: Any, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + next(micro_batches))
-        noise = draw_noise(latents.shape, 0.0, generator)
-        timesteps = draw_timesteps(len(latents), scheduler.alphas_cumprod, generator)
+        noise = draw_noise(latents, config, generator)
+        timesteps = draw_timesteps(len(latents), scheduler.alphas_cumprod, config, generator)
         return noise, add_noise(latents, noise, timesteps, scheduler.alphas_cumprod), timesteps
 
     return draw

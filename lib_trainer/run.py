@@ -17,14 +17,14 @@ from traceback import clear_frames
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.config.recipe import Recipe, ignored_settings
 from lib_trainer.dataset.cache import cache_latents, cache_texts
-from lib_trainer.dataset.cache_store import prune_cache
+from lib_trainer.dataset.cache_store import LatentStore, TextStore, prune_cache
 from lib_trainer.dataset.collate import make_batch
 from lib_trainer.dataset.fingerprint import fingerprint
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Scan, scan_folder
 from lib_trainer.errors import UserError
 from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
-from lib_trainer.evaluation.probes import plan_probes
+from lib_trainer.evaluation.probes import ProbePlan, plan_probes
 from lib_trainer.evaluation.report import write_report
 from lib_trainer.events import (
     Command,
@@ -153,17 +153,8 @@ def _train(
     text_layers = model.text_layers() if recipe.training.text_encoder_lr > 0 else []
     plan = yield from planned(model, recipe, scan, resuming=output.resuming)
     recipe = plan.recipe
-    cache = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
-    if cache:
-        prune_cache(cache)
     probes = plan_probes(scan, recipe)
-    schedule = Schedule(scan, recipe, frozenset(probes.held_out))
-    latents = yield from cache_latents(schedule, model, cache, also=probes.samples)
-    texts = None
-    # Encodings of text encoders that are trained change with every step.
-    if not text_layers:
-        clip_skip, also = recipe.training.clip_skip, [*probes.captions(scan), *preserved_prompts(recipe)]
-        texts = yield from cache_texts(latents.schedule, model, clip_skip, cache, also=also)
+    latents, texts = yield from _cache(host, model, recipe, scan, probes)
     yield Progress("preparing", 0, 1, "Making room for training")
     guidance = recipe.flow.guidance_scale
     model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=guidance)
@@ -182,6 +173,23 @@ def _train(
         yield from _take_steps(callbacks, outcome)
         yield from _finish(callbacks, evaluation, outcome, output)
     return outcome
+
+
+def _cache(
+    host: Host, model: HostModel, recipe: Recipe, scan: Scan, probes: ProbePlan
+) -> Generator[Event, None, tuple[LatentStore, TextStore | None]]:
+    """Latents and text encodings of all that the run draws; no texts where their encoders are trained."""
+    folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
+    if folder:
+        prune_cache(folder)
+    schedule = Schedule(scan, recipe, frozenset(probes.held_out))
+    latents = yield from cache_latents(schedule, model, folder, also=probes.samples)
+    # The encodings would change with every step.
+    if recipe.training.text_encoder_lr > 0:
+        return latents, None
+    also = [*probes.captions(scan), *preserved_prompts(recipe)]
+    texts = yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder, also=also)
+    return latents, texts
 
 
 def _callbacks(
