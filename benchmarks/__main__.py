@@ -54,13 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     growth = kinds.add_parser("growth", help="step time against batch, tokens, rank and layers, with a plot")
     growth.add_argument("--plot", type=Path, default=Path("docs/growth.png"))
     growth.set_defaults(run=_growth)
-    plans = kinds.add_parser("plans", help="memory plans of the shipped recipes, and what simulated steps take")
-    plans.add_argument("--budget", type=float, default=8, help="GB of the card that is planned for")
+    plans = kinds.add_parser("plans", help="memory plans of the shipped recipes beside simulated steps")
+    plans.add_argument("--budget", type=float, default=8, help="VRAM of the GPU that is planned for, in GB")
     plans.set_defaults(run=_plans)
-    card = kinds.add_parser("card", help="whether the plans for a smaller card hold on this machine's")
+    card = kinds.add_parser("card", help="whether the plans for a smaller GPU hold on this one")
     card.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
     card.add_argument("--sizes", nargs="+", type=int, default=[1024], help="sides of the pictures in px")
-    card.add_argument("--budget", type=float, default=8, help="GB of the card that is planned for")
+    card.add_argument("--budget", type=float, default=8, help="VRAM of the GPU that is planned for, in GB")
     card.set_defaults(run=_card)
     learning = kinds.add_parser("learning", help="whether evaluations choose the step and strength that draw best")
     learning.add_argument("--results", type=Path, required=True, help="folder for a JSON file a run; kept ones stand")
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_common(parser: argparse.ArgumentParser, how_many: str) -> None:
     parser.add_argument("--adapters", nargs="+", choices=tuple(ADAPTERS), default=list(ADAPTERS))
     names = [item.name for item in BASELINES]
-    # Whole steps are measured beside the limit in any case, and may be beside nothing else.
+    # Steps are always measured beside a frozen UNet, so other baselines are optional.
     parser.add_argument("--baselines", nargs=how_many, choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of each comparison")
 

@@ -1,5 +1,5 @@
-"""Whether it fits, on a real graphics card: training steps under the plan for a smaller one, whose memory is all that
-the allocator may take."""
+"""Whether a plan fits, on a real GPU: training steps under the plan for a smaller one, with the allocator limited to
+that much memory."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _STEPS = 6
 
 @dataclass(frozen=True)
 class OnCard:
-    """What some steps took of the card.
+    """Memory and time of some steps.
 
     Attributes:
-        plan: they were taken under.
-        allocated_bytes: the most that tensors held at once.
-        reserved_bytes: the most that the allocator held for them, its gaps included.
-        step_s: median of the steps but the first; None if the memory ran out.
+        plan: of the steps.
+        allocated_bytes: peak of tensors.
+        reserved_bytes: peak of the allocator, fragmentation included.
+        step_s: median of the steps but the first; None if memory ran out.
     """
 
     plan: Plan
@@ -65,9 +65,9 @@ def _measured(family: str, recipe: str, size_px: int, budget_gb: float) -> OnCar
 
 
 def steps_on_card(plan: Plan, count: int) -> list[Step]:
-    """So many whole steps of random weights under the plan, the optimizer's included.
+    """Steps of random weights under the plan, with the optimizer.
 
-    The allocator may take no more than what the plan has, but the driver's context.
+    The allocator is limited to the plan's budget without the CUDA context.
     """
     device, work = torch.device("cuda"), plan.work
     total = torch.cuda.get_device_properties(device).total_memory
@@ -110,7 +110,7 @@ def report_on_card(found: Sequence[OnCard]) -> None:
                 work.family.label,
                 work.recipe.adapter.algo,
                 f"{work.width_px}×{work.height_px}",
-                "; ".join(describe_savings(item.plan)) or "nothing is saved",
+                "; ".join(describe_savings(item.plan)) or "none",
                 *(f"{size / GIB:.2f} GiB" for size in sizes),
                 "runs out" if item.step_s is None else f"{item.step_s:.3f} s",
             ]

@@ -21,7 +21,7 @@ ADAPTERS: dict[str, AdapterConfig] = {
 
 @dataclass(frozen=True)
 class Compute:
-    """Where both sides compute, and in what numbers. What is trained is float32 in any case.
+    """Device and dtype of both sides. Trained parameters are float32 in any case.
 
     Attributes:
         device: `cpu` or `cuda`.

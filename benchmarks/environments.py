@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.cases import Implementation
 
 ROOT = Path(__file__).resolve().parent.parent
-# Every side keeps the memory it freed, as the allocator of a graphics card does. glibc would give it back whenever the
-# end of its heap is free, and each step would wait for hundreds of thousands of pages, another number each time.
+# Every side keeps the memory it freed, as the allocator of a GPU does. glibc would return it whenever the
+# end of its heap is free, and each step would fault in hundreds of thousands of pages, never the same count.
 _KEEP_HEAP = {"MALLOC_TRIM_THRESHOLD_": str(4 * 10**9), "MALLOC_MMAP_THRESHOLD_": str(2 * 10**9)}
 
 

@@ -81,7 +81,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, left: int, panel: Sequence[Growth]) -
     values = panel[0].values
     low, high = min(min(item.seconds) for item in panel), max(max(item.seconds) for item in panel)
 
-    def place(value: int, seconds: float) -> tuple[float, float]:
+    def position(value: int, seconds: float) -> tuple[float, float]:
         across = math.log(value / values[0]) / math.log(values[-1] / values[0])
         up = math.log(seconds / low) / math.log(high / low)
         return left + _MARGIN_PX + across * (width - 2 * _MARGIN_PX), height - _MARGIN_PX - up * (
@@ -89,16 +89,16 @@ def _draw_panel(draw: ImageDraw.ImageDraw, left: int, panel: Sequence[Growth]) -
         )
 
     for value in values:
-        x, y = place(value, low)
+        x, y = position(value, low)
         draw.text((x, y + 6), str(value), fill="black", anchor="ma")
         draw.line([(x, y), (x, y + 4)], fill="black")
     for seconds in (low, high):
         draw.text(
-            (left + _MARGIN_PX - 6, place(values[0], seconds)[1]), f"{1e3 * seconds:.3g}", fill="black", anchor="rm"
+            (left + _MARGIN_PX - 6, position(values[0], seconds)[1]), f"{1e3 * seconds:.3g}", fill="black", anchor="rm"
         )
     draw.text((left + width / 2, height - 12), f"{panel[0].variable}, ms a step", fill="black", anchor="mm")
     for number, item in enumerate(panel):
-        points = [place(value, seconds) for value, seconds in zip(item.values, item.seconds, strict=True)]
+        points = [position(value, seconds) for value, seconds in zip(item.values, item.seconds, strict=True)]
         draw.line(points, fill=_COLOURS[item.who], width=2)
         draw.text((left + _MARGIN_PX + 60 * number, 14), item.who, fill=_COLOURS[item.who])
 

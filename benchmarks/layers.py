@@ -57,7 +57,7 @@ def heaviest_first(family: str, size_px: int) -> list[tuple[Shape, int]]:
 
 
 def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Comparison]) -> None:
-    """A line a baseline: the whole, weighted by occurrence, and the least of the single shapes."""
+    """A line per baseline: all layers, weighted by occurrence, and the slowest comparison of a single shape."""
     say(f"\n{adapter}, the adapted layers of {FAMILIES[family].label} at {size_px} px, forward and backward")
     everything = heaviest_first(family, size_px)
     measured = {item.shape for item in found}
@@ -67,10 +67,10 @@ def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Compa
     rows = []
     for baseline in dict.fromkeys(item.baseline for item in found):
         mine = [item for item in found if item.baseline == baseline]
-        whole = weighted([(item.count, item.ratios) for item in mine])
+        every = weighted([(item.count, item.ratios) for item in mine])
         worst = min(mine, key=lambda item: item.ratios.median)
         least = f"{worst.ratios} at {worst.shape}"
-        rows.append([baseline.name, str(whole), f"{whole.ours_s:.2f}", f"{whole.theirs_s:.2f}", least])
+        rows.append([baseline.name, str(every), f"{every.ours_s:.2f}", f"{every.theirs_s:.2f}", least])
     say(table(["beside ours", "times as long", "ours, s", "theirs, s", "least of any shape"], rows))
 
 

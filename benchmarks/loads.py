@@ -1,4 +1,4 @@
-"""What a worker can be asked to run: one adapted layer, or a whole training step."""
+"""What a worker runs: one adapted layer, or a complete training step."""
 
 from __future__ import annotations
 

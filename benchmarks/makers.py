@@ -14,7 +14,7 @@ from lib_trainer.adapter.keys import FILE_KEYS
 from lib_trainer.adapter.modules import new_module
 from lib_trainer.config.recipe import AdapterConfig
 
-# What stands in for the layer, and what is trained, by our names of the factors.
+# The module that replaces the layer, and its trained parameters by our names of the factors.
 Made = tuple[nn.Module, dict[str, nn.Parameter]]
 
 
@@ -87,7 +87,7 @@ MAKERS: dict[str, Callable[[nn.Module, LayerOp, AdapterConfig], Made]] = {
 
 
 def make_lively(parameters: Mapping[str, nn.Parameter], size: float = 0.05) -> None:
-    """No factor zero, so that no product is spared; the same numbers whoever computes with them."""
+    """No factor is zero, so that no product is trivial; every implementation gets the same values."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))

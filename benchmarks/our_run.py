@@ -1,4 +1,4 @@
-"""Whole runs of ours in a process that has its checkpoint loaded, as a WebUI has.
+"""Complete runs of ours in a process that has its checkpoint loaded, as a WebUI has.
 
 `python -m benchmarks.our_run FOLDER prepare` writes what sd-scripts needs to start alike: the factors' start values and
 the tokenizer. `… time RESULT.json` trains twice, and reports the second run, which finds its pictures encoded.
@@ -65,9 +65,9 @@ def timed(folder: Path, task: dict, result: Path) -> None:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    facts = json.loads((place / "task.json").read_text())
+    folder = Path(sys.argv[1])
+    facts = json.loads((folder / "task.json").read_text())
     if sys.argv[2] == "prepare":
-        prepare(place, facts)
+        prepare(folder, facts)
     else:
-        timed(place, facts, Path(sys.argv[3]))
+        timed(folder, facts, Path(sys.argv[3]))

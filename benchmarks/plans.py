@@ -1,4 +1,4 @@
-"""The shipped recipes' memory plans for a card, beside a simulated step and what a card's allocator would hold."""
+"""The shipped recipes' memory plans for a GPU, beside a simulated step and what its allocator would hold."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Simulated:
 
     Attributes:
         total_bytes: the most that tensors took at once, with the plan's reserve.
-        held_bytes: the most that the card's allocator and the driver's context held, gaps and workspaces included; None
-            if the allocator had no room left for a step.
+        held_bytes: peak of the allocator and the CUDA context, with fragmentation and workspaces; None if the
+            allocator ran out.
     """
 
     total_bytes: int
@@ -38,7 +38,7 @@ class Simulated:
 
 
 def simulate_plan(plan: Plan) -> Simulated:
-    """Two steps of the plan, on a card of its budget."""
+    """Two steps of the plan, on a GPU of its budget."""
     shape, allocator = plan.work.shape, CachingAllocator(plan.budget.total_bytes - CONTEXT_BYTES)
     peak, held = ReservedPeak(allocator), None
     with fake_model(shape, plan.work.compute) as model, suppress(AllocatorFull):
@@ -63,7 +63,7 @@ def report_plans(budget_gb: float) -> None:
     say("|---|---|---|---|---|---|---|")
     for label, plan, simulated in simulated_plans(budget_gb):
         work, held = plan.work, simulated.held_bytes
-        savings = "; ".join(describe_savings(plan)) or "nothing is saved"
+        savings = "; ".join(describe_savings(plan)) or "none"
         say(
             f"| {work.family.label} | {label} | {work.width_px}×{work.height_px} | {savings} |"
             f" {plan.total_bytes / GIB:.2f} GiB | {simulated.total_bytes / GIB:.2f} GiB |"

@@ -23,7 +23,7 @@ _SIDES_PX = (512, 640, 768, 832, 960, 1024)
 
 @dataclass(frozen=True)
 class ScanTime:
-    """Seconds by the clock from the folder's name to its buckets, and the most Python memory on the way."""
+    """Wall seconds from the folder's name to its buckets, and the peak of Python's memory."""
 
     pictures: int
     seconds: float

@@ -36,22 +36,22 @@ class Shape:
     def multiply_adds(self) -> int:
         out, inner = self.operation.shape[:2]
         kernel = self.operation.shape[2:]
-        places = 1
+        positions = 1
         for side in (*self.x_shape, *kernel):
-            places *= side
+            positions *= side
         strides = self.operation.stride
-        return out * places // (strides[0] * strides[1]) * inner // self.x_shape[1 if kernel else -1]
+        return out * positions // (strides[0] * strides[1]) * inner // self.x_shape[1 if kernel else -1]
 
     def __str__(self) -> str:
-        """`1280×5120 · 1024`, `640×320 3×3/2 · 64×64`: sides, kernel, stride, places."""
+        """`1280×5120 · 1024`, `640×320 3×3/2 · 64×64`: sides, kernel, stride, positions."""
         out, inner, *kernel = self.operation.shape
         shown = f"{out}×{inner}"
         if kernel:
             shown += f" {kernel[0]}×{kernel[1]}" + (
                 f"/{self.operation.stride[0]}" if self.operation.stride[0] > 1 else ""
             )
-        places = self.x_shape[2:] if kernel else self.x_shape[1:-1] or (1,)
-        return f"{shown} · {'×'.join(map(str, places))}"
+        positions = self.x_shape[2:] if kernel else self.x_shape[1:-1] or (1,)
+        return f"{shown} · {'×'.join(map(str, positions))}"
 
 
 def frozen_unet(family: Family, device: str, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
@@ -80,7 +80,7 @@ def unet_inputs(
 
 
 def shapes_of(family: Family, size_px: int, batch: int = 1) -> Counter[Shape]:
-    """How often each adapted layer occurs in one pass of the UNet over square pictures."""
+    """How often each adapted layer occurs in one forward of the UNet over square pictures."""
     unet, seen = frozen_unet(family, "meta"), Counter()
 
     def counting(operation: LayerOp) -> Callable[[nn.Module, Any, Any], None]:

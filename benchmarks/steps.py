@@ -22,7 +22,7 @@ _FACTOR_SIZE = 0.01
 
 
 class StepLoad:
-    """Forward, backward and optimizer step on one random batch; every implementation gets the same numbers.
+    """Forward, backward and optimizer step on one random batch; every implementation gets the same values.
 
     Without an adapter it is the limit: forward and the gradient of the UNet's input.
     """

@@ -69,14 +69,14 @@ def compare_trainers(
 def report_trainers(task: Task, pairs: list[tuple[Outcome, Outcome]]) -> None:
     first = Ratios(tuple(b.ends[0] / a.ends[0] for a, b in pairs), *(min(p[i].ends[0] for p in pairs) for i in (0, 1)))
     step = Ratios(tuple(b.step_s / a.step_s for a, b in pairs), *(min(p[i].step_s for p in pairs) for i in (0, 1)))
-    apart = max(abs(x - y) / y for a, b in pairs for x, y in zip(a.losses, b.losses, strict=True))
+    difference = max(abs(x - y) / y for a, b in pairs for x, y in zip(a.losses, b.losses, strict=True))
     say(f"\n{task.adapter}, a whole run on {Path(task.checkpoint).name} at {task.size_px} px: sd-scripts beside ours\n")
     rows = [
         ["“Train” to the end of the first step", str(first), f"{first.ours_s:.2f}", f"{first.theirs_s:.2f}"],
         ["a step after that", str(step), f"{step.ours_s:.2f}", f"{step.theirs_s:.2f}"],
     ]
     say(table(["", "times as long", "ours, s", "sd-scripts, s"], rows))
-    say(f"\nThe losses of {task.steps} steps differ by at most {apart:.1e} of their value.")
+    say(f"\nThe losses of {task.steps} steps differ by at most {difference:.1e} of their value.")
 
 
 def arguments(task: Task, folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from benchmarks.report import mebibytes, say, table
 from lib_trainer.models.families import FAMILIES
 
 _LOSSES = 3
-# A graphics card takes several steps in a second.
+# A GPU takes several steps per second.
 _LEAST_S = 0.3
 
 

@@ -1,13 +1,16 @@
 """Trains LoHa and LoKr adapters on the checkpoint that a WebUI has loaded.
 
-    dataset folder ─ scan ─→ Sample(image, caption, repeats)
-                   ─ buckets ─→ Sample + Bucket(width_px, height_px)
-                   ─ cache ─→ latents and text embeddings   (RAM or disk; VAE and text encoders then leave the GPU)
-    adapter ─ attach ─→ LoHa / LoKr on the host's own UNet
-    loop ─→ Step(loss, learning_rate, seconds, bytes) …  ─→ jobs ─→ tab, REST, command line
-    files ─→ models/Lora/NAME.safetensors (+ .json card)
-    preview ─→ prompts × strengths → grid
+    dataset/     folder ─ scan ─→ Sample(image, caption, repeats)
+                 ─ buckets ─→ Sample + Bucket(width_px, height_px)
+                 ─ cache ─→ latents and text encodings   (RAM or disk; VAE and text encoders then leave the GPU)
+    memory/      recipe + free VRAM ─ plan ─→ Placement: which blocks are recomputed, which weights offloaded
+    adapter/     attach ─→ LoHa / LoKr on the host's own network; kernels/ compute with W + ΔW
+    training/    loop ─→ Step(loss, learning_rate, seconds, bytes) …
+    evaluation/  held-out images ─→ what is learned, what is lost: best step and strength
+    lora/        models/Lora/NAME.safetensors, its card, and which files the host lists
+    preview/     prompts × strengths ─→ grid
 
-`run.run` tells it from top to bottom. A recipe (`config`, `recipes`) says what to do; a host (`host.base`) lends the
-model: a WebUI that runs us, or our own standalone one. Rooms hand each other data types and do not call back.
+`run.run` tells it from top to bottom. `config/` and `recipes/` say what to train; a `host/` opens the model (`models/`):
+a WebUI that runs this package, or the standalone one. `jobs/` drives runs and grids for `ui/`, `web/` and `cli/`, and
+`app` puts them together. `tests/test_import_rules.py` lists which package may import which.
 """

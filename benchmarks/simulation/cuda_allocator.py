@@ -1,8 +1,8 @@
-"""PyTorch's caching allocator, followed without a graphics card: what it holds besides what is asked of it.
+"""PyTorch's caching allocator, simulated without a GPU: what it holds beyond what is requested.
 
-It asks the driver for segments and cuts them into blocks. A freed block waits for the next one who asks; what lies free
-between blocks in use is lost to all that is larger. Rules: `CUDACachingAllocator` of PyTorch 2.3 to 2.11, as it is set
-when nobody sets it.
+It takes segments from the driver and cuts them into blocks. A freed block waits for the next request; free space
+between blocks in use is useless for anything larger. Rules: `CUDACachingAllocator` of PyTorch 2.3 to 2.11 with its
+defaults.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ from dataclasses import dataclass, field
 
 _GRAIN = 512
 _MIB = 2**20
-# Small blocks have segments of their own kind.
+# kSmallSize and kSmallBuffer: small blocks have segments of their own.
 _SMALL, _SMALL_SEGMENT = _MIB, 2 * _MIB
-# What is smaller than this shares segments of a fixed size; the segments of larger ones are multiples of another.
+# kMinLargeAlloc, kLargeBuffer and kRoundLarge: requests below the first share segments of the second size; larger ones
+# get a segment of their own, a multiple of the third.
 _LARGE, _LARGE_SEGMENT, _LARGE_STEP = 10 * _MIB, 20 * _MIB, 2 * _MIB
 
 
 class AllocatorFull(MemoryError):
-    """The limit is reached, and no segment is free as a whole."""
+    """The limit is reached, and no segment is entirely free."""
 
 
 @dataclass(eq=False)
 class Block:
-    """A piece of a segment, with its neighbours there. Its place tells blocks of one size apart."""
+    """A part of a segment, with its neighbours there. Its address tells blocks of one size apart."""
 
     small: bool
     size: int
-    place: tuple[int, int]
+    address: tuple[int, int]
     before: Block | None = None
     after: Block | None = None
     free: bool = False
 
     @property
     def key(self) -> tuple[int, tuple[int, int]]:
-        return self.size, self.place
+        return self.size, self.address
 
     @property
     def is_segment(self) -> bool:
@@ -47,9 +48,9 @@ class CachingAllocator:
     """One device's allocator.
 
     Attributes:
-        limit_bytes: the most that it may hold; None for all there is.
-        held_bytes, peak_bytes: of its segments, now and at most.
-        retries: how often free segments had to be given back before there was room.
+        limit_bytes: of its segments; None for no limit.
+        held_bytes, peak_bytes: of its segments, now and at the peak.
+        retries: how often it released free segments to stay below the limit.
     """
 
     limit_bytes: int | None = None
@@ -62,7 +63,7 @@ class CachingAllocator:
     )
 
     def allocate(self, size_bytes: int) -> Block:
-        """A block of at least that size, the smallest free one that holds it. Raises AllocatorFull."""
+        """The smallest free block of at least that size. Raises AllocatorFull."""
         size = max(_GRAIN, -(-size_bytes // _GRAIN) * _GRAIN)
         small = size <= _SMALL
         waiting = self._free[small]
@@ -71,7 +72,7 @@ class CachingAllocator:
         block.free = False
         rest = block.size - size
         if rest >= _GRAIN if small else rest > _SMALL:
-            segment, start = block.place
+            segment, start = block.address
             other = Block(small, rest, (segment, start + size), block, block.after, free=True)
             if block.after:
                 block.after.before = other
@@ -80,10 +81,10 @@ class CachingAllocator:
         return block
 
     def free(self, block: Block) -> None:
-        """The block waits for the next one who asks, as one with free neighbours."""
+        """The block becomes free, merged with free neighbours."""
         if block.before and block.before.free:
             self._take(block.before)
-            block.place, block.size = block.before.place, block.before.size + block.size
+            block.address, block.size = block.before.address, block.before.size + block.size
             block.before = block.before.before
             if block.before:
                 block.before.after = block
@@ -99,21 +100,21 @@ class CachingAllocator:
     def _new_segment(self, size: int, small: bool) -> Block:
         shared = _SMALL_SEGMENT if small else _LARGE_SEGMENT
         wanted = shared if size < _LARGE else -(-size // _LARGE_STEP) * _LARGE_STEP
-        if not self._has_room(wanted):
+        if not self._fits(wanted):
             self.retries += 1
-            self._give_back()
-            if not self._has_room(wanted):
+            self._release_segments()
+            if not self._fits(wanted):
                 raise AllocatorFull(f"{wanted / _MIB:.0f} MiB beside {self.held_bytes / _MIB:.0f} MiB")
         self.held_bytes += wanted
         self.peak_bytes = max(self.peak_bytes, self.held_bytes)
         self._segments += 1
         return Block(small, wanted, (self._segments, 0))
 
-    def _has_room(self, wanted: int) -> bool:
+    def _fits(self, wanted: int) -> bool:
         return self.limit_bytes is None or self.held_bytes + wanted <= self.limit_bytes
 
-    def _give_back(self) -> None:
-        """Every segment that is free as a whole."""
+    def _release_segments(self) -> None:
+        """Returns every entirely free segment to the driver."""
         for waiting in self._free.values():
             self.held_bytes -= sum(block.size for *_, block in waiting if block.is_segment)
             waiting[:] = [entry for entry in waiting if not entry[2].is_segment]

@@ -1,4 +1,4 @@
-"""What a graphics card's allocator holds while something runs, its gaps and the workspaces of libraries included."""
+"""Peak of a GPU's allocator while something runs, with fragmentation and library workspaces."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from torch.utils._pytree import tree_flatten
 from benchmarks.simulation.cuda_allocator import Block, CachingAllocator
 from lib_trainer.memory.storage_peak import StoragePeak
 
-# Of cuBLAS, on all but Hopper's cards. Forward's thread keeps one, and backward's; a product with a bias takes one for
-# its own time.
+# cuBLAS' default on all GPUs but Hopper. The threads of forward and backward each keep one; a product with a bias takes
+# another while it runs.
 GEMM_WORKSPACE_BYTES = 8 * 2**20
 _GEMM_THREADS = 2
 
 
 class ReservedPeak(StoragePeak):
-    """Follows every storage as `StoragePeak` does, and asks the allocator for its bytes.
+    """Follows every storage as `StoragePeak` does, and requests its bytes from the allocator.
 
-    On an H200 whose allocator was limited to 6.9 GiB it told what was measured (SDXL at 1024 px, bf16): LoKr's steps
-    held 6.70 GiB, measured 6.73; LoHa, with Hopper's workspaces, ran out of memory in the second step, as there.
+    Checked on an H200 whose allocator was limited to 6.9 GiB (SDXL at 1024 px, bf16): LoKr's steps held 6.70 GiB here,
+    6.73 there; LoHa, with Hopper's workspaces, ran out of memory in the second step on both.
 
     Args:
-        allocator: of the card.
-        workspace_bytes: that a matrix product takes.
+        workspace_bytes: of a matrix product.
     """
 
     def __init__(self, allocator: CachingAllocator, workspace_bytes: int = GEMM_WORKSPACE_BYTES) -> None:
@@ -49,11 +48,11 @@ class ReservedPeak(StoragePeak):
 
     def _workspaces(self, function: str, args: Any) -> list[int]:
         if "convolution" in function:
-            # cuDNN turns its inputs and its output into channels-last copies.
+            # cuDNN copies inputs and output to channels-last.
             size = sum(leaf.numel() * leaf.element_size() for leaf in tree_flatten(args)[0] if isinstance(leaf, Tensor))
             return [size if "backward" in function else size * 3 // 2]
         if "attention" in function and "backward" in function:
-            # The queries' gradient is summed in float32.
+            # Flash attention accumulates the gradient of the queries in float32.
             return [args[0].numel() * 4]
         if "mm" in function:
             while len(self._kept) < _GEMM_THREADS:

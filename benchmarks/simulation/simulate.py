@@ -1,7 +1,7 @@
-"""A training step on tensors without contents: what it would take, storage by storage.
+"""A training step on fake tensors: its memory, storage by storage.
 
-The step is the real one, from the noised latents to the last gradient; the optimizer makes its state and does nothing.
-There are two, for the first has no such state until its end.
+The step is the real one, from the noised latents to the last gradient; the optimizer allocates its state and does
+nothing. There are two steps, since the first has no such state until its end.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _STEPS = 2
 
 
 class SimulatedModel(HostModel, Protocol):
-    """A model without contents."""
+    """A model of fake tensors."""
 
     unet: nn.Module
     fake_mode: AbstractContextManager[Any]
 
     def weights_off_device(self) -> list[Tensor]:
-        """Weights that would not lie on a graphics card now."""
+        """Weights that would not lie on the GPU now."""
 
 
 def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: StoragePeak | None = None) -> int:
@@ -43,7 +43,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
 
     Args:
         pooled_width: of SDXL's pooled text; 0 for other families.
-        peak: follows the storages; one of its own if None.
+        peak: counts the storages; a new `StoragePeak` if None.
     """
     peak = peak or StoragePeak()
     recipe = plan.recipe
@@ -68,7 +68,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
 
 
 def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:
-    """Makes the model ready, and counts the weights that lie on the device then."""
+    """Prepares the model, and counts the weights that lie on the device then."""
     if not plan.placement.offloads:
         model.prepare_training(plan.placement, text_encoder=False)
         peak.count(model.unet.parameters())
@@ -82,10 +82,10 @@ def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:
 def _training(
     model: HostModel, adapter: Adapter, recipe: Recipe, plan: Plan, batch: Batch
 ) -> tuple[Training, _StateOnly]:
-    # Libraries' optimizers ask for contents; the stand-in below has the size of theirs.
-    standing_in = replace(recipe, training=replace(recipe.training, optimizer="AdamW"))
+    # Library optimizers read values, which fake tensors lack; `_StateOnly` allocates as much as they do.
+    with_adamw = replace(recipe, training=replace(recipe.training, optimizer="AdamW"))
     schedule: Any = SimpleNamespace(steps=1)
-    training = Training(model, adapter, standing_in, schedule, lambda _draws: batch)
+    training = Training(model, adapter, with_adamw, schedule, lambda _draws: batch)
     training.dtype = plan.work.compute
     optimizer = _StateOnly(training.optimizer.param_groups, plan.savings.optimizer)
     training.step_method = type(training.step_method)(optimizer, training.scaler, recipe.training.max_grad_norm)
@@ -93,14 +93,14 @@ def _training(
 
 
 class _StateOnly(torch.optim.Optimizer):
-    """An optimizer that has another's state and takes no steps."""
+    """Allocates the state of another optimizer, and never steps."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], name: str) -> None:
         super().__init__([{"params": group["params"]} for group in groups], {})
         self._name = name
 
     def step(self, closure: Any = None) -> None:
-        """Makes the state of what has none, and takes no step."""
+        """Allocates missing state."""
         for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
             if parameter not in self.state:
                 size = optimizer_bytes(self._name, tuple(parameter.shape))
@@ -115,7 +115,7 @@ def _without_contents(adapter: Adapter) -> Adapter:
 
 
 def batch_of(plan: Plan, pooled_width: int) -> Batch:
-    """A batch as large as those of the plan, with nothing in it."""
+    """A batch of zeros, as large as those of the plan."""
     work, size = plan.work, plan.savings.batch
     latents = torch.zeros(size, work.shape.latent_channels, work.height_px // _LATENT_PX, work.width_px // _LATENT_PX)
     pooled = torch.zeros(size, pooled_width) if pooled_width else None

@@ -1,4 +1,4 @@
-"""Adapter files: written so that every WebUI reads them, whole or not at all; read with suspicion."""
+"""Adapter files: written atomically, so that every WebUI reads them; validated when read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lib_trainer.models.device import DTYPES
 from lib_trainer.utils.atomic_file import write_atomically
 from lib_trainer.utils.safetensors_header import HeaderError, header_of, read_header, with_metadata
 
-# A lone layer without its low-rank partner, and the fewest tensors each algo needs.
+# Sets of factors that make a complete layer; a file may lack any other.
 _NEEDED = {
     "loha": ({"w1_a", "w1_b", "w2_a", "w2_b"},),
     "lokr": ({"w1", "w2"}, {"w1_a", "w1_b", "w2"}, {"w1", "w2_a", "w2_b"}, {"w1_a", "w1_b", "w2_a", "w2_b"}),
@@ -59,28 +59,26 @@ def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
 
 
 def _readable(factors: AdapterModule) -> dict[str, Tensor]:
-    """The factors as every reader understands them: Forge fails on LoKr's tucker core, so W2 is written out in full."""
+    """The factors as every reader understands them: Forge fails on LoKr's Tucker core, so W2 is stored dense."""
     tensors = factors.tensors
     if factors.algo != "lokr" or "t2" not in tensors:
         return tensors
-    whole = {name: value for name, value in tensors.items() if name in ("w1", "w1_a", "w1_b")}
+    first = {name: value for name, value in tensors.items() if name in ("w1", "w1_a", "w1_b")}
     # With two full factors readers scale by 1; with a low-rank W1 by alpha / rank as before.
-    return {**whole, "w2": lokr_second(tensors) * (factors.scale if "w1" in whole else 1.0)}
+    return {**first, "w2": lokr_second(tensors) * (factors.scale if "w1" in first else 1.0)}
 
 
 def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes `path` whole or not at all; what stood there before stays until the new file is complete.
-
-    kohya's hashes of the tensors are added to the metadata.
+    """Writes `path` atomically, with kohya's hashes of the tensors added to the metadata.
 
     Raises:
         NotWritten: the disk is full, or the file is held open or not writable.
-        UserError: a number does not fit the save precision.
+        UserError: a value does not fit the save precision.
     """
     broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         raise UserError(
-            f"{path.name} was not written: {len(broken)} tensors hold numbers that are not finite ({broken[0]}).",
+            f"{path.name} was not written: {len(broken)} tensors hold NaN or Inf ({broken[0]}).",
             "Save as fp32 or bf16, or train with a lower learning rate.",
         )
     content = save(tensors)
@@ -88,7 +86,7 @@ def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """A file's metadata, read without its tensors. Raises UserError where it is not a whole safetensors file."""
+    """A file's metadata, read without its tensors. Raises UserError for an invalid or incomplete file."""
     try:
         return read_header(path).metadata
     except (OSError, HeaderError) as error:
@@ -99,7 +97,7 @@ def read_adapter(path: Path) -> AdapterFile:
     """A LoHa, LoKr or LoCon file.
 
     Raises:
-        UserError: for a file that is not a whole safetensors file, or holds no layer of those kinds.
+        UserError: the file is invalid or incomplete, or holds no layer of those kinds.
     """
     metadata = read_metadata(path)
     try:
@@ -147,7 +145,7 @@ def is_ours(path: Path) -> bool:
     """Whether an adapter file was trained here."""
     with suppress(UserError):
         return RECIPE_KEY in read_metadata(path)
-    # Not a whole safetensors file: nothing of ours, which is written whole or not at all.
+    # Invalid or incomplete: ours are written atomically.
     return False
 
 
@@ -161,11 +159,11 @@ def free_path(path: Path) -> Path:
 
 
 def copy_adapter(source: Path, target: Path, name: str, strength: float | None = None) -> None:
-    """Writes `target`, whole or not at all, with the tensors of `source`.
+    """Writes `target` atomically, with the tensors of `source`.
 
     Args:
-        name: what the file says it is called.
-        strength: what it proposes to be used at; None leaves that as it was.
+        name: of the adapter, in the metadata.
+        strength: that the metadata recommends; None keeps the old one.
 
     Raises:
         UserError: when `source` cannot be read or `target` cannot be written.
@@ -179,7 +177,7 @@ def copy_adapter(source: Path, target: Path, name: str, strength: float | None =
 
 
 def tensors_hash(path: Path) -> str:
-    """Tells files of the same numbers from others, whatever their metadata says."""
+    """Equal for files of equal tensors, whatever their metadata."""
     content = path.read_bytes()
     header = header_of(content)
     digest = hashlib.sha256(json.dumps(header.layout, sort_keys=True).encode())

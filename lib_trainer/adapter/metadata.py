@@ -1,6 +1,6 @@
-"""What an adapter file says of itself: kohya's `ss_*`, Stability's `modelspec.*`, and the WebUI's card.
+"""The metadata of an adapter file: kohya's `ss_*`, Stability's `modelspec.*`, and the WebUI's card.
 
-Nothing in it changes from one run to the next of the same recipe: no times, no paths, no session numbers.
+Nothing in it changes from one run to the next of the same recipe: no times, no paths, no session ids.
 The names are those of kohya's sd-scripts (https://github.com/kohya-ss/sd-scripts) and of
 https://github.com/Stability-AI/ModelSpec, which the WebUIs read.
 """
@@ -50,7 +50,7 @@ _LEGACY_START, _LEGACY_END = 0x100000, 0x110000
 
 @dataclass(frozen=True)
 class TrainedPicture:
-    """One picture as the file remembers it. `folder` is a name, not a path; `bucket_px` is (width, height)."""
+    """One image as the file records it. `folder` is a name, not a path; `bucket_px` is (width, height)."""
 
     folder: str
     caption: str
@@ -60,7 +60,7 @@ class TrainedPicture:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The dataset as the file remembers it. `batches_per_epoch` counts forward passes."""
+    """The dataset as the file records it."""
 
     pictures: tuple[TrainedPicture, ...]
     batches_per_epoch: int
@@ -77,10 +77,10 @@ def file_metadata(
     steps: int,
     epoch: int,
 ) -> dict[str, str]:
-    """The metadata of a file saved after `steps` optimizer steps, in pass `epoch` over the folder.
+    """The metadata of a file saved after `steps` optimizer steps, in epoch `epoch`.
 
-    The whole recipe lies under `train_lora_recipe`, but for the folder: a path of this machine is nobody's business.
-    Add `file_hashes` of the same tensors, without which WebUIs take one file for another.
+    The recipe lies under `train_lora_recipe`, without its folder: a path of this machine is private. Add `file_hashes`
+    of the same tensors; without them WebUIs confuse files.
     """
     values = recipe.flat()
     # A run that uses none of these settings writes the file that it wrote before there were any.

@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained_out_of_memory(plan: Plan | None) -> Iterator[None]:
-    """Turns running out of memory into an `OutOfMemory` that says what to do; other errors pass.
+    """Turns running out of memory into an `OutOfMemory` that says what to do; lets other errors through.
 
     Args:
         plan: of the run; None before there is one.

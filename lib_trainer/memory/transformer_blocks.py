@@ -1,6 +1,6 @@
 """A diffusion transformer as a list of blocks, each with its layers and the activations it holds.
 
-As `unet_blocks`, in elements for one picture. A layer keeps its input, a norm its input, a product both its factors,
+As `unet_blocks`, in elements for one image. A layer keeps its input, a norm its input, a product both its factors,
 attention q, k, v and its result. Blocks add to a copy of their input, so a norm in front of one keeps its own.
 """
 
@@ -13,7 +13,7 @@ from lib_trainer.adapter.kernels.autograd import LayerOp
 from lib_trainer.memory.unet_blocks import Block, LayerSite
 from lib_trainer.models.families import Family, TransformerShape
 
-# Gradients on the way through a block: of its output, and of the branch that is being computed.
+# Gradients in flight: of a block's output, and of the branch that is being computed.
 _UNDER_WAY = 2
 
 
@@ -33,7 +33,7 @@ class _Part:
 
 
 def transformer_blocks(family: Family, shape: TransformerShape, width_px: int, height_px: int) -> list[Block]:
-    """The whole transformer for one picture, in the order of forward."""
+    """The transformer for one image, in the order of forward."""
     side = family.latent_px * shape.patch
     return list(_Walk(shape, -(-width_px // side) * -(-height_px // side)).run())
 
@@ -68,7 +68,7 @@ class _Walk:
             if part.weight:
                 under_way = _UNDER_WAY * unit + part.tokens * part.weight[0]
                 sites.append(LayerSite(LayerOp(part.weight), (part.tokens, part.weight[1]), kept + under_way))
-        # The sums of attention's softmax, and two numbers a norm: of the stream twice, of queries and keys.
+        # The sums of attention's softmax, and two values a norm: of the stream twice, of queries and keys.
         rows = tokens * (3 * self.shape.heads + 4)
         return Block(tuple(reversed(sites)), unit, kept, rows, recomputable=True, frozen_weights=modulation)
 
@@ -135,7 +135,7 @@ class _Walk:
         ]
 
     def _crossed(self) -> list[_Part]:
-        """Attention of the picture to itself, then to the text, then the feed-forward part."""
+        """Attention of the image to itself, then to the text, then the feed-forward part."""
         shape, width, tokens = self.shape, self.shape.width, self.image
         unit, side = tokens * width, (width, width)
         cross = (width, shape.context_dim)

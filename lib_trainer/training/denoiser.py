@@ -55,14 +55,14 @@ class Denoiser:
         with self.training.adapter.at(strength):
             texts = {caption: self._text(caption) for caption in dict.fromkeys(query.caption for query in queries)}
             alike: dict[tuple[int, ...], list[int]] = {}
-            for place, query in enumerate(queries):
-                alike.setdefault((*query.x_t.shape, texts[query.caption].context.shape[1]), []).append(place)
-            for places in alike.values():
-                for start in range(0, len(places), batch):
-                    part = places[start : start + batch]
+            for index, query in enumerate(queries):
+                alike.setdefault((*query.x_t.shape, texts[query.caption].context.shape[1]), []).append(index)
+            for indices in alike.values():
+                for start in range(0, len(indices), batch):
+                    part = indices[start : start + batch]
                     together = self._predict([queries[p] for p in part], [texts[queries[p].caption] for p in part])
                     answers |= dict(zip(part, together.float().cpu(), strict=True))
-        return [answers[place] for place in range(len(queries))]
+        return [answers[index] for index in range(len(queries))]
 
     def predict_with_graph(self, query: Query) -> Tensor:
         """(1, C, h, w) on the device, float32, with its graph: the adapter acts as it does in training."""
@@ -74,11 +74,11 @@ class Denoiser:
         times = objective.drawing_times(_DRAW_STEPS)
         for t, following in zip(times, [*times[1:], None], strict=True):
             queries = [Query(x, t, prompt, size) for x, prompt in zip(drawn, prompts, strict=True)]
-            for place, (x, answer) in enumerate(zip(drawn, self.predict(queries, 0.0), strict=True)):
+            for index, (x, answer) in enumerate(zip(drawn, self.predict(queries, 0.0), strict=True)):
                 clean, noise = objective.split(x, answer, t)
                 if following is not None:
                     clean = objective.add_noise(clean[None], noise[None], torch.tensor([following]))[0]
-                drawn[place] = clean
+                drawn[index] = clean
         return drawn
 
     def _predict(self, queries: Sequence[Query], texts: Sequence[TextCond]) -> Tensor:

@@ -80,7 +80,7 @@ class FlowObjective:
         return (TIMESTEPS * shifted(1 - torch.arange(steps) / steps, self.usual_shift)).tolist()
 
     def _draw_timesteps(self, latents: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-        """(B,) from `min_timestep` to `max_timestep`: the whole distribution, squeezed into that range."""
+        """(B,) from `min_timestep` to `max_timestep`: the distribution, squeezed into that range."""
         flow, count = recipe.flow, len(latents)
         if flow.timestep_sampling == "uniform":
             sigma = torch.rand(count, generator=generator)

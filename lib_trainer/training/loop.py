@@ -144,7 +144,7 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
 def _draws_of_steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tuple[int, list[tuple[Draw, ...]]]]:
     """(epoch, the draws of each micro-batch of one optimizer step), endless; an epoch's last step may have fewer.
 
-    Starts after `epochs` whole epochs and `steps` steps of the next.
+    Starts after `epochs` epochs and `steps` steps of the next.
     """
     size = schedule.recipe.training.gradient_accumulation_steps
     for epoch in count(epochs + 1):

@@ -1,6 +1,6 @@
-"""What a family is trained for: how noise is added, what the model should say, and how its error counts.
+"""The training objective of a family: how noise is added, the target of the prediction, and its loss.
 
-`fit` and the evaluation know a model's objective by this interface alone. Timesteps are numbers from 0, no noise, to
+`fit` and the evaluation know a model's objective by this interface alone. Timesteps run from 0, no noise, to
 1000; everything is float32 on the device of its inputs.
 """
 
@@ -22,26 +22,26 @@ from lib_trainer.training.noise import draw_noise, draw_timesteps, perturb
 
 
 class Objective(Protocol):
-    """One of the ways in which denoising models are trained."""
+    """One kind of denoising objective."""
 
     def draw(self, latents: Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draws noise and timesteps for latents (B, C, h, w).
 
         Returns:
-            (noised latents (B, C, h, w), the noise that is to be found, timesteps (B,)).
+            (noised latents (B, C, h, w), the noise to predict, timesteps (B,)).
         """
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The noised latents (B, C, h, w) at timesteps (B,)."""
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the model should say (B, C, h, w)."""
+        """The target of the prediction (B, C, h, w)."""
 
     def weights(self, timesteps: Tensor, recipe: Recipe) -> Tensor:
-        """(B,) what each picture's loss is multiplied by."""
+        """(B,) factor of each image's loss."""
 
     def thresholds(self, timesteps: Tensor, recipe: Recipe) -> Tensor | None:
-        """(B,) the error beyond which a Huber loss grows linearly; None for the losses that have none."""
+        """(B,) the error beyond which a Huber loss grows linearly; None for other losses."""
 
     def split(self, x_t: Tensor, answer: Tensor, timestep: float) -> tuple[Tensor, Tensor]:
         """(clean latents, noise) that an answer at one timestep means."""
@@ -79,20 +79,21 @@ class DiffusionObjective:
 
     def drawing_times(self, steps: int) -> list[float]:
         last = len(self.alphas_cumprod) - 1
-        return [round(last * (1 - place / steps)) for place in range(steps)]
+        return [round(last * (1 - index / steps)) for index in range(steps)]
 
 
 def objective_of(model: HostModel) -> Objective:
-    """What the model's family is trained for.
+    """The objective of the model's family.
 
     Raises:
-        UserError: for a schedule that cannot be trained.
+        UserError: its schedule cannot be trained.
     """
     if model.prediction == "flow":
         return FlowObjective(model.family.flow_shift)
+    # At the last timestep x_t is pure noise: predicting it would teach nothing about the image.
     if model.prediction == "epsilon" and float(model.alphas_cumprod.min()) <= 0:
         raise UserError(
             f"{model.checkpoint.name} has a zero-terminal-SNR schedule but predicts the noise.",
-            "Such a checkpoint must predict v; mend its configuration in the WebUI.",
+            "Such a checkpoint must predict v; correct its configuration in the WebUI.",
         )
     return DiffusionObjective(model.alphas_cumprod, model.prediction)

@@ -31,7 +31,7 @@ class Diverged(UserError):
 
 
 class StepMethod(Protocol):
-    """One way to take optimizer steps. `backward` is called per micro-batch, `finish` per step."""
+    """When and how the optimizer steps. `backward` is called per micro-batch, `finish` per step."""
 
     good_steps: int
     """Steps in a row without overflow, where loss scaling is counted here. A resume sets it."""
@@ -139,7 +139,7 @@ class FusedBackwardStep:
         for gradient in gradients:
             # Masked on the device: an `if` on the CPU would wait for every layer.
             gradient.mul_((self._max_norm / (norm + 1e-6)).clamp(max=1.0)).masked_fill_(overflow, 0.0)
-        # One optimizer that sees one layer at a time, so that its state stays in one place for a resume.
+        # One optimizer that sees one layer at a time, so that all its state is saved for a resume.
         self._optimizer.param_groups = [group]
         try:
             self._optimizer.step()

@@ -82,9 +82,9 @@ class Preservation:
     def query(self, number: int) -> Query:
         """What is asked in this step: another prompt each time."""
         training = self._denoiser.training
-        place = number // self._every % len(self._prompts)
+        index = number // self._every % len(self._prompts)
         generator = torch.Generator().manual_seed((training.recipe.training.seed * 1_000_003 + number) % _MAX_SEED)
-        clean, objective = self._latents[place], objective_of(training.model)
+        clean, objective = self._latents[index], objective_of(training.model)
         t = torch.randint(0, TIMESTEPS, (1,), generator=generator)
         noise = torch.randn(clean.shape, generator=generator)
-        return Query(objective.add_noise(clean[None], noise[None], t)[0], int(t), self._prompts[place], self._size)
+        return Query(objective.add_noise(clean[None], noise[None], t)[0], int(t), self._prompts[index], self._size)

@@ -115,12 +115,12 @@ class Saving:
         paths = []
         if output.save_every_n_steps and output.save_last_n_steps:
             first_kept = step.number - output.save_last_n_steps
-            numbers = range(output.save_every_n_steps, first_kept, output.save_every_n_steps)
-            paths += [self._named(f"step{number:08d}") for number in numbers]
+            steps = range(output.save_every_n_steps, first_kept, output.save_every_n_steps)
+            paths += [self._named(f"step{number:08d}") for number in steps]
         if output.save_every_n_epochs and output.save_last_n_epochs:
             last = step.epoch - output.save_every_n_epochs * output.save_last_n_epochs
-            numbers = range(output.save_every_n_epochs, last + 1, output.save_every_n_epochs)
-            paths += [self._named(f"{number:06d}") for number in numbers]
+            epochs = range(output.save_every_n_epochs, last + 1, output.save_every_n_epochs)
+            paths += [self._named(f"{number:06d}") for number in epochs]
         return [path for path in paths if path.exists()]
 
     def _remove(self, path: Path) -> None:

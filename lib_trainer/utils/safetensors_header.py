@@ -18,7 +18,7 @@ _NOT_ONE = "it does not begin with a safetensors header"
 
 
 class HeaderError(ValueError):
-    """The bytes are not those of a whole safetensors file; the message says why."""
+    """The bytes are not those of a complete safetensors file; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_header(path: Path) -> Header:
 
 
 def header_of(content: bytes) -> Header:
-    """The header of a file's whole content. Raises HeaderError."""
+    """The header of a file's content. Raises HeaderError."""
     length = _length(content[:_LENGTH_BYTES])
     return _parse(content[_LENGTH_BYTES : _LENGTH_BYTES + length], length, len(content))
 
@@ -85,10 +85,10 @@ def _parse(text: bytes, length: int, file_bytes: int) -> Header:
         sides = [side for entry in layout.values() for side in entry["shape"]]
         last_byte = max((entry["data_offsets"][1] for entry in layout.values()), default=0)
         if any(type(number) is not int for number in (*sides, last_byte)):
-            raise TypeError("a size that is not a whole number")
+            raise TypeError("a size that is not an integer")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise HeaderError(_NOT_ONE) from error
-    # A download that broke off has a whole header and only some of its tensors.
+    # A download that broke off has a complete header and only some of its tensors.
     if _LENGTH_BYTES + length + last_byte > file_bytes:
         raise HeaderError("its end is missing")
     return Header(metadata, layout, _LENGTH_BYTES + length)

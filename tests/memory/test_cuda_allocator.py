@@ -34,7 +34,7 @@ def test_the_smallest_block_that_is_large_enough_is_taken() -> None:
     roomy, tight = allocator.allocate(40 * MIB), allocator.allocate(30 * MIB)
     allocator.free(roomy)
     allocator.free(tight)
-    assert allocator.allocate(25 * MIB).place[0] == tight.place[0]
+    assert allocator.allocate(25 * MIB).address[0] == tight.address[0]
     assert allocator.held_bytes == allocator.peak_bytes == 70 * MIB
 
 
@@ -43,9 +43,9 @@ def test_free_neighbours_become_one_block_and_those_apart_stay_gaps() -> None:
     first, second, third = (allocator.allocate(6 * MIB) for _ in range(3))
     allocator.free(first)
     allocator.free(third)
-    assert allocator.allocate(9 * MIB).place[0] != first.place[0], "two gaps of six hold no nine"
+    assert allocator.allocate(9 * MIB).address[0] != first.address[0], "two gaps of six hold no nine"
     allocator.free(second)
-    assert allocator.allocate(18 * MIB).place == (first.place[0], 0)
+    assert allocator.allocate(18 * MIB).address == (first.address[0], 0)
 
 
 def test_at_the_limit_whole_segments_are_given_back_before_it_is_full() -> None:
@@ -57,7 +57,7 @@ def test_at_the_limit_whole_segments_are_given_back_before_it_is_full() -> None:
     with pytest.raises(AllocatorFull):
         allocator.allocate(15 * MIB)
     allocator.free(split)
-    assert allocator.allocate(20 * MIB).place[0] == split.place[0]
+    assert allocator.allocate(20 * MIB).address[0] == split.address[0]
 
 
 def test_what_is_left_of_a_segment_that_took_a_retry_can_be_had() -> None:
@@ -65,7 +65,7 @@ def test_what_is_left_of_a_segment_that_took_a_retry_can_be_had() -> None:
     allocator.free(allocator.allocate(12 * MIB))
     block = allocator.allocate(12 * MIB + MIB // 2)
     assert allocator.retries == 1 and allocator.held_bytes == 14 * MIB
-    assert allocator.allocate(MIB + MIB // 4).place[0] == block.place[0]
+    assert allocator.allocate(MIB + MIB // 4).address[0] == block.address[0]
 
 
 def test_storages_and_workspaces_come_from_the_allocator() -> None:
@@ -78,7 +78,7 @@ def test_storages_and_workspaces_come_from_the_allocator() -> None:
         # The two threads' workspaces fill the segment; the small tensors have one of theirs.
         assert GEMM_WORKSPACE_BYTES == 8 * MIB and allocator.held_bytes == 22 * MIB
         del a
-    assert allocator.allocate(4 * MIB).place == (1, 0) and allocator.held_bytes == 22 * MIB
+    assert allocator.allocate(4 * MIB).address == (1, 0) and allocator.held_bytes == 22 * MIB
     allocator.allocate(2 * MIB)
     assert allocator.held_bytes == 42 * MIB
 

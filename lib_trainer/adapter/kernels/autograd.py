@@ -87,7 +87,7 @@ def sum_of_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Strategy(Protocol):
-    """One way to compute a layer's output and gradients. `read` reads W and the bias; x has the compute dtype."""
+    """Computes a layer's output and gradients. `read` reads W and the bias; x has the compute dtype."""
 
     def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
         """x (…, in) -> (…, out), or (B, in, H, W) -> (B, out, H', W')."""

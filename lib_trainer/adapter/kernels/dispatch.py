@@ -29,7 +29,7 @@ _ELEMENT_COST = 30
 _RANK_COST = 2
 # The gradient of a convolution's weight takes twice the time of a matrix product of that size.
 _CONV_GRADIENT_COST = 2
-# The many small kernel calls of `low_rank`, for a whole layer.
+# The many small kernel calls of `low_rank`, for a layer.
 _LOW_RANK_CALLS = 16e6
 
 
@@ -50,7 +50,7 @@ def choose_strategy(
 def _choose(algo: str, shapes: Shapes, operation: LayerOp, x_shape: tuple[int, ...], precise: bool) -> StrategyName:
     elements = math.prod(operation.shape)
     rank = dict(shapes)["w1_b"][0] if algo == "loha" else 0
-    # r² numbers at each position take fewer multiply-adds than building ΔW.
+    # r² values at each position take fewer multiply-adds than building ΔW.
     if algo == "loha" and not operation.is_conv and math.prod(x_shape[:-1]) * rank * sum(operation.shape) < elements:
         return "small_batch"
     factors = {name: torch.empty(shape, device="meta") for name, shape in shapes}

@@ -1,6 +1,6 @@
-"""Kernel strategies: ways for one layer to compute with W + ΔW, with the same output and gradients.
+"""Kernel strategies: how one layer computes with W + ΔW. All give the same output and gradients.
 
-Which one is fastest depends on the layer's shape (`dispatch`). All recompute in backward: they keep only the input and
+Which one is fastest depends on the layer's shape (`dispatch`). They recompute in backward: they keep only the input and
 the factors, and a tensor of ΔW's size lives only as long as its product.
 """
 

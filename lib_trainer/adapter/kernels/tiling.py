@@ -15,7 +15,7 @@ _MIN_TILE, _MAX_TILE = 2**18, 2**22
 
 
 def row_tiles(operation: LayerOp, x: Tensor, unit: int = 1) -> Iterator[slice]:
-    """Rows of a linear layer's weight in tiles of whole `unit`s; all rows of a convolution at once."""
+    """Rows of a linear layer's weight in tiles of a multiple of `unit`; all rows of a convolution at once."""
     rows, columns = operation.shape[0], operation.shape[1]
     wanted = _MAX_TILE // columns
     # On a GPU each tile costs kernel launches, and no cache holds one anyway.
