@@ -154,7 +154,7 @@ def _train(
     plan = yield from planned(model, recipe, scan, resuming=output.resuming)
     recipe = plan.recipe
     probes = plan_probes(scan, recipe)
-    latents, texts = yield from _cache(host, model, recipe, scan, probes)
+    latents, texts = yield from _cache(host, model, recipe, scan, probes, with_texts=not text_layers)
     yield Progress("preparing", 0, 1, "Making room for training")
     guidance = recipe.flow.guidance_scale
     model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=guidance)
@@ -176,16 +176,16 @@ def _train(
 
 
 def _cache(
-    host: Host, model: HostModel, recipe: Recipe, scan: Scan, probes: ProbePlan
+    host: Host, model: HostModel, recipe: Recipe, scan: Scan, probes: ProbePlan, *, with_texts: bool
 ) -> Generator[Event, None, tuple[LatentStore, TextStore | None]]:
-    """Latents and text encodings of all that the run draws; no texts where their encoders are trained."""
+    """Latents, and text encodings if `with_texts`, of everything that the run draws."""
     folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
     if folder:
         prune_cache(folder)
     schedule = Schedule(scan, recipe, frozenset(probes.held_out))
     latents = yield from cache_latents(schedule, model, folder, also=probes.samples)
-    # The encodings would change with every step.
-    if recipe.training.text_encoder_lr > 0:
+    # Encoders that are trained encode anew in every step.
+    if not with_texts:
         return latents, None
     also = [*probes.captions(scan), *preserved_prompts(recipe)]
     texts = yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder, also=also)
