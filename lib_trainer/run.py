@@ -46,7 +46,7 @@ from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.loop import Training, fit
-from lib_trainer.training.objective import objective_of
+from lib_trainer.training.objective import require_trainable_schedule
 from lib_trainer.training.optimizer import check_optimizer
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.resume_facts import resumed_settings
@@ -146,8 +146,7 @@ def _train(
     host: Host, model: HostModel, recipe: Recipe, scan: Scan, output: Output
 ) -> Generator[Event, Command | None, _Outcome]:
     """Plan, cache, attach, train, save: everything that needs the model."""
-    # Raises for a schedule that cannot be trained, before anything is encoded.
-    objective_of(model)
+    require_trainable_schedule(model)
     if unused := ignored_settings(recipe, model.family.key):
         yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
     text_layers = model.text_layers() if recipe.training.text_encoder_lr > 0 else []

@@ -83,17 +83,17 @@ class DiffusionObjective:
 
 
 def objective_of(model: HostModel) -> Objective:
-    """The objective of the model's family.
-
-    Raises:
-        UserError: its schedule cannot be trained.
-    """
+    """The objective of the model's family."""
     if model.prediction == "flow":
         return FlowObjective(model.family.flow_shift)
+    return DiffusionObjective(model.alphas_cumprod, model.prediction)
+
+
+def require_trainable_schedule(model: HostModel) -> None:
+    """Raises UserError for a zero-terminal-SNR schedule with a model that predicts the noise."""
     # At the last timestep x_t is pure noise: predicting it would teach nothing about the image.
     if model.prediction == "epsilon" and float(model.alphas_cumprod.min()) <= 0:
         raise UserError(
             f"{model.checkpoint.name} has a zero-terminal-SNR schedule but predicts the noise.",
             "Such a checkpoint must predict v; correct its configuration in the WebUI.",
         )
-    return DiffusionObjective(model.alphas_cumprod, model.prediction)
