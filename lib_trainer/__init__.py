@@ -10,7 +10,7 @@
     lora/        models/Lora/NAME.safetensors, its card, and which files the host lists
     preview/     prompts × strengths ─→ grid
 
-`run.run` tells it from top to bottom. `config/` and `recipes/` say what to train; a `host/` opens the model (`models/`),
-in a WebUI that runs this package or standalone. `jobs/` drives runs and grids for `ui/`, `web/` and `cli/`, and `app`
-puts them together. `tests/test_import_rules.py` lists which package may import which.
+`run.run` tells it from top to bottom. `config/` and `recipes/` say what to train; a `host/` opens the model
+(`models/`), in a WebUI that runs this package or standalone. `jobs/` drives runs and grids for `ui/`, `web/` and
+`cli/`, and `app` puts them together. `tests/test_import_rules.py` lists which package may import which.
 """
