@@ -92,6 +92,7 @@ class Family:
         flow_shift: `discrete_flow_shift` that published trainers use; 0 for families that predict noise or velocity
             by timesteps.
         distilled_guidance: the model takes the guidance as an input.
+        cfg_scale: what its pictures are usually drawn with; 1 for distilled models.
     """
 
     key: str
@@ -107,6 +108,7 @@ class Family:
     latent_px: int = 8
     flow_shift: float = 0.0
     distilled_guidance: bool = False
+    cfg_scale: float = 7.0
 
     @property
     def is_flow(self) -> bool:
@@ -162,11 +164,12 @@ def _transformer(
     *,
     latent_px: int = 8,
     distilled_guidance: bool = False,
+    cfg_scale: float = 1.0,
 ) -> Family:
     """A family that was trained on pictures of 1024×1024 px; its host scales the latents."""
     return Family(
         key, label, 1024, 1.0, shape.context_dim, version, architecture, card_version, shape, (),
-        latent_px, flow_shift, distilled_guidance,
+        latent_px, flow_shift, distilled_guidance, cfg_scale,
     )  # fmt: skip
 
 
@@ -178,7 +181,7 @@ FLUX = _transformer(
 )  # fmt: skip
 CHROMA = _transformer(
     "chroma", "Chroma", "chroma", "chroma/lora", "Chroma",
-    TransformerShape(3072, 24, 12288, 4096, 256, double=19, single=38, modulation=(0.0, 0.0, 27.8)), 1.0,
+    TransformerShape(3072, 24, 12288, 4096, 256, double=19, single=38, modulation=(0.0, 0.0, 27.8)), 1.0, cfg_scale=4.0,
 )  # fmt: skip
 KLEIN4B = _transformer(
     "klein4b", "FLUX.2 Klein 4B", "flux_2_klein_4b", "Flux.2-klein-4b/lora", "klein",
@@ -205,11 +208,11 @@ LUMINA2 = _transformer(
     TransformerShape(
         2304, 24, 9216, 2304, 256, joint=26, refiners=4, is_gated=True, modulation=(0.0, 1.778, 0.5), kv_width=768
     ),
-    6.0,
+    6.0, cfg_scale=4.0,
 )  # fmt: skip
 ANIMA = _transformer(
     "anima", "Anima", "anima", "anima-preview/lora", "anima",
-    TransformerShape(2048, 16, 8192, 1024, 512, crossed=28, modulation=(0.0, 1.5, 1.0)), 1.0,
+    TransformerShape(2048, 16, 8192, 1024, 512, crossed=28, modulation=(0.0, 1.5, 1.0)), 1.0, cfg_scale=4.5,
 )  # fmt: skip
 
 UNET_FAMILIES = (SD1, SD2, SDXL)

@@ -25,6 +25,8 @@ PRESET_DIR = Path(__file__).resolve().parents[2] / "presets"
 PRESET_LABELS = {
     "loha_face_config_8gb": "Face · LoHa · 8 GB",
     "lokr_style_config_8gb": "Style · LoKr · 8 GB",
+    "loha_face_flow_8gb": "Face · LoHa · Flux, Z-Image … · 8 GB",
+    "lokr_style_flow_8gb": "Style · LoKr · Flux, Z-Image … · 8 GB",
 }
 
 

@@ -17,6 +17,7 @@ from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import ConfigError
 from lib_trainer.events import Event, Notice, Progress, Sampled, Step
 from lib_trainer.host.base import GenerateRequest, Host
+from lib_trainer.models.families import Family
 from lib_trainer.training.interval import is_due
 from lib_trainer.utils.atomic_file import replace_file
 
@@ -27,7 +28,7 @@ _NUMBERS = {"w": "width_px", "h": "height_px", "d": "seed", "s": "steps"}
 _log = logging.getLogger(__name__)
 
 
-def sample_requests(recipe: Recipe) -> list[GenerateRequest]:
+def sample_requests(recipe: Recipe, family: Family | None = None) -> list[GenerateRequest]:
     """One request for each line of `sample_prompts`, or for the trigger word alone; in the training resolution.
 
     Raises:
@@ -35,6 +36,8 @@ def sample_requests(recipe: Recipe) -> list[GenerateRequest]:
     """
     width_px, height_px = (side // 8 * 8 for side in recipe.dataset.resolution_px)
     plain = GenerateRequest("", width_px=width_px, height_px=height_px, seed=SEED)
+    if family is not None:
+        plain = replace(plain, cfg_scale=family.cfg_scale)
     lines = [line.strip() for line in recipe.output.sample_prompts.splitlines()]
     wanted = [line for line in lines if line and not line.startswith("#")] or [recipe.dataset.trigger_word]
     return [_request(line, plain) for line in wanted]
@@ -84,7 +87,7 @@ class Sampling:
         """One image a prompt. A failure becomes a Notice, and training continues."""
         if self.folder is None:
             return
-        for number, request in enumerate(sample_requests(self.recipe), start=1):
+        for number, request in enumerate(sample_requests(self.recipe, self.host.drawing_family()), start=1):
             yield Progress("training", step.number, step.total, f"Generating sample {number}")
             self.adapter.clear_dropout()
             try:

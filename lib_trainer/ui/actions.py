@@ -51,7 +51,7 @@ class Actions:
 
     def open_page(self) -> list[Any]:
         """-> head, kind, preset, base, prompt, proposed, *form: as the last run was started with."""
-        start = starting_point(self._host.settings_file)
+        start = starting_point(self._host.settings_file, self._host.drawing_family())
         proposed = self._propose(start.kind, "", ("", ""), start.values)
         head = f'<p class="train-lora-head">{escape(self._host.describe())}</p>{show_missing(in_webui=self._in_webui)}'
         filled = self._form.show(start.values)
@@ -88,7 +88,7 @@ class Actions:
 
     def choose_kind(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> preset, notices, base, prompt, proposed, *form, fold: the recipe shipped for this kind."""
-        preset = preset_for(kind)
+        preset = preset_for(kind, self._host.drawing_family())
         if not preset:
             proposal = self.propose(kind, prompt, proposed, *values)[1:]
             return [gr.update(), "", gr.update(), *proposal, *self._form.complain({}, {})]

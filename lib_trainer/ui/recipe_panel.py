@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from lib_trainer.models.families import Family
 from lib_trainer.recipes.files import load_recipe, presets
 from lib_trainer.recipes.loaded import LoadedRecipe
 from lib_trainer.ui.form import Form, shown_name
@@ -60,9 +61,11 @@ def place_recipe(form: Form, preset_value: str | None) -> RecipePanel:
     return RecipePanel(preset, upload, name, length, memory, notices)
 
 
-def preset_for(kind: str) -> str | None:
-    """The shipped recipe for a kind of pictures: the first whose name says so."""
-    return next((label for label, path in presets().items() if kind in path.stem.lower()), None)
+def preset_for(kind: str, family: Family | None = None) -> str | None:
+    """The shipped recipe for a kind of pictures, and for transformers or UNets: the first whose name says so."""
+    is_flow = family is not None and family.is_flow
+    stems = {label: path.stem.lower() for label, path in presets().items()}
+    return next((label for label, stem in stems.items() if kind in stem and ("flow" in stem) == is_flow), None)
 
 
 def load_preset(label: str) -> LoadedRecipe:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_trainer.config.recipe import Recipe, default_of
+from lib_trainer.models.families import Family
 from lib_trainer.recipes.files import presets
 from lib_trainer.ui.last_settings import read_settings, read_values
 from lib_trainer.ui.recipe_panel import load_preset, preset_for, recipe_values
@@ -23,8 +24,8 @@ class StartingPoint:
     values: dict[str, Any]
 
 
-def starting_point(settings_file: Path) -> StartingPoint:
-    """The last run's settings; without one, the recipe for faces."""
+def starting_point(settings_file: Path, family: Family | None = None) -> StartingPoint:
+    """The last run's settings; without one, the recipe for faces that fits the loaded checkpoint's family."""
     settings = read_settings(settings_file)
     values = read_values(settings, "values")
     if values:
@@ -35,7 +36,7 @@ def starting_point(settings_file: Path) -> StartingPoint:
         base = shipped or read_values(settings, "recipe") or values
         return StartingPoint(str(settings.get("kind", "face")), preset, base, values)
     # The most common first LoRA.
-    preset = preset_for("face")
+    preset = preset_for("face", family)
     shipped = recipe_values(load_preset(preset)) if preset else {}
     return StartingPoint("face", preset, shipped, shipped)
 

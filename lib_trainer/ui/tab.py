@@ -74,7 +74,7 @@ def build(
     """
     with gr.Blocks(analytics_enabled=False, title="Train LoRA") as blocks:
         # Placed first and bound second: events refer to components of other panels.
-        page = _place(starting_point(host.settings_file))
+        page = _place(starting_point(host.settings_file, host.drawing_family()))
         actions = Actions(host, jobs, page.form, page_key, in_webui=in_webui)
         grid_actions = GridActions(host, jobs, grid_job or GridJob(host))
         _bind_settings(actions, page)

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.recipe import Recipe, ignored_settings
 from lib_trainer.errors import UserError
-from lib_trainer.models.families import FLUX, ZIMAGE
+from lib_trainer.models.families import FLUX, SDXL, ZIMAGE
 from lib_trainer.training.flow import FlowObjective, flux_shift
 from lib_trainer.training.objective import DiffusionObjective, objective_of
+from lib_trainer.training.sampling import sample_requests
 from tests.training.small import one_layer_model
 
 LATENTS = torch.randn(3, 16, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -130,3 +131,16 @@ def test_a_schedule_without_signal_cannot_predict_noise() -> None:
     model.checkpoint = type("Info", (), {"name": "a.safetensors"})
     with pytest.raises(UserError, match="zero-terminal-SNR"):
         objective_of(model)
+
+
+def test_test_pictures_are_drawn_as_the_family_wants() -> None:
+    recipe = Recipe().with_values({"sample_prompts": "a cat\na dog --l 3"})
+    assert [request.cfg_scale for request in sample_requests(recipe, FLUX)] == [1.0, 3.0]
+    assert [request.cfg_scale for request in sample_requests(recipe, SDXL)] == [7.0, 3.0]
+
+
+def test_settings_that_do_not_apply_are_named() -> None:
+    recipe = Recipe().with_values({"min_snr_gamma": 5, "timestep_sampling": "uniform"})
+    assert ignored_settings(recipe, "zimage") == ["Min SNR gamma"]
+    assert ignored_settings(recipe, "sdxl") == ["Timestep sampling"]
+    assert ignored_settings(Recipe(), "flux") == []
