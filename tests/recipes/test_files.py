@@ -9,7 +9,8 @@ import pytest
 
 from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.config.arguments import parse_arguments
-from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.flow import FlowConfig
+from lib_trainer.config.recipe import Recipe, ignored_settings
 from lib_trainer.errors import UserError
 from lib_trainer.recipes.files import load_recipe, presets, recipe_from_metadata, save_recipe
 from lib_trainer.recipes.loaded import LoadedRecipe
@@ -17,7 +18,7 @@ from tests.recipes.opened import load
 
 
 def test_the_two_recipes_the_project_is_built_around() -> None:
-    face, style = (load_recipe(path) for path in presets().values())
+    face, style, *for_transformers = (load_recipe(path) for path in presets().values())
     expected = {
         "algo": "loha",
         "network_dim": 32,
@@ -51,7 +52,12 @@ def test_the_two_recipes_the_project_is_built_around() -> None:
         "preferred_weight": 1.0,
     }
     assert expected.items() <= style.recipe.flat().items()
-    assert list(presets()) == ["Face · LoHa · 8 GB", "Style · LoKr · 8 GB"]
+    assert list(presets())[:2] == ["Face · LoHa · 8 GB", "Style · LoKr · 8 GB"]
+    assert [loaded.recipe.adapter.algo for loaded in for_transformers] == ["loha", "lokr"]
+    for loaded in for_transformers:
+        # The family decides the shift; what only UNets know is off.
+        assert loaded.recipe.flow == FlowConfig() and ignored_settings(loaded.recipe, "zimage") == []
+        assert loaded.recipe.training.learning_rate == 1e-4 and loaded.recipe.adapter.network_dim == 16
 
 
 @pytest.mark.parametrize("path", presets().values(), ids=lambda path: path.stem)
@@ -60,7 +66,7 @@ def test_a_shipped_recipe_holds_nothing_that_is_not_used(path: Path) -> None:
     assert loaded.notices == ()
     # kohya refuses these two together with cached latents; a person who opens the file there must not fall over it.
     data = json.loads(path.read_text("utf-8"))
-    if data["color_aug"] or data["random_crop"]:
+    if data.get("color_aug") or data.get("random_crop"):
         assert not data["cache_latents_to_disk"]
 
 
