@@ -31,7 +31,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_adapter_metadata(path: Path) -> dict[str, str]:
-    """The metadata of an adapter file. Raises UserError when it is not a whole safetensors file."""
+    """What a safetensors file says of itself. Raises UserError when it is not such a file."""
     try:
         return read_header(path).metadata
     except OSError as error:
