@@ -42,15 +42,15 @@ class Choice:
         return is_best
 
     @property
-    def settled(self) -> bool:
+    def converged(self) -> bool:
         """Whether PATIENCE evaluations have brought no new best."""
         return bool(self.scores) and len(self.scores) - 1 - self.scores.index(max(self.scores)) >= PATIENCE
 
     @property
     def is_flat(self) -> bool:
-        """Whether the run is settled, or its last evaluation has brought next to nothing."""
-        if self.settled or len(self.scores) < 2:
-            return self.settled
+        """Whether the run has converged, or its last evaluation has brought next to nothing."""
+        if self.converged or len(self.scores) < 2:
+            return self.converged
         return self.scores[-1] - self.scores[-2] <= _WORTH_SHARE * max(abs(self.scores[-1]), 1e-6)
 
     def steps_to_go(self) -> int:

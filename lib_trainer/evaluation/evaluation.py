@@ -85,7 +85,7 @@ class Evaluation:
     @property
     def ended(self) -> bool:
         """More steps do not help, and the run is to end then."""
-        return self.chooses and self._choice.settled
+        return self.chooses and self._choice.converged
 
     @property
     def best_step(self) -> int:

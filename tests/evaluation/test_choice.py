@@ -1,4 +1,4 @@
-"""Which step is best, when a run is settled, and how many steps it still needs."""
+"""Which step is best, when a run has converged, and how many steps it still needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_best_step_and_strength_are_noted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "settled"),
+    ("scores", "converged"),
     [
         ((), False),
         ((0.1,), False),
@@ -36,12 +36,12 @@ def test_the_best_step_and_strength_are_noted() -> None:
         ((0.3, 0.3, 0.3), True),
     ],
 )
-def test_two_evaluations_without_a_new_best_settle_it(scores: tuple[float, ...], settled: bool) -> None:
-    assert after(*scores).settled is settled
+def test_two_evaluations_without_a_new_best_end_it(scores: tuple[float, ...], converged: bool) -> None:
+    assert after(*scores).converged is converged
 
 
 def test_a_gain_of_next_to_nothing_is_flat() -> None:
-    assert after(0.30, 0.305).is_flat and not after(0.30, 0.305).settled
+    assert after(0.30, 0.305).is_flat and not after(0.30, 0.305).converged
     assert not after(0.30, 0.33).is_flat and not after(0.3).is_flat
 
 

@@ -12,21 +12,22 @@ HEALTHY = {
     "step": 300, "trained": Parabola(0.5, -0.1), "held_out": Parabola(0.4, -0.1), "drift": 0.1, "bound": 0.1,
     "by_picture": {},
 }  # fmt: skip
-SETTLED, GROWING = (0.3, 0.29, 0.28), (0.1, 0.2, 0.28)
+CONVERGED, GROWING = (0.3, 0.29, 0.28), (0.1, 0.2, 0.28)
 
 
 @pytest.mark.parametrize(
     ("changes", "scores", "verdict", "said"),
     [
-        ({}, SETTLED, LEARNED, "Use step 100 at strength 1."),
+        ({}, CONVERGED, LEARNED, "Use step 100 at strength 1."),
         ({}, GROWING, NOT_LEARNED, "more steps may help"),
-        ({"drift": 0.36}, SETTLED, BURNING, "drift 0.36"),
-        ({"held_out": Parabola(1.2, -1.0)}, SETTLED, BURNING, "least at strength 0.60"),
-        ({"trained": Parabola(0.75, -0.04)}, SETTLED, MEMORISING, "learned by heart (41% ahead"),
+        ({"drift": 0.36}, CONVERGED, BURNING, "drift 0.36"),
+        ({"held_out": Parabola(1.2, -1.0)}, CONVERGED, BURNING, "least at strength 0.60"),
+        ({"trained": Parabola(0.75, -0.04)}, CONVERGED, MEMORISING, "learned by heart (41% ahead"),
         ({"held_out": None, "trained": Parabola(0.8, -0.1)}, GROWING, MEMORISING, "More pictures"),
-        ({"bound": -0.2}, SETTLED, NOT_LEARNED, "never bind the trigger word “jeff”"),
-        ({"bound": None}, SETTLED, LEARNED, "More steps do not help"),
-        ({"trained": Parabola(0.01, 0.0), "held_out": Parabola(0.01, 0.0)}, SETTLED, NOT_LEARNED, "Raise the"),
+        ({"bound": -0.2}, CONVERGED, NOT_LEARNED, "never bind the trigger word “jeff”"),
+        ({"bound": -0.007}, CONVERGED, LEARNED, "More steps do not help"),
+        ({"bound": None}, CONVERGED, LEARNED, "More steps do not help"),
+        ({"trained": Parabola(0.01, 0.0), "held_out": Parabola(0.01, 0.0)}, CONVERGED, NOT_LEARNED, "Raise the"),
     ],
 )  # fmt: skip
 def test_the_verdict_and_what_to_do(changes: dict, scores: tuple[float, ...], verdict: str, said: str) -> None:
