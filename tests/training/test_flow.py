@@ -17,7 +17,7 @@ from lib_trainer.config.recipe import Recipe, ignored_settings
 from lib_trainer.errors import UserError
 from lib_trainer.models.families import FLUX, SDXL, ZIMAGE
 from lib_trainer.training.flow import FlowObjective, flux_shift
-from lib_trainer.training.objective import DiffusionObjective, objective_of
+from lib_trainer.training.objective import DiffusionObjective, objective_of, require_trainable_schedule
 from lib_trainer.training.sampling import sample_requests
 from tests.training.small import one_layer_model
 
@@ -130,7 +130,7 @@ def test_a_schedule_without_signal_cannot_predict_noise() -> None:
     model.alphas_cumprod = torch.linspace(0.999, 0.0, 1000)
     model.checkpoint = type("Info", (), {"name": "a.safetensors"})
     with pytest.raises(UserError, match="zero-terminal-SNR"):
-        objective_of(model)
+        require_trainable_schedule(model)
 
 
 def test_test_pictures_are_drawn_as_the_family_wants() -> None:
