@@ -21,7 +21,7 @@ from tests.host.contract import (  # noqa: F401 - the tests
 )
 
 
-@pytest.fixture(scope="module", params=["sd1.safetensors", "sdxl.safetensors"])
+@pytest.fixture(scope="module", params=["sd1.safetensors"])
 def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NeoRoom]:
     with fake_neo(tmp_path_factory.mktemp("neo"), request.param) as room:
         yield room

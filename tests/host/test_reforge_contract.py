@@ -8,14 +8,14 @@ import pytest
 
 from tests.fakes.reforge_room import ReforgeRoom, fake_reforge
 from tests.host.contract import (  # noqa: F401 - the tests
-    TestBorrowing,
-    TestDrawingWhileBorrowed,
+    TestDrawingWhileTraining,
+    TestGenerationLock,
     TestImages,
     TestLayers,
     TestLoras,
+    TestOpenModel,
     TestPrediction,
     TestText,
-    TestTurns,
     TestWeights,
 )
 

@@ -1,4 +1,4 @@
-"""Whole runs on the fake reForge, watched and unwatched; `tests/reforge` runs the same on the real one."""
+"""Whole runs on the fake reForge; `tests/reforge` runs the same on the real one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from tests.fakes.reforge_room import ReforgeRoom, fake_reforge
 from tests.host.contract_runs import Runs, pictures  # noqa: F401 - a fixture
-from tests.host.contract_watching import Watching, jobs  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module", params=["sd1.safetensors"])
@@ -18,8 +17,4 @@ def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 class TestRuns(Runs):
-    pass
-
-
-class TestWatching(Watching):
     pass
