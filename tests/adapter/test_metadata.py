@@ -31,6 +31,7 @@ RECIPE = Recipe().with_values(
         "max_train_steps": 100,
         "lr_warmup": 5,
         "seed": 7,
+        "clip_skip": 2,
         "resolution_px": "896,640",
         "comment": "for a friend",
         "min_snr_gamma": 5,
@@ -141,7 +142,7 @@ def test_model_spec() -> None:
         "resolution": "896x640",
         "usage_hint": "<lora:jeff_person:0.8>",
         "description": "for a friend",
-        "encoder_layer": "1",
+        "encoder_layer": "2",
         "implementation": "https://github.com/Stability-AI/generative-models",
     }
     assert {key: made[f"modelspec.{key}"] for key in expected} == expected

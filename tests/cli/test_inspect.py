@@ -48,7 +48,7 @@ def test_every_name_that_is_written_is_known(family, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "lora_unet_double_blocks_0_img_attn_qkv",
+        "lora_unet_triple_blocks_0_img_attn_qkv",
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_v_proj",
         "lora_te3_text_model_encoder_layers_0_mlp_fc1",
         "unet_down_blocks_0_resnets_0_conv1",

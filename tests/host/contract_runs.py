@@ -99,7 +99,7 @@ class Runs:
             return encode(model, prompts, clip_skip, **options)
 
         monkeypatch.setattr(kind, "encode_text", noting)
-        before = opts.data.get("CLIP_stop_at_last_layers")
+        before = opts.CLIP_stop_at_last_layers
         assert room.host.clip_skip() == opts.CLIP_stop_at_last_layers
         opts.data["CLIP_stop_at_last_layers"] = 3
         try:
