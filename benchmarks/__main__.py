@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cases import ADAPTERS, BASELINES, IMPLEMENTATIONS, Compute
 from benchmarks.report import say, where_and_when
@@ -25,29 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     folder = Path(tempfile.gettempdir()) / "train_lora_benchmarks"
     parser.add_argument("--folder", type=Path, default=folder, help="where the baselines' packages are installed")
     kinds = parser.add_subparsers(required=True)
-    layers = kinds.add_parser("layers", help="(a) adapted layers alone")
-    layers.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
-    layers.add_argument("--size", type=int, default=0, help="side of the pictures in px; the family's own if 0")
-    layers.add_argument("--heaviest", type=int, default=0, help="only so many shapes; all if 0")
-    _add_common(layers, "+")
-    layers.set_defaults(run=_layers)
-    steps = kinds.add_parser("steps", help="(b) and (d) whole training steps, and the bytes they take")
-    steps.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
-    steps.add_argument("--size", type=int, default=512, help="side of the pictures in px")
-    steps.add_argument("--batch", type=int, default=1)
-    steps.add_argument("--checkpointing", action="store_true")
-    _add_compute(steps)
-    _add_common(steps, "*")
-    steps.set_defaults(run=_steps)
-    trainers = kinds.add_parser("trainers", help="(c) whole runs beside sd-scripts, where SD_SCRIPTS_DIR names it")
-    trainers.add_argument("--checkpoint", required=True, help="an SD 1.5 .safetensors file")
-    trainers.add_argument("--python", default=sys.executable, help="interpreter in which both sides run")
-    trainers.add_argument("--size", type=int, default=128, help="side of the picture in px")
-    trainers.add_argument("--steps", type=int, default=5)
-    trainers.add_argument("--checkpointing", action="store_true")
-    trainers.add_argument("--adapters", nargs="+", choices=tuple(ADAPTERS), default=["loha", "lokr"])
-    trainers.add_argument("--rounds", type=int, default=2)
-    trainers.set_defaults(run=_trainers)
+    _add_comparisons(kinds)
     scan = kinds.add_parser("scan", help="a large folder of pictures")
     scan.add_argument("--pictures", nargs="+", type=int, default=[1000, 10000])
     scan.set_defaults(run=_scan)
@@ -69,6 +48,33 @@ def _parser() -> argparse.ArgumentParser:
     learning.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     learning.set_defaults(run=_learning)
     return parser
+
+
+def _add_comparisons(kinds: Any) -> None:
+    """Those beside other implementations."""
+    layers = kinds.add_parser("layers", help="(a) adapted layers alone")
+    layers.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
+    layers.add_argument("--size", type=int, default=0, help="side of the pictures in px; the family's own if 0")
+    layers.add_argument("--heaviest", type=int, default=0, help="only so many shapes; all if 0")
+    _add_common(layers, "+")
+    layers.set_defaults(run=_layers)
+    steps = kinds.add_parser("steps", help="(b) and (d) complete training steps, and the bytes they take")
+    steps.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
+    steps.add_argument("--size", type=int, default=512, help="side of the pictures in px")
+    steps.add_argument("--batch", type=int, default=1)
+    steps.add_argument("--checkpointing", action="store_true")
+    _add_compute(steps)
+    _add_common(steps, "*")
+    steps.set_defaults(run=_steps)
+    trainers = kinds.add_parser("trainers", help="(c) complete runs beside sd-scripts, where SD_SCRIPTS_DIR names it")
+    trainers.add_argument("--checkpoint", required=True, help="an SD 1.5 .safetensors file")
+    trainers.add_argument("--python", default=sys.executable, help="interpreter in which both sides run")
+    trainers.add_argument("--size", type=int, default=128, help="side of the picture in px")
+    trainers.add_argument("--steps", type=int, default=5)
+    trainers.add_argument("--checkpointing", action="store_true")
+    trainers.add_argument("--adapters", nargs="+", choices=tuple(ADAPTERS), default=["loha", "lokr"])
+    trainers.add_argument("--rounds", type=int, default=2)
+    trainers.set_defaults(run=_trainers)
 
 
 def _add_common(parser: argparse.ArgumentParser, how_many: str) -> None:

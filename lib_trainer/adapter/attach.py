@@ -81,6 +81,7 @@ def new_adapter(layers: Sequence[Layer], config: AdapterConfig, seed: int) -> Ad
         MissingPackage: lycoris-lora is not installed.
     """
     modules = {}
+    # LyCORIS draws from torch's global state, which training must find untouched.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in layers:
@@ -103,6 +104,7 @@ def attached(
             again instead of keeping a copy, where it is stored in another format than it is computed in.
         read_weight: `HostModel.read_weight`.
     """
+    # By module, since hosts may list layers in another order than they run them.
     layer_of = {layer.module: layer for layer in layers}
 
     def wrap(module: nn.Module, _forward: Forward) -> Forward:

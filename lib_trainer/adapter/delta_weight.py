@@ -32,6 +32,7 @@ def loha_delta(f: Tensors) -> Tensor:
 def lokr_delta(f: Tensors) -> Tensor:
     """kron(W1, W2): W1 (out_l, in_m), W2 (out_k, in_n[, k, k]) -> (out, in[, k, k]) or (out, in·k²)."""
     first, second = lokr_first(f), lokr_second(f)
+    # torch.kron needs as many dimensions on both sides.
     return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - 2)), second.contiguous())
 
 

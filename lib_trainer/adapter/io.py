@@ -75,6 +75,7 @@ def save_adapter(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         NotWritten: the disk is full, or the file is held open or not writable.
         UserError: a value does not fit the save precision.
     """
+    # fp16 ends at 65504; a WebUI would draw black images with such a file.
     broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         raise UserError(
@@ -129,6 +130,7 @@ def read_adapter(path: Path) -> AdapterFile:
 
 
 def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> AdapterModule | None:
+    # Two algorithms for one layer: no reader agrees on what that means.
     if len(by_algo) != 1:
         return None
     algo, tensors = next(iter(by_algo.items()))
@@ -152,6 +154,7 @@ def is_ours(path: Path) -> bool:
 def free_path(path: Path) -> Path:
     """`path`, or where another program's file stands there, NAME-2, NAME-3 …"""
     free, number = path, 1
+    # Ours may be replaced by a newer run of the same name; others' never.
     while free.exists() and not is_ours(free):
         number += 1
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
@@ -180,6 +183,7 @@ def tensors_hash(path: Path) -> str:
     """Equal for files of equal tensors, whatever their metadata."""
     content = path.read_bytes()
     header = header_of(content)
+    # Without metadata: a renamed copy must be recognised.
     digest = hashlib.sha256(json.dumps(header.layout, sort_keys=True).encode())
     digest.update(memoryview(content)[header.size_bytes :])
     return digest.hexdigest()

@@ -6,6 +6,7 @@ from __future__ import annotations
 FILE_KEYS: dict[str, dict[str, str]] = {
     "loha": {name: f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
     "lokr": {name: f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
+    # LyCORIS names LoCon as kohya's LoRA, so that every WebUI reads it.
     "locon": {"up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight"},
 }
 ALPHA = "alpha"

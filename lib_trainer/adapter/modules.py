@@ -49,6 +49,7 @@ class AdapterModule(nn.Module):
     @property
     def rank(self) -> int:
         """Rank of the low-rank factor; 0 where every factor is full."""
+        # LoKr may be low-rank in W1, in W2 or in both; LyCORIS scales by the rank of W2 then.
         for name in ("down", "w2_b", "w1_b"):
             if name in self.names:
                 return getattr(self, name).shape[0]
@@ -95,6 +96,7 @@ class AdapterModule(nn.Module):
         return build_strategy(name, self.algo, factors, operation, scale, precise=precise)
 
     def _masked_delta(self, factors: Tensors) -> Tensor:
+        # Rows of ΔW, not of the factors: LyCORIS' rank dropout drops output channels.
         change = DELTAS[self.algo](factors) * (self.strength * self.scale)
         return change * self.row_mask.to(change).reshape(-1, *[1] * (change.ndim - 1))
 
@@ -108,6 +110,7 @@ def new_module(name: str, operation: LayerOp, config: AdapterConfig) -> AdapterM
 
     LyCORIS draws its start values from torch's global random state.
     """
+    # LyCORIS counts 1×1 convolutions as linear layers.
     wide = operation.is_conv and operation.shape[2:] != (1, 1)
     rank, alpha = (config.conv_dim, config.conv_alpha) if wide else (config.network_dim, config.network_alpha)
     if rank == 0:
@@ -122,6 +125,7 @@ def new_module(name: str, operation: LayerOp, config: AdapterConfig) -> AdapterM
         decompose_both=config.decompose_both,
         full_matrix=config.full_matrix,
     )
+    # Only the start values are LyCORIS'; from here on the factors are ours.
     made = dict(module.named_parameters())
     tensors = {ours: made[theirs].detach() for ours, theirs in FILE_KEYS[config.algo].items() if theirs in made}
     return AdapterModule(config.algo, tensors, float(getattr(module, ALPHA)))

@@ -97,6 +97,7 @@ def predict(work: Work, savings: Savings) -> Parts:
     walk = _Backward(work, savings)
     shapes = walk.adapter_shapes()
     state = sum(optimizer_bytes(savings.optimizer, shape) for shape in shapes)
+    # Forward never has more alive than backward when it starts.
     gradients, activations, working = walk.peak()
     return Parts(walk.base_bytes(), walk.adapter_bytes(), state, gradients, activations, working)
 
@@ -183,6 +184,7 @@ class _Backward:
         other = sum(3 * site.operation.shape[0] for block in self.blocks for site in block.sites)
         other += sum(block.other_weights for block in self.blocks)
         frozen = sum(block.frozen_weights for block in self.blocks)
+        # Modulation layers are offloaded like the others, but nothing is trained on them.
         stored = 1.0 if self.savings.int8_base else self.work.weight_bytes
         layers += frozen * stored * (1 - self.savings.streamed)
         return round(layers + other * self.work.weight_bytes)
@@ -211,6 +213,7 @@ class _Backward:
         fetched = self._fetched_bytes()
         for index in reversed(range(len(self.blocks))):
             block = self.blocks[index]
+            # This block's own activations are counted by `site.alive`, which shrinks while its layers are done.
             before -= kept[index]
             for site, cost in zip(block.sites, self.costs[index], strict=True):
                 own = cost.parameters * _FLOAT_BYTES
@@ -229,6 +232,7 @@ class _Backward:
     def _kept(self, index: int) -> int:
         """Bytes that forward keeps of a block."""
         block = self.blocks[index]
+        # Checkpointing keeps the block's input, and everything else again while it is recomputed.
         if index in self.recomputed:
             return self._bytes(block.inputs)
         return self._bytes(block.kept) + block.float_rows * _FLOAT_BYTES * self.savings.batch

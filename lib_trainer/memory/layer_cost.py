@@ -52,6 +52,7 @@ def layer_cost(
         reads_copy: the weight is stored in another format than it is computed in, so each use makes a copy.
     """
     factors = _factors(operation, config) if config else None
+    # On meta: shapes and dtypes decide, and no kernel runs.
     weight = torch.empty(operation.shape, dtype=dtype, device="meta")
 
     def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -65,6 +66,7 @@ def layer_cost(
     peak.ignore([weight, x, y, grad, *parameters])
     with peak:
         made = torch.autograd.grad(y, [x, *parameters], grad)
+    # Gradients of the adapter are counted by the estimate itself.
     own = sum(gradient.untyped_storage().nbytes() for gradient in made[1:])
     return LayerCost(tuple(tuple(parameter.shape) for parameter in parameters), max(0, peak.peak - own))
 
@@ -72,6 +74,7 @@ def layer_cost(
 @lru_cache(maxsize=1024)
 def _factors(operation: LayerOp, config: AdapterConfig) -> AdapterModule | None:
     """The layer's adapter module, on meta."""
+    # Initialisation must not move the random state of a run.
     with torch.random.fork_rng(devices=[]), _quiet(logging.getLogger("LyCORIS")):
         made = new_module("layer", operation, config)
     return None if made is None else _without_contents(made)

@@ -18,6 +18,7 @@ _SMALLER = 0.88
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    # CPU allocators raise plain RuntimeErrors.
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
@@ -57,4 +58,5 @@ def smaller_card_gb(plan: Plan) -> float | None:
     """VRAM of the card whose plan takes clearly less than this one, in GiB; None for the smallest plan."""
     card_gb = round((plan.parts.total * _SMALLER + Budget.of_card(1).reserve_bytes + DESKTOP_BYTES) / GIB, 2)
     smaller = plan.for_budget(Budget.of_card(card_gb))
+    # A plan that fits but saves nothing would fail again.
     return card_gb if smaller.fits and smaller.parts.total < plan.parts.total else None

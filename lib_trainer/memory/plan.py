@@ -161,6 +161,7 @@ class _Search:
 
     def cheapest(self) -> Plan:
         candidates = list(self._candidates())
+        # The candidates only shrink, so the first that fits costs least.
         fitting = next((number for number, savings in enumerate(candidates) if self._plan(savings).fits), None)
         if fitting is None:
             return self._plan(min(candidates, key=lambda savings: self._plan(savings).total_bytes))
@@ -170,6 +171,7 @@ class _Search:
     def _candidates(self) -> Iterator[Savings]:
         """Ever smaller ones; each adds one saving to those before."""
         savings = replace(self.recipe_savings, recomputed=self.blocks)
+        # Gradient checkpointing alone: exact, and costs nothing but time.
         yield savings
         if savings.optimizer == "AdamW" and self.eight_bit and not self.resuming:
             savings = replace(savings, optimizer="AdamW8bit")
@@ -179,6 +181,7 @@ class _Search:
         keeps = recipe.training.gradient_accumulation_steps > 1 or recipe.evaluation.prior_preservation
         can_fuse = not keeps and savings.optimizer != "Prodigy"
         if can_fuse and not savings.fused and not self.resuming:
+            # Exact but for clipping, and needs no more time.
             savings = replace(savings, fused=True)
             yield savings
         if self.dense:
@@ -187,6 +190,7 @@ class _Search:
                 savings = replace(savings, int8_base=True)
                 yield savings
             for step in range(1, round(1 / _OFFLOAD_STEP) + 1):
+                # Slow: weights cross the bus for each use.
                 savings = replace(savings, streamed=step * _OFFLOAD_STEP)
                 yield savings
         while savings.batch > 1 and not self.resuming:
@@ -228,4 +232,5 @@ class _Search:
 
 def _largest_divisor(number: int) -> int:
     """The largest divisor below the number itself."""
+    # Batches of one size, or accumulation would weight images unequally.
     return next(divisor for divisor in range(number // 2, 0, -1) if number % divisor == 0)

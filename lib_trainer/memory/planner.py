@@ -35,6 +35,7 @@ def planned(model: HostModel, recipe: Recipe, scan: Scan, *, resuming: bool) -> 
         UserError: no plan fits the recipe's `vram_budget_gb`. A measured budget is no reason to refuse: it may fit.
     """
     plan = plan_run(model.memory_profile(), recipe, Schedule(scan, recipe).buckets, model.device, resuming=resuming)
+    # A person's own limit is a promise; a measurement may be too pessimistic.
     if recipe.training.vram_budget_gb:
         require_fit(plan)
     budget_bytes = plan.budget.total_bytes if plan.budget else 0
@@ -70,6 +71,7 @@ def plan_run(
         weight_bytes=memory_profile.weight_bytes,
         compute=compute_dtype(training.mixed_precision, device),
     )
+    # Whether bitsandbytes is there and runs on this device.
     eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"
     budget = budget_of(memory_profile, recipe)
     return make_plan(work, budget, dense=memory_profile.is_dense, eight_bit=eight_bit, resuming=resuming)
@@ -77,6 +79,7 @@ def plan_run(
 
 def plan_from_profile(memory_profile: MemoryProfile, recipe: Recipe) -> Plan:
     """The plan before a model is opened, for images of the recipe's full resolution."""
+    # No device was asked yet: without VRAM it is a CPU.
     device = torch.device("cpu" if memory_profile.available_bytes is None else "cuda")
     return plan_run(memory_profile, recipe, [recipe.dataset.resolution_px], device)
 

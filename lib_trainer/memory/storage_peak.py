@@ -48,6 +48,7 @@ class StoragePeak(TorchDispatchMode):
         for tensor in tensors:
             key = tensor.untyped_storage()._cdata
             self.current -= self._alive.get(key, 0)
+            # Its death must still be seen, at no bytes.
             self._alive[key] = 0
 
     def restart(self) -> None:
@@ -64,6 +65,7 @@ class StoragePeak(TorchDispatchMode):
     def _add(self, tensor: Tensor, *, rounded: bool) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
+        # A view shares the storage of its base.
         if key in self._alive:
             return
         size = -(-storage.nbytes() // _GRAIN_BYTES) * _GRAIN_BYTES if rounded else 0

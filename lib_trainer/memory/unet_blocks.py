@@ -68,6 +68,7 @@ def unet_blocks(shape: UNetShape, width_px: int, height_px: int) -> list[Block]:
 class _Blocks:
     def __init__(self, shape: UNetShape, width: int, height: int) -> None:
         self.shape, self.sizes = shape, [(height, width)]
+        # Rounded up, as a strided convolution with padding does.
         for _ in shape.channels[1:]:
             height, width = -(-height // 2), -(-width // 2)
             self.sizes.append((height, width))
@@ -76,6 +77,7 @@ class _Blocks:
 
     def run(self) -> Iterator[Block]:
         shape, last = self.shape, len(self.shape.channels) - 1
+        # Skip connections: what each block of the way down hands to one of the way up.
         channels, skips = shape.channels[0], [shape.channels[0]]
         yield self._first(channels)
         for level, width in enumerate(shape.channels):
@@ -91,6 +93,7 @@ class _Blocks:
         yield from self._transformer(last, channels, shape.middle_depth)
         yield self._residual(last, channels, channels)
         for level, width in reversed(list(enumerate(shape.channels))):
+            # One more than on the way down: the downsampled output is a skip as well.
             for _ in range(shape.res_blocks + 1):
                 yield self._residual(level, channels + skips.pop(), width)
                 yield from self._transformer(level, width, shape.depths[level])
@@ -140,6 +143,7 @@ class _Blocks:
             LayerSite(LayerOp((after, self.embedding)), (self.embedding,), 3 * inner + 2 * outer),
             LayerSite(_conv(before, after), (before, *size), 3 * inner + outer + (inner if before != after else outer)),
         ]
+        # The shortcut is a 1×1 convolution where the widths differ.
         if before != after:
             sites.insert(0, LayerSite(_conv(before, after, kernel=1), (before, *size), kept + outer))
         return Block(tuple(sites), inner, kept, recomputable=True)
@@ -149,6 +153,7 @@ class _Blocks:
             return
         size, positions = self.sizes[level], self._positions(level)
         elements = width * positions
+        # SD 2 and SDXL; SD 1 has 1×1 convolutions.
         if self.shape.linear_projection:
             projection, x_shape = LayerOp((width, width)), (positions, width)
         else:
@@ -165,6 +170,7 @@ class _Blocks:
         """
         unit, context = positions * width, self.shape.context_dim
         tokens, text = (positions, width), (_TEXT_TOKENS, context)
+        # Keys and values of the text, in cross-attention.
         keys = 2 * _TEXT_TOKENS * width
         side, cross = LayerOp((width, width)), LayerOp((width, context))
         sites = (

@@ -107,8 +107,10 @@ class Callbacks:
         """What is due after this step. Every event may be answered with another command."""
         if self.evaluating and self.evaluating.is_due(step):
             with self.resume_saver.training.averaged():
+                # First, so that a checkpoint saved now knows of it, and the state too.
                 yield from self.evaluating.evaluate(step)
         commands = self._due(step)
+        # A command that is due anyway is carried out once.
         commands += [command] if command and command not in commands else []
         while commands:
             for event in self._carry_out(commands.pop(0), step):
@@ -132,6 +134,7 @@ class Callbacks:
         if evaluating and evaluated and evaluating.chooses and chosen:
             strength = evaluated.best_strength
             if evaluating.best_step != step:
+                # Nothing that was learned is lost: who prefers the last step finds it beside the best.
                 yield from self.saving.save_step(step, epoch)
                 evaluating.restore_best()
                 step = evaluating.best_step

@@ -52,8 +52,10 @@ class Denoiser:
         """
         batch = self.training.recipe.training.train_batch_size
         answers: dict[int, Tensor] = {}
+        # Strength 0 is the base itself: no second copy of the model is needed.
         with self.training.adapter.at(strength):
             texts = {caption: self._text(caption) for caption in dict.fromkeys(query.caption for query in queries)}
+            # Images of one size and texts of one length can share a batch.
             alike: dict[tuple[int, ...], list[int]] = {}
             for index, query in enumerate(queries):
                 alike.setdefault((*query.x_t.shape, texts[query.caption].context.shape[1]), []).append(index)
@@ -76,6 +78,7 @@ class Denoiser:
             queries = [Query(x, t, prompt, size) for x, prompt in zip(drawn, prompts, strict=True)]
             for index, (x, answer) in enumerate(zip(drawn, self.predict(queries, 0.0), strict=True)):
                 clean, noise = objective.split(x, answer, t)
+                # DDIM without noise: the predicted noise is added again, at the next level.
                 if following is not None:
                     clean = objective.add_noise(clean[None], noise[None], torch.tensor([following]))[0]
                 drawn[index] = clean

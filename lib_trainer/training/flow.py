@@ -74,6 +74,7 @@ class FlowObjective:
 
     def split(self, x_t: Tensor, answer: Tensor, timestep: float) -> tuple[Tensor, Tensor]:
         sigma = timestep / TIMESTEPS
+        # Solved from x_t = (1−σ)·x_0 + σ·n and v = n − x_0.
         return x_t - sigma * answer, x_t + (1 - sigma) * answer
 
     def drawing_times(self, steps: int) -> list[float]:

@@ -66,6 +66,7 @@ class Training:
         self.dtype = compute_dtype(config.mixed_precision, device)
         if any(parameter.device != device for parameter in self.adapter.parameters()):
             self.adapter.to(device)
+        # kohya's prefixes: the UNet or transformer, and every text encoder.
         groups = parameter_groups(config, self.adapter.layers_of("lora_unet_"), self.adapter.layers_of("lora_te"))
         self.optimizer, self.notice = make_optimizer(config, groups, device)
         self.lr_scheduler = make_schedule(config, self.optimizer, self.schedule.steps)
@@ -82,6 +83,7 @@ class Training:
         if not averages(self.optimizer):
             yield
             return
+        # On the CPU: the plan has no room for a second adapter on the GPU.
         kept = [parameter.detach().to("cpu", copy=True) for parameter in self.adapter.parameters()]
         self.optimizer.eval()
         try:
@@ -117,14 +119,17 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
         # Caching has peaked higher than training may.
         torch.cuda.reset_peak_memory_stats(device)
     epochs, steps = divmod(taken, schedule.steps_per_epoch)
+    # The number of the first micro-batch decides its random draws (`prepare_micro_batch`).
     first = epochs * schedule.batches_per_epoch + steps * schedule.recipe.training.gradient_accumulation_steps
     # The same draws twice: one iterator runs ahead in the preparing thread, one counts the steps here.
     left, ahead = tee(islice(_draws_of_steps(schedule, epochs, steps), schedule.steps - taken))
     numbered = enumerate(chain.from_iterable(draws for _, draws in ahead), start=first)
     started = time.perf_counter()
+    # Closed also when a stop is thrown in: no thread may read images once the model is restored.
     with closing(prefetched(numbered, training.prepare, workers=1, ahead=_MICRO_BATCHES_AHEAD)) as futures:
         micro_batches = (future.result() for _, future in futures)
         for number, (epoch, draws) in enumerate(left, start=taken + 1):
+            # Read before the step: the scheduler moves it afterwards.
             learning_rate = training.optimizer.param_groups[0]["lr"]
             with training.step_method.hooked():
                 on_device = step_loss(training, islice(micro_batches, len(draws)), len(draws))
@@ -147,6 +152,7 @@ def _draws_of_steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tup
     Starts after `epochs` epochs and `steps` steps of the next.
     """
     size = schedule.recipe.training.gradient_accumulation_steps
+    # Endless, since `max_train_steps` may ask for more epochs than `epoch`; `fit` cuts it.
     for epoch in count(epochs + 1):
         batches = schedule.epoch(epoch)
         for start in range(steps * size, len(batches), size):
@@ -162,6 +168,7 @@ def step_loss(training: Training, micro_batches: Iterable[MicroBatch], count: in
     """
     losses = []
     for micro_batch in micro_batches:
+        # Divided before backward, so that accumulated gradients are those of the mean.
         loss = _loss(training, micro_batch) / count
         training.step_method.backward(loss)
         losses.append(loss.detach())
@@ -172,6 +179,7 @@ def step_loss(training: Training, micro_batches: Iterable[MicroBatch], count: in
 
 def _loss(training: Training, micro_batch: MicroBatch) -> Tensor:
     """The mean weighted loss of one micro-batch, a scalar with its graph."""
+    # From the micro-batch's own generator: a resumed run drops the same rows.
     training.adapter.draw_dropout(training.recipe.adapter, micro_batch.generator)
     drawn = micro_batch.on(training.model.device)
     text = drawn.text or _encode_text(training, drawn)

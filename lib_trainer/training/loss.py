@@ -63,6 +63,7 @@ def weighted_loss(
             2h·(√(d² + h²) − h), and smooth_l1 is that without its factor h.
         thresholds: (B,) for huber and smooth_l1.
     """
+    # In half precision squares of small errors would vanish.
     difference = predicted.float() - wanted.float()
     if loss_type == "l1":
         errors = difference.abs()
@@ -70,6 +71,7 @@ def weighted_loss(
         errors = difference.square()
     else:
         h = thresholds.reshape(-1, *[1] * (difference.ndim - 1))
+        # The pseudo-Huber loss (Charbonnier et al., 1997), quadratic below h and linear above.
         errors = 2 * ((difference.square() + h.square()).sqrt() - h)
         errors = errors * h if loss_type == "huber" else errors
     return (errors.flatten(1).mean(1) * weights).mean()

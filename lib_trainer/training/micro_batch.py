@@ -55,6 +55,7 @@ class MicroBatch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         text = self.text and self.text.mapped(change)
         sizes = SizeCond(change(self.sizes.pixels))
+        # The generator stays on the CPU, where draws are the same for every device.
         tensors = {name: change(getattr(self, name)) for name in ("x_t", "timesteps", "wanted", "weights")}
         thresholds = None if self.thresholds is None else change(self.thresholds)
         return replace(self, sizes=sizes, text=text, thresholds=thresholds, **tensors)

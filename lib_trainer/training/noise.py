@@ -49,6 +49,7 @@ def _offset(latents: Tensor, config: LossConfig, generator: torch.Generator) -> 
     """
     offset = _strength(config.noise_offset, config.noise_offset_random_strength, generator)
     if config.adaptive_noise_scale:
+        # Bright and dark images then get the larger offset.
         mean = latents.mean(dim=(2, 3), keepdim=True).abs()
         offset = (offset + config.adaptive_noise_scale * mean).clamp(min=0)
     return offset * torch.randn((*latents.shape[:2], 1, 1), generator=generator)
@@ -65,6 +66,7 @@ def _multires(noise: Tensor, config: LossConfig, generator: torch.Generator) -> 
         size = (max(1, int(height / ratio**i)), max(1, int(width / ratio**i)))
         coarse = torch.randn((*noise.shape[:2], *size), generator=generator)
         noise = noise + config.multires_noise_discount**i * interpolate(coarse, (height, width), mode="bilinear")
+        # Coarser than one pixel adds nothing but another offset.
         if 1 in size:
             break
     return noise / noise.std()

@@ -26,6 +26,7 @@ def parameter_groups(config: TrainingConfig, unet: LayerParameters, text_encoder
     groups: ParameterGroups = []
     for layers, rate in ((unet, config.learning_rate), (text_encoder, config.text_encoder_lr)):
         if config.fused_backward_pass:
+            # `FusedBackwardStep` steps one group at a time.
             groups += [{"params": list(layer), "lr": rate} for layer in layers]
         elif layers:
             groups.append({"params": [parameter for layer in layers for parameter in layer], "lr": rate})
@@ -52,6 +53,7 @@ def check_optimizer(config: TrainingConfig) -> None:
     """Raises what `make_optimizer` would, before the model is touched."""
     try:
         check_options(config.optimizer, parse_arguments(config.optimizer_args))
+    # 8-bit AdamW falls back to AdamW, which computes the same.
     except MissingPackage:
         if config.optimizer not in SAME_IN_32_BIT:
             raise

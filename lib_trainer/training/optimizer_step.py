@@ -74,6 +74,7 @@ class OptimizerStep:
 
     def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
         scaler = self._scaler
+        # The norm limit is meant for unscaled gradients.
         scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
         # One transfer for both, before the optimizer's kernels are queued: reading later would wait for those too.
@@ -83,6 +84,7 @@ class OptimizerStep:
             raise Diverged(number)
         scaler.step(self._optimizer)
         scaler.update()
+        # To None, not to zero: the memory is free for the next forward.
         self._optimizer.zero_grad(set_to_none=True)
         return value, math.isfinite(size)
 
@@ -132,6 +134,7 @@ class FusedBackwardStep:
     def _step(self, group: dict[str, Any]) -> None:
         gradients = [p.grad for p in group["params"]]
         if self._scale != 1.0:
+            # GradScaler would unscale all parameters at once, which are never there together.
             torch._foreach_div_(gradients, self._scale)
         norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
         overflow = ~torch.isfinite(norm)
@@ -145,6 +148,7 @@ class FusedBackwardStep:
             self._optimizer.step()
         finally:
             self._optimizer.param_groups = self._groups
+        # Freed here, within backward: this is what the fused backward pass saves.
         for parameter in group["params"]:
             parameter.grad = None
 

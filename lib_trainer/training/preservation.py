@@ -46,6 +46,7 @@ def prepare_preservation(training: Training, latents: LatentStore, texts: TextSt
     yield Progress("preparing", 0, 1, "Drawing with the checkpoint, to preserve it")
     picture, size = latents.read(*latents.schedule.pictures()[0])
     generator = torch.Generator().manual_seed(training.recipe.training.seed)
+    # Fixed once, so that a resumed run preserves the same images.
     noises = [torch.randn(picture.shape, generator=generator) for _ in prompts]
     denoiser = Denoiser(training, texts)
     drawn = denoiser.draw(prompts, noises, size)
@@ -74,6 +75,7 @@ class Preservation:
         Returns:
             A scalar on the device, with its graph.
         """
+        # Base and adapter see the same noise: their difference is the adapter's alone.
         query = self.query(number)
         base = self._denoiser.predict([query], 0.0)[0]
         answer = self._denoiser.predict_with_graph(query)[0]

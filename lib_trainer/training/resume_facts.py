@@ -41,8 +41,10 @@ class Facts:
 
 def changes(found: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs from when the state was written. A setting that did not exist then had its default."""
+    # Through JSON as the file was, so that tuples compare as lists.
     before = {name: json.loads(json.dumps(default_of(name))) for name in now["recipe"]} | dict(found.get("recipe", {}))
     found, now = {**found, "recipe": before}, {**now, "recipe": dict(now["recipe"])}
+    # A longer run takes the same first steps; a shorter one would have had another schedule.
     if now["steps"] > found.get("steps", 0):
         for facts in (found, now):
             facts["steps"] = now["steps"]

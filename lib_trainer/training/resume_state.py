@@ -81,8 +81,10 @@ def load_state(path: Path, training: Training, pictures: str, evaluator: Evaluat
     changed = changes(found, json.loads(json.dumps(facts.__dict__)))
     if changed:
         raise UserError(f"The run cannot be resumed: {' and '.join(changed)} changed since.", _AGAIN)
+    # Taken out before `unpack`, which knows parameters of the current step only.
     best = {key.partition("/")[2]: tensors.pop(key) for key in list(tensors) if key.startswith(f"{_BEST}/")}
     _Packing(training).unpack(tensors, header)
+    # `load_state_dict` restored rates of the shorter schedule.
     if found["steps"] != facts.steps:
         _follow_schedule(training)
     if evaluator and "evaluation" in header:
@@ -114,6 +116,7 @@ class _Packing:
         for owner, values in {**state, **groups}.items():
             tensors |= {f"{owner}/{key}": value for key, value in values.items() if isinstance(value, Tensor)}
             scalars[owner] = {key: _plain(value) for key, value in values.items() if not isinstance(value, Tensor)}
+        # For what libraries draw from torch's global state; our own draws follow from the step.
         tensors["random/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             tensors["random/cuda"] = torch.cuda.get_rng_state(self._device)
@@ -135,6 +138,7 @@ class _Packing:
 
     def unpack(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         training, optimizer = self._training, self._training.optimizer
+        # By name: the order of groups is the only thing that ties an optimizer's state to its parameters.
         names = [[self._names[p] for p in group["params"]] for group in optimizer.param_groups]
         if header["groups"] != names:
             raise UserError("The run cannot be resumed: the adapter has other layers now.", _AGAIN)
@@ -146,6 +150,7 @@ class _Packing:
         parameters = {name: parameter for parameter, name in self._names.items()}
         with torch.no_grad():
             for name, value in by_owner["adapter"].items():
+                # Copied, not replaced: the optimizer and the attached layers hold these very parameters.
                 parameters[name].copy_(value)
         for owner, scalars in header["numbers"].items():
             kind, _, name = owner.partition("/")
@@ -159,6 +164,7 @@ class _Packing:
         if training.scaler.is_enabled():
             training.scaler.load_state_dict(header["scaler"])
         training.step_method.good_steps = header["good_steps"]
+        # Last: loading above may draw.
         torch.set_rng_state(by_owner["random"]["cpu"].cpu())
         if "cuda" in by_owner["random"] and self._device.type == "cuda":
             torch.cuda.set_rng_state(by_owner["random"]["cuda"].cpu(), self._device)
@@ -174,6 +180,7 @@ def _own(group: dict[str, Any]) -> dict[str, Any]:
 
 def _refill(group: dict[str, Any], values: dict[str, Any]) -> None:
     for key, value in values.items():
+        # JSON turned Adam's betas into a list.
         group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
 
 

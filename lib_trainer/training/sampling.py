@@ -34,6 +34,7 @@ def sample_requests(recipe: Recipe, family: Family | None = None) -> list[Genera
     Raises:
         ConfigError: an option is unknown, or its value is not a number.
     """
+    # The VAE needs multiples of 8.
     width_px, height_px = (side // 8 * 8 for side in recipe.dataset.resolution_px)
     plain = GenerateRequest("", width_px=width_px, height_px=height_px, seed=SEED)
     if family is not None:
@@ -89,6 +90,7 @@ class Sampling:
             return
         for number, request in enumerate(sample_requests(self.recipe, self.host.drawing_family()), start=1):
             yield Progress("training", step.number, step.total, f"Generating sample {number}")
+            # Dropout is for training; a sample shows the adapter as it will be used.
             self.adapter.clear_dropout()
             try:
                 # Samples must not change what training draws next.

@@ -127,6 +127,7 @@ class Saving:
         card = card_path(path)
         with suppress(OSError):
             path.unlink()
+            # A card that a person has edited stays.
             if card in self.cards and card.read_bytes() == self.cards[card]:
                 card.unlink()
         self.saved[:] = [saved for saved in self.saved if saved != path]
@@ -145,6 +146,7 @@ class Saving:
         """
         name = path.name.removesuffix(path.suffix)
         weight = self.recipe.output.preferred_weight if strength is None else strength
+        # A checkpoint says its own name, so that the WebUI's hint for it works.
         recipe = replace(self.recipe, output=replace(self.recipe.output, output_name=name, preferred_weight=weight))
         tensors = adapter_tensors(self.adapter, recipe.output.save_precision)
         family, checkpoint, trained_on = self.model.family, self.model.checkpoint, self._trained_on()

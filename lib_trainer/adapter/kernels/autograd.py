@@ -115,6 +115,7 @@ class _LayerFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         x, *factors = ctx.saved_tensors
+        # Names, not positions: strategies differ in which factors there are.
         named = dict(zip(ctx.names, factors, strict=True))
         # Attention hands back transposed gradients; the matrix products below want rows.
         grad_x, grads = ctx.strategy.backward(ctx.read, x, named, grad.contiguous(), ctx.needs_input_grad[3])

@@ -47,6 +47,7 @@ class Mix:
     parts_out: int
 
     def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
+        # One product for all pixels: W1 acts on parts, whatever their channels.
         mixed = torch.bmm(weight.expand(len(x) // weight.shape[1], -1, -1), _by_image(x, weight.shape[1]))
         return mixed.reshape(-1, *x.shape[1:])
 

@@ -62,6 +62,7 @@ class FactoredDelta:
         xs, grads = self._pieces(x, self.parts_in), self._pieces(grad, self.parts_out)
         grad_xs = [None] * len(xs) if grad_x is None else self._pieces(grad_x, self.parts_in)
         first, *others = [self._backward(*piece, weights) for piece in zip(xs, grads, grad_xs, strict=True)]
+        # Each piece saw other positions, so the gradients of the weights add up.
         for other in others:
             for total, part in zip(first, other, strict=True):
                 total += part
@@ -106,6 +107,7 @@ def factored_delta(algo: str, factors: Tensors, operation: LayerOp, scale: float
 
     `factors` gives names and shapes only: the weights are made anew for each product.
     """
+    # Grouped convolutions would need one factorisation per group; no diffusion model has any.
     if operation.groups != 1:
         return None
     return {"loha": _loha, "lokr": _lokr, "locon": _locon}[algo](factors, operation, scale)

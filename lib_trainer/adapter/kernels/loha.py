@@ -37,6 +37,7 @@ class HadamardDense:
         if not self.separate_delta:
             return tiled_product(self.operation, read, x, lambda weight, rows: self.add_rows(weight, factors, rows))
         y = self.operation(x, *read(x))
+        # Scales the small factor once, not every tile.
         scaled = {**factors, "w2_a": factors["w2_a"] * self.scale}
         first = second = None
         for rows in row_tiles(self.operation, x):
@@ -118,6 +119,7 @@ class SmallBatch:
             through_delta = (inner * factors["w1_b"]).sum(1)
             grad_x = self.operation.grad_input(x, read(x)[0], grad)
             grad_x.add_(through_delta.to(x.dtype).reshape(x.shape))
+        # In the order of the factors, as autograd expects the gradients.
         return grad_x, [found[name] for name in factors]
 
 

@@ -52,6 +52,7 @@ class Dense:
             grad_x = self.operation.grad_input(x, total.to(x.dtype), grad)
             # Two tensors of W's size at once would set the step's peak.
             del total
+        # One gradient of ΔW's size; autograd takes it on to the factors.
         grad_delta = self.operation.grad_weight(x, grad).to(delta.dtype).reshape(delta.shape)
         return grad_x, torch.autograd.grad(delta, list(leaves.values()), grad_delta)
 
@@ -108,6 +109,7 @@ def _factor_gradients(
     with torch.enable_grad():
         leaves = _leaves(factors)
         weights = [weight.to(x.dtype) for weight in factored.weights(leaves)]
+    # By hand through the contractions, then by autograd through the small weights alone.
     grads = factored.backward(x, grad, [weight.detach() for weight in weights], grad_x)
     return torch.autograd.grad(weights, list(leaves.values()), grads)
 

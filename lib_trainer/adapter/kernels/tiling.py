@@ -32,6 +32,7 @@ def tiled_product(
     """operation(x, W + ΔW), where `add` makes rows of W + ΔW from rows of W."""
     weight, bias = read(x)
     matrix, tiles = weight.flatten(1), list(row_tiles(operation, x, unit))
+    # One product writes its own output; several write into one.
     if len(tiles) == 1:
         return operation(x, add(matrix, tiles[0]).reshape(operation.shape), bias)
     xs = x.flatten(0, -2)
