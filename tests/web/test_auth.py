@@ -6,7 +6,15 @@ import pytest
 
 from lib_trainer.web.router import PREFIX
 
-READ_PATHS = ("/status", "/jobs", "/presets", "/jobs/x", "/jobs/x/losses.csv", "/jobs/x/samples/y.png")
+READ_PATHS = (
+    "/status",
+    "/jobs",
+    "/presets",
+    "/jobs/x",
+    "/jobs/x/losses.csv",
+    "/jobs/x/report",
+    "/jobs/x/samples/y.png",
+)
 CHANGE_PATHS = ("/jobs", "/jobs/x/stop", "/jobs/x/pause", "/jobs/x/resume", "/jobs/x/save", "/jobs/x/sample")
 EVIL = {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
 
