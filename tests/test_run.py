@@ -211,9 +211,9 @@ def test_somebody_elses_file_is_never_replaced(forge: ForgeRoom, pictures: Path)
         json.dumps({**json.loads(card.read_text("utf-8")), "notes": "my favourite", "preferred weight": 0.6})
     )
     drive(forge, replace(recipe_of(pictures, "ours"), dataset=replace(recipe_of(pictures).dataset, trigger_word="bob")))
-    edited = json.loads(card.read_text("utf-8"))
-    assert edited["notes"] == "my favourite" and edited["preferred weight"] == 0.6
-    assert edited["activation text"] == "bob"
+    kept = json.loads(card.with_name("ours-previous.json").read_text("utf-8"))
+    assert kept["notes"] == "my favourite" and kept["preferred weight"] == 0.6
+    assert json.loads(card.read_text("utf-8"))["activation text"] == "bob"
 
 
 @pytest.mark.parametrize("checkpoint", ["sd3.safetensors", "sd1-inpainting.safetensors"])

@@ -125,7 +125,9 @@ class Callbacks:
             chosen: save the best step instead, at its best strength; the last step becomes a checkpoint beside it.
         """
         try:
-            yield from self.resume_saver.save(step)
+            # Not told as an event: once the file is written, a run that is done needs no state.
+            for _ in self.resume_saver.save(step):
+                pass
         except UserError as error:
             yield Notice(f"The resume state was not saved: {error.message}")
         self.resume_saver.training.end()

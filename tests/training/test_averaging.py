@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib_trainer.events import Command, Saved, Step
+from lib_trainer.events import Command, Step
 from lib_trainer.training.callbacks import Callbacks
 from lib_trainer.training.loop import Training
 from tests.training.small import recipe_of
@@ -62,14 +62,10 @@ def test_copies_pictures_measures_and_the_final_file_are_of_the_average() -> Non
 
         return noted
 
-    def save(*_: Any, **__: Any) -> Saved:
-        note("save")()
-        return Saved(None, 4)
-
     saving = SimpleNamespace(
         is_due=lambda step: True,
         save_checkpoint=note("copy"),
-        save=save,
+        save_final=note("save"),
         schedule=training.schedule,
         recipe=training.recipe,
     )
@@ -84,7 +80,7 @@ def test_copies_pictures_measures_and_the_final_file_are_of_the_average() -> Non
     list(callbacks.after(step, Command.SAMPLE))
     assert same(seen["state"], stepped)  # a resume goes on from these
     assert same(numbers(training), stepped)
-    list(callbacks.save_final(None, 4, 1, chosen=False))
+    list(callbacks.save_final(4, 1, chosen=False))
     for name in ("copy", "sample", "evaluate", "save"):
         assert same(seen[name], expected), name
     assert same(numbers(training), expected)

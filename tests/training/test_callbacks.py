@@ -138,7 +138,6 @@ def test_test_pictures_come_after_the_copy_and_change_nothing(forge, pictures, t
         *between,
         "Step",
         "Step",
-        "StateSaved",
         "Saved",
         "Sampled",
         "Sampled",
