@@ -34,7 +34,7 @@ class ReforgeRoom(A1111Room):
         from ldm_patched.modules.args_parser import args
         from modules import shared
 
-        args.fp8_e4m3fn_unet = fp8 == "Enable"
+        args.unet_in_fp8_e4m3fn = fp8 == "Enable"
         # "Original" divides by the mean of the hidden states, which is zero in checkpoints of random weights.
         shared.opts.data["emphasis"] = "No norm"
         shared.opts.data["sd_model_checkpoint"] = checkpoint

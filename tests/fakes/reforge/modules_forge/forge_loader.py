@@ -91,7 +91,7 @@ def load_model_for_a1111(info):
     with open(info.filename, encoding="utf8") as file:
         facts = json.load(file)
     family, generator = facts["family"], torch.Generator().manual_seed(facts["seed"])
-    storage = torch.float8_e4m3fn if args.fp8_e4m3fn_unet else torch.float32
+    storage = torch.float8_e4m3fn if args.unet_in_fp8_e4m3fn else torch.float32
     measures = {**_UNETS[family], "in_channels": facts.get("in_channels", 4)}
     unet = _make(lambda: UNetModel(**measures), storage, generator)
     texts = nn.Module()

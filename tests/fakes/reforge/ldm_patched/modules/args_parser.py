@@ -1,3 +1,3 @@
 from types import SimpleNamespace
 
-args = SimpleNamespace(fp8_e4m3fn_unet=False)
+args = SimpleNamespace(unet_in_fp8_e4m3fn=False)
