@@ -52,7 +52,7 @@ def make_tab() -> Tab:
     from lib_trainer.ui.webui_tab import build_tab, explain
 
     try:
-        return build_tab(*host_and_jobs(), page_access().page_key, page_grid_job())
+        return build_tab(*host_and_jobs(), page_access(), page_grid_job())
     except UserError as error:
         return explain(error)
 

@@ -229,6 +229,6 @@ def _run_ui(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.host import open_host
     from lib_trainer.host.access import Access
 
-    access = Access(changes=options.api, folders=(options.out, *options.allow))
+    access = Access(changes=options.api, folders=(options.out, *options.allow), allow_option="--allow")
     serve(open_host(options.out, options.checkpoint), access, port=options.port)
     return Answer({"stopped": True})

@@ -106,6 +106,11 @@ class Status:
         """The run is queued, working or paused."""
         return self.state in LIVE
 
+    @property
+    def unsaved_seconds(self) -> float:
+        """The training time since the resume state, which a stop without saving would lose."""
+        return (self.step - max(self.kept_step, 0)) * self.seconds_per_step
+
 
 class Record:
     """Collects the events of one run. Not thread-safe: its owner locks."""

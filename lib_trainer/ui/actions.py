@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.errors import UserError
+from lib_trainer.host.access import Access
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.recipes.loaded import LoadedRecipe
@@ -18,18 +19,16 @@ from lib_trainer.ui.dataset_panel import EMPTY, pictures_per_epoch, show_scan
 from lib_trainer.ui.form import WRONG, Form, help_of
 from lib_trainer.ui.grid_panel import propose_prompt
 from lib_trainer.ui.history_panel import HistoryActions
-from lib_trainer.ui.last_settings import read_settings, write_settings
 from lib_trainer.ui.memory_bar import show_memory
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.missing_packages import show_missing
-from lib_trainer.ui.recipe_check import checked_recipe, name_from, scan_pictures
+from lib_trainer.ui.proposals import NAMED, Proposed, existing_adapter, tell_existing
+from lib_trainer.ui.recipe_check import name_from, scan_pictures
 from lib_trainer.ui.recipe_panel import load_preset, load_upload, preset_for, recipe_values, show_length, show_notices
-from lib_trainer.ui.settings_panel import read_base, reset_to_base, show_base
+from lib_trainer.ui.settings_panel import reset_to_base, show_base
+from lib_trainer.ui.start_actions import StartActions
 from lib_trainer.ui.starting_point import starting_point
 from lib_trainer.ui.train_panel import LiveView
-
-# What was proposed last, (name, prompt): only what the person has not changed is proposed anew.
-Proposed = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -44,43 +43,49 @@ class Typed:
 class Actions:
     """The tab's behaviour. It keeps no state of its own: a page's state lives in the page, a run's in the jobs."""
 
-    def __init__(self, host: Host, jobs: Jobs, form: Form, page_key: str = "", *, in_webui: bool = True) -> None:
+    def __init__(
+        self, host: Host, jobs: Jobs, form: Form, access: Access | None = None, *, in_webui: bool = True
+    ) -> None:
         self._host, self._jobs, self._form, self._in_webui = host, jobs, form, in_webui
-        self.live = LiveView(jobs, page_key)
-        self.history = HistoryActions(jobs, self.live)
+        self._access = access or Access()
+        self.live = LiveView(jobs, self._access.page_key)
+        self.start = StartActions(host, jobs, form, self.live, self._access)
+        self.history = HistoryActions(jobs, self.live, self._access)
 
     def open_page(self) -> list[Any]:
         """-> head, kind, preset, base, prompt, proposed, *form: as the last run was started with."""
         start = starting_point(self._host.settings_file, self._host.drawing_family())
-        proposed = self._propose(start.kind, "", ("", ""), start.values)
+        # What is filled in from the last run was not typed into this page.
+        before = start.proposed._replace(train_data_dir=start.values.get("train_data_dir", ""))
+        proposed = self._propose(start.kind, before, start.values)
         head = f'<p class="train-lora-head">{escape(self._host.describe())}</p>{show_missing(in_webui=self._in_webui)}'
-        filled = self._form.show(start.values)
-        return [head, start.kind, start.preset, show_base(start.base), proposed[1], proposed, *filled]
+        filled = self._form.show(start.values, self._notes(start.values))
+        return [head, start.kind, start.preset, show_base(start.base), proposed.prompt, proposed, *filled]
 
     def scan(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> gallery, pictures, length, folder, trigger word, name, prompt, proposed."""
-        entered = self._form.read(values)
+        entered = proposed.opened(self._form.read(values))
         try:
-            scan = scan_pictures(entered)
+            scan = scan_pictures(entered, self._access)
         except UserError as error:
             # The message stands at the folder's field: the gallery has no place for a mistake.
             complaint = gr.update(info=f"{WRONG} {error}")
             return [EMPTY, 0, "", complaint, gr.update(), gr.update(), gr.update(), proposed]
         # kohya's folder names carry it: 10_jeff_person.
-        entered["trigger_word"] = entered["trigger_word"] or scan.trigger_word
-        new = self._propose(kind, prompt, proposed, entered)
+        word = entered["trigger_word"] = entered["trigger_word"] or scan.trigger_word
+        new = self._propose(kind, proposed, entered)._replace(trigger_word=scan.trigger_word)
         count = pictures_per_epoch(scan)
-        folder = gr.update(info=help_of("train_data_dir"))
-        # A proposal must not replace what was typed.
-        name, prompt = _keep_typed(entered["output_name"], prompt, proposed, new)
-        length = show_length(count, entered)
-        return [show_scan(scan), count, length, folder, entered["trigger_word"], name, prompt, new]
+        name, prompt = self._kept(entered["output_name"], prompt, proposed, new)
+        length, folder = show_length(count, entered), gr.update(info=help_of("train_data_dir"))
+        return [show_scan(scan), count, length, folder, word, name, prompt, new]
 
     def propose(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> name, prompt, proposed: from the trigger word, where the person has not typed their own."""
         entered = self._form.read(values)
-        new = self._propose(kind, prompt, proposed, entered)
-        return [*_keep_typed(entered["output_name"], prompt, proposed, new), new]
+        if not proposed.is_typed("output_name", entered["output_name"]):
+            entered["output_name"] = ""
+        new = self._propose(kind, proposed, entered)
+        return [*self._kept(entered["output_name"], prompt, proposed, new), new]
 
     def memory(self, *values: Any) -> str:
         """-> the memory bar."""
@@ -88,6 +93,10 @@ class Actions:
 
     def choose_kind(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> preset, notices, base, prompt, proposed, *form, fold: the recipe shipped for this kind."""
+        if kind == proposed.kind:
+            # gradio 4 reports a choice that `open_page` has set as if a person had made it.
+            kept = [gr.update() for _ in self._form.components]
+            return [gr.update(), gr.update(), gr.update(), gr.update(), proposed, *kept, gr.update()]
         preset = preset_for(kind, self._host.drawing_family())
         if not preset:
             proposal = self.propose(kind, prompt, proposed, *values)[1:]
@@ -108,67 +117,53 @@ class Actions:
         """-> preset, notices, base, prompt, proposed, *form, fold: the settings of a past run."""
         # The line ends with the run's id, which says nothing to a person.
         title = (chosen or "").rpartition(" · ")[0]
-        typed = Typed(kind, prompt, proposed)
+        # Folder, word and name of a run belong together: they come whatever was typed.
+        typed = Typed(kind, prompt, proposed._replace(**{name: self._form.read(values)[name] for name in NAMED}))
         return [None, *self._fill(lambda: self.history.settings(chosen), title, typed, values)]
 
     def reset(self, name: str, base: str) -> list[Any]:
         """-> *form: one setting, or with "" all of them, as the chosen recipe has them."""
         return reset_to_base(self._form, name, base)
 
-    def train(self, kind: str, preset: str | None, base: str, *values: Any) -> list[Any]:
-        """-> message, *form, fold, *live. Everything is checked before the host's model is touched."""
-        return self._start({"kind": kind, "preset": preset, "recipe": read_base(base)}, self._form.read(values), ())
-
-    def train_with_less(self, kind: str, preset: str | None, base: str, *values: Any) -> list[Any]:
-        """As `train`, with the settings by which a run that failed may do better."""
-        # Read from the run that failed, not from the page: its inputs may have changed since.
-        remedy = self._jobs.status().remedy
-        page = {"kind": kind, "preset": preset, "recipe": read_base(base)}
-        return self._start(page, {**self._form.read(values), **remedy}, tuple(remedy))
-
-    def _start(self, page: dict[str, Any], entered: dict[str, Any], changed: tuple[str, ...]) -> list[Any]:
-        """`page`: what is remembered beside the values; `changed`: settings that the inputs do not show yet."""
-        try:
-            recipe = checked_recipe(entered)
-            self._jobs.start(recipe)
-        except UserError as error:
-            problems = error.problems if isinstance(error, ConfigError) else {}
-            return [show_error(error, "Not started."), *self._form.complain(problems, {}), *self.live.show()]
-        path = self._host.settings_file
-        # What other panels remember in the same file stays.
-        write_settings(path, {**read_settings(path), **page, "values": recipe.flat()})
-        # Only what was left open: the person may have typed more while the answer travelled.
-        filled = [name for name in ("trigger_word", "output_name") if not entered[name]]
-        named = {name: recipe.flat()[name] for name in (*filled, *changed)}
-        return ["", *self._form.complain({}, named), *self.live.show()]
-
     def _fill(self, load: Callable[[], LoadedRecipe], title: str, typed: Typed, values: tuple) -> list[Any]:
         """-> notices, base, prompt, proposed, *form, fold."""
+        entered, proposed = self._form.read(values), typed.proposed
         try:
             loaded = load()
         except UserError as error:
             # Nothing is changed, but complaints of an earlier attempt go.
-            shown = self._form.complain({}, {})
-            return [show_error(error, "Not loaded."), gr.update(), typed.prompt, typed.proposed, *shown]
-        changes = recipe_values(loaded)
-        entered = {**self._form.read(values), **changes}
-        new = self._propose(typed.kind, typed.prompt, typed.proposed, entered)
-        _, prompt = _keep_typed(entered["output_name"], typed.prompt, typed.proposed, new)
+            shown = self._form.complain({}, {}, self._notes(entered))
+            return [show_error(error, "Not loaded."), gr.update(), typed.prompt, proposed, *shown]
+        found = recipe_values(loaded)
+        kept = [name for name in NAMED if name in found and proposed.is_typed(name, entered[name])]
+        changes = {name: value for name, value in found.items() if name not in kept}
+        entered |= changes
+        new = self._propose(typed.kind, proposed, entered)
+        # What the file has filled in follows the folder from now on.
+        new = new._replace(**{name: changes[name] for name in NAMED if name in changes})
+        prompt = typed.prompt if proposed.is_typed("prompt", typed.prompt) else new.prompt
         # A shipped recipe has nothing to report.
-        notices = show_notices(title, loaded) if title else ""
-        return [notices, show_base(changes), prompt, new, *self._form.complain(loaded.problems, changes)]
+        differing = {name: found[name] for name in kept if found[name] != entered[name]}
+        notices = show_notices(title, loaded, differing) if title else ""
+        shown = self._form.complain(loaded.problems, changes, self._notes(entered))
+        return [notices, show_base(found), prompt, new, *shown]
 
-    def _propose(self, kind: str, prompt: str, proposed: Proposed, entered: dict[str, Any]) -> Proposed:
+    def _propose(self, kind: str, proposed: Proposed, entered: dict[str, Any]) -> Proposed:
         trigger_word, name = entered.get("trigger_word", ""), entered.get("output_name", "")
         # The proposed prompt has to name the file as it will be called.
         new_name = name_from(trigger_word)
-        used = new_name if name in ("", proposed[0]) else name
-        return new_name, propose_prompt(kind, trigger_word, used, entered.get("preferred_weight") or 0.8)
+        used = name if proposed.is_typed("output_name", name) else new_name
+        prompt = propose_prompt(kind, trigger_word, used, entered.get("preferred_weight") or 0.8)
+        return proposed._replace(kind=kind, output_name=new_name, prompt=prompt)
 
+    def _kept(self, name: str, prompt: str, proposed: Proposed, new: Proposed) -> tuple[dict[str, Any], str]:
+        """(name, prompt): what a person typed; `name` is empty where they typed none."""
+        name = name or new.output_name
+        note = self._notes({"output_name": name}).get("output_name", "")
+        update = gr.update(value=name, info=" ".join(filter(None, (help_of("output_name"), note))))
+        return update, prompt if proposed.is_typed("prompt", prompt) else new.prompt
 
-def _keep_typed(name: str, prompt: str, proposed: Proposed, new: Proposed) -> tuple[str, str]:
-    """(name, prompt): the new proposals, except where the person has typed over the last ones."""
-    return (
-        new[0] if name in ("", proposed[0]) else name,
-        new[1] if prompt in ("", proposed[1]) else prompt,
-    )
+    def _notes(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """setting -> what stands beside its input: that a file of this name exists."""
+        found = existing_adapter(self._host.lora_dir, values.get("output_name", ""))
+        return {"output_name": tell_existing(found)} if found else {}

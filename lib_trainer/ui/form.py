@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
@@ -53,16 +54,25 @@ class Form:
         """What the inputs hold, by setting."""
         return dict(zip(self.inputs, values, strict=True))
 
-    def show(self, flat: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Updates of every input: those named in `flat` get its value, and all lose their complaints."""
+    def show(self, flat: Mapping[str, Any], notes: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
+        """Updates of every input: those named in `flat` get its value, and all lose their complaints.
+
+        Args:
+            notes: setting -> what its input says beside the help.
+        """
         return [
-            gr.update(info=help_of(name), **({"value": to_input(name, flat[name])} if name in flat else {}))
+            gr.update(
+                info=" ".join(filter(None, (help_of(name), notes.get(name, "")))),
+                **({"value": to_input(name, flat[name])} if name in flat else {}),
+            )
             for name in self.inputs
         ]
 
-    def complain(self, problems: Mapping[str, str], flat: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def complain(
+        self, problems: Mapping[str, str], flat: Mapping[str, Any], notes: Mapping[str, str] = MappingProxyType({})
+    ) -> list[dict[str, Any]]:
         """As `show`, with what is wrong at its input; then the update of the fold, opened where that is inside."""
-        inputs = self.show(flat)
+        inputs = self.show(flat, notes)
         for update, name in zip(inputs, self.inputs, strict=True):
             if name in problems:
                 update["info"] = f"{WRONG} {problems[name]}"

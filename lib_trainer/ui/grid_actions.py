@@ -26,13 +26,12 @@ from lib_trainer.ui.grid_view import Thumbnails, show_grid
 from lib_trainer.ui.last_settings import read_settings, write_settings
 from lib_trainer.ui.lora_choices import line_of, name_of
 from lib_trainer.ui.messages import show_error
+from lib_trainer.ui.proposals import Proposed
 
 REMEMBERED = ("strengths", "other_strengths", "negative", "steps", "cfg", "seeds", "sampler", "schedule")
 # Its name in the settings file since the first release.
 SETTING = "try"
 _USUAL_STRENGTH = 0.8
-# What was proposed last, (name, prompt): only what the person has not changed is proposed anew.
-Proposed = tuple[str, str]
 
 
 class GridActions:
@@ -70,10 +69,17 @@ class GridActions:
         lines = {item.name: line_of(item, misfit(item, family)) for item in loras}
         return [gr.update(choices=list(lines.values()), value=lines.get(name_of(chosen))) for chosen in (lora, other)]
 
-    def reload(self, lora: str | None, other: str | None, prompt: str) -> list[Any]:
-        """-> lora, other: lists the folder again; without a choice the LoRA of the prompt is chosen."""
+    def reload(self, lora: str | None, other: str | None, prompt: str, proposed: Proposed) -> list[Any]:
+        """-> lora, other: lists the folder again.
+
+        Without a choice, and while the page's own prompt stands, the LoRA of the prompt is chosen: after a second
+        training it is the new one.
+        """
         named = next(iter(names_in(prompt)), None)
-        return self.list_loras(lora or named, other, refresh=True)
+        lists = self.list_loras(named, other, refresh=True)
+        is_followed = not lora or not proposed.is_typed("prompt", prompt)
+        # The prompt may name a file that is not trained yet.
+        return lists if is_followed and lists[0]["value"] else self.list_loras(lora, other)
 
     def offer(self, mode: str, lora: str | None, other: str | None, prompt: str, proposed: Proposed) -> list[Any]:
         """-> pair, prompt, proposed: prompts for what is chosen, unless the person has written their own.
@@ -84,10 +90,10 @@ class GridActions:
         first, second = (find_lora(name_of(chosen), loras) for chosen in (lora, other))
         # The second LoRA matters for pairs only.
         row = gr.update(visible=mode == PAIR)
-        if first is None or prompt.strip() not in ("", proposed[1]):
+        if first is None or proposed.is_typed("prompt", prompt.strip()):
             return [row, gr.update(), proposed]
         new = _propose_pair(first, second) if mode == PAIR and second else _propose(first)
-        return [row, gr.update() if new == prompt else new, (proposed[0], new)]
+        return [row, gr.update() if new == prompt else new, proposed._replace(prompt=new)]
 
     def start(self, seen: int, *values: Any) -> list[Any]:
         """-> message, seen, *live. Everything is checked before the host is asked for a picture."""

@@ -34,8 +34,9 @@ def bind_grid(
     panel.generate_grid.click(actions.start, [seen, *panel.inputs], [panel.message, *live], **quick)
     panel.stop.click(actions.stop, seen, live, **quick)
     panel.refresh.click(actions.show, seen, live, **quick)
-    panel.reload.click(actions.reload, [panel.lora, panel.other, panel.prompt], [panel.lora, panel.other], **quick)
-    chosen = [panel.mode, panel.lora, panel.other, panel.prompt, proposed]
+    listed = [panel.lora, panel.other]
+    panel.reload.click(actions.reload, [*listed, panel.prompt, proposed], listed, **quick)
+    chosen = [panel.mode, *listed, panel.prompt, proposed]
     # `input`, not `change`: only a person's choice proposes prompts, not the page's own updates.
     for choice in (panel.mode, panel.lora, panel.other):
         choice.input(actions.offer, chosen, [panel.pair, panel.prompt, proposed], **quick)

@@ -12,12 +12,15 @@ import gradio as gr
 from lib_trainer.errors import UserError
 from lib_trainer.evaluation.report import show_meter
 from lib_trainer.events import Evaluated
+from lib_trainer.host.access import Access
 from lib_trainer.jobs.history import PastRun
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.jobs.status import LIVE
 from lib_trainer.recipes.loaded import LoadedRecipe
+from lib_trainer.ui.form import label_of, to_input
 from lib_trainer.ui.loss_chart import draw_curve
 from lib_trainer.ui.messages import show_error
+from lib_trainer.ui.recipe_check import require_allowed
 from lib_trainer.ui.train_panel import LiveView
 
 SHOWN_SETTINGS = ("algo", "network_dim", "learning_rate", "max_train_steps", "epoch", "resolution_px", "seed")
@@ -61,8 +64,8 @@ class HistoryActions:
     A run is chosen by its line, which ends with its id: gradio 3 lists plain strings only.
     """
 
-    def __init__(self, jobs: Jobs, live: LiveView) -> None:
-        self._jobs, self._live = jobs, live
+    def __init__(self, jobs: Jobs, live: LiveView, access: Access) -> None:
+        self._jobs, self._live, self._access = jobs, live, access
 
     def list_runs(self, chosen: str | None = None) -> list[Any]:
         """-> choice, shown: every run, and the one that was chosen if it is still there."""
@@ -82,7 +85,10 @@ class HistoryActions:
     def resume(self, chosen: str | None) -> list[Any]:
         """-> choice, shown, *live."""
         try:
-            self._jobs.resume_run(self._past(chosen).id)
+            past = self._past(chosen)
+            # A folder that was allowed then may not be allowed now.
+            require_allowed(self._access, str((past.recipe or {}).get("train_data_dir", "")))
+            self._jobs.resume_run(past.id)
         except UserError as error:
             return [gr.update(), show_error(error, "Not resumed."), *self._live.show()]
         return [*self.list_runs(chosen), *self._live.show()]
@@ -130,11 +136,13 @@ def _id_of(line: str) -> str:
 
 
 def _facts(past: PastRun) -> str:
-    # Kohya's names: they are what `--set` and recipe files use.
-    settings = ", ".join(f"{name} {past.recipe[name]}" for name in SHOWN_SETTINGS if name in (past.recipe or {}))
+    recipe = past.recipe or {}
+    settings = ", ".join(
+        f"{label_of(name)} {to_input(name, recipe[name])}" for name in SHOWN_SETTINGS if name in recipe
+    )
     facts = {
         "Trained on": past.checkpoint,
-        "Pictures": (past.recipe or {}).get("train_data_dir", ""),
+        "Pictures": recipe.get("train_data_dir", ""),
         "Fingerprint": past.pictures[:12],
         "Settings": settings,
         "Loss": f"{past.loss:.4f}" if past.step else "",

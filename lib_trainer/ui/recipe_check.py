@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.host.access import Access
 
 if TYPE_CHECKING:
     from lib_trainer.dataset.scan import Scan
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 SCAN_FIELDS = ("train_data_dir", "trigger_word", "caption_extension")
 
 
-def checked_recipe(entered: dict[str, Any]) -> Recipe:
+def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:
     """The recipe that the inputs describe. An empty trigger word or name comes from the folder.
 
     Raises:
@@ -24,7 +25,8 @@ def checked_recipe(entered: dict[str, Any]) -> Recipe:
     # The caller still needs to know which fields were left open.
     entered, problems = dict(entered), {}
     try:
-        entered["trigger_word"] = entered["trigger_word"] or scan_pictures(entered).trigger_word
+        require_allowed(access, entered["train_data_dir"])
+        entered["trigger_word"] = entered["trigger_word"] or scan_pictures(entered, access).trigger_word
     except ConfigError as error:
         problems = error.problems
     except UserError as error:
@@ -40,13 +42,24 @@ def checked_recipe(entered: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def scan_pictures(entered: Mapping[str, Any]) -> Scan:
-    """The scan of the folder that the inputs name. Raises UserError for what cannot be scanned."""
+def require_allowed(access: Access, folder: str) -> None:
+    """Raises UserError for a folder that a page of this program may not name, before anything in it is looked at.
+
+    A program that other machines reach shows its page to anybody there: it takes the folders that its routes take.
+    """
+    # Paths copied from a file manager come in quotation marks.
+    if not access.local_only and folder.strip():
+        access.folder(folder.strip().strip("\"'"))
+
+
+def scan_pictures(entered: Mapping[str, Any], access: Access) -> Scan:
+    """The scan of the folder that the inputs name. Raises UserError for what cannot be scanned, or is not allowed."""
     # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
     from lib_trainer.dataset.scan import scan_folder
 
     if not entered["train_data_dir"].strip():
         raise ConfigError({"train_data_dir": "name the folder that holds the pictures"})
+    require_allowed(access, entered["train_data_dir"])
     return scan_folder(Recipe().with_values({name: entered[name] for name in SCAN_FIELDS}).dataset)
 
 

@@ -81,10 +81,15 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
     return {name: value for name, value in loaded.recipe.flat().items() if value or name not in OWN}
 
 
-def show_notices(title: str, loaded: LoadedRecipe) -> str:
-    """That a recipe file is loaded, and everything in it that is invalid or not used."""
+def show_notices(title: str, loaded: LoadedRecipe, kept: Mapping[str, str]) -> str:
+    """That a recipe file is loaded, and everything in it that is invalid or not used.
+
+    Args:
+        kept: setting -> value of the file, where the page keeps what a person typed.
+    """
     wrong = [f"{shown_name(name)}: {text}." for name, text in loaded.problems.items()]
-    lines = "".join(f"<li>{escape(text)}</li>" for text in (*wrong, *loaded.notices))
+    typed = [f"{shown_name(name)}: yours is kept; the file has {value}." for name, value in kept.items()]
+    lines = "".join(f"<li>{escape(text)}</li>" for text in (*wrong, *typed, *loaded.notices))
     return f'<div class="train-lora-note"><b>{escape(title)}</b> is loaded.<ul>{lines}</ul></div>'
 
 

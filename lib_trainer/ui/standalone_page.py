@@ -21,7 +21,7 @@ def build_page(host: Host, jobs: Jobs, access: Access, grid_job: GridJob | None 
     scripts = sorted((ROOT / "javascript").glob("*.js"))
     head = "".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in scripts)
     # Built first: what is built inside another page is shown there at once.
-    tab = build(host, jobs, access.page_key, grid_job, in_webui=False)
+    tab = build(host, jobs, access, grid_job, in_webui=False)
     with (
         gr.Blocks(title="Train LoRA", css=style, head=head, analytics_enabled=False) as page,
         gr.Column(elem_id="tab_train_lora"),

@@ -11,17 +11,22 @@ from lib_trainer.config.recipe import Recipe, default_of
 from lib_trainer.models.families import Family
 from lib_trainer.recipes.files import presets
 from lib_trainer.ui.last_settings import read_settings, read_values
+from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.recipe_panel import load_preset, preset_for, recipe_values
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """`base`: the values of the recipe that was chosen; `values` of the last run may differ from them."""
+    """`base`: the values of the recipe that was chosen; `values` of the last run may differ from them.
+
+    `proposed`: the trigger word and name that the page had proposed then.
+    """
 
     kind: str
     preset: str | None
     base: Mapping[str, Any]
     values: dict[str, Any]
+    proposed: Proposed
 
 
 def starting_point(settings_file: Path, family: Family | None = None) -> StartingPoint:
@@ -34,11 +39,12 @@ def starting_point(settings_file: Path, family: Family | None = None) -> Startin
         shipped = recipe_values(load_preset(preset)) if preset in presets() else {}
         # Settings of an earlier release hold no recipe: of an opened file only the values are known.
         base = shipped or read_values(settings, "recipe") or values
-        return StartingPoint(str(settings.get("kind", "face")), preset, base, values)
+        proposed = Proposed(**read_values(settings, "proposed"))
+        return StartingPoint(str(settings.get("kind", "face")), preset, base, values, proposed)
     # The most common first LoRA.
     preset = preset_for("face", family)
     shipped = recipe_values(load_preset(preset)) if preset else {}
-    return StartingPoint("face", preset, shipped, shipped)
+    return StartingPoint("face", preset, shipped, shipped, Proposed())
 
 
 def recipe_size(values: Mapping[str, Any]) -> tuple[int, int]:

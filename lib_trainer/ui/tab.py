@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from lib_trainer.host.access import Access
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.preview.grid_job import GridJob
@@ -17,6 +18,7 @@ from lib_trainer.ui.grid_actions import GridActions
 from lib_trainer.ui.grid_events import bind_grid, opened_page
 from lib_trainer.ui.grid_panel import CellPanel, GridPanel, place_cell, place_grid
 from lib_trainer.ui.history_panel import HistoryPanel, place_history
+from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.recipe_panel import RecipePanel, place_recipe, show_length
 from lib_trainer.ui.settings_panel import SettingsPanel, place_settings
 from lib_trainer.ui.starting_point import StartingPoint, recipe_size, starting_point
@@ -48,6 +50,7 @@ class Page:
     cell: CellPanel
     settings: SettingsPanel
     proposed: gr.State
+    asked: gr.State
     pictures: gr.State
 
     @property
@@ -63,19 +66,19 @@ class Page:
 
 
 def build(
-    host: Host, jobs: Jobs, page_key: str = "", grid_job: GridJob | None = None, *, in_webui: bool = True
+    host: Host, jobs: Jobs, access: Access | None = None, grid_job: GridJob | None = None, *, in_webui: bool = True
 ) -> gr.Blocks:
     """The whole tab for one host. It asks for no model and no picture until the page is opened.
 
     Args:
-        page_key: lets the page call the routes.
+        access: which folders the page may name, and the key with which it calls the routes.
         grid_job: draws its grids.
         in_webui: what is said of missing packages and where pictures are sent depends on it.
     """
     with gr.Blocks(analytics_enabled=False, title="Train LoRA") as blocks:
         # Placed first and bound second: events refer to components of other panels.
         page = _place(starting_point(host.settings_file, host.drawing_family()))
-        actions = Actions(host, jobs, page.form, page_key, in_webui=in_webui)
+        actions = Actions(host, jobs, page.form, access, in_webui=in_webui)
         grid_actions = GridActions(host, jobs, grid_job or GridJob(host))
         _bind_settings(actions, page)
         _bind_run(actions, page)
@@ -107,7 +110,7 @@ def _place(start: StartingPoint) -> Page:
         settings = place_settings(form, start.base)
     return Page(
         head, form, dataset, recipe, train, past, grid, cell, settings,
-        proposed=gr.State(("", "")), pictures=gr.State(0),
+        proposed=gr.State(Proposed()), asked=gr.State(""), pictures=gr.State(0),
     )  # fmt: skip
 
 
@@ -151,13 +154,19 @@ def _bind_run(actions: Actions, page: Page) -> None:
     """The buttons of the run, and the hidden one by which the script asks for the state of the run."""
     train, live = page.train, actions.live
     checked = [train.message, *page.form.components, page.form.fold, *train.live]
-    asked = [page.dataset.kind, page.recipe.preset, page.settings.base, *page.form.components]
-    train.train.click(actions.train, asked, checked, **QUICK)
-    train.less.click(actions.train_with_less, asked, checked, **QUICK)
+    checked += [train.replace, page.asked, page.proposed]
+    sent = [page.dataset.kind, page.recipe.preset, page.settings.base, page.asked, page.proposed]
+    for button, action in (
+        (train.train, actions.start.train),
+        (train.replace, actions.start.replace),
+        (train.less, actions.start.train_with_less),
+    ):
+        button.click(action, [*sent, *page.form.components], checked, **QUICK)
     for button, action in (
         (train.pause, live.pause),
         (train.stop_save, live.stop_save),
         (train.stop, live.stop),
+        (train.stop_anyway, live.stop_anyway),
         (train.save, live.save),
         (train.sample, live.sample),
         (train.refresh, live.show),

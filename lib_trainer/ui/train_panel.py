@@ -11,7 +11,11 @@ import gradio as gr
 from lib_trainer.events import Command
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.jobs.status import Status
+from lib_trainer.ui.elements import show_duration
 from lib_trainer.ui.status_view import buttons_of, show_status
+
+# Stop asks once where more training than this would be lost.
+ASK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class TrainPanel:
     save: gr.Button
     sample: gr.Button
     less: gr.Button
+    replace: gr.Button
+    stop_anyway: gr.Button
     message: gr.HTML
     status: gr.HTML
     refresh: gr.Button
@@ -34,6 +40,7 @@ class TrainPanel:
     def live(self) -> list[gr.components.Component]:
         """What follows the run: the outputs of `LiveView.show`."""
         buttons = [self.train, self.pause, self.stop_save, self.stop, self.save, self.sample, self.less]
+        buttons.append(self.stop_anyway)
         return [self.status, *buttons, self.heartbeat]
 
 
@@ -47,14 +54,18 @@ def place_train() -> TrainPanel:
     with gr.Row(elem_classes="train-lora-buttons train-lora-small"):
         save = gr.Button("Save a copy now", interactive=False, size="sm", min_width=90, elem_id="train_lora_save")
         sample = gr.Button("Sample now", interactive=False, size="sm", min_width=90, elem_id="train_lora_sample")
+    stop_anyway = gr.Button("Stop without saving", visible=False, variant="stop", elem_id="train_lora_stop_anyway")
     message = gr.HTML("", elem_id="train_lora_message", elem_classes="train-lora-maybe")
+    replace = gr.Button("Replace", visible=False, elem_id="train_lora_replace")
     status = gr.HTML(show_status(Status()), elem_id="train_lora_status")
     less = gr.Button("Train with less memory", visible=False, elem_id="train_lora_less")
     # Hidden by style.css, not by gradio: what gradio hides may be missing from the page.
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
         heartbeat = gr.HTML("", elem_id="train_lora_heartbeat")
-    return TrainPanel(train, pause, stop_save, stop, save, sample, less, message, status, refresh, heartbeat)
+    return TrainPanel(
+        train, pause, stop_save, stop, save, sample, less, replace, stop_anyway, message, status, refresh, heartbeat
+    )
 
 
 class LiveView:
@@ -64,7 +75,8 @@ class LiveView:
         self._jobs, self._page_key = jobs, page_key
         self._heartbeats = count(1)
 
-    def show(self) -> list[Any]:
+    def show(self, *, asking: bool = False) -> list[Any]:
+        """-> *live. `asking`: Stop was pressed, and would lose more than a person may expect."""
         status = self._jobs.status()
         # Only a run that has taken a step has something to save or to draw with.
         learning = status.state in ("training", "paused") and status.step > 0 and not status.stopping
@@ -80,6 +92,7 @@ class LiveView:
             gr.update(interactive=learning),
             gr.update(interactive=learning),
             gr.update(visible=status.state == "failed" and bool(status.remedy)),
+            _question(status, asking),
             f'<i data-heartbeat="{next(self._heartbeats)}" data-key="{self._page_key}"'
             f' data-buttons="{buttons_of(status)}"></i>',
         ]
@@ -105,5 +118,23 @@ class LiveView:
         return self.show()
 
     def stop(self) -> list[Any]:
+        """Stops at once, or asks first where a resume would repeat more than a minute of training."""
+        if _is_worth_asking(self._jobs.status()):
+            return self.show(asking=True)
+        return self.stop_anyway()
+
+    def stop_anyway(self) -> list[Any]:
         self._jobs.stop(save=False)
         return self.show()
+
+
+def _is_worth_asking(status: Status) -> bool:
+    return status.live and not status.stopping and status.unsaved_seconds > ASK_SECONDS
+
+
+def _question(status: Status, asking: bool) -> dict[str, Any]:
+    if asking:
+        lost = show_duration(status.unsaved_seconds)
+        return gr.update(visible=True, value=f"Stop without saving: {lost} of training are lost")
+    # A question that was put stays until it is answered, or there is nothing left to lose.
+    return gr.update() if _is_worth_asking(status) else gr.update(visible=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from lib_trainer.errors import UserError
+from lib_trainer.host.access import Access
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.preview.grid_job import GridJob
@@ -17,8 +18,8 @@ LABEL, TAB_ID = "Train LoRA", "train_lora"
 Tab = tuple[gr.Blocks, str, str]
 
 
-def build_tab(host: Host, jobs: Jobs, page_key: str, grid_job: GridJob) -> Tab:
-    return build(host, jobs, page_key, grid_job), LABEL, TAB_ID
+def build_tab(host: Host, jobs: Jobs, access: Access, grid_job: GridJob) -> Tab:
+    return build(host, jobs, access, grid_job), LABEL, TAB_ID
 
 
 def explain(error: UserError) -> Tab:

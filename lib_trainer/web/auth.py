@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -64,19 +63,9 @@ class Guard:
     def folder(self, text: str) -> Path:
         """The folder that a caller names, links followed. Raises HTTPException outside what the program allows."""
         try:
-            # Links are followed before the comparison: a link inside could lead anywhere.
-            found = Path(os.path.realpath(Path(text).expanduser()))
-        except (OSError, RuntimeError, ValueError):
-            # Python raises for a NUL, an endless link, or an unknown user's ~.
-            refuse(FORBIDDEN, f"{text!r} is not a folder.", "Name one that exists.")
-        roots = [Path(os.path.realpath(root)) for root in self.access.folders]
-        if not any(found == root or root in found.parents for root in roots):
-            refuse(
-                FORBIDDEN,
-                f"{text} lies outside the folders that calls over the network may name.",
-                "Start the WebUI with --gradio-allowed-path FOLDER, or use the tab.",
-            )
-        return found
+            return self.access.folder(text)
+        except UserError as error:
+            refuse(FORBIDDEN, error.message, error.hint)
 
     def _refuse_other_sites(self, request: Request) -> None:
         origin = request.headers.get("origin", "")

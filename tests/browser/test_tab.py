@@ -44,7 +44,7 @@ class Site:
         self.pictures = draw_pictures(folder / "pictures")
         self._browser = browser
         self.access = access or Access()
-        tab = build(self.host, self.jobs, self.access.page_key)
+        tab = build(self.host, self.jobs, self.access)
         style = (ROOT / "style.css").read_text(encoding="utf-8")
         with gr.Blocks(css=style, analytics_enabled=False) as outer, gr.Tabs(elem_id="tabs"):
             with gr.TabItem("Train LoRA", elem_id="tab_train_lora"):

@@ -20,6 +20,7 @@ from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS, GridRequest
 from lib_trainer.ui.grid_actions import REMEMBERED, GridActions
 from lib_trainer.ui.last_settings import read_settings
 from lib_trainer.ui.lora_choices import name_of
+from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.tab import build
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 from tests.waiting import PATIENCE_S, until
@@ -195,28 +196,37 @@ def test_the_last_settings_and_prompts_come_back(room):
         "jeff as a hero", "a cat",
     ]  # fmt: skip
     assert not (room.host.lora_dir / "jeff-000001.json").exists()
-    _, prompt, proposed = room.actions.offer(STRENGTHS, "jeff", None, "", ("", ""))
+    _, prompt, proposed = room.actions.offer(STRENGTHS, "jeff", None, "", Proposed())
     assert prompt == "jeff as a hero\na cat"
-    assert proposed == ("", prompt)
+    assert proposed.prompt == prompt
 
 
 def test_prompts_are_offered_until_the_person_writes_their_own(room):
-    row, prompt, proposed = room.actions.offer(STRENGTHS, "oil", None, "", ("jeff", ""))
+    row, prompt, proposed = room.actions.offer(STRENGTHS, "oil", None, "", Proposed(output_name="jeff"))
     assert not row["visible"]
     assert prompt.splitlines()[0] == "cat in oil_style style <lora:oil:0.6>"
     row, prompt, proposed = room.actions.offer(PAIR, "jeff", "oil", prompt, proposed)
     assert row["visible"]
     assert prompt == "portrait of <lora:jeff:0.8> in oil_style <lora:oil:0.6> style"
-    for kept in ("mine", proposed[1]):
+    for kept in ("mine", proposed.prompt):
         again = room.actions.offer(PAIR, "jeff", "oil", kept, proposed)[1]
         assert again == gr.update(), "sent back, it would overwrite what is typed meanwhile"
 
 
 def test_after_a_run_its_lora_is_in_the_list(room):
     room.host.put("anna")
-    lora, other = room.actions.reload(None, "oil", "p <lora:anna:0.8>")
+    lora, other = room.actions.reload(None, "oil", "p <lora:anna:0.8>", Proposed())
     assert (name_of(lora["value"]), name_of(other["value"])) == ("anna", "oil")
-    assert name_of(room.actions.reload("jeff", None, "p <lora:anna:0.8>")[0]["value"]) == "jeff"
+    prompt = "p <lora:anna:0.8>"
+    assert name_of(room.actions.reload("jeff", None, prompt, Proposed())[0]["value"]) == "jeff", "a choice of theirs"
+
+
+def test_after_a_second_run_the_list_follows_to_its_file(room):
+    room.host.put("anna")
+    second = Proposed(prompt="p <lora:anna:0.8>")
+    assert name_of(room.actions.reload("jeff", None, second.prompt, second)[0]["value"]) == "anna"
+    unmade = Proposed(prompt="p <lora:ben:0.8>")
+    assert name_of(room.actions.reload("jeff", None, unmade.prompt, unmade)[0]["value"]) == "jeff"
 
 
 def test_nothing_is_drawn_during_a_run(tmp_path):

@@ -8,8 +8,10 @@ from lib_trainer.app import default_run
 
 pytest.importorskip("gradio")
 
+from lib_trainer.host.access import Access
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.ui.history_panel import HistoryActions
+from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.train_panel import LiveView
 from tests.ui.fakes import FakeHost, SlowRun
 from tests.ui.test_tab import Page, page, pictures  # noqa: F401 - fixtures
@@ -26,8 +28,8 @@ def test_a_past_run_is_listed_shown_and_used_again(page, pictures):  # noqa: F81
     line = lines(page)[0]
     assert line.startswith("jeff_person · done · 3 steps · ")
     shown = page.actions.history.show_past(line)
-    assert "<polyline" in shown and "jeff_person.safetensors" in shown and "network_dim 12" in shown
-    preset, notices, _, _, _, *updates = page.actions.use_run(line, "face", "", ("", ""), *page.values.values())
+    assert "<polyline" in shown and "jeff_person.safetensors" in shown and "Network rank (dim) 12" in shown
+    preset, notices, _, _, _, *updates = page.actions.use_run(line, "face", "", Proposed(), *page.values.values())
     fields = dict(zip(page.form.inputs, updates, strict=False))
     assert (preset, fields["network_dim"]["value"], fields["train_data_dir"]["value"]) == (None, 12, pictures)
     assert "jeff_person" in notices
@@ -64,7 +66,7 @@ def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa
 @pytest.mark.parametrize("chosen", [None, "", "jeff · done · 20260101-000000-abcdef"])
 def test_without_a_run_a_sentence(tmp_path, chosen):
     jobs = Jobs(FakeHost(tmp_path), default_run)
-    history = HistoryActions(jobs, LiveView(jobs))
+    history = HistoryActions(jobs, LiveView(jobs), Access())
     assert "No run is chosen." in history.show_past(chosen)
     assert "No run is chosen." in history.resume(chosen)[1]
     assert "No run is chosen." in history.remove(chosen)[1]

@@ -22,6 +22,7 @@ from lib_trainer.models.placement import MemoryProfile
 from lib_trainer.ui.actions import Actions
 from lib_trainer.ui.form import Form
 from lib_trainer.ui.memory_bar import UNKNOWN, show_memory
+from lib_trainer.ui.proposals import Proposed
 from tests.ui.fakes import FakeHost
 from tests.waiting import PATIENCE_S
 
@@ -80,12 +81,12 @@ def test_a_run_that_ran_out_of_memory_offers_a_smaller_plan_with_one_click(tmp_p
         form.place_rest()
     actions = Actions(host, jobs, form)
     values = {**Recipe().flat(), "train_data_dir": str(pictures), "output_name": "jeff"}
-    entered = ["face", None, "{}", *(values[name] for name in form.inputs)]
-    actions.train(*entered)
+    entered = ["face", None, "{}", "", Proposed(), *(values[name] for name in form.inputs)]
+    actions.start.train(*entered)
     assert jobs.wait(PATIENCE_S).remedy == {"vram_budget_gb": 5.5}
-    assert {"visible": True}.items() <= actions.live.show()[-2].items()
-    outputs = actions.train_with_less(*entered)
+    assert {"visible": True}.items() <= actions.live.show()[-3].items()
+    outputs = actions.start.train_with_less(*entered)
     assert jobs.wait(PATIENCE_S).state != "failed"
     assert [recipe.training.vram_budget_gb for recipe in started] == [0.0, 5.5]
     assert outputs[1 + list(form.inputs).index("vram_budget_gb")]["value"] == 5.5
-    assert {"visible": False}.items() <= actions.live.show()[-2].items()
+    assert {"visible": False}.items() <= actions.live.show()[-3].items()

@@ -18,9 +18,9 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.access import Access
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.ui import missing_packages as packages
-from lib_trainer.ui.actions import Actions
-from lib_trainer.ui.form import WRONG, Form
+from lib_trainer.ui.form import WRONG
 from lib_trainer.ui.grid_panel import propose_prompt
+from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.recipe_check import name_from
 from lib_trainer.ui.recipe_panel import preset_for, show_length
 from lib_trainer.ui.settings_panel import read_base, show_base
@@ -28,30 +28,8 @@ from lib_trainer.ui.standalone_page import build_page
 from lib_trainer.ui.starting_point import starting_point
 from lib_trainer.ui.tab import build
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+from tests.ui.tab_page import Page
 from tests.waiting import PATIENCE_S, until
-
-
-class Page:
-    """The tab's actions with the inputs of one page."""
-
-    def __init__(self, folder, run=None):
-        self.host = FakeHost(folder)
-        self.jobs = Jobs(self.host, run or SlowRun(steps=3, seconds=0.001))
-        self.form = Form({})
-        with gr.Blocks():
-            self.form.place_rest()
-        self.actions = Actions(self.host, self.jobs, self.form)
-        self.values = dict(zip(self.form.inputs, (component.value for component in self.form.components), strict=True))
-
-    def train(self, **changes):
-        """(message, {field: update}) of pressing Train."""
-        message, *updates = self.actions.train("face", None, "{}", *{**self.values, **changes}.values())
-        return message, dict(zip(self.form.inputs, updates, strict=False))
-
-    def scan(self, prompt="", proposed=("", ""), **changes):
-        names = ("gallery", "pictures", "length", "folder", "trigger_word", "name", "prompt", "proposed")
-        out = self.actions.scan("face", prompt, proposed, *{**self.values, **changes}.values())
-        return dict(zip(names, out, strict=True))
 
 
 @pytest.fixture
@@ -95,14 +73,15 @@ def test_scanning_shows_the_pictures_and_proposes_trigger_word_name_and_prompt(p
     assert seen["gallery"].count("data:image/jpeg") == 4
     assert "2 below 768 px" in seen["gallery"]
     assert "1 without a caption" in seen["gallery"]
-    assert (seen["trigger_word"], seen["name"]) == ("jeff_person", "jeff_person")
+    assert (seen["trigger_word"], seen["name"]["value"]) == ("jeff_person", "jeff_person")
     assert seen["prompt"].splitlines()[0] == "jeff_person as a superhero <lora:jeff_person:0.8>"
 
 
 def test_scanning_keeps_what_the_person_typed(page, pictures):
     typed = {"trigger_word": "j3ff", "output_name": "my file"}
-    seen = page.scan(prompt="mine", proposed=("old", "old prompt"), train_data_dir=pictures, **typed)
-    assert (seen["trigger_word"], seen["name"], seen["prompt"]) == ("j3ff", "my file", "mine")
+    before = Proposed(trigger_word="old", output_name="old", prompt="old prompt")
+    seen = page.scan(prompt="mine", proposed=before, train_data_dir=pictures, **typed)
+    assert (seen["trigger_word"], seen["name"]["value"], seen["prompt"]) == ("j3ff", "my file", "mine")
 
 
 def test_scanning_names_skipped_files(page, pictures, tmp_path):
@@ -162,7 +141,7 @@ def test_the_first_settings_are_the_face_recipe(page):
 
 
 def test_choosing_a_kind_loads_its_recipe(page):
-    preset, _, _, prompt, _, *updates = page.actions.choose_kind("style", "", ("", ""), *page.values.values())
+    preset, _, _, prompt, _, *updates = page.actions.choose_kind("style", "", Proposed(), *page.values.values())
     assert preset == preset_for("style")
     fields = dict(zip(page.form.inputs, updates, strict=False))
     assert fields["algo"]["value"] == "lokr"
@@ -174,7 +153,7 @@ def test_an_opened_recipe_lists_what_is_not_known(page, tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"network_dim": 12, "output_name": "anna", "nonsense": 1}))
     _, notices, base, prompt, _, *updates = page.actions.open_recipe(
-        str(path), "style", "", ("", ""), *page.values.values()
+        str(path), "style", "", Proposed(), *page.values.values()
     )
     fields = dict(zip(page.form.inputs, updates, strict=False))
     assert "mine.json" in notices
@@ -188,7 +167,7 @@ def test_what_is_wrong_in_an_opened_recipe_is_said_beside_its_field(page, tmp_pa
     path = tmp_path / "kohya.json"
     wrong = {"lr_scheduler": "piecewise_constant", "network_dim": "big", "noise_offset": 7}
     path.write_text(json.dumps({"LoRA_type": "LyCORIS/LoHa", "max_grad_norm": 2, "conv_dim": 8, **wrong}))
-    _, notices, _, _, _, *updates = page.actions.open_recipe(str(path), "face", "", ("", ""), *page.values.values())
+    _, notices, _, _, _, *updates = page.actions.open_recipe(str(path), "face", "", Proposed(), *page.values.values())
     *_, fold = updates
     fields = dict(zip(page.form.inputs, updates, strict=False))
     assert {name for name, update in fields.items() if WRONG in update["info"]} == set(wrong)
@@ -202,7 +181,7 @@ def test_what_is_wrong_in_an_opened_recipe_is_said_beside_its_field(page, tmp_pa
 def test_a_file_that_is_no_recipe_changes_nothing(page, tmp_path):
     path = tmp_path / "mine.json"
     path.write_text("{")
-    _, notices, _, _, _, *updates = page.actions.open_recipe(str(path), "face", "", ("", ""), *page.values.values())
+    _, notices, _, _, _, *updates = page.actions.open_recipe(str(path), "face", "", Proposed(), *page.values.values())
     assert "train-lora-error" in notices
     assert not any("value" in update for update in updates)
 
@@ -257,7 +236,8 @@ def test_a_setting_and_all_settings_go_back_to_the_recipe(page):
 
 def test_the_recipe_of_an_opened_file_is_remembered(page, pictures):
     entered = {**page.values, "train_data_dir": pictures, "network_dim": 20}
-    page.actions.train("face", None, show_base({"network_dim": 12, "resolution_px": (640, 512)}), *entered.values())
+    base = show_base({"network_dim": 12, "resolution_px": (640, 512)})
+    page.actions.start.train("face", None, base, "", Proposed(), *entered.values())
     start = starting_point(page.host.settings_file)
     assert start.base == {"network_dim": 12, "resolution_px": "640x512"}
     assert read_base(page.actions.open_page()[3])["resolution_px"] == "640x512"
