@@ -81,6 +81,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     scan = scan_folder(recipe.dataset)
     for skipped in scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
+    yield from map(Notice, scan.notices)
     recipe = replace(recipe, dataset=replace(recipe.dataset, trigger_word=scan.trigger_word))
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
     output = Output(target, folder, [], resuming=bool(resumed))

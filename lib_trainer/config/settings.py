@@ -13,6 +13,7 @@ from lib_trainer.config.optimization import OPTIMIZERS, SCHEDULERS
 
 ALGOS = ("loha", "lokr", "locon")
 PRECISIONS = ("fp16", "bf16", "fp32")
+CAPTION_LINES = ("first", "random", "all")
 
 # What a person wants, in the order of the page. Which section a setting belongs to says what the code wants.
 LEARNS, LENGTH, QUALITY, MEMORY, SAVING = "learns", "length", "quality", "memory", "saving"
@@ -99,6 +100,15 @@ class DatasetConfig:
     caption_extension: str = setting(
         ".txt", "Caption file extension", "Ending of the text file beside each picture.", group=LEARNS
     )
+    caption_lines: str = setting(
+        "first", "Lines of a caption file", "Of a file with several: its first line, as in kohya's tools; a random one"
+        " in each step; or all, joined by commas.",
+        group=LEARNS, choices=CAPTION_LINES,
+    )  # fmt: skip
+    trigger_word_first: bool = setting(
+        False, "Trigger word in every caption", "Puts it first in every caption of the run; files stay as they are.",
+        group=LEARNS, common=True,
+    )  # fmt: skip
     shuffle_caption: bool = setting(
         False, "Shuffle caption", "Shuffles the comma-separated tags.", group=LEARNS, common=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import random
+import re
 import unicodedata
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.errors import UserError
 
 MAX_CAPTION_BYTES = 2**16
+_UNICODE = ("utf_8", "utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be")
 
 
 def caption_endings(config: DatasetConfig) -> tuple[str, ...]:
@@ -21,10 +23,8 @@ def caption_endings(config: DatasetConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ending for ending in (own, ".txt", ".caption") if ending))
 
 
-def read_caption(path: Path) -> str:
-    """The caption in a text file, its lines joined by spaces; "" for an empty file.
-
-    UTF-8 with or without a byte order mark, and UTF-16 with one (Windows' Notepad writes both).
+def read_captions(path: Path) -> tuple[str, ...]:
+    """The captions in a text file, one a line; () for an empty file. See `decode_text` for its encodings.
 
     Raises:
         UserError: the file cannot be read, is not such text or too long for a caption.
@@ -38,13 +38,70 @@ def read_caption(path: Path) -> str:
         raise UserError(f"the caption cannot be read: {error.strerror or error}", hint) from error
     if len(data) > MAX_CAPTION_BYTES:
         raise UserError(f"the caption is longer than {MAX_CAPTION_BYTES // 1024} KiB", hint)
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        text = data.decode(encoding)
+        text = decode_text(data)
+    except ValueError as error:
+        raise UserError(f"the caption is not Unicode text{error}", hint) from error
+    return tuple(line for line in map(_clean, re.split(r"\r\n|\r|\n", text)) if line)
+
+
+def decode_text(data: bytes) -> str:
+    """Text in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is in another encoding; the message is " (perhaps NAME)", or "" where none fits.
+    """
+    # The mark of UTF-16 is the beginning of that of UTF-32.
+    marks = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((name for mark, name in marks.items() if data.startswith(mark)), "utf-8-sig")
+    # Zero bytes are half of UTF-16's in Western text, and the spaces and commas of any other.
+    if encoding == "utf-8-sig" and data.count(0) * 8 >= len(data) > 0:
+        encoding = _detected(data, _UNICODE)
+    try:
+        return data.decode(encoding or "ascii")
     except UnicodeDecodeError as error:
-        raise UserError("the caption is not UTF-8 text", hint) from error
+        # A caption is too short to tell cp1252 from cp1250: a guess would train wrong letters.
+        name = _detected(data, ())
+        raise ValueError(f" (perhaps {name})" if name else "") from error
+
+
+def caption_of(lines: tuple[str, ...], config: DatasetConfig) -> tuple[str, ...]:
+    """The captions that a run draws among, of the lines of one file: the first, each, or all as one."""
+    if config.caption_lines == "random":
+        return lines
+    if config.caption_lines == "all":
+        return (", ".join(line.rstrip(", ") for line in lines),) if lines else ()
+    return lines[:1]
+
+
+def put_first(word: str, caption: str) -> str:
+    """The caption with the trigger word as its first tag."""
+    tags = [tag.strip() for tag in caption.split(",")]
+    others = [tag for tag in tags if tag and tag.lower() != word.lower()]
+    return ", ".join([word, *others])
+
+
+def has_word(word: str, caption: str) -> bool:
+    """Whether the caption holds the word by itself, in any letter case: not `jeff` in `jeffrey`."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption, re.IGNORECASE) is not None
+
+
+def _clean(line: str) -> str:
     # Control characters break prompts and the adapter's metadata; unpaired surrogates cannot be written at all.
-    return " ".join("".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text).split())
+    return " ".join("".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in line).split())
+
+
+def _detected(data: bytes, among: tuple[str, ...]) -> str:
+    """The encoding that fits best, "" where none does."""
+    # Imported late, because hardly any folder needs it. requests may have come with chardet instead.
+    try:
+        from charset_normalizer import from_bytes
+    except ImportError:
+        return ""
+
+    best = from_bytes(data, cp_isolation=list(among) or None).best()
+    return best.encoding if best else ""
 
 
 def caption_variants(caption: str, config: DatasetConfig, rng: random.Random) -> tuple[str, ...]:

@@ -17,5 +17,6 @@ def fingerprint(scan: Scan) -> str:
     for sample in scan.samples:
         # The folder's name is part of it, because it is the trigger word of pictures without captions.
         content = hashlib.sha256(sample.image.read_bytes()).hexdigest()
-        whole.update(f"{content}\0{sample.image.parent.name}\0{sample.caption}\0{sample.repeats}\n".encode())
+        captions = "\n".join(sample.captions)
+        whole.update(f"{content}\0{sample.image.parent.name}\0{captions}\0{sample.repeats}\n".encode())
     return whole.hexdigest()

@@ -7,7 +7,6 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,19 +16,20 @@ from torch import Tensor
 from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.augment import Augmentation
 from lib_trainer.dataset.buckets import Bucket, resized_size
+from lib_trainer.dataset.pillow import missing_decoder, open_header, truncated_is_an_error
 from lib_trainer.errors import UserError
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# Of a gif or tiff with several pictures the first one is read.
+PICTURE_ENDINGS = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"
+)  # fmt: skip
 # Not read, but reported by a scan.
-OTHER_PICTURE_ENDINGS = (".gif", ".avif", ".heic", ".heif", ".tif", ".tiff", ".jfif", ".jxl", ".psd")
+OTHER_PICTURE_ENDINGS = (".jxl", ".psd")
 MAX_FILE_BYTES = 2**29
+NO_PICTURE = "it is not a jpg, png or another kind of picture that is read"
 TOO_LARGE = f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB"
-# Pillow's own limit for an error, which a host may have switched off.
-MAX_PIXELS = 178_956_970
 
-# Only these decoders see the bytes, whatever the file claims to be.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-_ORIENTATION = 0x0112
+_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 256, 257
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,12 +83,15 @@ def read_size(path: Path) -> tuple[int, int]:
     """
     try:
         with path.open("rb") as stream:
-            image = _open(stream)
+            image = open_header(stream)
             width, height = image.size
+            if image.format == "TIFF":
+                # Some versions of Pillow have turned this size already, others have not.
+                width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
             # Orientations from 5 on are rotated by a quarter.
             return (height, width) if _orientation(image) >= 5 else (width, height)
     except _BROKEN as error:
-        raise UnreadablePicture(path, _reason(error)) from error
+        raise UnreadablePicture(path, _reason(error, path)) from error
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -106,7 +109,7 @@ def read_picture(path: Path) -> bytes:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise UnreadablePicture(path, _reason(error)) from error
+        raise UnreadablePicture(path, _reason(error, path)) from error
     if len(data) > MAX_FILE_BYTES:
         raise UnreadablePicture(path, TOO_LARGE)
     return data
@@ -115,13 +118,18 @@ def read_picture(path: Path) -> bytes:
 def decode_picture(data: bytes, path: Path) -> Image.Image:
     """As `open_picture`, from the bytes of the file at `path`."""
     try:
-        image = _open(BytesIO(data))
-        upright = _UPRIGHT.get(_orientation(image))
-        image.load()
+        # The settings of Pillow that other extensions change would pass half a picture as a whole one.
+        with truncated_is_an_error:
+            image = open_header(BytesIO(data))
+            upright = _UPRIGHT.get(_orientation(image))
+            image.load()
+        if image.format == "TIFF":
+            # Its decoder has turned the picture by now, and says so.
+            upright = _UPRIGHT.get(_orientation(image))
         picture = _to_rgb(image)
         return picture if upright is None else picture.transpose(upright)
     except _BROKEN as error:
-        raise UnreadablePicture(path, _reason(error)) from error
+        raise UnreadablePicture(path, _reason(error, path)) from error
 
 
 def cut(picture: Image.Image, bucket: Bucket, config: DatasetConfig, augmentation: Augmentation | None = None) -> Cut:
@@ -144,16 +152,6 @@ def cut(picture: Image.Image, bucket: Bucket, config: DatasetConfig, augmentatio
     pixels = pixels**change.gamma if change.gamma != 1 else pixels
     size = (picture.height, picture.width, top, left, height, width)
     return Cut(pixels.mul_(2).sub_(1).contiguous(), torch.tensor(size, dtype=torch.float32))
-
-
-def _open(stream: BinaryIO) -> Image.Image:
-    """The picture with only its header read."""
-    image = Image.open(stream, formats=_FORMATS)
-    width, height = image.size
-    # Checked on the header, before the decoder allocates memory for the pixels.
-    if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise ValueError(f"{width}×{height} px is more than the {MAX_PIXELS // 10**6} million pixels that are read")
-    return image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -188,9 +186,9 @@ def _shift_hue(picture: Image.Image, shift: int) -> Image.Image:
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "it is not a jpg, png, webp or bmp picture"
+        return missing_decoder(path.suffix.lower()) or NO_PICTURE
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).rstrip(".") or type(error).__name__

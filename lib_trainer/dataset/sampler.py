@@ -63,10 +63,12 @@ class Schedule:
         self.steps = training.max_train_steps or training.epoch * self.steps_per_epoch
         self.epochs = -(-self.steps // self.steps_per_epoch)
         self._picture_variants = count_variants(config)
+        # One generator for each sample: leaving one out changes nothing for the others.
+        generators = [self._rng("captions", index) for index in range(len(scan.samples))]
+        # sample -> caption of its file -> versions of that caption.
         self._captions = tuple(
-            # One generator for each sample: leaving one out changes nothing for the others.
-            caption_variants(sample.caption, config, self._rng("captions", index))
-            for index, sample in enumerate(scan.samples)
+            tuple(caption_variants(caption, config, rng) for caption in sample.captions)
+            for sample, rng in zip(scan.samples, generators, strict=True)
         )
 
     def leave_out(self, samples: frozenset[int]) -> Schedule:
@@ -107,7 +109,9 @@ class Schedule:
         captions, dropout = self._captions[index], self.recipe.dataset.caption_dropout_rate
         draws = []
         for _ in range(self.scan.samples[index].repeats):
-            variant, caption = rng.randrange(self._picture_variants), rng.choice(captions)
+            variant = rng.randrange(self._picture_variants)
+            # By file line first: a line of one tag has fewer shuffles than a long one, and must not be rarer.
+            caption = rng.choice(rng.choice(captions) if len(captions) > 1 else captions[0])
             draws.append(Draw(index, variant, "" if rng.random() < dropout else caption))
         return draws
 
@@ -125,7 +129,8 @@ class Schedule:
 
     def _all_draws(self, index: int, epochs: int) -> set[Draw]:
         """The different variants and captions of a sample in this many epochs, though not every combination of both."""
-        captions = set() if self.recipe.dataset.caption_dropout_rate == 1 else set(self._captions[index])
+        drawn = self.recipe.dataset.caption_dropout_rate < 1
+        captions = {text for versions in self._captions[index] for text in versions} if drawn else set()
         by_variant: dict[int, Draw] = {}
         by_caption: dict[str, Draw] = {}
         for number in range(1, epochs + 1):

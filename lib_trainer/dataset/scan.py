@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_trainer.config.recipe import DatasetConfig
-from lib_trainer.dataset.captions import caption_endings, read_caption
+from lib_trainer.config.recipe import DatasetConfig, field_of
+from lib_trainer.dataset.captions import caption_endings, caption_of, has_word, put_first, read_captions
 from lib_trainer.dataset.folders import (
     PictureFolder,
     Skipped,
@@ -38,6 +38,8 @@ class Sample:
     Attributes:
         image: the file.
         caption: the text beside it, or the trigger word where there is none.
+        other_captions: of the same file; a run draws among all of them.
+        lines: captions that its file has, whether they are drawn or not; 0 without a usable file.
         repeats: how often an epoch draws it.
         width_px, height_px: as seen, with EXIF rotation applied.
         captioned: whether the caption comes from a text file.
@@ -49,6 +51,13 @@ class Sample:
     width_px: int
     height_px: int
     captioned: bool
+    other_captions: tuple[str, ...] = ()
+    lines: int = 0
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions that a run draws among."""
+        return (self.caption, *self.other_captions)
 
 
 @dataclass(frozen=True)
@@ -59,11 +68,13 @@ class Scan:
         samples: the pictures, ordered by path.
         skipped: files and folders that look like part of the dataset and are not used.
         trigger_word: the configured one, else the name after the number of the first folder that has one.
+        notices: sentences on the captions that a person should know before training.
     """
 
     samples: tuple[Sample, ...]
     skipped: tuple[Skipped, ...]
     trigger_word: str
+    notices: tuple[str, ...] = ()
 
 
 def scan_folder(config: DatasetConfig) -> Scan:
@@ -80,9 +91,10 @@ def scan_folder(config: DatasetConfig) -> Scan:
     folders, skipped = picture_folders(root)
     samples = [sample for folder in folders for sample in _samples_of(folder, root, config, skipped)]
     if not samples:
-        raise _nothing_usable(root, skipped)
+        raise nothing_usable(root, skipped)
     by_folder = next((folder.trigger_words for folder in folders if folder.trigger_words), "")
-    return Scan(tuple(samples), tuple(skipped), config.trigger_word or by_folder)
+    word = config.trigger_word or by_folder
+    return Scan(tuple(samples), tuple(skipped), word, tuple(_caption_notices(samples, word, config)))
 
 
 def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skipped: list[Skipped]) -> Iterator[Sample]:
@@ -111,9 +123,37 @@ def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skippe
             continue
         # Only names in this listing count, so no path in a name can lead elsewhere.
         sidecars = (by_name[stem, suffix] for suffix in caption_endings(config) if (stem, suffix) in by_name)
-        text = _caption_in(next(sidecars, None), root, skipped)
-        caption = text or config.trigger_word or folder.trigger_words
-        yield Sample(path, caption, folder.repeats, width_px, height_px, captioned=bool(text))
+        lines = _captions_in(next(sidecars, None), root, skipped)
+        word = config.trigger_word or folder.trigger_words
+        captions = caption_of(lines, config) or (word,)
+        if config.trigger_word_first and word:
+            captions = tuple(put_first(word, caption) for caption in captions)
+        yield Sample(
+            path, captions[0], folder.repeats, width_px, height_px, bool(lines), captions[1:], lines=len(lines)
+        )
+
+
+def _caption_notices(samples: list[Sample], word: str, config: DatasetConfig) -> Iterator[str]:
+    """What a run would learn otherwise than a person expects, by its captions alone."""
+    several = sum(sample.lines > 1 for sample in samples)
+    if several and config.caption_lines == "first":
+        label = field_of("caption_lines").metadata["label"]
+        yield (
+            f"{several} caption file{'s have' if several > 1 else ' has'} several lines, of which the first is used;"
+            f" “{label}” takes a random one or all."
+        )
+    captions = [caption for sample in samples for caption in sample.captions]
+    if not word and not any(captions):
+        yield (
+            "There is neither a trigger word nor a caption: the LoRA will change every picture a little, and no word"
+            " calls what it learned. Enter a trigger word."
+        )
+    elif word and not any(has_word(word, caption) for caption in captions):
+        label = field_of("trigger_word_first").metadata["label"]
+        yield (
+            f"The trigger word “{word}” is in no caption: the run learns what the captions say, and the word will"
+            f" call nothing. Turn on “{label}”, or write it into them."
+        )
 
 
 def _picture_problem(entry: os.DirEntry[str], root: Path) -> str:
@@ -127,18 +167,18 @@ def _picture_problem(entry: os.DirEntry[str], root: Path) -> str:
     return _file_problem(entry, root) or (TOO_LARGE if size_bytes > MAX_FILE_BYTES else "")
 
 
-def _caption_in(entry: os.DirEntry[str] | None, root: Path, skipped: list[Skipped]) -> str:
-    """The text of a caption file, "" without a usable one."""
+def _captions_in(entry: os.DirEntry[str] | None, root: Path, skipped: list[Skipped]) -> tuple[str, ...]:
+    """The lines of a caption file, () without a usable one."""
     if entry is None:
-        return ""
+        return ()
     problem = _file_problem(entry, root)
     try:
         if not problem:
-            return read_caption(Path(entry.path))
+            return read_captions(Path(entry.path))
     except UserError as error:
         problem = error.message
     skipped.append(Skipped(Path(entry.path), f"{problem}; its picture trains without it"))
-    return ""
+    return ()
 
 
 def _file_problem(entry: os.DirEntry[str], root: Path) -> str:
@@ -159,7 +199,8 @@ def _split_name(name: str) -> tuple[str, str]:
     return stem, ending.lower()
 
 
-def _nothing_usable(root: Path, skipped: list[Skipped]) -> UserError:
+def nothing_usable(root: Path, skipped: list[Skipped]) -> UserError:
+    """The error for a folder whose pictures are all skipped."""
     pictures = [item for item in skipped if item.path.suffix.lower() in PICTURE_ENDINGS + OTHER_PICTURE_ENDINGS]
     if not pictures:
         return no_pictures(root)

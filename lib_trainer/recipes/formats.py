@@ -68,6 +68,9 @@ def recognize(data: Mapping[str, Any], source: str) -> FormatName:
     if any(key.startswith("ss_") for key in data):
         return "metadata"
     formats = _formats()
+    if {"LoRA_type", "LyCORIS_preset"} <= data.keys():
+        # Written by save-recipe, which adds under our names what kohya_ss lacks: those say nothing then.
+        formats["kohya_gui"] = Format(formats["kohya_gui"].names | formats["ours"].names)
     names = {name: {*data, *flat_settings(data)} if name == "sd_scripts" else set(data) for name in formats}
     scores = {name: _score(names[name], name, formats) for name in formats}
     # Of equals the first counts: ours.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -29,6 +30,9 @@ from lib_trainer.ui.settings_panel import reset_to_base, show_base
 from lib_trainer.ui.start_actions import StartActions
 from lib_trainer.ui.starting_point import starting_point
 from lib_trainer.ui.train_panel import LiveView
+
+if TYPE_CHECKING:
+    from lib_trainer.dataset.verify import PictureVerifier
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,19 @@ class Actions:
         """-> gallery, pictures, length, folder, trigger word, name, prompt, proposed."""
         entered = proposed.opened(self._form.read(values))
         try:
-            scan = scan_pictures(entered, self._access)
+            verified = self._verifier.verify(scan_pictures(entered, self._access), entered["train_data_dir"])
         except UserError as error:
             # The message stands at the folder's field: the gallery has no place for a mistake.
             complaint = gr.update(info=f"{WRONG} {error}")
             return [EMPTY, 0, "", complaint, gr.update(), gr.update(), gr.update(), proposed]
+        scan = verified.scan
         # kohya's folder names carry it: 10_jeff_person.
         word = entered["trigger_word"] = entered["trigger_word"] or scan.trigger_word
         new = self._propose(kind, proposed, entered)._replace(trigger_word=scan.trigger_word)
         count = pictures_per_epoch(scan)
         name, prompt = self._kept(entered["output_name"], prompt, proposed, new)
         length, folder = show_length(count, entered), gr.update(info=help_of("train_data_dir"))
-        return [show_scan(scan), count, length, folder, word, name, prompt, new]
+        return [show_scan(verified), count, length, folder, word, name, prompt, new]
 
     def propose(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> name, prompt, proposed: from the trigger word, where the person has not typed their own."""
@@ -86,6 +91,13 @@ class Actions:
             entered["output_name"] = ""
         new = self._propose(kind, proposed, entered)
         return [*self._kept(entered["output_name"], prompt, proposed, new), new]
+
+    @cached_property
+    def _verifier(self) -> PictureVerifier:
+        # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
+        from lib_trainer.dataset.verify import PictureVerifier
+
+        return PictureVerifier()
 
     def memory(self, *values: Any) -> str:
         """-> the memory bar."""

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from lib_trainer.errors import UserError
 from lib_trainer.ui.elements import thumbnail
 from lib_trainer.ui.form import Form
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lib_trainer.dataset.scan import Sample, Scan
+    from lib_trainer.dataset.verify import Verified
 
 KINDS = (("A face or a person", "face"), ("A style", "style"))
 # The presets train at up to 896 × 896: smaller pictures teach fewer details.
@@ -48,18 +46,23 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
     return DatasetPanel(kind, folder, scan, trigger_word, gallery)
 
 
-def show_scan(scan: Scan) -> str:
+def show_scan(verified: Verified) -> str:
     """Thumbnails, how many pictures there are, and what may spoil the result."""
+    scan = verified.scan
     # Some thousand thumbnails would be megabytes of HTML.
     shown = scan.samples[:SHOWN_PICTURES]
     # Decoding releases the interpreter lock; more threads only compete for the disk.
     with ThreadPoolExecutor(max_workers=4) as pool:
         pictures = "".join(pool.map(_figure, shown))
     rest = len(scan.samples) - len(shown)
+    undecoded = ""
+    if verified.decoded < verified.total:
+        undecoded = f"{verified.decoded} of {verified.total} files are decoded so far; scan again for the rest."
     more = f'<span class="more">+ {rest} more</span>' if rest else ""
     warnings = "".join(f"<li>⚠ {text}</li>" for text in warnings_of(scan))
     return (
-        f'<div class="train-lora-pictures"><p>{escape(summary_of(scan))}</p><ul class="warnings">{warnings}</ul>'
+        f'<div class="train-lora-pictures"><p>{escape(summary_of(scan))} {undecoded}</p>'
+        f'<ul class="warnings">{warnings}</ul>'
         f'<div class="grid">{pictures}{more}</div></div>'
     )
 
@@ -82,7 +85,7 @@ def warnings_of(scan: Scan) -> list[str]:
     """One escaped sentence for each kind of thing that may spoil the result."""
     small = [sample for sample in scan.samples if _is_small(sample)]
     bare = [sample for sample in scan.samples if not sample.captioned]
-    texts = []
+    texts = [escape(text) for text in scan.notices]
     if small:
         texts.append(f"{len(small)} below {SMALL_PX} px: fewer details to learn from.")
     if bare:
@@ -90,8 +93,9 @@ def warnings_of(scan: Scan) -> list[str]:
         texts.append(f"{len(bare)} without a caption: trained with {caption}.")
     # A folder of something else has hundreds: five show what they are.
     texts += [f"{escape(skipped.path.name)} is skipped: {escape(skipped.reason)}" for skipped in scan.skipped[:5]]
-    if len(scan.skipped) > 5:
-        texts.append(f"{len(scan.skipped) - 5} more files are skipped.")
+    more = len(scan.skipped) - 5
+    if more > 0:
+        texts.append(f"{more} more file{'s are' if more > 1 else ' is'} skipped.")
     return texts
 
 
@@ -104,16 +108,14 @@ def _figure(sample: Sample) -> str:
     marks = [text for wrong, text in ((_is_small(sample), "small"), (not sample.captioned, "no caption")) if wrong]
     title = f"{sample.image.name} · {sample.width_px}×{sample.height_px} px\n{sample.caption}"
     badge = f"<figcaption>{' · '.join(marks)}</figcaption>" if marks else ""
-    source = _address_of(sample.image)
-    return f'<figure title="{escape(title, quote=True)}"><img alt="" src="{source}"/>{badge}</figure>'
-
-
-def _address_of(path: Path) -> str:
-    """ "" for a picture that cannot be read: the scan says why it is skipped."""
     # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
-    from lib_trainer.dataset.images import open_picture
+    from lib_trainer.dataset.images import UnreadablePicture, open_picture
 
     try:
-        return thumbnail(open_picture(path), THUMBNAIL_PX, is_square=True)
-    except UserError:
-        return ""
+        source = thumbnail(open_picture(sample.image), THUMBNAIL_PX, is_square=True)
+    except UnreadablePicture as error:
+        # It was decoded a moment ago, so the file changed or went; said where it lies.
+        return (
+            f'<figure title="{escape(str(error), quote=True)}"><figcaption>{escape(error.reason)}</figcaption></figure>'
+        )
+    return f'<figure title="{escape(title, quote=True)}"><img alt="" src="{source}"/>{badge}</figure>'

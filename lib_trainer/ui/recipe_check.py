@@ -13,7 +13,7 @@ from lib_trainer.host.access import Access
 if TYPE_CHECKING:
     from lib_trainer.dataset.scan import Scan
 
-SCAN_FIELDS = ("train_data_dir", "trigger_word", "caption_extension")
+SCAN_FIELDS = ("train_data_dir", "trigger_word", "caption_extension", "caption_lines", "trigger_word_first")
 
 
 def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:

@@ -1,14 +1,16 @@
 import random
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lib_trainer.dataset.augment import Augmentation, augmentation_of, count_variants, draw_augmentation
 from lib_trainer.dataset.buckets import Bucket
 from lib_trainer.dataset.images import UnreadablePicture, cut, decode_picture, open_picture, read_size
+from lib_trainer.dataset.pillow import truncated_is_an_error
 from tests.dataset.tiny import make_config
 
 # Pillow says so itself where it meets broken EXIF.
@@ -231,3 +233,81 @@ def test_only_what_is_asked_for_is_varied():
     assert not any(look.hue_shift and look.gamma != 1 for look in changed)
     crops = [draw_augmentation(crop, rng, mirrored=False) for _ in range(20)]
     assert all(look.hue_shift == 0 and look.gamma == 1 for look in crops)
+
+
+@pytest.fixture
+def beside_a_tagger(monkeypatch):
+    """As another extension of the WebUI sets Pillow for the whole process."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+
+
+def half_a_picture(path, format="JPEG"):
+    data = BytesIO()
+    Image.effect_noise((256, 256), 90).convert("RGB").save(data, format)
+    path.write_bytes(data.getvalue()[: len(data.getvalue()) // 2])
+    return path
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_half_a_picture_is_an_error_whatever_another_extension_set(tmp_path, beside_a_tagger, format):
+    with pytest.raises(UnreadablePicture, match="truncated"):
+        open_picture(half_a_picture(tmp_path / "a.jpg", format))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_threads_decode_under_our_settings_and_restore_the_others_once(tmp_path, beside_a_tagger):
+    broken = half_a_picture(tmp_path / "broken.jpg")
+    two_colors().save(tmp_path / "good.png")
+
+    def fails(number: int) -> bool:
+        try:
+            open_picture(broken if number % 2 else tmp_path / "good.png")
+        except UnreadablePicture:
+            return True
+        return False
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(fails, range(200))) == [False, True] * 100
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_what_is_set_while_we_decode_stays_set():
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    try:
+        with truncated_is_an_error:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+        assert ImageFile.LOAD_TRUNCATED_IMAGES
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_tiffs_are_turned_upright_once(tmp_path, orientation, compression):
+    corners = {1: (4, 4), 2: (43, 4), 3: (43, 27), 4: (4, 27), 5: (4, 4), 6: (27, 4), 7: (27, 43), 8: (4, 43)}
+    stored = Image.new("RGB", (48, 32), "white")
+    stored.paste((200, 0, 0), (0, 0, 24, 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.tiff"
+    stored.save(path, exif=exif, compression=compression)
+    seen = open_picture(path)
+    assert seen.size == read_size(path) == ((48, 32) if orientation < 5 else (32, 48))
+    assert seen.getpixel(corners[orientation]) == (200, 0, 0)
+
+
+@pytest.mark.parametrize(("ending", "format"), [("gif", "GIF"), ("jfif", "JPEG"), ("tif", "TIFF")])
+def test_more_kinds_of_pictures_are_read(tmp_path, ending, format):
+    path = tmp_path / f"a.{ending}"
+    Image.new("RGB", (48, 32), (200, 0, 0)).save(path, format)
+    assert read_size(path) == (48, 32)
+    assert np.abs(np.subtract(open_picture(path).getpixel((9, 9)), (200, 0, 0))).max() < 4
+
+
+@pytest.mark.parametrize(("ending", "needed"), [("avif", "Pillow 11.3"), ("heic", "pillow-heif")])
+def test_where_a_decoder_is_missing_it_is_named(tmp_path, monkeypatch, ending, needed):
+    monkeypatch.setattr("lib_trainer.dataset.pillow.readable_formats", lambda: ("JPEG", "PNG"))
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(b"\0\0\0\x20ftyp" + ending.encode() + bytes(64))
+    with pytest.raises(UnreadablePicture, match=needed):
+        read_size(path)

@@ -5,6 +5,7 @@ import zlib
 import pytest
 from PIL import Image, ImageFile
 
+from lib_trainer.dataset.images import NO_PICTURE
 from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.errors import UserError
 from tests.dataset.tiny import make_config
@@ -50,11 +51,12 @@ def test_a_plain_folder_and_a_numbered_folder_itself_work(tmp_path, draw_picture
 
 
 def test_endings_are_read_in_any_letter_case(tmp_path, draw_picture):
-    for name in ("a.JPG", "b.Jpeg", "c.PNG", "d.WebP", "e.BMP"):
+    names = ["a.JPG", "b.Jpeg", "c.PNG", "d.WebP", "e.BMP", "f.jfif", "g.GIF", "h.tif", "i.TIFF"]
+    for name in names:
         draw_picture(name)
     (tmp_path / "a.TXT").write_text("a caption")
     result = scan(tmp_path)
-    assert [s.image.name for s in result.samples] == ["a.JPG", "b.Jpeg", "c.PNG", "d.WebP", "e.BMP"]
+    assert [s.image.name for s in result.samples] == names
     assert result.samples[0].caption == "a caption"
 
 
@@ -73,7 +75,48 @@ def test_a_broken_caption_is_named_and_its_picture_still_used(tmp_path, draw_pic
     (tmp_path / "5_jeff/a.txt").write_bytes(b"\xff\xff\xe9")
     result = scan(tmp_path)
     assert result.samples[0].caption == "jeff"
-    assert "UTF-8" in reasons(result)["a.txt"]
+    assert "not Unicode" in reasons(result)["a.txt"]
+
+
+def test_a_word_that_no_caption_holds_is_said(tmp_path, draw_picture):
+    draw_picture("5_jeff/a.png", caption="a man at the beach")
+    draw_picture("5_jeff/b.png", caption="jeffrey smiles")
+    (said,) = scan(tmp_path).notices
+    assert "“jeff” is in no caption" in said and "Trigger word in every caption" in said
+    (tmp_path / "5_jeff/a.txt").write_text("Jeff at the beach")
+    assert scan(tmp_path).notices == ()
+    (said,) = scan(tmp_path, trigger_word="zxq jeff").notices
+    assert "“zxq jeff”" in said
+    # A picture without a caption is trained with the word.
+    (tmp_path / "5_jeff/a.txt").unlink()
+    assert scan(tmp_path).notices == ()
+
+
+def test_neither_word_nor_caption_is_said(tmp_path, draw_picture):
+    draw_picture("plain/a.png")
+    (said,) = scan(tmp_path / "plain").notices
+    assert "neither a trigger word nor a caption" in said
+    (tmp_path / "plain/a.txt").write_text("a man")
+    assert scan(tmp_path / "plain").notices == ()
+
+
+def test_the_word_is_put_into_every_caption_of_a_run(tmp_path, draw_picture):
+    draw_picture("5_jeff/a.png", caption="a man, smile")
+    draw_picture("5_jeff/b.png")
+    draw_picture("5_jeff/c.png", caption="hat, jeff")
+    result = scan(tmp_path, trigger_word_first=True)
+    assert [sample.caption for sample in result.samples] == ["jeff, a man, smile", "jeff", "jeff, hat"]
+    assert result.notices == ()
+    assert (tmp_path / "5_jeff/a.txt").read_text() == "a man, smile"
+
+
+def test_files_of_several_lines_are_said_unless_it_was_chosen(tmp_path, draw_picture):
+    draw_picture("5_jeff/a.png", caption="jeff\nsmile\nhat")
+    first, chosen = scan(tmp_path), scan(tmp_path, caption_lines="random")
+    assert first.samples[0].captions == ("jeff",)
+    assert "1 caption file has several lines" in first.notices[0]
+    assert chosen.samples[0].captions == ("jeff", "smile", "hat") and chosen.notices == ()
+    assert scan(tmp_path, caption_lines="all").samples[0].captions == ("jeff, smile, hat",)
 
 
 def test_sizes_are_as_seen(tmp_path):
@@ -90,21 +133,21 @@ def test_what_is_no_picture_is_named_skipped_and_counted(tmp_path, draw_picture)
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:20])
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "moving.gif").write_bytes(b"GIF89a")
+    (tmp_path / "layers.psd").write_bytes(b"8BPS")
     (tmp_path / "bomb.png").write_bytes(_png_header(60_000, 60_000))
-    Image.new("RGB", (9, 9)).save(tmp_path / "named.jpg", "TIFF")
+    Image.new("RGB", (9, 9)).save(tmp_path / "named.jpg", "PPM")
     (tmp_path / ".hidden.png").touch()
     (tmp_path / "notes.md").touch()
     result = scan(tmp_path)
     assert [s.image.name for s in result.samples] == ["good.png"]
     found = reasons(result)
     assert set(found) == {
-        "empty.png", "text.jpg", "cut.png", "folder.png", "moving.gif", "bomb.png", "named.jpg"
+        "empty.png", "text.jpg", "cut.png", "folder.png", "layers.psd", "bomb.png", "named.jpg"
     }  # fmt: skip
     assert found["empty.png"] == "the file is empty"
     assert found["folder.png"] == "a folder, not a file"
     assert "pixels" in found["bomb.png"]
-    assert found["named.jpg"] == found["text.jpg"] == "it is not a jpg, png, webp or bmp picture"
+    assert found["named.jpg"] == found["text.jpg"] == NO_PICTURE
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links and pipes need rights there")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from inspect import signature
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lib_trainer.app import default_run
 
@@ -87,6 +89,27 @@ def test_scanning_keeps_what_the_person_typed(page, pictures):
 def test_scanning_names_skipped_files(page, pictures, tmp_path):
     (tmp_path / "pictures" / "10_jeff_person" / "<b>.png").write_bytes(b"no picture")
     assert "&lt;b&gt;.png is skipped" in page.scan(train_data_dir=pictures)["gallery"]
+
+
+def test_half_a_picture_is_named_and_not_counted(page, pictures, tmp_path):
+    whole = page.scan(train_data_dir=pictures)["pictures"]
+    picture = Image.effect_noise((64, 64), 90)
+    picture.save(tmp_path / "pictures" / "10_jeff_person" / "half.jpg")
+    data = (tmp_path / "pictures" / "10_jeff_person" / "half.jpg").read_bytes()
+    (tmp_path / "pictures" / "10_jeff_person" / "half.jpg").write_bytes(data[: len(data) // 2])
+    seen = page.scan(train_data_dir=pictures)
+    assert seen["pictures"] == whole
+    assert "half.jpg is skipped: " in seen["gallery"] and 'src=""' not in seen["gallery"]
+
+
+def test_scanning_says_that_the_word_is_in_no_caption(page, pictures):
+    gallery = page.scan(train_data_dir=pictures, trigger_word="zxq")["gallery"]
+    assert "in no caption" not in gallery
+    for picture in [path for path in Path(pictures).rglob("*") if path.is_file()]:
+        picture.with_suffix(".txt").write_text("a man")
+    assert "“zxq” is in no caption" in page.scan(train_data_dir=pictures, trigger_word="zxq")["gallery"]
+    first = page.scan(train_data_dir=pictures, trigger_word="zxq", trigger_word_first=True)["gallery"]
+    assert "in no caption" not in first and "zxq, a man" in first
 
 
 @pytest.mark.parametrize("folder", ["", "/no/such/folder"])
