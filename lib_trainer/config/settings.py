@@ -97,6 +97,11 @@ class DatasetConfig:
     bucket_no_upscale: bool = setting(
         True, "Don't upscale bucket resolution", "Trains small pictures at their own size.", group=QUALITY
     )
+    bucket_panoramas: bool = setting(
+        False, "Buckets for panoramas", "Pictures that would lose over a third to the crop train at their own shape,"
+        " outside the smallest and largest bucket side.",
+        group=QUALITY,
+    )  # fmt: skip
     caption_extension: str = setting(
         ".txt", "Caption file extension", "Ending of the text file beside each picture.", group=LEARNS
     )

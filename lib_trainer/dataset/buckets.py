@@ -10,9 +10,12 @@ picture smaller than the smallest bucket is enlarged to it even with `bucket_no_
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib_trainer.config.recipe import DatasetConfig
+
+# A picture that loses more than this share to the crop is named.
+MUCH_CUT = 1 / 3
 
 
 @dataclass(frozen=True, order=True)
@@ -24,7 +27,27 @@ class Bucket:
 
 
 def bucket_for(width_px: int, height_px: int, config: DatasetConfig) -> Bucket:
-    """The bucket of a picture of this size, as seen."""
+    """The bucket of a picture of this size, as seen.
+
+    With `bucket_panoramas` one that would lose more than a third to the crop gets a bucket outside the side limits.
+    """
+    bucket = _limited_bucket(width_px, height_px, config)
+    if not (config.enable_bucket and config.bucket_panoramas):
+        return bucket
+    if cut_share(width_px, height_px, bucket, config) <= MUCH_CUT:
+        return bucket
+    step = config.bucket_reso_steps
+    longest = _area_cap(config) // step
+    return _limited_bucket(width_px, height_px, replace(config, min_bucket_reso=step, max_bucket_reso=longest))
+
+
+def cut_share(width_px: int, height_px: int, bucket: Bucket, config: DatasetConfig) -> float:
+    """The share of a picture of this size that its bucket leaves out, from 0 to 1."""
+    resized_width, resized_height = resized_size(width_px, height_px, bucket, config)
+    return 1 - bucket.width_px * bucket.height_px / (resized_width * resized_height)
+
+
+def _limited_bucket(width_px: int, height_px: int, config: DatasetConfig) -> Bucket:
     step = config.bucket_reso_steps
     if not config.enable_bucket:
         width, height = config.resolution_px

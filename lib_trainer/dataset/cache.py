@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib_trainer.dataset.buckets import is_enlarged
+from lib_trainer.config.recipe import field_of
+from lib_trainer.dataset.buckets import MUCH_CUT, cut_share, is_enlarged
 from lib_trainer.dataset.cache_latents import LatentCaching
 from lib_trainer.dataset.cache_store import Entry, LatentStore, TextStore, entry_path, keep, read_tensors
 from lib_trainer.dataset.images import shown_name
@@ -134,10 +135,28 @@ def _notices(schedule: Schedule, family: Family, *, in_ram: bool) -> Iterator[No
         if small:
             named = ", ".join(small[:5]) + " …" * (len(small) > 5)
             yield Notice(f"{len(small)} of {len(samples)} pictures: smaller than their bucket, so enlarged: {named}")
+    if text := _cut_notice(schedule):
+        yield Notice(text)
     areas = (schedule.buckets[sample].width_px * schedule.buckets[sample].height_px for sample, _ in pictures)
     latent_bytes = family.latent_values(sum(areas)) * _FLOAT_BYTES
     if in_ram and latent_bytes > _LARGE_RAM_BYTES:
         yield _ram_notice("pictures", latent_bytes)
+
+
+def _cut_notice(schedule: Schedule) -> str:
+    """The pictures that lose much to the crop, with the share of each; "" where there are none."""
+    config, samples = schedule.recipe.dataset, schedule.scan.samples
+    shares = {
+        shown_name(sample.image): share
+        for sample, bucket in zip(samples, schedule.buckets, strict=True)
+        if (share := cut_share(sample.width_px, sample.height_px, bucket, config)) > MUCH_CUT
+    }
+    if not shares:
+        return ""
+    named = ", ".join(f"{name} ({share:.0%})" for name, share in list(shares.items())[:5]) + " …" * (len(shares) > 5)
+    label = field_of("bucket_panoramas").metadata["label"]
+    advice = f"; “{label}” trains them at their own shape" if config.enable_bucket else ""
+    return f"{len(shares)} of {len(samples)} pictures lose more than a third to the crop: {named}{advice}."
 
 
 def _ram_notice(what: str, size_bytes: int) -> Notice:

@@ -12,7 +12,11 @@ from lib_trainer.dataset.images import OTHER_PICTURE_ENDINGS, PICTURE_ENDINGS, s
 from lib_trainer.errors import UserError
 
 MAX_REPEATS = 10_000
+NO_REPEATS = "its name asks for 0 repeats"
 _REPEATS = re.compile(r"([0-9]+)_(.*)", re.DOTALL)
+_INSIDE_NUMBERED = "the folder that it lies in has pictures of its own; move it beside that one to train both"
+# How deep, and among how many folders, pictures are looked for that lie in the wrong place.
+_SEARCH_DEPTH, _SEARCH_FOLDERS = 3, 200
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,11 @@ def existing_folder(named: str) -> Path:
 
 
 def picture_folders(root: Path) -> tuple[list[PictureFolder], list[Skipped]]:
-    """The numbered folders in `root`, or `root` itself without any; and what is skipped beside them."""
+    """The numbered folders in `root`, or `root` itself without any; and what is skipped beside them.
+
+    A numbered `root` with pictures is taken alone: a folder in it that is named like `512_resized` has no repeats to
+    say, and would hide the pictures beside it.
+    """
     numbered, skipped, own_pictures = [], [], 0
     for entry in list_folder(root):
         path, is_numbered = Path(entry.path), _REPEATS.fullmatch(entry.name) is not None
@@ -68,10 +76,13 @@ def picture_folders(root: Path) -> tuple[list[PictureFolder], list[Skipped]]:
             numbered.append(_read_name(path))
         else:
             skipped.append(Skipped(path, "its name does not start with a number of repeats, like 10_name"))
+    own_name = _read_name(root)
+    if numbered and own_pictures and _REPEATS.fullmatch(root.resolve().name):
+        return [own_name], [*skipped, *(Skipped(folder.path, _INSIDE_NUMBERED) for folder in numbered)]
     if numbered and own_pictures:
         text = "pictures beside the numbered folders are not used; move them into one"
         skipped.append(Skipped(root, f"{text} ({own_pictures} found)"))
-    return numbered or [_read_name(root)], skipped
+    return numbered or [own_name], skipped
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
@@ -112,11 +123,15 @@ def describe_contents(folder: Path) -> str:
 
 def no_pictures(root: Path) -> UserError:
     """The error for a folder in which nothing is named like a picture."""
-    # A common mistake: naming the folder above `img`, which holds the numbered ones.
-    inside = [Path(entry.path) for entry in _peek(root) if is_folder(entry) and _holds_numbered(Path(entry.path))]
     hint = "Put jpg, png, webp or bmp pictures into it, or into a folder in it that is named like 10_jeff_person."
-    if inside:
-        hint = f"Name the folder {inside[0]} instead."
+    # Common mistakes: naming the folder above `img`, which holds the numbered ones, or one folder too many inside.
+    found = _nearest_pictures(root)
+    if found:
+        above = found.parent
+        if _REPEATS.fullmatch(above.name):
+            hint = f"They lie in {found}, one level too deep: move them into {above}."
+        else:
+            hint = f"Name the folder {above if _REPEATS.fullmatch(found.name) else found} instead."
     return UserError(f"There are no pictures in {root}: it holds {describe_contents(root)}.", hint)
 
 
@@ -147,5 +162,17 @@ def _peek(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _holds_numbered(folder: Path) -> bool:
-    return any(is_folder(entry) and _REPEATS.fullmatch(entry.name) for entry in _peek(folder))
+def _nearest_pictures(root: Path) -> Path | None:
+    """The folder nearest below `root` that holds pictures; links are not followed."""
+    level, looked_at = [root], 0
+    for _ in range(_SEARCH_DEPTH):
+        below = [Path(entry.path) for folder in level for entry in _peek(folder) if entry.is_dir(follow_symlinks=False)]
+        # Somebody may name the root of a disk.
+        looked_at += len(below)
+        if looked_at > _SEARCH_FOLDERS:
+            return None
+        for folder in below:
+            if any(_is_picture_name(entry.name) for entry in _peek(folder)):
+                return folder
+        level = below
+    return None

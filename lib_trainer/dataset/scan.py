@@ -10,6 +10,7 @@ from pathlib import Path
 from lib_trainer.config.recipe import DatasetConfig, field_of
 from lib_trainer.dataset.captions import caption_endings, caption_of, has_word, put_first, read_captions
 from lib_trainer.dataset.folders import (
+    NO_REPEATS,
     PictureFolder,
     Skipped,
     existing_folder,
@@ -29,6 +30,8 @@ from lib_trainer.dataset.images import (
     shown_name,
 )
 from lib_trainer.errors import UserError
+
+LEADS_OUT = "a link that leads out of the folder, or nowhere"
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skippe
     """The samples of one folder; what else it holds is added to `skipped`."""
     entries = list_folder(folder.path)
     if folder.repeats == 0:
-        skipped.append(Skipped(folder.path, "its name asks for 0 repeats"))
+        skipped.append(Skipped(folder.path, NO_REPEATS))
         return
     # Endings in lower case: cameras write .JPG, and people .TXT.
     by_name = {_split_name(entry.name): entry for entry in entries}
@@ -184,7 +187,7 @@ def _captions_in(entry: os.DirEntry[str] | None, root: Path, skipped: list[Skipp
 def _file_problem(entry: os.DirEntry[str], root: Path) -> str:
     """Why a name is not a file of this folder, "" where it is."""
     if entry.is_symlink() and not is_inside(Path(entry.path), root):
-        return "a link that leads out of the folder, or nowhere"
+        return LEADS_OUT
     if is_folder(entry):
         return "a folder, not a file"
     try:
@@ -202,10 +205,14 @@ def _split_name(name: str) -> tuple[str, str]:
 def nothing_usable(root: Path, skipped: list[Skipped]) -> UserError:
     """The error for a folder whose pictures are all skipped."""
     pictures = [item for item in skipped if item.path.suffix.lower() in PICTURE_ENDINGS + OTHER_PICTURE_ENDINGS]
+    unused = [shown_name(item.path) for item in skipped if item.reason == NO_REPEATS]
+    if unused and not pictures:
+        text = f"The name of {' and '.join(unused)} asks for 0 repeats, so that no picture is left."
+        return UserError(text, "The number before the first _ is the repeats: rename it, for example to 10_name.")
     if not pictures:
         return no_pictures(root)
     named = "; ".join(f"{shown_name(item.path)}: {item.reason}" for item in pictures[:5]) + " …" * (len(pictures) > 5)
-    return UserError(
-        f"None of the pictures in {root} can be used ({len(pictures)} found): {named}.",
-        "Save them again as png or jpg.",
-    )
+    hint = "Save them again as png or jpg."
+    if all(item.reason == LEADS_OUT for item in pictures):
+        hint = "Links are followed within the folder only: copy the pictures into it."
+    return UserError(f"None of the pictures in {root} can be used ({len(pictures)} found): {named}.", hint)

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from lib_trainer.dataset.buckets import Bucket, bucket_for, is_enlarged, resized_size
+from lib_trainer.dataset.buckets import Bucket, bucket_for, cut_share, is_enlarged, resized_size
 from tests.dataset.tiny import make_config
 
 
@@ -77,3 +77,26 @@ def test_a_picture_within_the_cap_is_trimmed_and_not_shrunk():
     assert resized_size(1000, 800, Bucket(512, 384), config()) == (512, 410)
     assert resized_size(500, 400, Bucket(448, 384), config(bucket_no_upscale=False)) == (480, 384)
     assert resized_size(50, 100, Bucket(256, 512), config()) == (256, 512)
+
+
+@pytest.mark.parametrize("upscales", [False, True])
+def test_a_panorama_keeps_its_shape_if_that_is_asked_for(upscales):
+    usual = config(resolution_px=(896, 896), max_bucket_reso=1536, bucket_no_upscale=not upscales)
+    wide = config(resolution_px=(896, 896), max_bucket_reso=1536, bucket_no_upscale=not upscales, bucket_panoramas=True)
+    assert bucket_for(4000, 200, usual) == Bucket(1536, 256)
+    assert cut_share(4000, 200, Bucket(1536, 256), usual) == pytest.approx(0.7, abs=0.01)
+    bucket = bucket_for(4000, 200, wide)
+    assert cut_share(4000, 200, bucket, wide) < 0.1
+    assert bucket.width_px * bucket.height_px <= 896 * 896
+    assert bucket_for(200, 4000, wide) == Bucket(bucket.height_px, bucket.width_px)
+    # Every other picture trains as before.
+    assert bucket_for(1600, 900, wide) == bucket_for(1600, 900, usual)
+    assert bucket_for(4000, 200, config(enable_bucket=False, bucket_panoramas=True)) == Bucket(512, 512)
+
+
+def test_the_share_that_is_cut_counts_what_is_left_after_resizing():
+    assert cut_share(512, 512, Bucket(512, 512), config()) == 0
+    square = config(enable_bucket=False)
+    assert cut_share(1024, 512, Bucket(512, 512), square) == pytest.approx(0.5)
+    # A picture that is only trimmed is not resized first.
+    assert cut_share(500, 400, Bucket(448, 384), config()) == pytest.approx(1 - 448 * 384 / 200_000)

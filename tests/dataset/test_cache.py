@@ -220,3 +220,18 @@ def test_captions_that_encode_to_nan_are_said(pictures, model, monkeypatch):
     monkeypatch.setattr(model, "encode_text", broken)
     with pytest.raises(UserError, match="text encoders produced NaN or Inf"):
         drive(cache_texts(schedule, model, 1, None))
+
+
+def test_pictures_that_lose_much_to_the_crop_are_named_with_their_share(draw_picture, model):
+    folder = draw_picture("5_jeff/square.png").parent
+    draw_picture("5_jeff/wide.png", 1024, 64)
+    said = [
+        event.text
+        for event in cached(plan(make_recipe(folder, max_bucket_reso=256)), model)[0]
+        if type(event) is Notice
+    ]
+    assert any(
+        "1 of 2 pictures lose more than a third to the crop: wide.png (75%); “Buckets for pano" in text for text in said
+    )
+    schedule = plan(make_recipe(folder, max_bucket_reso=256, bucket_panoramas=True, bucket_reso_steps=16))
+    assert not [event for event in cached(schedule, model)[0] if type(event) is Notice]

@@ -178,6 +178,46 @@ def test_what_lies_beside_numbered_folders_is_named(tmp_path, draw_picture):
     assert "(1 found)" in reasons(result)[tmp_path.name]
 
 
+def test_a_numbered_sub_folder_does_not_hide_the_pictures_beside_it(tmp_path, draw_picture):
+    draw_picture("sets/10_jeff/a.png")
+    draw_picture("sets/10_jeff/512_resized/b.png")
+    result = scan(tmp_path / "sets/10_jeff")
+    assert [(s.image.name, s.repeats) for s in result.samples] == [("a.png", 10)]
+    assert "move it beside" in reasons(result)["512_resized"]
+    # Without pictures of its own a numbered folder may be named like a set of sets.
+    (tmp_path / "sets/10_jeff/a.png").unlink()
+    assert [(s.image.name, s.repeats) for s in scan(tmp_path / "sets/10_jeff").samples] == [("b.png", 512)]
+
+
+def test_no_repeats_are_the_reason_where_no_picture_is_left(tmp_path, draw_picture):
+    draw_picture("0_off/a.png")
+    for folder in (tmp_path, tmp_path / "0_off"):
+        with pytest.raises(UserError, match="0_off asks for 0 repeats") as caught:
+            scan(folder)
+        assert "10_name" in caught.value.hint
+
+
+def test_pictures_one_level_too_deep_are_found(tmp_path, draw_picture):
+    draw_picture("10_jeff/sub/a.png")
+    with pytest.raises(UserError, match="no pictures") as caught:
+        scan(tmp_path)
+    assert "one level too deep" in caught.value.hint and str(tmp_path / "10_jeff" / "sub") in caught.value.hint
+    draw_picture("album/holiday/day/b.png")
+    with pytest.raises(UserError, match="no pictures") as caught:
+        scan(tmp_path / "album")
+    assert caught.value.hint == f"Name the folder {tmp_path / 'album/holiday/day'} instead."
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_that_lead_outside_are_to_be_copied(tmp_path, draw_picture):
+    outside = draw_picture("elsewhere/a.png")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/a.png").symlink_to(outside)
+    with pytest.raises(UserError, match="a link that leads out") as caught:
+        scan(tmp_path / "links")
+    assert "copy the pictures" in caught.value.hint and "png or jpg" not in caught.value.hint
+
+
 def test_a_date_is_not_taken_for_repeats(tmp_path, draw_picture):
     draw_picture("20240315_holiday/a.png")
     with pytest.raises(UserError, match="20240315 repeats") as caught:
