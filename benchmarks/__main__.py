@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     scan = kinds.add_parser("scan", help="a large folder of pictures")
     scan.add_argument("--pictures", nargs="+", type=int, default=[1000, 10000])
     scan.set_defaults(run=_scan)
+    checks = kinds.add_parser("checks", help="precision and recall of the checks of a folder, and a clean folder")
+    checks.add_argument("--seeds", type=int, default=3, help="sets a check")
+    checks.set_defaults(run=_checks)
     growth = kinds.add_parser("growth", help="step time against batch, tokens, rank and layers, with a plot")
     growth.add_argument("--plot", type=Path, default=Path("docs/growth.png"))
     growth.set_defaults(run=_growth)
@@ -142,6 +145,12 @@ def _scan(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             found.append(time_scan(Path(folder), pictures))
     report_scan(found)
+
+
+def _checks(options: argparse.Namespace) -> None:
+    from benchmarks.checks.rates import clean_set, measure_rates, report_rates
+
+    report_rates(list(measure_rates(options.seeds)), [clean_set(seed) for seed in range(options.seeds)])
 
 
 def _growth(options: argparse.Namespace) -> None:

@@ -64,6 +64,7 @@ def _parser() -> Parser:
     _add_settings(commands)
     _add_save_recipe(commands)
     _add_inspect(commands)
+    _add_check(commands)
     _add_ui(commands)
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="one JSON object as the last line of the output")
@@ -151,6 +152,14 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_run_inspect)
 
 
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("check", help="say what may spoil the result of training on a folder")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of pictures")
+    parser.add_argument("--kind", choices=("face", "style"), default="", help="what is trained, for the guide's counts")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
+    parser.set_defaults(command=_run_check)
+
+
 def _add_ui(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("ui", help="the tab, in a browser")
     parser.add_argument("--port", type=int, default=7861)
@@ -222,6 +231,12 @@ def _run_inspect(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.inspect import inspect_file
 
     return inspect_file(options.file)
+
+
+def _run_check(options: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.check import run_check
+
+    return run_check(options)
 
 
 def _run_ui(options: argparse.Namespace) -> Answer:

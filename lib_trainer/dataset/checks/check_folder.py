@@ -1,0 +1,80 @@
+"""All checks of a folder, as a stream: what names and sizes tell comes at once, what needs pixels as it is measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from PIL import Image
+
+from lib_trainer.config.recipe import DatasetConfig
+from lib_trainer.dataset.checks.blur import check_blur
+from lib_trainer.dataset.checks.captions import check_captions
+from lib_trainer.dataset.checks.count import check_count
+from lib_trainer.dataset.checks.duplicates import MOST_WITH_PARTS, check_duplicates
+from lib_trainer.dataset.checks.exposure import check_exposure
+from lib_trainer.dataset.checks.faces import face_finder
+from lib_trainer.dataset.checks.finding import Finding
+from lib_trainer.dataset.checks.measure import MEASURED_PX, Measured, Pictures, measure
+from lib_trainer.dataset.checks.size import check_size
+from lib_trainer.dataset.checks.variety import check_variety
+from lib_trainer.dataset.images import UnreadablePicture, shown_name
+from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.thumbnails import read_small
+from lib_trainer.errors import UserError
+from lib_trainer.events import Progress
+from lib_trainer.utils.prefetch import prefetched
+
+_THREADS = 4
+
+# A picture's file -> a small RGB copy of it. Raises UserError.
+ReadSmall = Callable[[Path], Image.Image]
+
+
+def check_folder(
+    scan: Scan, config: DatasetConfig, kind: str = "", read: ReadSmall | None = None
+) -> Iterator[Finding | Progress]:
+    """Everything worth saying about a folder.
+
+    Args:
+        kind: `face`, `style`, or "" where it is not known: what the guide asks for depends on it.
+        read: gives the small copies; by default they are decoded anew.
+
+    Yields:
+        Findings, and a Progress after each picture.
+    """
+    yield from check_count(len(scan.samples), kind)
+    yield from check_captions(scan.samples, scan.trigger_word)
+    yield from check_size(scan.samples, config)
+    pictures: Pictures = []
+    unreadable: list[Path] = []
+    for sample, measured in _measured(scan, read or (lambda path: read_small(path, MEASURED_PX))):
+        if measured is None:
+            unreadable.append(sample.image)
+        else:
+            pictures.append((sample, measured))
+        yield Progress("checking", len(pictures) + len(unreadable), len(scan.samples), shown_name(sample.image))
+    for path in unreadable:
+        yield Finding("unreadable", (path,), f"{shown_name(path)} cannot be read: the run leaves it out.")
+    yield from check_duplicates(pictures)
+    yield from check_blur(pictures)
+    yield from check_exposure(pictures)
+    yield from check_variety(pictures, kind)
+
+
+def _measured(scan: Scan, read: ReadSmall) -> Iterator[tuple[Sample, Measured | None]]:
+    """Each sample with its numbers, in order; None where it cannot be decoded."""
+    faces, with_parts = face_finder(), len(scan.samples) <= MOST_WITH_PARTS
+
+    def look(sample: Sample) -> Measured | None:
+        try:
+            return measure(read(sample.image), faces, with_parts=with_parts)
+        except (UnreadablePicture, UserError):
+            return None
+
+    workers = min(_THREADS, os.cpu_count() or 1)
+    with closing(prefetched(scan.samples, look, workers=workers, ahead=2 * workers)) as measured:
+        for sample, future in measured:
+            yield sample, future.result()

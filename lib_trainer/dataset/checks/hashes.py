@@ -1,0 +1,44 @@
+"""Perceptual hashes: alike for pictures that look alike, also re-saved, resized, mirrored or cropped.
+
+A hash is the difference hash of N. Krawetz: whether each cell of 8×8 is brighter than its left neighbour.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Left, top, right, bottom of a part, as shares of the picture.
+Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+_SCALES = (1.0, 0.86, 0.72)
+
+
+def difference_hash(grey: Image.Image, box: Box = WHOLE) -> np.ndarray:
+    """64 booleans of a part of a grey picture."""
+    width, height = grey.size
+    part = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+    cells = np.asarray(grey.resize((9, 8), Image.Resampling.BOX, box=part), dtype=np.int16)
+    return (cells[:, 1:] > cells[:, :-1]).ravel()
+
+
+def own_hashes(grey: Image.Image) -> np.ndarray:
+    """(2, 64): of the picture and of its mirror image."""
+    return np.stack([difference_hash(grey), difference_hash(ImageOps.mirror(grey))])
+
+
+def part_hashes(grey: Image.Image) -> np.ndarray:
+    """(len(PARTS), 64): of every part that a crop of the picture could be."""
+    return np.stack([difference_hash(grey, box) for box in parts()])
+
+
+def parts() -> list[Box]:
+    """The whole first, then parts of 72 to 100 % of each side."""
+    sides = [(start, start + scale) for scale in _SCALES for start in _starts(1 - scale)]
+    return [(left, top, right, bottom) for (left, right), (top, bottom) in product(sides, sides)]
+
+
+def _starts(rest: float) -> tuple[float, ...]:
+    return (0.0, rest / 2, rest) if rest else (0.0,)
