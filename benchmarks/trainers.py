@@ -47,7 +47,7 @@ class Outcome:
 def compare_trainers(
     task: Task, scripts: Path, python: str, folder: Path, rounds: int
 ) -> list[tuple[Outcome, Outcome]]:
-    """Pairs of whole runs, ours and sd-scripts' in turn, in the environment of the interpreter `python`."""
+    """Pairs of whole runs, ours and sd-scripts' alternating, in the environment of the interpreter `python`."""
     pictures = folder / "pictures" / "100_word"
     pictures.mkdir(parents=True, exist_ok=True)
     Image.linear_gradient("L").resize((task.size_px, task.size_px)).convert("RGB").save(pictures / "a.png")

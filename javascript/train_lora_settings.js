@@ -1,5 +1,5 @@
-// "All settings": filters them, marks what differs from the chosen recipe, and offers the way back. It reads the inputs
-// of the page; only gradio can set them, so that the way back presses a hidden button.
+// "All settings": filters them, marks what differs from the chosen recipe, and resets it. It reads the inputs
+// of the page; only gradio can set them, so that a reset presses a hidden button.
 (function() {
     "use strict";
 
@@ -59,7 +59,7 @@
         return changed;
     }
 
-    // A mistake stays on the page whatever the filter says, and so does a change that does not apply any more.
+    // A mistake stays on the page whatever the filter says, and so does a change that no longer applies.
     function isShown(field, name, wanted) {
         const text = (name + " " + field.textContent).toLowerCase();
         const fits = wanted.words.every(function(word) {

@@ -12,8 +12,8 @@ from lib_trainer.recipes.kohya_table import FIELDS, KohyaField
 _HEAD = """# Recipes from other programs
 
 The page's *Open …*, `train`, `plan` and `save-recipe` read these files. Their names decide which one it is; a file that
-is none of them is refused with what it looks like. What is wrong with a single value is said at its field, and the rest
-is filled in. What is not used is said with the reason. Nothing that a file leaves out is turned on: a text encoder
+is none of them is refused, with a note of what it looks like. An invalid value is reported beside its field, and the rest
+is filled in. Settings without effect are listed with the reason. A setting that a file leaves out stays off: a text encoder
 learns only where the file says so.
 
 | File | Written by |
@@ -35,7 +35,7 @@ All that kohya_ss 26 writes for a LoRA, with names of older releases. This page 
 """
 _TITLES = {
     "used": ("Used", "Mean here what they mean to kohya."),
-    "approximated": ("Approximated", "Act here in another way; the file's reader is told."),
+    "approximated": ("Approximated", "Act differently here; loading the file says how."),
     "refused": ("Refused", "Would change the result and are not done here. Said when the file turns them on."),
     "ignored": ("Ignored", "Change nothing in the result. Said where a file's value could make one think otherwise."),
 }

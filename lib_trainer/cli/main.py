@@ -95,7 +95,7 @@ def _add_resume(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--list", action="store_true", help="only list all runs of this folder")
     _add_host(parser)
     parser.add_argument(
-        "--steps", type=int, default=0, metavar="N", help="go on to so many steps (default: those it was meant to have)"
+        "--steps", type=int, default=0, metavar="N", help="train up to step N (default: the recipe's steps)"
     )
     parser.set_defaults(command=_run_resume)
 

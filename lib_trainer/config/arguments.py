@@ -10,7 +10,7 @@ _MAX_CHARACTERS = 2000
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
-    """`betas=0.9,0.99 decouple=True` -> {"betas": (0.9, 0.99), "decouple": True}; what is no Python literal is text.
+    """`betas=0.9,0.99 decouple=True` -> {"betas": (0.9, 0.99), "decouple": True}; what is not a Python literal is text.
 
     Raises:
         ValueError: for a part without a name or a value, with a sentence's end like "'x' has no value".

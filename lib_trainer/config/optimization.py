@@ -14,7 +14,7 @@ SCHEDULERS = (
     *("constant", "cosine", "cosine_with_restarts", "linear", "polynomial", "cosine_with_min_lr"),
     *("warmup_stable_decay", "rex"),
 )
-# Schedules that take options, with what these are where nothing is said. The names are transformers'.
+# Schedules that take options, with their defaults. The names are transformers'.
 SCHEDULE_OPTIONS: dict[str, dict[str, float]] = {
     "cosine_with_min_lr": {"min_lr_rate": 0.1},
     "warmup_stable_decay": {"num_decay_steps": 0.2, "min_lr_ratio": 0.0},

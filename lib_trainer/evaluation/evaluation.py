@@ -92,7 +92,7 @@ class Evaluation:
         return self._choice.best_step
 
     def verdict(self) -> Evaluated | None:
-        """What is to be said of the file that the run leaves: of the best step where it chooses, else of the last."""
+        """The verdict on the file that the run leaves: the best step's where it chooses, else the last step's."""
         if not self.found:
             return None
         last = self.found[-1]

@@ -78,7 +78,7 @@ def bound(with_trigger: float, with_class: float) -> float:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one evaluation has found, at strength 1 where nothing else is said.
+    """What one evaluation has found, at strength 1 unless noted.
 
     Attributes:
         trained: T over strength.

@@ -30,7 +30,7 @@ def show_meter(found: Sequence[Evaluated], last: Evaluated | None = None) -> str
     """Verdict, meters and curves; "" before the first evaluation.
 
     Args:
-        last: what is to be said in the end; the last of `found` if None.
+        last: the final verdict; the last of `found` if None.
     """
     if not found:
         return ""

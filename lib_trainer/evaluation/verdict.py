@@ -73,6 +73,6 @@ def _judge(figures: Measured, choice: Choice, trigger_word: str) -> tuple[str, s
 
 
 def _rounded(steps: int) -> int:
-    """To two digits, at least: a forecast is no measurement."""
+    """To two digits, at least: a forecast is not a measurement."""
     unit = 10 ** max(0, len(str(steps)) - 2)
     return -(-steps // unit) * unit

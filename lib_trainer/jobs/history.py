@@ -92,7 +92,7 @@ class History:
         path = self.folder / run_id / RUN_FILE
         past = read_run(path) if _ID.fullmatch(run_id) and path.exists() else None
         if past is None:
-            raise UserError(f"There is no run {run_id!r} any more.", "Look at the list of past runs again.")
+            raise UserError(f"Run {run_id!r} no longer exists.", "Look at the list of past runs again.")
         return past
 
     def losses(self, run_id: str) -> list[tuple[int, float, float]]:

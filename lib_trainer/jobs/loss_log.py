@@ -47,7 +47,7 @@ class LossFile:
         try:
             self._lines.write(",".join(map(str, row)) + "\n")
         except OSError as error:
-            _log.warning("%s cannot be written any more: %s", self._path, error)
+            _log.warning("%s can no longer be written: %s", self._path, error)
             self._lines = None
 
     def close(self) -> None:

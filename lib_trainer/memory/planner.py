@@ -32,7 +32,7 @@ def planned(model: HostModel, recipe: Recipe, scan: Scan, *, resuming: bool) -> 
         resuming: the run keeps its batch size and optimizer, however much memory is free now.
 
     Raises:
-        UserError: no plan fits the recipe's `vram_budget_gb`. A measured budget is no reason to refuse: it may fit.
+        UserError: no plan fits the recipe's `vram_budget_gb`. A measured budget never refuses: it may fit.
     """
     plan = plan_run(model.memory_profile(), recipe, Schedule(scan, recipe).buckets, model.device, resuming=resuming)
     # A person's own limit is a promise; a measurement may be too pessimistic.

@@ -44,7 +44,7 @@ def read_gui(data: Mapping[str, Any]) -> Reading:
 
 
 class _Reader:
-    """Takes one key after the other out of a file; what is left at the end is said."""
+    """Takes one key after the other out of a file; what is left at the end is reported."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.rest = dict(data)

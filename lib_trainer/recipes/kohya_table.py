@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lib_trainer.recipes.kohya_other_models import MODEL_CHECKBOXES, OTHER_MODELS
 from lib_trainer.recipes.reading import is_off, shown, shown_names
 
-# used: means here what it means to kohya. approximated: acts here in another way.
+# used: the same as in kohya_ss. approximated: acts differently here.
 # refused: would change the result, and is not done here. ignored: changes nothing in the result.
 Fate = Literal["used", "approximated", "refused", "ignored"]
 
@@ -91,9 +91,9 @@ _TABLE = [
         "original",
     ),
     *_fields("approximated", "optimizer use_8bit_adam", "optimizer; one that is not here is replaced or refused"),
-    *_fields("used", "optimizer_args", "optimizer_args, and weight_decay; what its class does not take is said"),
+    *_fields("used", "optimizer_args", "optimizer_args, and weight_decay; arguments that its class does not take are reported"),
     *_fields("approximated", "lr_scheduler", "lr_scheduler; one that is not here is replaced or refused"),
-    *_fields("approximated", "lr_scheduler_args", "lr_scheduler_args; what the schedule does not take here is said"),
+    *_fields("approximated", "lr_scheduler_args", "lr_scheduler_args; arguments that the schedule does not take are reported"),
     *_fields("approximated", "bucket_reso_steps", "sides are multiples of 8 px: 1 becomes 64"),
     *_fields("approximated", "additional_parameters", "its --options are read as fields of the same names"),
     *_fields("ignored", "sample_sampler", "samples are drawn with the host's first sampler", "*"),
@@ -137,7 +137,7 @@ _TABLE = [
     *_fields("refused", "scale_weight_norms", "max_grad_norm and weight_decay are what limits the weights"),
     *_fields("refused", "network_dropout", "rank_dropout and module_dropout are here"),
     *_fields("refused", "rank_dropout_scale", "rank dropout is not rescaled"),
-    *_fields("refused", "dora_wd", "WebUIs read DoRA in different ways"),
+    *_fields("refused", "dora_wd", "WebUIs interpret DoRA differently"),
     *_fields("refused", "train_norm", "norm layers are left alone"),
     *_fields("refused", "use_scalar", "the adapter has no extra scalar"),
     *_fields("refused", "loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio", "one rate for all"),

@@ -163,7 +163,7 @@ class Callbacks:
 
     def _carry_out(self, command: Command, step: Step) -> Iterator[Event]:
         if command is Command.SAVE_STATE:
-            # A resumed run goes on from the weights that the optimizer steps from.
+            # A resumed run continues from the weights that the optimizer steps from.
             yield from self.resume_saver.save(step.number)
             return
         with self.resume_saver.training.averaged():

@@ -46,7 +46,7 @@ def show_plan_bar(plan: Plan) -> str:
     parts = "".join(_part(name, size, scale) for name, size in shown.items())
     legend = "".join(_label(name, show_gib(size)) for name, size in shown.items())
     of_budget = f" of {budget_bytes / _GIB:.1f} GB" if budget_bytes else " GB"
-    # What the plan does to fit, so that a slow run is no surprise.
+    # What the plan does to fit, so that a slow run does not surprise.
     savings = "; ".join(describe_savings(plan))
     told = f": {escape(savings)}." if savings else "."
     lines = f"<p><b>{show_gib(plan.total_bytes)}{of_budget}</b> of memory{told}</p>"

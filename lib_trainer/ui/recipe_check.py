@@ -76,7 +76,7 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         recipe = Recipe().with_values(filled)
     except ConfigError as error:
         problems.update(error.problems)
-        # What can be read is checked all the same, so that everything is said at once.
+        # Valid fields are checked all the same, so that all problems are reported at once.
         recipe = Recipe().with_values({name: value for name, value in filled.items() if name not in problems})
     try:
         recipe.check()

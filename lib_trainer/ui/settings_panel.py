@@ -1,4 +1,4 @@
-"""All settings: a filter, what differs from the chosen recipe, and the way back to it.
+"""All settings: a filter, what differs from the chosen recipe, and the reset to it.
 
 javascript/train_lora_settings.js compares the inputs with `base` and presses `reset`; a click needs no network for the
 filter and the marks, and gradio alone sets its inputs.

@@ -73,7 +73,7 @@ def build(
     Args:
         access: which folders the page may name, and the key with which it calls the routes.
         grid_job: draws its grids.
-        in_webui: what is said of missing packages and where pictures are sent depends on it.
+        in_webui: decides the advice on missing packages and where pictures are sent.
     """
     with gr.Blocks(analytics_enabled=False, title="Train LoRA") as blocks:
         # Placed first and bound second: events refer to components of other panels.

@@ -76,7 +76,7 @@ class LayerOp:
 
 
 def runs_on_cpu(x: Tensor) -> bool:
-    """Whether products of x run on a CPU. A fake tensor plans for a GPU, wherever it claims to be."""
+    """Whether products of x run on a CPU. A fake tensor plans for a GPU, whichever device it reports."""
     return x.device.type == "cpu" and not isinstance(x, FakeTensor)
 
 
