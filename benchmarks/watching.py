@@ -42,8 +42,8 @@ def main(arguments: Sequence[str]) -> None:
     jobs = Jobs(host, default_run)
     app = FastAPI()
     app.include_router(make_router(host, jobs, Access(), GridJob(host), show_panel))
-    lesson = DEMO_RUNS["face"]
-    recipe = lesson.recipe(lesson.draw(given.out / "data")).with_values({"max_train_steps": given.steps})
+    demo_run = DEMO_RUNS["face"]
+    recipe = demo_run.recipe(demo_run.draw(given.out / "data")).with_values({"max_train_steps": given.steps})
     pairs = []
     for number in range(given.pairs):
         order = (False, True) if number % 2 else (True, False)

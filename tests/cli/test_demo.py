@@ -23,11 +23,11 @@ def quick(monkeypatch):
     monkeypatch.setattr(demo, "STRENGTHS", (0.0, 1.0))
     monkeypatch.setattr(demo, "prior_drawings", lambda: prior_drawings(2))
     monkeypatch.setattr(learning, "TIMESTEPS", (500,))
-    for lesson in DEMO_RUNS.values():
-        monkeypatch.setitem(lesson.overrides, "max_train_steps", 2)
+    for demo_run in DEMO_RUNS.values():
+        monkeypatch.setitem(demo_run.overrides, "max_train_steps", 2)
 
 
-def test_both_lessons_leave_files_figures_and_grids(embedded, quick, tmp_path, last_json):
+def test_both_runs_leave_files_figures_and_grids(embedded, quick, tmp_path, last_json):
     assert main(["demo", "--out", str(tmp_path), "--recipe", "both", "--json"]) == 0
     values = last_json()
     assert list(values["trained"]) == ["face", "style"]
@@ -49,8 +49,8 @@ def test_both_lessons_leave_files_figures_and_grids(embedded, quick, tmp_path, l
 def test_a_second_run_writes_the_same_bytes(embedded, quick, tmp_path):
     files = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        lesson = DEMO_RUNS["face"]
-        finished, _ = train(StandaloneHost(folder), lesson.recipe(lesson.draw(folder / "data")))
+        demo_run = DEMO_RUNS["face"]
+        finished, _ = train(StandaloneHost(folder), demo_run.recipe(demo_run.draw(folder / "data")))
         files.append(finished.path.read_bytes())
     assert files[0] == files[1]
     metadata = read_metadata(finished.path)
@@ -59,7 +59,7 @@ def test_a_second_run_writes_the_same_bytes(embedded, quick, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["face", "style"])
-def test_lessons_are_the_shipped_recipes_but_for_their_size(kind, tmp_path):
+def test_demo_runs_are_the_shipped_recipes_but_for_their_size(kind, tmp_path):
     recipe = DEMO_RUNS[kind].recipe(tmp_path).check()
     assert recipe.adapter.algo == {"face": "loha", "style": "lokr"}[kind]
     assert recipe.adapter.network_dim == {"face": 32, "style": 64}[kind]

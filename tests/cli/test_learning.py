@@ -1,6 +1,6 @@
-"""The embedded model learns: shorter lessons than the demo's, the same figures, and readers that are not ours.
+"""The embedded model learns: shorter runs than the demo's, the same figures, and readers that are not ours.
 
-`python -m lib_trainer demo --recipe both --json` gives the figures of the whole lessons.
+`python -m lib_trainer demo --recipe both --json` gives the figures of the demo's own runs.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def lessons(tmp_path_factory) -> dict[str, tuple[StandaloneHost, Path, LearningFigures]]:
-    """Kind -> host, adapter file and figures after a short lesson."""
+def trained(tmp_path_factory) -> dict[str, tuple[StandaloneHost, Path, LearningFigures]]:
+    """Kind -> host, adapter file and figures after a short run."""
     learned = {}
-    for kind, lesson in DEMO_RUNS.items():
+    for kind, demo_run in DEMO_RUNS.items():
         with one_thread():
             out = tmp_path_factory.mktemp(kind)
             host = open_host(out)
             assert torch.get_num_threads() == 1
-            recipe = lesson.recipe(lesson.draw(out / "data"))
+            recipe = demo_run.recipe(demo_run.draw(out / "data"))
             recipe = recipe.with_values({"max_train_steps": STEPS[kind], "latent_variants": 2})
             finished, _ = train(host, recipe)
-            learned[kind] = (host, finished.path, measure_file(host, finished.path, lesson))
+            learned[kind] = (host, finished.path, measure_file(host, finished.path, demo_run))
     return learned
 
 
-def test_a_face_is_learned_and_the_rest_is_kept(lessons):
-    figures = lessons["face"][2]
+def test_a_face_is_learned_and_the_rest_is_kept(trained):
+    figures = trained["face"][2]
     assert figures.gain > 0.25
     assert figures.grows_with_strength
     assert figures.prior_rise < 0.15
 
 
-def test_a_style_is_learned_for_subjects_never_seen_in_it(lessons):
-    figures = lessons["style"][2]
+def test_a_style_is_learned_for_subjects_never_seen_in_it(trained):
+    figures = trained["style"][2]
     assert figures.gain > 0.35
     assert figures.grows_with_strength
     assert 1 - figures.unseen[1.0] / figures.unseen[0.0] > 0.35
@@ -81,12 +81,12 @@ def drawing_model(host: StandaloneHost, path: Path) -> Iterator[tuple[nn.Module,
 
 
 @pytest.mark.parametrize("kind", list(DEMO_RUNS))
-def test_lycoris_draws_the_same_with_the_file(kind, lessons, monkeypatch):
+def test_lycoris_draws_the_same_with_the_file(kind, trained, monkeypatch):
     import lycoris
     from lycoris.wrapper import LycorisNetwork
 
     monkeypatch.setattr(LycorisNetwork, "LORA_PREFIX", "lora_unet")
-    host, path, _ = lessons[kind]
+    host, path, _ = trained[kind]
     with drawing_model(host, path) as (unet, given, ours):
         network, _ = lycoris.create_lycoris_from_weights(1.0, str(path), unet)
         network.apply_to()
@@ -97,10 +97,10 @@ def test_lycoris_draws_the_same_with_the_file(kind, lessons, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", list(DEMO_RUNS))
-def test_peft_draws_the_same_with_the_file(kind, lessons):
+def test_peft_draws_the_same_with_the_file(kind, trained):
     """PEFT knows both kinds under these very names; diffusers itself reads neither."""
     peft = pytest.importorskip("peft")
-    host, path, _ = lessons[kind]
+    host, path, _ = trained[kind]
     tensors = load_file(path)
     with drawing_model(host, path) as (unet, given, ours):
         modules = {f"lora_unet_{name.replace('.', '_')}": name for name, _ in unet.named_modules()}

@@ -21,8 +21,8 @@ def write_weights(folder: Path) -> Path:
 
 def run(weights: Path, arguments: list[str]) -> int:
     standalone.WEIGHTS = weights
-    for lesson in DEMO_RUNS.values():
-        lesson.overrides["max_train_steps"] = 2
+    for demo_run in DEMO_RUNS.values():
+        demo_run.overrides["max_train_steps"] = 2
     return main(arguments)
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lib_trainer.demo.build import train_unet as unet_lessons
-from lib_trainer.demo.build import train_vae as vae_lessons
+from lib_trainer.demo.build import train_unet as unet_module
+from lib_trainer.demo.build import train_vae as vae_module
 from lib_trainer.demo.build.model import new_vae
 from lib_trainer.demo.build.tokenizer import open_tokenizer, write_tokenizer
 from lib_trainer.demo.build.train_unet import read_captions, train_unet
@@ -17,13 +17,13 @@ def tokenizer(tmp_path):
 
 
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(unet_lessons, "BATCH", 2)
-    lessons = TrainingImages(torch.randn(40, 4, 8, 8, generator=torch.Generator().manual_seed(1)), ["a cat"] * 40)
+    monkeypatch.setattr(unet_module, "BATCH", 2)
+    images = TrainingImages(torch.randn(40, 4, 8, 8, generator=torch.Generator().manual_seed(1)), ["a cat"] * 40)
 
     def train(name, *stops):
         torch.manual_seed(0)
         for steps in stops:
-            painter = train_unet(lessons, tokenizer, tmp_path / name, seed=1, steps=steps)
+            painter = train_unet(images, tokenizer, tmp_path / name, seed=1, steps=steps)
         return painter.state_dict()
 
     whole, resumed = train("whole.pt", 2), train("halves.pt", 1, 2)
@@ -31,7 +31,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, 
 
 
 def test_the_autoencoder_learns_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(vae_lessons, "BATCH", 1)
+    monkeypatch.setattr(vae_module, "BATCH", 1)
     torch.manual_seed(0)
     vae = new_vae()
     before = vae.encoder.conv_in.weight.clone()
@@ -45,7 +45,7 @@ def test_the_autoencoder_learns_and_goes_on(tmp_path, monkeypatch):
 
 
 def test_polishing_changes_the_decoder_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(vae_lessons, "BATCH", 1)
+    monkeypatch.setattr(vae_module, "BATCH", 1)
     torch.manual_seed(0)
     vae = new_vae()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
@@ -54,10 +54,10 @@ def test_polishing_changes_the_decoder_alone(tmp_path, monkeypatch):
     assert changed == {"decoder", "post_quant_conv"}
 
 
-def test_lessons_are_drawn_once(tmp_path):
+def test_images_are_drawn_once(tmp_path):
     torch.manual_seed(0)
-    first = draw_training_images(new_vae(), tmp_path / "lessons.pt", seed=1, count=50)
-    again = draw_training_images(new_vae(), tmp_path / "lessons.pt", seed=1, count=50)
+    first = draw_training_images(new_vae(), tmp_path / "images.pt", seed=1, count=50)
+    again = draw_training_images(new_vae(), tmp_path / "images.pt", seed=1, count=50)
     assert first.latents.shape == (50, 4, 8, 8) and len(first.captions) == 50
     assert torch.equal(first.latents, again.latents)
 
