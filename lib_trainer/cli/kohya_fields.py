@@ -13,16 +13,25 @@ _HEAD = """# Recipes from other programs
 
 The page's *Open …*, `train`, `plan` and `save-recipe` read these files. Their names decide which one it is; a file that
 is none of them is refused, with a note of what it looks like. An invalid value is reported beside its field, and the
-rest is filled in. Settings without effect are listed with the reason. A setting that a file leaves out stays off: a
-text encoder learns only where the file says so. | File | Written by | |---|---| | `{setting: value}` as JSON or TOML |
-Train LoRA, or by hand with the names of [settings](settings.md) | | JSON with `LoRA_type` | kohya_ss, old files and
-version 26 | | TOML or JSON with `network_module` | kohya's sd-scripts, and pages that write its arguments in sections |
-| TOML with `[[datasets]]` | sd-scripts' `--dataset_config`: sizes, captions and augmentation of its first dataset | |
-JSON with `training_method` | OneTrainer | | `.safetensors` | an adapter that was trained here, or with sd-scripts: what
-its metadata say | `python -m lib_trainer save-recipe RECIPE FILE` writes kohya_ss' JSON from any of them. It opens in
-kohya_ss, and comes back here with the same values. `--format ours` writes our own. ## Fields of kohya_ss 26 All that
-kohya_ss 26 writes for a LoRA, with names of older releases. This page is written by `python -m lib_trainer settings
---kohya --markdown`.
+rest is filled in. Settings without effect are listed with the reason. What a file leaves out stays off: a text encoder
+learns only where the file says so.
+
+| File | Written by |
+|---|---|
+| `{setting: value}` as JSON or TOML | Train LoRA, or by hand with the names of [settings](settings.md) |
+| JSON with `LoRA_type` | kohya_ss, old files and version 26 |
+| TOML or JSON with `network_module` | kohya's sd-scripts, and pages that write its arguments in sections |
+| TOML with `[[datasets]]` | sd-scripts' `--dataset_config`: sizes, captions and augmentation of its first dataset |
+| JSON with `training_method` | OneTrainer |
+| `.safetensors` | an adapter that was trained here, or with sd-scripts: what its metadata say |
+
+`python -m lib_trainer save-recipe RECIPE FILE` writes kohya_ss' JSON from any of them. It opens in kohya_ss, and comes
+back here with the same values. `--format ours` writes our own.
+
+## Fields of kohya_ss 26
+
+All that kohya_ss 26 writes for a LoRA, with names of older releases. This page is written by
+`python -m lib_trainer settings --kohya --markdown`.
 """
 _TITLES = {
     "used": ("Used", "Mean here what they mean to kohya."),
