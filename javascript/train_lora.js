@@ -29,13 +29,6 @@
         return element !== null && !document.hidden && find("#train_lora_page").getClientRects().length > 0;
     }
 
-    function markWrongFields() {
-        // Inputs alone: the panels around them hold a ⚠ as well when pictures are small.
-        find("#train_lora_page").querySelectorAll(".form > [id^=train_lora_]").forEach(function(field) {
-            field.classList.toggle("train-lora-wrong", field.textContent.includes("⚠"));
-        });
-    }
-
     // After a reload the folder is filled in again: show what is in it. A folder that is being typed is left alone.
     function scanAgain() {
         const folder = find("#train_lora_train_data_dir textarea, #train_lora_train_data_dir input");
@@ -99,6 +92,7 @@
             return answer.json();
         }).then(function(view) {
             misses = 0;
+            document.dispatchEvent(new CustomEvent("train-lora-head", {detail: view.head}));
             if (view.parts && panel()) {
                 version = view.version;
                 showParts(view);
@@ -136,7 +130,6 @@
             }
             return;
         }
-        markWrongFields();
         if (scans > 0) {
             scans -= 1;
             scanAgain();

@@ -18,7 +18,8 @@
     // A run that ended since the page was opened has a new file to try.
     function listNewFile() {
         const result = find("#train_lora_status .train-lora-copy");
-        const tag = result ? result.dataset.copy : "";
+        // With the run: a second training of one name has the same tag.
+        const tag = result ? result.dataset.run + result.dataset.copy : "";
         if (finished !== null && tag && tag !== finished) {
             find("#train_lora_grid_reload").click();
         }
@@ -56,10 +57,37 @@
         // gradio takes the field's value over in its own time.
         setTimeout(function() {
             find("#train_lora_grid_open").click();
+            setTimeout(bringIntoSight, 300, 50);
         }, 50);
     }
 
+    // The picture opens below the grid, which may be longer than the window.
+    function bringIntoSight(tries) {
+        const group = find("#train_lora_cell");
+        const picture = group && group.querySelector("img");
+        if (picture && picture.complete && group.getClientRects().length > 0) {
+            group.scrollIntoView({behavior: "smooth", block: "nearest"});
+        } else if (tries > 0) {
+            setTimeout(bringIntoSight, 100, tries - 1);
+        }
+    }
+
+    // The WebUI changes its tab, and leaves the page where it was scrolled to.
+    function followSending(tries) {
+        const other = find("#tab_txt2img");
+        if (other && other.getClientRects().length === 0 && tries > 0) {
+            setTimeout(followSending, 100, tries - 1);
+        } else if (other) {
+            window.scrollTo(0, 0);
+        } else {
+            find("#train_lora_prompt").scrollIntoView({behavior: "smooth", block: "center"});
+        }
+    }
+
     document.addEventListener("click", function(event) {
+        if (event.composedPath().includes(find("#train_lora_cell_send"))) {
+            followSending(50);
+        }
         const cell = event.composedPath().find(function(element) {
             return element instanceof HTMLElement && element.dataset.cell;
         });

@@ -121,7 +121,7 @@
         const missed = shown === 0 && wanted.words.some(Boolean);
         say(bar.querySelector(".count"), missed ? "No setting fits this filter." : count + " changed from the recipe");
         bar.querySelector("[data-reset]").disabled = count === 0;
-        say(find(".train-lora-open-settings small"), count ? count + " changed" : "");
+        say(find(".train-lora-open small"), count ? count + " changed" : "");
     }
 
     function say(element, text) {
@@ -140,8 +140,8 @@
         }, 50);
     }
 
-    function openSettings() {
-        const fold = find("#train_lora_all");
+    function openFold(id) {
+        const fold = find("#" + id);
         const head = fold.querySelector(".label-wrap");
         if (!head.classList.contains("open")) {
             head.click();
@@ -158,8 +158,8 @@
         });
         if (button && find("#train_lora_page").contains(button)) {
             reset(button.dataset.reset);
-        } else if (path.some((element) => element.classList.contains("train-lora-open-settings"))) {
-            openSettings();
+        } else if (path.some((element) => element.dataset.fold !== undefined)) {
+            openFold(path.find((element) => element.dataset.fold !== undefined).dataset.fold);
         } else if (path.some((element) => element.dataset.more !== undefined)) {
             const group = path.find((element) => element.classList.contains("train-lora-group"));
             group.dataset.open = group.dataset.open === "1" ? "0" : "1";

@@ -98,14 +98,16 @@ class Jobs:
             job = self._find(run_id)
             # Copied under the lock, so that a status never mixes two moments.
             waiting = tuple(Queued(other.id, other.name) for other in self._waiting if other is not job)
-        return replace(job.status() if job else Status(), queue=waiting)
+        if job is None:
+            return Status(interrupted=self._interrupted())
+        return replace(job.status(), queue=waiting)
 
     def version(self) -> str:
-        """Changes whenever `status` does, and costs less."""
+        """Changes whenever `status` does, and costs less. Never "": that is what a caller has seen who saw nothing."""
         with self._changed:
             job = self._find("")
             waiting = ".".join(other.id for other in self._waiting)
-        return f"{job.id}.{job.version}.{waiting}" if job else ""
+        return f"{job.id}.{job.version}.{waiting}" if job else "idle"
 
     def past(self) -> list[PastRun]:
         """The history, newest first. A run that a crash ended has the state `interrupted`.
@@ -128,6 +130,11 @@ class Jobs:
         with self._changed:
             self._changed.wait_for(lambda: not self._working, timeout)
         return self.status()
+
+    def _interrupted(self) -> str:
+        """The name of the newest run, if a crash ended it and it can be resumed; else ""."""
+        newest = next(iter(self.past()), None)
+        return newest.name if newest and newest.state == "interrupted" and newest.resumable else ""
 
     def _find(self, run_id: str) -> Job | None:
         with self._changed:

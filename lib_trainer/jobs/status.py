@@ -65,6 +65,7 @@ class Status:
         path, tag: of the finished adapter, and how to write it in a prompt.
         error, hint, problems: of a run that failed; problems: field -> what is wrong with it.
         remedy: settings with which the same run may succeed; empty if none are known.
+        interrupted: while idle, the name of the last run if a crash ended it.
     """
 
     id: str = ""
@@ -100,6 +101,7 @@ class Status:
     hint: str = ""
     problems: dict[str, str] = field(default_factory=dict)
     remedy: dict[str, float] = field(default_factory=dict)
+    interrupted: str = ""
 
     @property
     def live(self) -> bool:

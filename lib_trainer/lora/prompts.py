@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from lib_trainer.lora.info import LoraInfo
@@ -12,6 +13,7 @@ PROMPTS = {
     "face": ("{word} as a superhero", "{word}, portrait photo, looking at camera"),
     "style": ("cat in {word} style", "a house, painted in {word} style"),
 }
+_PLAIN_BRACKET = re.compile(r"(?<!\\)[()\[\]]")
 COMBINED = "portrait of {person} in {style} style"
 
 
@@ -22,7 +24,7 @@ def kind_of(lora: LoraInfo) -> str:
 
 def propose_prompts(kind: str, word: str) -> list[str]:
     """`jeff_person as a superhero` …, without tags; [] without a trigger word. `kind`: face or style."""
-    return [prompt.format(word=word) for prompt in PROMPTS[kind]] if word else []
+    return [prompt.format(word=escape_brackets(word)) for prompt in PROMPTS[kind]] if word else []
 
 
 def propose_combined(kind: str, first: tuple[str, LoraRef], second: tuple[str, LoraRef]) -> str:
@@ -33,9 +35,14 @@ def propose_combined(kind: str, first: tuple[str, LoraRef], second: tuple[str, L
         first, second: (trigger words, LoRA). The prompt holds both: the tag changes the model, the trigger words call
             what it has learned.
     """
-    parts = [f"{trigger_words} {lora.tag}".strip() for trigger_words, lora in (first, second)]
+    parts = [f"{escape_brackets(trigger_words)} {lora.tag}".strip() for trigger_words, lora in (first, second)]
     person, style = parts if kind == "face" else reversed(parts)
     return COMBINED.format(person=person, style=style)
+
+
+def escape_brackets(words: str) -> str:
+    r"""`jeff \(actor\)`: WebUIs read plain brackets in a prompt as emphasis. Escaped ones stay as they are."""
+    return _PLAIN_BRACKET.sub(r"\\\g<0>", words)
 
 
 def prompt_lines(text: str) -> list[str]:

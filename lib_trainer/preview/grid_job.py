@@ -24,6 +24,7 @@ class GridStatus:
 
     Attributes:
         state: idle, waiting, drawing, done, stopped or failed.
+        number: of the grid, counted since the program started: a picture of another grid is another picture.
         version: changes whenever anything else does, and is never the same for two grids.
         drawn: the pictures so far.
         seconds: since the first picture began.
@@ -32,6 +33,7 @@ class GridStatus:
     """
 
     state: str = "idle"
+    number: int = 0
     version: int = 0
     spec: GridSpec | None = None
     drawn: tuple[Drawn, ...] = ()
@@ -45,8 +47,10 @@ class GridStatus:
     def live(self) -> bool:
         return self.state in ("waiting", "drawing")
 
-    def find(self, row: int, column: int) -> Drawn | None:
-        """The picture in this row and column, if it is drawn."""
+    def find(self, row: int, column: int, number: int = 0) -> Drawn | None:
+        """The picture in this row and column, if it is drawn; `number`: of the grid that is meant, 0 for any."""
+        if number not in (0, self.number):
+            return None
         return next((item for item in self.drawn if (item.cell.row, item.cell.column) == (row, column)), None)
 
 
@@ -63,7 +67,7 @@ class GridJob:
         with self._changed:
             if self._status.live:
                 raise UserError("A grid is being drawn already.", "Wait for it, or stop it.")
-            self._status = GridStatus("waiting", self._status.version + 1, spec)
+            self._status = GridStatus("waiting", self._status.number + 1, self._status.version + 1, spec)
         # A daemon: closing the WebUI must not wait for a grid.
         threading.Thread(target=self._work, args=(spec,), name="train-lora-grid", daemon=True).start()
 

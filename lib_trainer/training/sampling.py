@@ -17,6 +17,7 @@ from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import ConfigError
 from lib_trainer.events import Event, Notice, Progress, Sampled, Step
 from lib_trainer.host.base import GenerateRequest, Host
+from lib_trainer.lora.prompts import escape_brackets
 from lib_trainer.models.families import Family
 from lib_trainer.training.interval import is_due
 from lib_trainer.utils.atomic_file import replace_file
@@ -40,7 +41,8 @@ def sample_requests(recipe: Recipe, family: Family | None = None) -> list[Genera
     if family is not None:
         plain = replace(plain, cfg_scale=family.cfg_scale)
     lines = [line.strip() for line in recipe.output.sample_prompts.splitlines()]
-    wanted = [line for line in lines if line and not line.startswith("#")] or [recipe.dataset.trigger_word]
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    wanted = wanted or [escape_brackets(recipe.dataset.trigger_word)]
     return [_request(line, plain) for line in wanted]
 
 

@@ -24,7 +24,7 @@ from lib_trainer.ui.memory_bar import show_memory
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.missing_packages import show_missing
 from lib_trainer.ui.proposals import NAMED, Proposed, existing_adapter, tell_existing
-from lib_trainer.ui.recipe_check import name_from, scan_pictures
+from lib_trainer.ui.recipe_check import name_from, problems_of, scan_pictures
 from lib_trainer.ui.recipe_panel import load_preset, load_upload, preset_for, recipe_values, show_length, show_notices
 from lib_trainer.ui.settings_panel import reset_to_base, show_base
 from lib_trainer.ui.start_actions import StartActions
@@ -99,34 +99,43 @@ class Actions:
 
         return PictureVerifier()
 
+    def check(self, names: str, proposed: Proposed, *values: Any) -> list[Any]:
+        """-> message, *form: what is still wrong beside the inputs of these names, which stood there before."""
+        entered, asked = proposed.opened(self._form.read(values)), set(names.split())
+        problems = {name: text for name, text in problems_of(entered, self._access).items() if name in asked}
+        shown = dict(zip(self._form.inputs, self._form.complain(problems, {}, self._notes(entered)), strict=False))
+        # Only what complains is touched: somebody may be typing elsewhere.
+        updates = [update if name in asked else gr.update() for name, update in shown.items()]
+        return [gr.update() if problems else "", *updates]
+
     def memory(self, *values: Any) -> str:
         """-> the memory bar."""
         return show_memory(self._host, self._form.read(values))
 
     def choose_kind(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> preset, notices, base, prompt, proposed, *form, fold: the recipe shipped for this kind."""
+        """-> preset, notices, base, prompt, proposed, *form, fold, message: the recipe shipped for this kind."""
         if kind == proposed.kind:
             # gradio 4 reports a choice that `open_page` has set as if a person had made it.
             kept = [gr.update() for _ in self._form.components]
-            return [gr.update(), gr.update(), gr.update(), gr.update(), proposed, *kept, gr.update()]
+            return [gr.update(), gr.update(), gr.update(), gr.update(), proposed, *kept, gr.update(), gr.update()]
         preset = preset_for(kind, self._host.drawing_family())
         if not preset:
             proposal = self.propose(kind, prompt, proposed, *values)[1:]
-            return [gr.update(), "", gr.update(), *proposal, *self._form.complain({}, {})]
+            return [gr.update(), "", gr.update(), *proposal, *self._form.complain({}, {}), ""]
         return [preset, *self.choose_preset(preset, kind, prompt, proposed, *values)]
 
     def choose_preset(self, preset: str, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> notices, base, prompt, proposed, *form, fold."""
+        """-> notices, base, prompt, proposed, *form, fold, message."""
         return self._fill(lambda: load_preset(preset), "", Typed(kind, prompt, proposed), values)
 
     def open_recipe(self, file: Any, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> preset, notices, base, prompt, proposed, *form, fold: what is valid in a recipe file or an adapter."""
+        """-> preset, notices, base, prompt, proposed, *form, fold, message: what is valid in a recipe file."""
         # gradio 3 hands over an object, gradio 4 a string; the server may run on Windows.
         title = re.split(r"[/\\]", str(getattr(file, "name", file)))[-1]
         return [None, *self._fill(lambda: load_upload(file), title, Typed(kind, prompt, proposed), values)]
 
     def use_run(self, chosen: str | None, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
-        """-> preset, notices, base, prompt, proposed, *form, fold: the settings of a past run."""
+        """-> preset, notices, base, prompt, proposed, *form, fold, message: the settings of a past run."""
         # The line ends with the run's id, which says nothing to a person.
         title = (chosen or "").rpartition(" · ")[0]
         # Folder, word and name of a run belong together: they come whatever was typed.
@@ -138,14 +147,14 @@ class Actions:
         return reset_to_base(self._form, name, base)
 
     def _fill(self, load: Callable[[], LoadedRecipe], title: str, typed: Typed, values: tuple) -> list[Any]:
-        """-> notices, base, prompt, proposed, *form, fold."""
+        """-> notices, base, prompt, proposed, *form, fold, message."""
         entered, proposed = self._form.read(values), typed.proposed
         try:
             loaded = load()
         except UserError as error:
             # Nothing is changed, but complaints of an earlier attempt go.
             shown = self._form.complain({}, {}, self._notes(entered))
-            return [show_error(error, "Not loaded."), gr.update(), typed.prompt, proposed, *shown]
+            return [show_error(error, "Not loaded."), gr.update(), typed.prompt, proposed, *shown, ""]
         found = recipe_values(loaded)
         kept = [name for name in NAMED if name in found and proposed.is_typed(name, entered[name])]
         changes = {name: value for name, value in found.items() if name not in kept}
@@ -158,7 +167,7 @@ class Actions:
         differing = {name: found[name] for name in kept if found[name] != entered[name]}
         notices = show_notices(title, loaded, differing) if title else ""
         shown = self._form.complain(loaded.problems, changes, self._notes(entered))
-        return [notices, show_base(found), prompt, new, *shown]
+        return [notices, show_base(found), prompt, new, *shown, ""]
 
     def _propose(self, kind: str, proposed: Proposed, entered: dict[str, Any]) -> Proposed:
         trigger_word, name = entered.get("trigger_word", ""), entered.get("output_name", "")

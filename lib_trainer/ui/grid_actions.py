@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from html import escape
 from itertools import count
@@ -96,7 +97,7 @@ class GridActions:
         return [row, gr.update() if new == prompt else new, proposed._replace(prompt=new)]
 
     def start(self, seen: int, *values: Any) -> list[Any]:
-        """-> message, seen, *live. Everything is checked before the host is asked for a picture."""
+        """-> message, group, seen, *live. Everything is checked before the host is asked for a picture."""
         request = _read(*values)
         try:
             self._refuse_during_run()
@@ -105,10 +106,10 @@ class GridActions:
             check_names(self._host, spec)
             self._grid_job.start(spec)
         except UserError as error:
-            return [show_error(error), *self.show(seen)]
+            return [show_error(error), gr.update(), *self.show(seen)]
         self._remember(request)
-        # -1: no version is known to the page, so that the empty grid is sent at once.
-        return ["", *self.show(-1)]
+        # The picture that was opened belongs to the grid before. -1: the empty grid is sent at once.
+        return ["", gr.update(visible=False), *self.show(-1)]
 
     def stop(self, seen: int) -> list[Any]:
         """-> seen, *live."""
@@ -142,7 +143,7 @@ class GridActions:
         item = self._find(place)
         try:
             if item is None:
-                raise UserError("This picture is no longer there.", "Click one of the grid.")
+                raise UserError("Another grid has replaced this picture.", "Reload the page to see it.")
             self._refuse_during_run()
             return f"<p>{escape(choose(self._host, item))}</p>"
         except UserError as error:
@@ -169,8 +170,10 @@ class GridActions:
 
     def _find(self, place: str) -> Drawn | None:
         # It comes from the browser, and may be anything.
-        row, _, column = place.partition(" ")
-        return self._grid_job.grid_status().find(int(row), int(column)) if row.isdigit() and column.isdigit() else None
+        if not re.fullmatch(r"[0-9]{1,9} [0-9]{1,9} [0-9]{1,9}", place):
+            return None
+        number, row, column = map(int, place.split())
+        return self._grid_job.grid_status().find(row, column, number)
 
     def _refuse_during_run(self) -> None:
         if self._jobs.status().live:

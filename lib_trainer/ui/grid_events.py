@@ -31,7 +31,7 @@ def bind_grid(
     panel.generate_picture.click(show_drawing, None, panel.message, **quick).then(
         actions.generate_picture, panel.inputs, [panel.picture, panel.message], **slow
     )
-    panel.generate_grid.click(actions.start, [seen, *panel.inputs], [panel.message, *live], **quick)
+    panel.generate_grid.click(actions.start, [seen, *panel.inputs], [panel.message, cell.group, *live], **quick)
     panel.stop.click(actions.stop, seen, live, **quick)
     panel.refresh.click(actions.show, seen, live, **quick)
     listed = [panel.lora, panel.other]

@@ -80,9 +80,9 @@ def _table(plan: GridSpec, grid_status: GridStatus, thumbnails: Thumbnails) -> s
     heads = "".join(f"<th>{escape(label)}</th>" for label in short)
     # Found by position: strength 0 is drawn first wherever its column is, and a stopped grid has gaps.
     drawn = {(item.cell.row, item.cell.column): item for item in grid_status.drawn}
-    rows = []
+    rows, columns = [], range(len(plan.column_labels))
     for row, label in enumerate(plan.row_labels):
-        cells = "".join(_cell(plan, drawn.get((row, column)), thumbnails) for column in range(len(plan.column_labels)))
+        cells = "".join(_cell(grid_status, drawn.get((row, column)), thumbnails) for column in columns)
         rows.append(f'<tr><th title="{escape(label, quote=True)}"><span>{escape(label)}</span></th>{cells}</tr>')
     return f"<table><thead><tr><th>{escape(common)}</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -97,12 +97,14 @@ def _split(labels: tuple[str, ...]) -> tuple[str, list[str]]:
     return f"{starts.pop()} →", [end for _, _, end in parts]
 
 
-def _cell(plan: GridSpec, item: Drawn | None, thumbnails: Thumbnails) -> str:
+def _cell(grid_status: GridStatus, item: Drawn | None, thumbnails: Thumbnails) -> str:
     if item is None:
         return '<td><span class="missing"></span></td>'
     title = f"{item.cell.request.prompt}\nseed {item.cell.request.seed}"
     change = "" if item.change is None else f"<small>Δ {item.change:.1f} %</small>"
+    # With the grid's number: what is clicked may belong to a grid that another page has replaced.
+    place = f"{grid_status.number} {item.cell.row} {item.cell.column}"
     return (
-        f'<td><button type="button" data-cell="{item.cell.row} {item.cell.column}" title="{escape(title, quote=True)}">'
-        f'<img alt="" src="{thumbnails.of(plan, item)}"/></button>{change}</td>'
+        f'<td><button type="button" data-cell="{place}" title="{escape(title, quote=True)}">'
+        f'<img alt="" src="{thumbnails.of(grid_status.spec, item)}"/></button>{change}</td>'
     )

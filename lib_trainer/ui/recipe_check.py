@@ -42,6 +42,15 @@ def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:
     return recipe
 
 
+def problems_of(entered: dict[str, Any], access: Access) -> dict[str, str]:
+    """setting -> what is wrong with it, as `checked_recipe` would say it."""
+    try:
+        checked_recipe(entered, access)
+    except ConfigError as error:
+        return error.problems
+    return {}
+
+
 def require_allowed(access: Access, folder: str) -> None:
     """Raises UserError for a folder that a page of this program may not name, before anything in it is looked at.
 

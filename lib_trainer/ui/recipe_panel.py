@@ -21,7 +21,9 @@ OWN = ("train_data_dir", "trigger_word", "output_name", "comment")
 
 
 # javascript/train_lora_settings.js opens the fold below the steps, and writes how many differ from the recipe.
-OPEN_SETTINGS = '<button type="button" class="train-lora-open-settings">All settings <small></small></button>'
+OPEN_SETTINGS = (
+    '<button type="button" class="train-lora-open" data-fold="train_lora_all">All settings <small></small></button>'
+)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,17 @@ from lib_trainer.ui.recipe_panel import OWN
 
 @dataclass(frozen=True)
 class SettingsPanel:
-    """`base` holds the values of the chosen recipe as JSON; `reset_name` says which setting `reset` sets back."""
+    """`base` holds the values of the chosen recipe as JSON; `reset_name` says which setting `reset` sets back.
+
+    javascript/train_lora_page.js presses `check` for the inputs in `check_names`, and `follow` for another checkpoint.
+    """
 
     base: gr.Textbox
     reset_name: gr.Textbox
     reset: gr.Button
+    check_names: gr.Textbox
+    check: gr.Button
+    follow: gr.Button
 
 
 def place_settings(form: Form, base: Mapping[str, Any]) -> SettingsPanel:
@@ -36,9 +42,12 @@ def place_settings(form: Form, base: Mapping[str, Any]) -> SettingsPanel:
         base_values = gr.Textbox(show_base(base), label="Recipe", elem_id="train_lora_base")
         reset_name = gr.Textbox("", label="Setting", elem_id="train_lora_reset_name")
         reset = gr.Button("Reset", elem_id="train_lora_reset")
-    for component in (base_values, reset_name):
+        check_names = gr.Textbox("", label="Settings", elem_id="train_lora_check_names")
+        check = gr.Button("Check", elem_id="train_lora_check")
+        follow = gr.Button("Follow", elem_id="train_lora_follow")
+    for component in (base_values, reset_name, check_names):
         component.do_not_save_to_config = True
-    return SettingsPanel(base_values, reset_name, reset)
+    return SettingsPanel(base_values, reset_name, reset, check_names, check, follow)
 
 
 def show_base(values: Mapping[str, Any]) -> str:

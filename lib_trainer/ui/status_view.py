@@ -51,7 +51,7 @@ def show_parts(status: Status) -> dict[str, str]:
     # Every part is always there, possibly empty: the script finds it by its name.
     parts = dict.fromkeys(PARTS, "")
     if status.state == "idle":
-        return {**parts, "head": f'<p class="idle">{NOTHING_YET}</p>'}
+        return {**parts, "head": f'<p class="idle">{NOTHING_YET}</p>{_interrupted(status)}'}
     return {
         "head": _head(status),
         "error": _error(status),
@@ -77,6 +77,15 @@ def _head(status: Status) -> str:
     phase = BUSY if status.state == "paused" else status.phase
     phase = "" if phase in ("", title) or status.stopping else f" <span>{escape(phase)}</span>"
     return f'<p class="head" role="status"><b>{title}</b> <code>{escape(status.name)}</code>{phase}</p>'
+
+
+def _interrupted(status: Status) -> str:
+    if not status.interrupted:
+        return ""
+    # javascript/train_lora_settings.js opens the fold.
+    button = '<button type="button" class="train-lora-open" data-fold="train_lora_history">Past runs</button>'
+    name = escape(status.interrupted)
+    return f"<p>Training of <code>{name}</code> was interrupted: resume it from {button}</p>"
 
 
 def _bar(status: Status) -> str:
@@ -113,7 +122,7 @@ def _result(status: Status) -> str:
     tag = escape(status.tag, quote=True)
     return (
         f'<div class="result"><p>Put this into a prompt:</p><p><code>{tag}</code>'
-        f'<button type="button" class="train-lora-copy" data-copy="{tag}">Copy</button></p>'
+        f'<button type="button" class="train-lora-copy" data-run="{status.id}" data-copy="{tag}">Copy</button></p>'
         f"<p><small>{escape(str(status.path))}</small></p></div>"
     )
 

@@ -60,9 +60,9 @@ class Page:
 
     @property
     def filled(self) -> list[gr.components.Component]:
-        """What a recipe that is loaded changes."""
+        """What a recipe that is loaded changes; what Train said of the last one goes."""
         changed = [self.recipe.notices, self.settings.base, self.grid.prompt, self.proposed]
-        return [*changed, *self.form.components, self.form.fold]
+        return [*changed, *self.form.components, self.form.fold, self.train.message]
 
 
 def build(
@@ -138,6 +138,9 @@ def _bind_settings(actions: Actions, page: Page) -> None:
         settings.reset.click(actions.reset, reset, form.components, **QUICK),
     ):
         _then_memory(actions, page, loaded)
+    checked = [page.train.message, *form.components]
+    settings.check.click(actions.check, [settings.check_names, page.proposed, *form.components], checked, **QUICK)
+    settings.follow.click(actions.memory, form.components, recipe.memory, **QUICK)
     for name in MEMORY_FIELDS:
         form.inputs[name].input(actions.memory, form.components, recipe.memory, **QUICK)
     counted = [form.inputs[name] for name in LENGTH_FIELDS]

@@ -89,8 +89,8 @@ class GridRoutes:
         picture = compose_grid(grid_status.spec, grid_status.drawn, self._host.label_font())
         return Response(png_bytes(picture, grid_infotext(grid_status.spec, grid_status.drawn)), media_type="image/png")
 
-    def cell(self, row: int, column: int) -> Response:
-        item = self._find(row, column)
+    def cell(self, row: int, column: int, grid: int = 0) -> Response:
+        item = self._find(row, column, grid)
         return Response(png_bytes(item.picture, item.infotext), media_type="image/png")
 
     def start(self, new: NewGrid) -> dict[str, Any]:
@@ -108,18 +108,19 @@ class GridRoutes:
         self._grid_job.stop()
         return describe(self._grid_job.grid_status())
 
-    def choose(self, row: int, column: int) -> dict[str, str]:
-        item = self._find(row, column)
+    def choose(self, row: int, column: int, grid: int = 0) -> dict[str, str]:
+        item = self._find(row, column, grid)
         try:
             self._refuse_during_run()
             return {"done": choose(self._host, item)}
         except UserError as error:
             refuse_error(error)
 
-    def _find(self, row: int, column: int) -> Drawn:
-        item = self._grid_job.grid_status().find(row, column)
+    def _find(self, row: int, column: int, grid: int) -> Drawn:
+        item = self._grid_job.grid_status().find(row, column, grid)
         if item is None:
-            refuse(NOT_FOUND, f"There is no picture in row {row}, column {column}.", "GET /grid lists them.")
+            which = f" of grid {grid}" if grid else ""
+            refuse(NOT_FOUND, f"There is no picture in row {row}, column {column}{which}.", "GET /grid lists them.")
         return item
 
     def _given(self, new: NewGrid) -> GridRequest:
@@ -143,6 +144,7 @@ def describe(grid_status: GridStatus) -> dict[str, Any]:
     return {
         "state": grid_status.state,
         "live": grid_status.live,
+        "number": grid_status.number,
         "version": grid_status.version,
         "title": plan.title if plan else "",
         "rows": plan.row_labels if plan else (),

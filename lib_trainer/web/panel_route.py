@@ -22,20 +22,23 @@ class View:
     """Shows each state of a run once, however many browsers ask for it."""
 
     def __init__(self, context: RouteContext, show: ShowPanel) -> None:
-        self._jobs, self._show = context.jobs, show
+        self._host, self._jobs, self._show = context.host, context.jobs, show
         self._lock = threading.Lock()
         self._version = ""
         self._shown: dict[str, Any] = {}
 
     def show(self, seen: str = "") -> dict[str, Any]:
-        """All parts of the panel; nothing but the version where the caller has `seen` it."""
+        """All parts of the panel; nothing but the version and the head's line where the caller has `seen` it.
+
+        The head's line changes with the checkpoint that a person selects, which is no news of a run.
+        """
         # The version first: most calls bring no news, and copying the losses costs more than the answer.
-        version = self._jobs.version()
+        version, head = self._jobs.version(), {"head": self._host.describe()}
         if version == seen:
-            return {"version": version}
+            return {"version": version, **head}
         # Many browsers ask in the same second; one of them does the work.
         with self._lock:
             if version != self._version:
                 self._shown = {"version": version, **self._show(self._jobs.status())}
                 self._version = version
-            return self._shown
+            return {**self._shown, **head}

@@ -208,7 +208,7 @@ def test_a_saved_step_becomes_the_final_file(site, page):
     begin(page, steps=2)
     whole(page, 4)
     before = site.file("jeff").read_bytes()
-    page.click('[data-cell="0 1"]')
+    page.click('[data-cell$=" 0 1"]')
     said = "document.querySelector('#train_lora_cell_infotext textarea').value"
     page.wait_for_function(f"{said}.startsWith('jeff_word <lora:jeff-000001:1>')")
     page.click("#train_lora_cell_choose")

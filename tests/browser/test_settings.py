@@ -18,7 +18,7 @@ RANK = "#train_lora_network_dim"
 @pytest.fixture
 def page(site: Site):  # noqa: F811
     page = site.open()
-    page.click(".train-lora-open-settings")
+    page.click("[data-fold=train_lora_all]")
     page.wait_for_selector(f"{RANK} input", state="visible")
     page.wait_for_selector(".train-lora-filter .count:has-text('0 changed')")
     return page
@@ -79,7 +79,7 @@ def test_what_differs_is_marked_and_goes_back_with_one_click(page):
     page.locator("#train_lora_flip_aug input").check()
     page.wait_for_selector(f"{RANK}.train-lora-changed")
     page.wait_for_selector(".train-lora-filter .count:has-text('2 changed')")
-    page.wait_for_selector(".train-lora-open-settings:has-text('2 changed')")
+    page.wait_for_selector("[data-fold=train_lora_all]:has-text('2 changed')")
     page.locator(".train-lora-filter [type=checkbox]").check()
     assert sorted(visible_settings(page)) == ["flip_aug", "network_dim"]
     keep(page, "changed-settings-light-1280")

@@ -69,7 +69,7 @@ class Site:
             return route.abort() if gone else route.continue_()
 
         page.route("**/*", answer)
-        for script in ("train_lora.js", "train_lora_settings.js"):
+        for script in ("train_lora.js", "train_lora_page.js", "train_lora_settings.js"):
             page.add_init_script(path=ROOT / "javascript" / script)
         page.goto(f"http://127.0.0.1:{self.port}/?__theme={theme}")
         page.wait_for_selector(".train-lora-head")

@@ -35,6 +35,10 @@ def test_tags_are_read_and_taken_out():
         parse_prompt("<lora:jeff:strong>")
 
 
+def test_brackets_are_written_as_for_a_webui():
+    assert parse_prompt(r"jeff \(actor\) <lora:a:1>")[0] == "jeff (actor)"
+
+
 @FAMILIES
 def test_a_merged_file_computes_what_the_attached_adapter_does(family, tmp_path):
     model = model_of(tiny_pipeline(family, tmp_path))

@@ -24,6 +24,13 @@ def test_two_together_are_called_by_tag_and_words():
     )
 
 
+def test_brackets_of_a_trigger_word_are_no_emphasis():
+    assert propose_prompts("face", "jeff (actor)")[0] == r"jeff \(actor\) as a superhero"
+    assert propose_prompts("style", r"oil \(2\)[x]")[0] == r"cat in oil \(2\)\[x\] style"
+    words, tag = "a (b)", LoraRef("a (b)", 0.8)
+    assert r"a \(b\) <lora:a (b):0.8>" in propose_combined("face", (words, tag), ("", tag))
+
+
 def test_a_line_is_a_prompt():
     assert prompt_lines(" a \n\n b\na") == ["a", "b"]
 

@@ -177,6 +177,8 @@ def test_prompts_are_read_as_kohya_writes_them() -> None:
     assert (dog.prompt, dog.width_px, dog.height_px) == ("a -- dog", 640, 512)
     word = Recipe().with_values({"trigger_word": "jeff"})
     assert [request.prompt for request in sample_requests(word)] == ["jeff"]
+    brackets = Recipe().with_values({"trigger_word": "jeff (actor)"})
+    assert [request.prompt for request in sample_requests(brackets)] == [r"jeff \(actor\)"], "no emphasis"
 
 
 @pytest.mark.parametrize("line", ["a --w wide", "a --q 3", "a --l many"])

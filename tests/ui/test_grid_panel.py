@@ -47,7 +47,7 @@ class Room:
 
     def start(self, **changes):
         """(message, html) of pressing "Generate grid"."""
-        message, _, html, *_ = self.actions.start(-1, *vars(replace(REQUEST, **changes)).values())
+        message, _, _, html, *_ = self.actions.start(-1, *vars(replace(REQUEST, **changes)).values())
         return message, html
 
     def made(self, **changes) -> list[str]:
@@ -160,27 +160,27 @@ def test_names_and_prompts_cannot_break_the_page(room):
 
 def test_a_clicked_picture_shows_its_prompt(room):
     room.made()
-    group, picture, about, infotext, choose, _ = room.actions.open_cell("1 2")
+    group, picture, about, infotext, choose, _ = room.actions.open_cell("1 1 2")
     assert group["visible"]
     assert picture.size == (512, 512)
     assert infotext.startswith("a cat <lora:jeff:1>\nSteps: 8")
     assert "jeff 1 · seed 7 · Δ" in about
     assert choose["interactive"]
-    assert not room.actions.open_cell("0 0")[4]["interactive"], "there is nothing to choose without the LoRA"
+    assert not room.actions.open_cell("1 0 0")[4]["interactive"], "there is nothing to choose without the LoRA"
     for nothing in ("", "9 9", "x y", "1"):
         assert not room.actions.open_cell(nothing)[0]["visible"]
-    assert room.actions.send("1 1") == "a cat <lora:jeff:0.5>"
+    assert room.actions.send("1 1 1") == "a cat <lora:jeff:0.5>"
 
 
 def test_choosing_puts_strength_and_picture_on_the_card(room):
     room.made()
-    assert "strength 0.5" in room.actions.choose("0 1")
+    assert "strength 0.5" in room.actions.choose("1 0 1")
     card = json.loads((room.host.lora_dir / "jeff.json").read_text(encoding="utf-8"))
     assert card["preferred weight"] == 0.5
     assert (room.host.lora_dir / "jeff.png").exists()
     assert room.host.changed
-    assert "not in this picture" in room.actions.choose("0 0")
-    assert "no longer there" in room.actions.choose("7 7")
+    assert "not in this picture" in room.actions.choose("1 0 0")
+    assert "replaced this picture" in room.actions.choose("1 7 7")
 
 
 def test_the_last_settings_and_prompts_come_back(room):
@@ -211,6 +211,18 @@ def test_prompts_are_offered_until_the_person_writes_their_own(room):
     for kept in ("mine", proposed.prompt):
         again = room.actions.offer(PAIR, "jeff", "oil", kept, proposed)[1]
         assert again == gr.update(), "sent back, it would overwrite what is typed meanwhile"
+
+
+def test_choose_this_one_means_the_grid_that_the_page_shows(room):
+    room.made(lora="jeff", strengths="0, 0.5")
+    room.start(lora="oil", strengths="0, 0.7")
+    room.grid_job.wait(PATIENCE_S)
+    # A page that still shows the first grid sends its number.
+    assert "replaced" in room.actions.choose("1 0 1")
+    assert not room.actions.open_cell("1 0 1")[0]["visible"]
+    assert room.actions.send("1 0 1") == gr.update()
+    assert "card of oil proposes strength 0.7" in room.actions.choose("2 0 1")
+    assert room.actions.start(-1, *vars(REQUEST).values())[1]["visible"] is False, "the picture of the grid before"
 
 
 def test_after_a_run_its_lora_is_in_the_list(room):

@@ -15,6 +15,7 @@ import gradio as gr
 
 from lib_trainer.host.access import Access
 from lib_trainer.jobs.status import Status
+from lib_trainer.ui.form import WRONG
 from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.recipe_panel import preset_for
 from tests.ui.fakes import SlowRun, draw_pictures
@@ -154,3 +155,21 @@ def test_stop_and_save_does_not_ask(tmp_path, pictures):
     assert page.jobs.status().unsaved_seconds < 60
     page.actions.live.stop_save()
     assert page.jobs.wait(PATIENCE_S).tag
+
+
+def test_a_complaint_goes_when_its_field_is_right(page, pictures):
+    wrong = {"train_data_dir": pictures, "output_name": "a/b", "min_bucket_reso": 512, "max_bucket_reso": 256}
+    message, fields = page.train(**wrong)
+    names = " ".join(name for name, update in fields.items() if WRONG in update.get("info", ""))
+    assert set(names.split()) == {"output_name", "min_bucket_reso"}
+
+    def check(**corrected):
+        message, *updates = page.actions.check(names, Proposed(), *{**page.values, **wrong, **corrected}.values())
+        told = dict(zip(page.form.inputs, updates, strict=True))
+        return message, {name for name in told if WRONG in told[name].get("info", "")}, told
+
+    message, wrong_now, told = check(output_name="ab")
+    assert message == gr.update() and wrong_now == {"min_bucket_reso"}
+    assert told["network_dim"] == gr.update(), "what does not complain is left alone"
+    # What was wrong with one field is mended in another.
+    assert check(output_name="ab", max_bucket_reso=1024)[:2] == ("", set())

@@ -191,7 +191,8 @@ def test_what_is_wrong_in_an_opened_recipe_is_said_beside_its_field(page, tmp_pa
     wrong = {"lr_scheduler": "piecewise_constant", "network_dim": "big", "noise_offset": 7}
     path.write_text(json.dumps({"LoRA_type": "LyCORIS/LoHa", "max_grad_norm": 2, "conv_dim": 8, **wrong}))
     _, notices, _, _, _, *updates = page.actions.open_recipe(str(path), "face", "", Proposed(), *page.values.values())
-    *_, fold = updates
+    *_, fold, message = updates
+    assert message == "", "what Train said of the recipe before"
     fields = dict(zip(page.form.inputs, updates, strict=False))
     assert {name for name, update in fields.items() if WRONG in update["info"]} == set(wrong)
     assert fields["max_grad_norm"]["value"] == 2

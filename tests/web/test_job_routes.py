@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from importlib.util import find_spec
 
 import pytest
@@ -108,3 +109,33 @@ def test_a_page_of_our_own_has_the_routes_and_hands_out_its_key(tmp_path):
         assert client.post(f"{PREFIX}/jobs", json={}).status_code in (404, 405)
     for cached in (ui.host_and_jobs, ui.page_access):
         cached.cache_clear()
+
+
+def test_a_page_that_outlived_the_program_is_told_that_nothing_runs(program):
+    """After a crash and a restart, what the page has seen last is of a run that this program does not know."""
+    one = program()
+    for seen in ("", "20261129-164404-abcdef.812."):
+        view = one.get("/view", params={"seen": seen}).json()
+        assert view["state"] == "idle" and not view["live"] and "Train" in view["parts"]["head"]
+    assert "parts" not in one.get("/view", params={"seen": view["version"]}).json(), "once is enough"
+
+
+def test_a_run_that_a_crash_ended_is_pointed_at(program):
+    one = program(steps=500)
+    run_id = one.start("jeff").json()["id"]
+    until(lambda: one.get("/status").json()["step"] > 1)
+    record = one.jobs.history.find(run_id)
+    one.jobs.stop(save=False)
+    one.jobs.wait(PATIENCE_S)
+    # As the record stood when the program died.
+    (one.jobs.history.folder / run_id / "run.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
+    head = program().get("/view").json()["parts"]["head"]
+    assert "<code>jeff</code> was interrupted" in head and 'data-fold="train_lora_history"' in head
+
+
+def test_the_head_follows_the_checkpoint(program):
+    one = program()
+    first = one.get("/view").json()
+    assert first["head"].startswith("Realistic.safetensors")
+    one.host.describe = lambda: "Other.safetensors · SD 1.x · on the CPU"
+    assert one.get("/view", params={"seen": first["version"]}).json()["head"].startswith("Other")

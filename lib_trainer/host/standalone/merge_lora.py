@@ -13,6 +13,7 @@ from torch import Tensor
 from lib_trainer.adapter.io import read_adapter, read_metadata
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
+from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.lora.describe import describe_lora
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.tags import LoraRef, bare, tags_in
@@ -34,7 +35,8 @@ def parse_prompt(prompt: str) -> tuple[str, tuple[LoraRef, ...]]:
         except ValueError as error:
             message = f"{strength!r} in <lora:{name}:{strength}> is not a strength."
             raise UserError(message, "Write a number like 0.8.") from error
-    return " ".join(bare(prompt).split()), tuple(wanted)
+    # Prompts are written for WebUIs, where `\(` is a bracket.
+    return literal_caption(" ".join(bare(prompt).split())), tuple(wanted)
 
 
 def find_loras(folder: Path, wanted: Sequence[LoraRef]) -> list[tuple[Path, float]]:
