@@ -63,7 +63,7 @@ class Host(Protocol):
 
         While a model is open it draws with that one, attached adapters included, and training may continue afterwards.
         `info[INFOTEXT_KEY]` of each picture holds its infotext. After an interruption it returns fewer pictures than
-        requested, or none, but no half-drawn ones.
+        requested, or none, but no half-drawn ones; while a model is open, the interruption is heeded with that.
 
         Raises:
             UserError: for a LoRA, sampler or scheduler that the host does not have.

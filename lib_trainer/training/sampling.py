@@ -104,6 +104,8 @@ class Sampling:
                     pictures[0].save(content, "PNG")
                     replace_file(path, content.getvalue())
                     yield Sampled(path, step.number, request.prompt)
+                else:
+                    yield Notice(f"Sample {number} of step {step.number} was interrupted.")
             except Exception as error:  # noqa: BLE001 - whatever it was, hours of training must not end for it
                 _log.exception("The sample could not be generated")
                 yield Notice(f"A sample could not be generated: {str(error).strip().splitlines()[0]:.200}")

@@ -79,6 +79,55 @@ class Watching:
         assert room.picture() == clean
         assert room.picture(f"a photo {status.tag}") != clean
 
+    def test_interrupt_cancels_a_waiting_picture_and_not_the_run(
+        self, room: WebuiRoom, pictures: Path, jobs: Jobs
+    ) -> None:
+        from modules import call_queue, progress, shared
+
+        seen: list[bool] = []
+
+        def draw(_task: str) -> list[str]:
+            seen.append(shared.state.interrupted)
+            return ["", ""]
+
+        jobs.start(long_recipe(pictures, "going"))
+        begun = until(jobs, lambda status: status.step >= 2).step
+        picture = call_queue.wrap_gradio_gpu_call(draw)
+        waiting = threading.Thread(target=picture, args=("task(waiting)",))
+        waiting.start()
+        while "task(waiting)" not in progress.pending_tasks:
+            time.sleep(0.01)
+        shared.state.interrupt()
+        assert "task(waiting)" in progress.finished_tasks, "its page waits no longer"
+        assert until(jobs, lambda status: status.step >= begun + 3).state == "training"
+        shared.state.interrupt()
+        assert (jobs.wait(PATIENCE_S).state, jobs.status().tag) == ("stopped", "<lora:going:0.8>")
+        waiting.join(PATIENCE_S)
+        picture("task(next)")
+        assert seen == [True, False], "when its turn comes it draws nothing, and the next one does"
+        assert "begin" not in vars(shared.state)
+
+    def test_interrupt_cancels_the_sample_that_is_drawn_and_not_the_run(
+        self, room: WebuiRoom, pictures: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from modules import processing, shared
+
+        draw, presses = processing.process_images, [shared.state.interrupt, shared.state.stop_generating]
+
+        def press_while_drawing(job: object) -> object:
+            drawn = draw(job)
+            if presses:
+                getattr(shared.state, presses.pop().__name__)()
+            return drawn
+
+        monkeypatch.setattr(processing, "process_images", press_while_drawing)
+        prompts = {"sample_every_n_steps": 1, "sample_prompts": "a photo --w 64 --h 64 --s 1 --l 1 --d 7"}
+        jobs.start(recipe(pictures, "sampled", **prompts))
+        status = jobs.wait(PATIENCE_S)
+        # A press that only asks to finish the picture keeps it.
+        assert (status.state, [sample.step for sample in status.samples]) == ("done", [1, 3])
+        assert any("was interrupted" in notice for notice in status.notices)
+
     def test_interrupt_is_heard_though_another_call_clears_it_at_once(
         self, room: WebuiRoom, pictures: Path, jobs: Jobs
     ) -> None:

@@ -108,11 +108,14 @@ class WebuiHost(ABC):
         if self._open_model is None:
             self._load_selected()
             return txt2img.draw(request, self._flags)
-        loaded = self._open_model.loaded
+        loaded, pressed_before = self._open_model.loaded, self._flags.interrupted()
         with self._open_model.paused(), self._drawing_with(loaded):
             try:
                 return txt2img.draw(request, self._flags)
             finally:
+                if not pressed_before:
+                    # Interrupt while a sample is drawn means the sample: training continues.
+                    self._flags.forget()
                 # A sample prompt may name LoRAs; training continues on the checkpoint's own weights.
                 self._take_out_loras(loaded)
 

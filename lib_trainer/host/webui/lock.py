@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from lib_trainer.host.webui.waiting_tasks import cancel_waiting
 from lib_trainer.utils.patch import attributes
 
+_log = logging.getLogger(__name__)
 JOB_NAME = "Train LoRA"
 
 
@@ -35,10 +38,21 @@ class InterruptFlags:
 
         return bool(self.interrupt or self.skip or shared.state.interrupted or shared.state.skipped)
 
+    def forget(self) -> None:
+        """What was pressed has been heeded: it meant a picture that is cancelled now."""
+        from modules import shared
+
+        self.interrupt = self.finish = self.skip = False
+        state = shared.state
+        state.interrupted = state.stopping_generation = state.skipped = False
+
     def recording(self, button: str, press: Callable[[], None]) -> Callable[[], None]:
-        """`press`, which also sets the flag of this name."""
+        """`press`, which also sets the flag of this name; a picture that waits is cancelled first, and alone."""
 
         def recorded() -> None:
+            if button != "skip" and cancel_waiting():
+                _log.info("A waiting picture is cancelled; Interrupt once more ends what Train LoRA does.")
+                return
             setattr(self, button, True)
             press()
 

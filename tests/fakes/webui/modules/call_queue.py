@@ -1,7 +1,7 @@
 import threading
 from functools import wraps
 
-from modules import shared
+from modules import progress, shared
 
 queue_lock = threading.Lock()
 
@@ -17,3 +17,19 @@ def wrap_gradio_call(func, extra_outputs=None, add_stats=False):
             shared.state.job, shared.state.job_count = "", 0
 
     return f
+
+
+def wrap_gradio_gpu_call(func, extra_outputs=None):
+    @wraps(func)
+    def f(id_task, *args, **kwargs):
+        progress.add_task_to_queue(id_task)
+        with queue_lock:
+            shared.state.begin(job=id_task)
+            progress.start_task(id_task)
+            try:
+                return func(id_task, *args, **kwargs)
+            finally:
+                progress.finish_task(id_task)
+                shared.state.end()
+
+    return wrap_gradio_call(f, extra_outputs)
