@@ -80,7 +80,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Which checkpoint is open. `sha256`: the file's hash (hex); `vae`: name of a VAE that replaces its own."""
+    """Which checkpoint is open.
+
+    Attributes:
+        sha256: the file's hash, or its `file_mark` where the host has none (hex).
+        vae: name of a VAE that replaces its own.
+    """
 
     name: str
     sha256: str

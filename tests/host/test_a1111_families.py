@@ -11,6 +11,7 @@ import torch
 
 from lib_trainer.errors import UserError
 from lib_trainer.models.placement import RECOMPUTED
+from lib_trainer.utils.file_mark import file_mark
 from tests.fakes.a1111_room import A1111Room, fake_a1111
 from tests.host.contract_families import Families, opened
 from tests.host.contract_model import Prediction
@@ -51,6 +52,21 @@ def test_what_cannot_be_trained_is_named(room: A1111Room, checkpoint: str, said:
     if said != "inpainting":
         assert said in room.host.describe()
     room.select()
+
+
+def test_a_checkpoint_that_predicts_the_picture_is_refused(room: A1111Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(room)
+    monkeypatch.setattr(room.host._resident(), "parameterization", "x0")
+    with pytest.raises(UserError, match="predicts x0"):
+        opened(room)
+
+
+def test_without_hashes_the_file_itself_names_the_cache(room: A1111Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(room)
+    info = room.host._resident().sd_checkpoint_info
+    monkeypatch.setattr(info, "sha256", None)
+    monkeypatch.setattr(info, "shorthash", None)
+    assert opened(room).checkpoint.sha256 == file_mark(Path(info.filename)) != ""
 
 
 def test_no_checkpoint_at_all(room: A1111Room) -> None:

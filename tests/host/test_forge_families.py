@@ -14,6 +14,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.forge.inspect import profile_of_file
 from lib_trainer.models.families import SDXL
 from lib_trainer.models.placement import RECOMPUTED
+from lib_trainer.utils.file_mark import file_mark
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 from tests.host.contract_families import Families, opened
 from tests.host.contract_forge import ForgePrediction
@@ -68,6 +69,24 @@ def test_what_cannot_be_trained_is_named(forge: ForgeRoom, checkpoint: str, said
     if said == "StableDiffusion3":
         assert "cannot be trained" in forge.host.describe()
     forge.select()
+
+
+def test_without_hashes_the_file_itself_names_the_cache(forge: ForgeRoom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with Forge's --no-hashing: a file of the same name must not find the latents of another."""
+    opened(forge)
+    engine = forge.host._resident()
+    monkeypatch.setattr(engine.sd_checkpoint_info, "sha256", None)
+    monkeypatch.setattr(engine, "sd_model_hash", None)
+    assert opened(forge).checkpoint.sha256 == file_mark(Path(engine.sd_checkpoint_info.filename)) != ""
+
+
+@pytest.mark.parametrize("prediction", ["sample", "edm"])
+def test_other_predictions_are_refused(forge: ForgeRoom, monkeypatch: pytest.MonkeyPatch, prediction: str) -> None:
+    opened(forge)
+    predictor = forge.host._resident().forge_objects_original.unet.model.predictor
+    monkeypatch.setattr(predictor, "prediction_type", prediction)
+    with pytest.raises(UserError, match=f"predicts {prediction}"):
+        opened(forge)
 
 
 def test_no_checkpoint_at_all(tmp_path: Path, forge: ForgeRoom) -> None:

@@ -67,6 +67,31 @@ def test_a_folder_is_the_model_that_was_written(family, tmp_path):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"prediction_type": "sample"}, "predicts sample"), ({"use_flow_sigmas": True}, "predicts flow")],
+)
+def test_a_folder_that_predicts_something_else_is_refused(change, said, tmp_path):
+    tiny_pipeline(SD1, tmp_path).save_pretrained(tmp_path / "folder")
+    path = tmp_path / "folder" / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=f"folder {said}") as caught:
+        open_pipeline(tmp_path / "folder", torch.float32)
+    assert "epsilon" in caught.value.hint
+
+
+def test_a_scheduler_of_flow_matching_is_refused(tmp_path):
+    tiny_pipeline(SD1, tmp_path).save_pretrained(tmp_path / "folder")
+    path = tmp_path / "folder" / "model_index.json"
+    index = {**json.loads(path.read_text()), "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    path.write_text(json.dumps(index))
+    (tmp_path / "folder" / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"})
+    )
+    with pytest.raises(UserError, match="predicts flow"):
+        open_pipeline(tmp_path / "folder", torch.float32)
+
+
 def test_the_autoencoder_stays_in_float32(tmp_path):
     tiny_pipeline(SDXL, tmp_path).save_pretrained(tmp_path / "folder")
     opened = open_pipeline(tmp_path / "folder", torch.float16)

@@ -29,6 +29,8 @@ _MOVERS = (
     "send_model_to_device",
     "send_model_to_trash",
 )
+_PREDICTIONS = ("eps", "v")
+_OTHER_PREDICTION = "Choose a checkpoint that predicts noise or velocity (v)."
 _FAMILIES = {"SD1": SD1, "SD2": SD2, "SDXL": SDXL}
 # Inpainting checkpoints take 9: mask and masked picture besides the latents.
 _UNET_CHANNELS = 4
@@ -85,6 +87,10 @@ class A1111Host(WebuiHost):
             raise UserError(f"{name} cannot be trained here.", "Choose an SD 1.x, SD 2.x or SDXL checkpoint.")
         if loaded.model.diffusion_model.input_blocks[0][0].weight.shape[1] != _UNET_CHANNELS:
             raise UserError(f"{name} is an inpainting checkpoint.", "Train on the model it was made from.")
+        # reForge's models are told by their class instead.
+        prediction = getattr(loaded, "parameterization", "eps")
+        if prediction not in _PREDICTIONS:
+            raise UserError(f"{name} predicts {prediction}, which cannot be trained here.", _OTHER_PREDICTION)
         return family
 
     def _storage(self, loaded: Any) -> str:

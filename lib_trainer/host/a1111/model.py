@@ -21,6 +21,7 @@ from lib_trainer.models.families import SD1, SDXL, Family
 from lib_trainer.models.layers import text_encoder_layers, unet_layers
 from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
+from lib_trainer.utils.file_mark import file_mark
 from lib_trainer.utils.patch import attributes
 
 
@@ -208,7 +209,8 @@ def checkpoint_info(model: Any) -> CheckpointInfo:
     info = model.sd_checkpoint_info
     # Cached latents depend on it.
     vae = Path(sd_vae.loaded_vae_file).name if sd_vae.loaded_vae_file else ""
-    return CheckpointInfo(info.name, info.sha256 or info.shorthash or "", vae)
+    # With --no-hashing the WebUI has no hash, and a name alone would find the latents of a file that it replaced.
+    return CheckpointInfo(info.name, info.sha256 or info.shorthash or file_mark(Path(info.filename)), vae)
 
 
 def _alphas_cumprod(model: Any) -> Tensor:

@@ -33,13 +33,21 @@ def refusal(engine: Any, family: Family) -> str:
         usual = family.shape.latent_channels
         return f"is an inpainting or editing checkpoint: its UNet takes {channels} channels instead of {usual}"
     # Neo runs a file with "rectified" in its path as a flow model on the SDXL engine; training it as ε would ruin it.
-    if model.predictor.prediction_type == "const":
+    prediction = model.predictor.prediction_type
+    if prediction == "const":
         return "is a rectified-flow checkpoint, which cannot be trained here"
-    return ""
+    return "" if prediction in ("epsilon", "v_prediction") else _other_prediction(prediction)
+
+
+def _other_prediction(prediction: str) -> str:
+    return f"predicts {prediction}, which cannot be trained here"
 
 
 def _transformer_refusal(engine: Any, family: Family) -> str:
-    transformer = engine.forge_objects_original.unet.model.diffusion_model
+    model = engine.forge_objects_original.unet.model
+    if model.predictor.prediction_type != "const":
+        return _other_prediction(model.predictor.prediction_type)
+    transformer = model.diffusion_model
     if not transformer_layers(transformer, family, dense_shape):
         return f"holds its weights as {type(transformer).__name__}, which cannot be trained on"
     # Lumina, Flux and Anima call the layer that reads the latents so.

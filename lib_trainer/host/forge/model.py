@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layers import clip_layers, unet_layers
 from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
+from lib_trainer.utils.file_mark import file_mark
 from lib_trainer.utils.patch import attributes
 
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "const": "flow"}
@@ -176,7 +178,8 @@ def _checkpoint_info(engine: Any) -> CheckpointInfo:
     info = engine.sd_checkpoint_info
     # VAE and text encoders chosen beside the checkpoint: cached latents and captions depend on them.
     extra = ",".join(sorted(getattr(shared.opts, "forge_additional_modules", None) or []))
-    return CheckpointInfo(info.name, info.sha256 or engine.sd_model_hash, extra)
+    # With --no-hashing Forge has no hash, and a name alone would find the latents of a file that it replaced.
+    return CheckpointInfo(info.name, info.sha256 or engine.sd_model_hash or file_mark(Path(info.filename)), extra)
 
 
 def _alphas_cumprod(engine: Any, predictor: Any) -> Tensor:

@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from lib_trainer.host.standalone.pipeline import alphas_cumprod, family_of
+from lib_trainer.host.standalone.pipeline import alphas_cumprod, family_of, prediction_of
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.checkpoint_file import unet_shape
@@ -50,7 +50,7 @@ class StandaloneModel:
         self.family: Family = family_of(pipeline)
         self.checkpoint = checkpoint
         self.device = device
-        self.prediction = "v" if pipeline.scheduler.config.prediction_type == "v_prediction" else "epsilon"
+        self.prediction = prediction_of(pipeline)
         self.alphas_cumprod = alphas_cumprod(pipeline)
         self.unet: nn.Module = pipeline.unet
         self.pipeline = pipeline

@@ -7,7 +7,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -23,6 +23,7 @@ from lib_trainer.models.families import SD1, SD2, SDXL, Family
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 _END_MARK, _OPEN_CLIP_PAD = "<|endoftext|>", "!"
 _CHUNK_BYTES = 2**24
+_PREDICTIONS: dict[str, Literal["epsilon", "v"]] = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
 def open_pipeline(checkpoint: Path, dtype: torch.dtype) -> DiffusionPipeline:
@@ -37,6 +38,7 @@ def open_pipeline(checkpoint: Path, dtype: torch.dtype) -> DiffusionPipeline:
         pipeline = _open_single_file(checkpoint, dtype)
     else:
         raise UserError(f"There is no checkpoint at {checkpoint}.", "Name a .safetensors file or a diffusers folder.")
+    prediction_of(pipeline, checkpoint.name)
     # SDXL's autoencoder overflows in half precision, and none is large.
     pipeline.vae.to(torch.float32)
     return pipeline
@@ -48,6 +50,20 @@ def family_of(pipeline: DiffusionPipeline) -> Family:
     if config.addition_embed_type == "text_time":
         return SDXL
     return SD2 if config.use_linear_projection else SD1
+
+
+def prediction_of(pipeline: DiffusionPipeline, name: str = "The checkpoint") -> Literal["epsilon", "v"]:
+    """What the UNet predicts. Raises UserError for a clean image (`sample`) and for flow matching."""
+    config = pipeline.scheduler.config
+    # Schedulers of flow matching have no such entry, or keep the default beside a switch.
+    kind = "flow" if config.get("use_flow_sigmas") else config.get("prediction_type", "flow")
+    found = _PREDICTIONS.get(kind)
+    if found is None:
+        raise UserError(
+            f"{name} predicts {kind}, by its scheduler: it cannot be trained here.",
+            "Choose a checkpoint that predicts noise (epsilon) or velocity (v_prediction).",
+        )
+    return found
 
 
 def alphas_cumprod(pipeline: DiffusionPipeline) -> Tensor:
