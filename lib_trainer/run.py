@@ -8,7 +8,7 @@ into it. The host's model is restored however the run ends.
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
+from lib_trainer.training.determinism import deterministic_algorithms
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.objective import require_trainable_schedule
 from lib_trainer.training.optimizer import check_optimizer
@@ -86,7 +87,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
     output = Output(target, folder, [], resuming=bool(resumed))
     try:
-        with explained_out_of_memory(None), host.open_model() as model:
+        with explained_out_of_memory(None), host.open_model() as model, _order_of(recipe, model):
             outcome = yield from _train(host, model, recipe, scan, output)
     finally:
         # Checkpoints stay however the run ends; without this the WebUI would use older files of the same names.
@@ -98,6 +99,10 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     strength = outcome.strength if outcome.strength is not None else recipe.output.preferred_weight
     path = outcome.path or target
     yield Finished(path, f"<lora:{path.stem}:{strength:g}>", outcome.step, outcome.stopped_early, outcome.evaluated)
+
+
+def _order_of(recipe: Recipe, model: HostModel) -> AbstractContextManager[None]:
+    return deterministic_algorithms(recipe.training.deterministic, model.device)
 
 
 @dataclass(frozen=True)

@@ -212,9 +212,12 @@ class TrainingConfig:
         group=QUALITY, low=0, high=12, families=_CLIP_SKIP,
     )  # fmt: skip
     seed: int = setting(
-        0, "Seed", "The same seed gives the same file on the same machine.",
+        0, "Seed", "The same seed gives the same file on the same CPU; on a GPU see Deterministic.",
         group=QUALITY, common=True, low=0, high=2**63 - 1,
     )  # fmt: skip
+    deterministic: bool = setting(
+        False, "Deterministic", "On a GPU, adds up in one order where PyTorch can; slower.", group=QUALITY
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
+from lib_trainer.training.layer_snapshot import LayerSnapshot
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
@@ -93,7 +94,8 @@ class FusedBackwardStep:
     """Each layer steps as soon as backward has its gradients, which are freed before the next layer's.
 
     Clips layer by layer, as sd-scripts' fused backward pass clips tensor by tensor: the common norm is known only when
-    the first gradients are gone. A layer whose gradients are not finite skips the step.
+    the first gradients are gone. A layer whose gradients are not finite skips the step: its weights and its optimizer
+    state stay as they were.
 
     Args:
         optimizer: with one parameter group a layer. It must treat every parameter on its own; Prodigy does not.
@@ -104,7 +106,8 @@ class FusedBackwardStep:
         self._groups: list[dict[str, Any]] = list(optimizer.param_groups)
         self._scale = 1.0
         self.good_steps = 0
-        self._overflows: list[Tensor] = []
+        # For each layer that has stepped: whether its gradients overflowed, and what restores its counters then.
+        self._stepped: list[tuple[Tensor, Callable[[], None]]] = []
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -123,8 +126,11 @@ class FusedBackwardStep:
         self._scaler.scale(loss).backward()
 
     def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
-        value, *overflows = torch.stack([loss, *(overflow.to(loss) for overflow in self._overflows)]).tolist()
-        self._overflows.clear()
+        value, *overflows = torch.stack([loss, *(overflow.to(loss) for overflow, _ in self._stepped)]).tolist()
+        for overflow, (_, restore) in zip(overflows, self._stepped, strict=True):
+            if overflow:
+                restore()
+        self._stepped.clear()
         if not math.isfinite(value) or (any(overflows) and not self._scaler.is_enabled()):
             raise Diverged(number)
         if self._scaler.is_enabled():
@@ -138,16 +144,17 @@ class FusedBackwardStep:
             torch._foreach_div_(gradients, self._scale)
         norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
         overflow = ~torch.isfinite(norm)
-        self._overflows.append(overflow)
         for gradient in gradients:
             # Masked on the device: an `if` on the CPU would wait for every layer.
             gradient.mul_((self._max_norm / (norm + 1e-6)).clamp(max=1.0)).masked_fill_(overflow, 0.0)
+        snapshot = LayerSnapshot(self._optimizer, group)
         # One optimizer that sees one layer at a time, so that all its state is saved for a resume.
         self._optimizer.param_groups = [group]
         try:
             self._optimizer.step()
         finally:
             self._optimizer.param_groups = self._groups
+        self._stepped.append((overflow, snapshot.undo_on_device(overflow)))
         # Freed here, within backward: this is what the fused backward pass saves.
         for parameter in group["params"]:
             parameter.grad = None

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lib_trainer.errors import MissingPackage
+from lib_trainer.models.optimizers import build_optimizer
 from lib_trainer.training.optimizer_step import Diverged, FusedBackwardStep, OptimizerStep, StepMethod
 from tests.training.small import InfiniteGradient
 
@@ -102,3 +104,47 @@ def test_with_loss_scaling_the_scale_falls_instead_and_grows_again(monkeypatch: 
     take(update, loss_over(net), steps=3)
     assert grads.get_scale() == 2.0**10
     assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+def spoiled(net: nn.Sequential) -> Tensor:
+    """A finite loss whose gradients are infinite in the first two layers only."""
+    x = torch.ones(1, WIDTH)
+    return net[4:](InfiniteGradient.apply(net[:4](x))).square().sum()
+
+
+def everything(optimizer: torch.optim.Optimizer, layer: nn.Module) -> list[str]:
+    """Weights and optimizer state of a layer, as text."""
+    parameters = list(layer.parameters())
+    states = [sorted(optimizer.state.get(parameter, {}).items()) for parameter in parameters]
+    with torch.no_grad():
+        return [repr([p.tolist() for p in parameters]), repr(states)]
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Lion", "CAME", "Adan", "StableAdamW", "AdamWScheduleFree", "Adafactor"])
+def test_a_layer_with_infinite_gradients_stays_as_it_was_with_its_momentum(name: str) -> None:
+    net = network()
+    layers = [part for part in net if isinstance(part, nn.Linear)]
+    groups = [{"params": list(layer.parameters()), "lr": 0.01} for layer in layers]
+    try:
+        optimizer = build_optimizer(name, groups, 0.1, {})
+    except MissingPackage:
+        pytest.skip(f"{name} is not installed")
+    update = FusedBackwardStep(optimizer, scaler(enabled=True), 1.0)
+    # Once without any state, and once after it has gathered momentum.
+    for steps in (0, 3):
+        take(update, loss_over(net), steps=steps)
+        before = [everything(optimizer, layer) for layer in layers]
+        take(update, lambda: spoiled(net), steps=1)
+        after = [everything(optimizer, layer) for layer in layers]
+        assert after[:2] == before[:2]
+        assert all(new != old for new, old in zip(after[2:], before[2:], strict=True))
+
+
+def test_the_last_good_weights_are_those_before_the_step_that_diverged() -> None:
+    net = network()
+    update = FusedBackwardStep(optimizer_of(net), scaler(), 1.0)
+    take(update, loss_over(net), steps=3)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(Diverged, match="step 1"):
+        take(update, lambda: net(torch.full((1, WIDTH), float("nan"))).sum(), steps=1)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
