@@ -38,12 +38,18 @@ class Adapter(nn.Module):
 
         Drawn ahead and kept in the modules: gradient checkpointing runs a layer twice, which must drop the same rows.
         """
-        for module in self.layers.values():
+        modules = list(self.layers.values())
+        rows = []
+        for module in modules:
             if config.module_dropout:
                 module.dropped = bool(torch.rand((), generator=generator) < config.module_dropout)
             if config.rank_dropout:
-                rows = torch.rand(module.out_features, generator=generator)
-                module.row_mask = (rows >= config.rank_dropout).float()
+                rows.append(torch.rand(module.out_features, generator=generator))
+        if rows:
+            # One transfer for all layers. Each would wait for the GPU by itself, and again in the recomputation.
+            kept = (torch.cat(rows) >= config.rank_dropout).to(next(self.parameters()).device).float()
+            for module, mask in zip(modules, kept.split([len(part) for part in rows]), strict=True):
+                module.row_mask = mask
 
     def clear_dropout(self) -> None:
         """Every row and layer acts again, until `draw_dropout`."""

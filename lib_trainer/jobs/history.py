@@ -44,6 +44,8 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # run.json -> its content, by the file's time, size and number: every change makes a new file.
+        self._read: dict[Path, tuple[tuple[int, int, int], PastRun | None]] = {}
 
     def begin(self, recipe: Recipe) -> RunLog:
         """A folder for a new run. Raises UserError while another program trains one of that name."""
@@ -84,13 +86,16 @@ class History:
     def runs(self) -> list[PastRun]:
         """Newest first."""
         # A damaged record is logged and skipped: it must not hide the others.
-        found = [past for path in self.folder.glob(f"*/{RUN_FILE}") if (past := read_run(path))]
+        paths = list(self.folder.glob(f"*/{RUN_FILE}"))
+        for gone in self._read.keys() - set(paths):
+            self._read.pop(gone, None)
+        found = [past for path in paths if (past := self._record(path))]
         return sorted(found, key=lambda past: past.started, reverse=True)
 
     def find(self, run_id: str) -> PastRun:
         """Raises UserError when there is no run of that id."""
         path = self.folder / run_id / RUN_FILE
-        past = read_run(path) if _ID.fullmatch(run_id) and path.exists() else None
+        past = self._record(path) if _ID.fullmatch(run_id) and path.exists() else None
         if past is None:
             raise UserError(f"Run {run_id!r} no longer exists.", "Look at the list of past runs again.")
         return past
@@ -112,6 +117,18 @@ class History:
     def is_driven(self, run_id: str) -> bool:
         """Whether a living program drives the run, this one included."""
         return is_locked(self.folder / run_id)
+
+    def _record(self, path: Path) -> PastRun | None:
+        """As `read_run`; a file that has not changed is not read again."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        stamp = found.st_mtime_ns, found.st_size, found.st_ino
+        known = self._read.get(path)
+        if known is None or known[0] != stamp:
+            known = self._read[path] = stamp, read_run(path)
+        return known[1]
 
     def _lock(self, past: PastRun) -> RunLock:
         try:

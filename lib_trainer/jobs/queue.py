@@ -118,6 +118,12 @@ class Jobs:
             live = {job.id: job.status().state for job in (self._current, *self._waiting) if job and job.status().live}
         return [self._with_live_state(past, live) for past in self.history.runs()]
 
+    def find(self, run_id: str) -> PastRun:
+        """One run, as in `past`. Raises UserError when there is none of that id."""
+        with self._changed:
+            live = {job.id: job.status().state for job in (self._current, *self._waiting) if job and job.status().live}
+        return self._with_live_state(self.history.find(run_id), live)
+
     def forget(self, run_id: str) -> None:
         """Removes a run from the history. Raises UserError while it is running, or where there is none."""
         with self._changed:

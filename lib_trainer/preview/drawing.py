@@ -12,6 +12,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest, Host
 from lib_trainer.lora.lookup import require_loras
 from lib_trainer.preview.grid_spec import Cell, GridSpec
+from lib_trainer.preview.picture_file import PictureFile, PictureFolder
 from lib_trainer.utils.png import INFOTEXT_KEY
 
 
@@ -20,15 +21,21 @@ class Drawn:
     """A cell with its picture.
 
     Attributes:
+        file: the picture, on disk for as long as anybody refers to it.
         infotext: the host's description of the picture, as "PNG Info" shows it.
         change: mean difference of its pixels from strength 0 in the same row, in per cent of the range from black to
             white; None without a picture to compare with. It says how much changed, not whether for the better.
     """
 
     cell: Cell
-    picture: Image
+    file: PictureFile
     infotext: str
     change: float | None = None
+
+    @property
+    def picture(self) -> Image:
+        """Read from its file each time."""
+        return self.file.open()
 
 
 def check_names(host: Host, spec: GridSpec) -> None:
@@ -50,27 +57,29 @@ def draw_cells(host: Host, spec: GridSpec, stopped: Callable[[], bool] = lambda:
         UserError: as `check_names`, before the first picture is drawn.
     """
     # At strength 0 all LoRAs give the same picture.
-    drawn: dict[GenerateRequest, Image] = {}
+    drawn: dict[GenerateRequest, tuple[PictureFile, str]] = {}
+    folder = PictureFolder()
     with host.drawing(len({cell.request for cell in spec.cells})):
         # The checkpoint is loaded now, so that its family is known.
         check_names(host, spec)
-        baselines: dict[int, Image] = {}
+        baseline_row, baseline = -1, None
         for cell in _in_order(spec):
             if stopped() or host.interrupted():
                 return
-            picture = drawn.get(cell.request)
-            if picture is None:
+            if cell.request not in drawn:
                 # Empty after Skip: the cell stays grey and the grid continues.
                 made = host.generate(cell.request)
                 if not made:
                     continue
-                picture = drawn[cell.request] = made[0]
-            if cell.column == spec.baseline:
-                baselines[cell.row] = picture
+                drawn[cell.request] = folder.keep(made[0]), str(made[0].info.get(INFOTEXT_KEY, ""))
+            file, infotext = drawn[cell.request]
             change = None
-            if cell.row in baselines and cell.column != spec.baseline:
-                change = difference(baselines[cell.row], picture)
-            yield Drawn(cell, picture, str(picture.info.get(INFOTEXT_KEY, "")), change)
+            # Of all pictures only the one of strength 0 stays in memory, for its row.
+            if cell.column == spec.baseline:
+                baseline_row, baseline = cell.row, file.open()
+            elif baseline is not None and baseline_row == cell.row:
+                change = difference(baseline, file.open())
+            yield Drawn(cell, file, infotext, change)
 
 
 def difference(one: Image, other: Image) -> float:

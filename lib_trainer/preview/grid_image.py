@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lib_trainer.preview.drawing import Drawn
 from lib_trainer.preview.grid_spec import GridSpec
+from lib_trainer.preview.picture_file import PictureFile
 from lib_trainer.utils.png import quoted
 
 CELL_PX = 192
@@ -24,7 +25,8 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 def compose_grid(spec: GridSpec, drawn: Sequence[Drawn], font_file: Path | None = None) -> Image.Image:
     """The grid of what is drawn so far; the other cells stay grey. At least one must be drawn."""
-    pictures = {(item.cell.row, item.cell.column): item.picture for item in drawn}
+    # Files, not pictures: they are opened one after another.
+    pictures = {(item.cell.row, item.cell.column): item.file for item in drawn}
     rows = [
         [pictures.get((row, column)) for column in range(len(spec.column_labels))]
         for row in range(len(spec.row_labels))
@@ -39,7 +41,7 @@ def grid_infotext(spec: GridSpec, drawn: Sequence[Drawn]) -> str:
 
 
 def label_grid(
-    rows: Sequence[Sequence[Image.Image | None]],
+    rows: Sequence[Sequence[Image.Image | PictureFile | None]],
     row_labels: Sequence[str],
     column_labels: Sequence[str],
     font_file: Path | None = None,
@@ -70,10 +72,11 @@ def label_grid(
     return canvas
 
 
-def _cell(picture: Image.Image | None, size_px: tuple[int, int]) -> Image.Image:
+def _cell(picture: Image.Image | PictureFile | None, size_px: tuple[int, int]) -> Image.Image:
     if picture is None:
         return Image.new("RGB", size_px, MISSING)
-    return picture.convert("RGB").resize(size_px, Image.Resampling.NEAREST)
+    opened = picture.open() if isinstance(picture, PictureFile) else picture
+    return opened.convert("RGB").resize(size_px, Image.Resampling.NEAREST)
 
 
 def _font(size_px: int, font_file: Path | None) -> Font:

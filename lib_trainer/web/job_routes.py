@@ -140,10 +140,10 @@ class RunRoutes:
         return _summary(self._past(run_id))
 
     def _past(self, run_id: str) -> PastRun:
-        found = next((past for past in self._jobs.past() if past.id == run_id), None)
-        if found is None:
+        try:
+            return self._jobs.find(run_id)
+        except UserError:
             refuse(NOT_FOUND, f"There is no run {run_id!r}.", "GET /jobs lists all runs.")
-        return found
 
     def _folder(self, run_id: str) -> Path:
         return self._jobs.history.folder / self._past(run_id).id

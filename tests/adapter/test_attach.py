@@ -72,3 +72,17 @@ def test_dropout_silences_layers_and_rows_and_nothing_else() -> None:
     assert 0.35 < untouched_rows < 0.65
     with attached(adapter, layers, read_plain):
         assert not any(torch.equal(module(x), a) for module, a in zip(modules, plain, strict=True))
+
+
+def test_rank_dropout_keeps_its_share_and_moves_all_masks_at_once() -> None:
+    _, layers = model_of(["linear"] * 40)
+    adapter = new_adapter(layers, RECIPES["lokr full"], seed=0)
+    adapter.draw_dropout(AdapterConfig(algo="lokr", rank_dropout=0.2), torch.Generator().manual_seed(0))
+    masks = [module.row_mask for module in adapter.layers.values()]
+    assert torch.cat(masks).mean() == pytest.approx(0.8, abs=0.05)
+    # Views of one tensor: on a GPU one transfer a micro-batch, not one a layer and pass.
+    assert len({mask.untyped_storage().data_ptr() for mask in masks}) == 1
+    # Drawn layer by layer, as before: a resumed run of an older state drops the same rows.
+    generator = torch.Generator().manual_seed(0)
+    for module, mask in zip(adapter.layers.values(), masks, strict=True):
+        assert torch.equal(mask, (torch.rand(module.out_features, generator=generator) >= 0.2).float())

@@ -14,6 +14,7 @@ from lib_trainer.events import Finished, Sampled, Saved, Started, StateSaved, St
 from lib_trainer.jobs import history
 from lib_trainer.jobs.history import RUN_FILE, STATE_FILE, History
 from lib_trainer.jobs.loss_log import LOSS_FILE
+from lib_trainer.jobs.past_run import read_run
 
 RECIPE = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures", "network_dim": 12})
 
@@ -106,7 +107,7 @@ def test_settings_of_another_release_are_left_out(past_runs):
 def test_an_id_that_is_none_is_said(past_runs, run_id):
     begin(past_runs)
     for ask in (past_runs.find, past_runs.losses, past_runs.forget, past_runs.reopen):
-        with pytest.raises(UserError, match="no run"):
+        with pytest.raises(UserError, match="no longer exists"):
             ask(run_id)
 
 
@@ -120,3 +121,19 @@ def test_a_full_disk_spoils_no_run(past_runs, monkeypatch, caplog):
     log.take(StateSaved(1))
     log.finish("done")
     assert "No space left" in caplog.text
+
+
+def test_records_that_have_not_changed_are_not_read_again(past_runs, monkeypatch):
+    logs = [begin(past_runs) for _ in range(5)]
+    read = []
+    monkeypatch.setattr(history, "read_run", lambda path: read.append(path) or read_run(path))
+    assert len(past_runs.runs()) == 5
+    read.clear()
+    past_runs.runs()
+    past_runs.find(logs[0].past.id)
+    assert read == []
+    logs[2].finish("stopped")
+    assert [past.state for past in past_runs.runs() if past.id == logs[2].past.id] == ["stopped"]
+    assert len(read) == 1
+    past_runs.forget(logs[1].past.id)
+    assert len(past_runs.runs()) == 4 and len(past_runs._read) == 4

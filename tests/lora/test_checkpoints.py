@@ -21,6 +21,7 @@ from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.choose import choose
 from lib_trainer.preview.drawing import Drawn
 from lib_trainer.preview.grid_spec import Cell
+from lib_trainer.preview.picture_file import PictureFolder
 from tests.fakes.easel import Easel
 
 
@@ -61,7 +62,7 @@ def shelf(tmp_path) -> Shelf:
 
 def drawn(*refs: LoraRef) -> Drawn:
     picture = Image.new("RGB", (8, 8), "red")
-    return Drawn(Cell(0, 0, GenerateRequest("p"), refs), picture, "p\nSteps: 1")
+    return Drawn(Cell(0, 0, GenerateRequest("p"), refs), PictureFolder().keep(picture), "p\nSteps: 1")
 
 
 def final(shelf: Shelf, name: str, strength: float = 0.7) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from PIL import Image
 
@@ -104,3 +107,35 @@ def test_the_difference_is_a_share_of_black_to_white():
     assert difference(black, black) == 0
     assert difference(black, white) == pytest.approx(100)
     assert difference(black, half) == pytest.approx(50)
+
+
+def test_pictures_are_kept_in_files_that_go_with_the_grid(easel):
+    drawn = list(draw_cells(easel, plan_of()))
+    files = [item.file.path for item in drawn]
+    assert all(path.is_file() for path in files) and len(set(files)) == 6
+    assert drawn[1].picture.tobytes() == drawn[1].picture.tobytes() != drawn[2].picture.tobytes()
+    last = drawn.pop()
+    del drawn
+    gc.collect()
+    # One that is still shown keeps its file.
+    assert last.picture.size == (16, 16)
+    del last
+    gc.collect()
+    assert not any(path.exists() for path in files)
+
+
+def test_a_grid_holds_no_more_than_two_pictures_in_memory(easel, monkeypatch):
+    made, most = [], 0
+    generate = easel.generate
+
+    def counted(request):
+        nonlocal most
+        (picture,) = generate(request)
+        made.append(weakref.ref(picture))
+        gc.collect()
+        most = max(most, sum(reference() is not None for reference in made))
+        return [picture]
+
+    monkeypatch.setattr(easel, "generate", counted)
+    drawn = list(draw_cells(easel, plan_of(prompts=("p", "q", "r", "s"))))
+    assert len(drawn) == 12 and most <= 2
