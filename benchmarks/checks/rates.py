@@ -26,22 +26,12 @@ class Rate:
     Attributes:
         hits, misses: spoiled pictures that were marked, and not.
         false: clean pictures that were marked.
-        others: findings of other checks on the same set.
     """
 
     name: str
     hits: int
     misses: int
     false: int
-    others: tuple[str, ...]
-
-    @property
-    def precision(self) -> float:
-        return self.hits / max(1, self.hits + self.false)
-
-    @property
-    def recall(self) -> float:
-        return self.hits / (self.hits + self.misses)
 
 
 def measure_rates(seeds: int) -> Iterator[Rate]:
@@ -64,7 +54,7 @@ def spoiled_set(kind: str, distort: Distort, seed: int) -> Rate:
             (distort(picture, rng) if number in spoiled else picture).save(folder / f"{number:02}.png")
         found = findings(folder)
     wanted = {f"{number:02}.png" for number in spoiled}
-    return _rate(kind, wanted, {path.name for item in found if item.kind == kind for path in item.pictures}, found)
+    return _rate(kind, wanted, {path.name for item in found if item.kind == kind for path in item.pictures})
 
 
 def copied_set(name: str, distort: Distort, seed: int) -> Rate:
@@ -82,7 +72,7 @@ def copied_set(name: str, distort: Distort, seed: int) -> Rate:
     groups = [{path.name for path in item.pictures} for item in found if item.kind == "duplicate"]
     pairs = {f"{number:02}-copy.png" for number in spoiled if {f"{number:02}.png", f"{number:02}-copy.png"} in groups}
     false = {f"false {number}" for number, group in enumerate(groups) if len({name[:2] for name in group}) > 1}
-    return _rate("duplicate", {f"{number:02}-copy.png" for number in spoiled}, pairs | false, found, name)
+    return _rate("duplicate", {f"{number:02}-copy.png" for number in spoiled}, pairs | false, name)
 
 
 def clean_set(seed: int = 0) -> list[Finding]:
@@ -121,7 +111,6 @@ def report_rates(rates: list[Rate], clean: list[list[Finding]]) -> None:
     say(f"{len(clean)} clean sets of {CLEAN}: {', '.join(marked) or 'nothing marked'}")
 
 
-def _rate(kind: str, wanted: set[str], marked: set[str], found: list[Finding], name: str = "") -> Rate:
-    others = tuple(sorted({item.kind for item in found} - {kind}))
+def _rate(kind: str, wanted: set[str], marked: set[str], name: str = "") -> Rate:
     shown = f"{kind} ({name})" if name else kind
-    return Rate(shown, len(wanted & marked), len(wanted - marked), len(marked - wanted), others)
+    return Rate(shown, len(wanted & marked), len(wanted - marked), len(marked - wanted))

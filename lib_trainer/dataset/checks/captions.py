@@ -18,6 +18,6 @@ def check_captions(samples: Sequence[Sample], trigger_word: str) -> list[Finding
     told = [sample for sample in samples if sample.captioned]
     without = tuple(sample.image for sample in told if trigger_word.lower() not in sample.caption.lower())
     if trigger_word and without:
-        text = f"{plural(len(without))} whose caption lacks the trigger word “{trigger_word}”: it learns nothing from them."
+        text = f"{plural(len(without))} whose caption lacks the trigger word “{trigger_word}”."
         found.append(Finding("trigger", without, text))
     return found

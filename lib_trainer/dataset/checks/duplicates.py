@@ -44,9 +44,7 @@ def check_duplicates(pictures: Pictures) -> list[Finding]:
         members.setdefault(head(index), []).append(index)
     groups = [tuple(pictures[index][0].image for index in found) for found in members.values() if len(found) > 1]
     return [
-        Finding(
-            "duplicate", found, f"{named(found)} show the same: the run sees that picture {len(found)} times as often."
-        )
+        Finding("duplicate", found, f"{named(found)} show the same, which counts {len(found)} times in the run.")
         for found in groups
     ]
 

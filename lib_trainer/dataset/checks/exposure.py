@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib_trainer.dataset.checks.finding import Finding, named
-from lib_trainer.dataset.checks.measure import Measured, Pictures
+from lib_trainer.dataset.checks.measure import Pictures
 
 _CLIPPED, _BRIGHTEST_OF_DARK = 0.4, 0.3
 _GREY = 0.06

@@ -34,9 +34,9 @@ def check_size(samples: Sequence[Sample], config: DatasetConfig) -> list[Finding
         (
             "enlarged",
             enlarged,
-            f"{named(enlarged)}: enlarged to train at {size}, which teaches blur." if enlarged else "",
+            f"{named(enlarged)}: enlarged to train at {size}, which teaches blur.",
         ),
-        ("cropped", cropped, f"{named(cropped)}: more than a fifth is cropped away at {size}." if cropped else ""),
+        ("cropped", cropped, f"{named(cropped)}: more than a fifth is cropped away at {size}."),
     ]
     return [Finding(kind, tuple(pictures), sentence) for kind, pictures, sentence in found if pictures]
 

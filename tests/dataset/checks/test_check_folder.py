@@ -102,7 +102,7 @@ def test_one_background_is_said_and_different_ones_are_not(tmp_path):
 def test_one_palette_is_said_for_a_face_and_meant_for_a_style(tmp_path):
     for number in range(8):
         noise = np.random.default_rng(number).integers(0, 40, (100, 100, 1))
-        Image.fromarray((noise + (150, 90, 30)).astype(np.uint8)).save(tmp_path / f"{number}.png")
+        Image.fromarray((noise + np.array([150, 90, 30])).astype(np.uint8)).save(tmp_path / f"{number}.png")
     assert found(look(tmp_path, "face"), "palette") and not found(look(tmp_path, "style"), "palette")
 
 
