@@ -38,6 +38,7 @@ def _describe(scan: Scan, found: list[Finding]) -> dict[str, Any]:
         "pictures": len(scan.samples),
         "trigger_word": scan.trigger_word,
         "skipped": [{"path": item.path, "reason": item.reason} for item in scan.skipped],
+        "notices": list(scan.notices),
         "findings": [
             {"kind": item.kind, "severity": item.severity, "sentence": item.sentence, "pictures": list(item.pictures)}
             for item in found
@@ -48,5 +49,6 @@ def _describe(scan: Scan, found: list[Finding]) -> dict[str, Any]:
 def _lines(scan: Scan, found: list[Finding]) -> list[str]:
     lines = [f"{len(scan.samples)} pictures, trigger word “{scan.trigger_word}”."]
     lines += [f"⚠ {item.path.name} is skipped: {item.reason}" for item in scan.skipped]
+    lines += [f"⚠ {text}" for text in scan.notices]
     lines += [f"{_MARKS[item.severity]} {item.sentence}" for item in found]
     return lines if len(lines) > 1 else [*lines, "Nothing to mend."]

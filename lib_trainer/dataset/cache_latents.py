@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from lib_trainer.dataset.augment import augmentation_of
 from lib_trainer.dataset.buckets import Bucket, resized_size
@@ -137,9 +138,13 @@ class LatentCaching:
             if path is not None and read_tensors(path) is not None:
                 pieces.append(_Piece(sample, variant, path, None))
                 continue
-            picture = picture or decode_picture(data, image)
+            picture = picture or self._decode(data, sample)
             pieces.append(_Piece(sample, variant, path, cut(picture, bucket, recipe.dataset, augmentation)))
         return pieces
+
+    def _decode(self, data: bytes, sample: int) -> Image.Image:
+        picture, crop = decode_picture(data, self._image(sample)), self._schedule.scan.samples[sample].crop_px
+        return picture if crop is None else picture.crop(crop)
 
     def _path(self, sample: int, sha256: str, augmentation: dict[str, Any] | None) -> Path | None:
         if self._folder is None:
@@ -148,6 +153,8 @@ class LatentCaching:
         # The crop depends on it, and it depends on more settings than the bucket does.
         resized = resized_size(seen.width_px, seen.height_px, bucket, self._schedule.recipe.dataset)
         what = {"picture": sha256, "bucket": asdict(bucket), "resized": resized, "augmentation": augmentation}
+        # Absent without a crop, so that caches of earlier releases stay valid.
+        what |= {} if seen.crop_px is None else {"crop": seen.crop_px}
         return entry_path(self._folder, self._model.checkpoint, what)
 
     def _image(self, sample: int) -> Path:

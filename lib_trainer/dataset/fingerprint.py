@@ -8,7 +8,7 @@ from lib_trainer.dataset.scan import Scan
 
 
 def fingerprint(scan: Scan) -> str:
-    """SHA-256 (hex) over the content, caption and repeats of every picture; the folder's location does not matter.
+    """SHA-256 (hex) over the content, captions, repeats and crop of every picture; not over the folder's location.
 
     Raises:
         OSError: a picture cannot be read.
@@ -18,5 +18,6 @@ def fingerprint(scan: Scan) -> str:
         # The folder's name is part of it, because it is the trigger word of pictures without captions.
         content = hashlib.sha256(sample.image.read_bytes()).hexdigest()
         captions = "\n".join(sample.captions)
-        whole.update(f"{content}\0{sample.image.parent.name}\0{captions}\0{sample.repeats}\n".encode())
+        crop = "" if sample.crop_px is None else f"\0{sample.crop_px}"
+        whole.update(f"{content}\0{sample.image.parent.name}\0{captions}\0{sample.repeats}{crop}\n".encode())
     return whole.hexdigest()

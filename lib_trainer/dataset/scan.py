@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_trainer.config.recipe import DatasetConfig, field_of
 from lib_trainer.dataset.captions import caption_endings, caption_of, has_word, put_first, read_captions
+from lib_trainer.dataset.edits import EDITS_DIR, EDITS_FILE, Crop, FolderEdits, crop_px, read_edits
 from lib_trainer.dataset.folders import (
     NO_REPEATS,
     PictureFolder,
@@ -46,6 +47,8 @@ class Sample:
         repeats: how often an epoch draws it.
         width_px, height_px: as seen, with EXIF rotation applied.
         captioned: whether the caption comes from a text file.
+        crop_px: left, top, right, bottom of the part that is trained on, as seen; None for the whole. The size is
+            that of the part.
     """
 
     image: Path
@@ -56,6 +59,7 @@ class Sample:
     captioned: bool
     other_captions: tuple[str, ...] = ()
     lines: int = 0
+    crop_px: tuple[int, int, int, int] | None = None
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -71,6 +75,7 @@ class Scan:
         samples: the pictures, ordered by path.
         skipped: files and folders that look like part of the dataset and are not used.
         trigger_word: the configured one, else the name after the number of the first folder that has one.
+        excluded: pictures that a person has taken out of the run.
         notices: sentences on the captions that a person should know before training.
     """
 
@@ -78,6 +83,7 @@ class Scan:
     skipped: tuple[Skipped, ...]
     trigger_word: str
     notices: tuple[str, ...] = ()
+    excluded: tuple[Sample, ...] = ()
 
 
 def scan_folder(config: DatasetConfig) -> Scan:
@@ -92,12 +98,35 @@ def scan_folder(config: DatasetConfig) -> Scan:
     """
     root = existing_folder(config.train_data_dir)
     folders, skipped = picture_folders(root)
-    samples = [sample for folder in folders for sample in _samples_of(folder, root, config, skipped)]
+    samples, excluded = [], []
+    for folder in folders:
+        edits = _edits_of(folder, skipped)
+        for sample in _samples_of(folder, root, config, skipped):
+            edit = edits.of(sample.image.name)
+            (excluded if edit.excluded else samples).append(_cropped(sample, edit.crop))
+    if excluded and not samples:
+        raise UserError(f"All {len(excluded)} pictures in {root} are excluded.", "Include some again.")
     if not samples:
         raise nothing_usable(root, skipped)
     by_folder = next((folder.trigger_words for folder in folders if folder.trigger_words), "")
     word = config.trigger_word or by_folder
-    return Scan(tuple(samples), tuple(skipped), word, tuple(_caption_notices(samples, word, config)))
+    return Scan(tuple(samples), tuple(skipped), word, tuple(_caption_notices(samples, word, config)), tuple(excluded))
+
+
+def _edits_of(folder: PictureFolder, skipped: list[Skipped]) -> FolderEdits:
+    edits = read_edits(folder.path)
+    if edits.problem:
+        skipped.append(
+            Skipped(folder.path / EDITS_DIR / EDITS_FILE, f"{edits.problem}; exclusions and crops do not act")
+        )
+    return edits
+
+
+def _cropped(sample: Sample, crop: Crop | None) -> Sample:
+    box = crop_px(crop, sample.width_px, sample.height_px)
+    if box is None:
+        return sample
+    return replace(sample, width_px=box[2] - box[0], height_px=box[3] - box[1], crop_px=box)
 
 
 def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skipped: list[Skipped]) -> Iterator[Sample]:

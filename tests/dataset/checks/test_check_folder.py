@@ -72,6 +72,7 @@ def test_a_clean_folder_is_not_marked(photographs, tmp_path):
 def test_names_and_sizes_are_said_before_pixels_are_read(tmp_path, draw_picture):
     draw_picture("5_jeff/a.png", 200, 200, caption="a man, smile")
     draw_picture("5_jeff/b.png", 900, 1000)
+    draw_picture("5_jeff/c.png", 900, 1000, caption="jeff, smile")
     events = look(tmp_path, "face", resolution_px=(256, 256), min_bucket_reso=256)
     first = next(place for place, event in enumerate(events) if isinstance(event, Progress))
     said = {item.kind: item for item in events[:first]}
