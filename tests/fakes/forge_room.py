@@ -234,6 +234,8 @@ CHECKPOINTS = {
     "sd2-v.safetensors": {"family": "sd2", "prediction_type": "v_prediction", "ztsnr": True},
     "sd3.safetensors": {"family": "sd3"},
     "flux.safetensors": {"family": "flux"},
+    "flux-kontext.safetensors": {"family": "flux"},
+    "flux-alone.safetensors": {"family": "flux", "lacks": "CLIP"},
     "sdxl.safetensors": {"family": "sdxl"},
     "sdxl-rectified.safetensors": {"family": "sdxl", "prediction_type": "const"},
 }

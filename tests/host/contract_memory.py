@@ -14,8 +14,10 @@ from benchmarks.simulation.simulate import simulate
 from lib_trainer.events import Finished, Planned
 from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, RESERVE_BYTES, Plan
 from lib_trainer.memory.planner import plan_from_profile
+from lib_trainer.models.placement import MemoryProfile
 from tests.fakes.room import WebuiRoom
 from tests.host.contract_runs import drive, pictures, recipe  # noqa: F401 - a fixture
+from tests.host.helpers import without_room
 from tests.memory.plans import FACE, STYLE, work_of
 
 SIZE_PX = 256
@@ -62,6 +64,20 @@ class Memory:
         assert isinstance(events[-1], Finished)
         assert room.picture() == clean
         assert room.picture("a photo <lora:offloaded:1>") != clean
+
+
+class SelectedFiles:
+    """For the real ones of the Forge family; a fake's checkpoints are no safetensors files."""
+
+    def test_a_checkpoint_that_is_only_selected_is_known_by_its_file(self, room: WebuiRoom) -> None:
+        from lib_trainer.host.forge.inspect import profile_of_file
+
+        def loaded() -> tuple[MemoryProfile, Path]:
+            with room.host.open_model() as model:
+                return model.memory_profile(), Path(room.model.sd_checkpoint_info.filename)
+
+        profile, path = room.run(loaded)
+        assert without_room(profile_of_file(path, None)) == without_room(profile)
 
 
 def _smallest_gb(room: WebuiRoom) -> float:

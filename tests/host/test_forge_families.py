@@ -59,6 +59,8 @@ def test_a_separate_vae_is_named_in_what_the_cache_is_kept_by(forge: ForgeRoom) 
         ("sd1-inpainting.safetensors", "inpainting"),
         ("sd1-edit.safetensors", "8 channels"),
         ("sdxl-rectified.safetensors", "rectified-flow"),
+        ("flux-kontext.safetensors", "editing"),
+        ("flux-alone.safetensors", "without its CLIP"),
     ],
 )
 def test_what_cannot_be_trained_is_named(forge: ForgeRoom, checkpoint: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from lib_trainer.utils.patch import attributes
 
 T = TypeVar("T")
 
+_LACKING = re.compile(r"You do not have (.+) state dict")
 _MOVERS = ("free_memory", "load_models_gpu", "unload_all_models")
 
 
@@ -64,7 +66,16 @@ class ForgeHost(WebuiHost):
             main_entry.refresh_model_loading_parameters()
         if sd_models.model_data.forge_loading_parameters.get("checkpoint_info") is None:
             raise UserError("No checkpoint is selected.", "Choose one at the top of the WebUI.")
-        engine, _ = sd_models.forge_model_reload()
+        try:
+            engine, _ = sd_models.forge_model_reload()
+        except AssertionError as error:
+            # "You do not have CLIP state dict!": its text encoders or VAE lie in files that are not chosen.
+            if (lacking := _LACKING.search(str(error))) is None:
+                raise
+            raise UserError(
+                f"{self._selected_name()} comes without its {lacking[1]}.",
+                "Choose the file of that part at the top of the WebUI, under VAE / Text Encoder.",
+            ) from error
         return engine
 
     def _resident(self) -> Any:

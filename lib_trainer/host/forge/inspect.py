@@ -16,11 +16,11 @@ from lib_trainer.models.checkpoint_file import read_single_file, unet_shape
 from lib_trainer.models.device import DTYPES
 from lib_trainer.models.families import Family, TransformerShape, UNetShape
 from lib_trainer.models.placement import MemoryProfile
+from lib_trainer.models.transformer_file import FOUR_BIT_BYTES, read_transformer_file
 from lib_trainer.models.transformer_layers import is_adapted, transformer_layers, transformer_shape
 
 _EMBEDDERS = ("img_in", "x_embedder")
-# nf4 and fp4: half a byte, and a float32 scale for every 64 values.
-_FOUR_BIT_BYTES = 0.5 + 4 / 64
+_EDITING = "kontext"
 
 
 def refusal(engine: Any, family: Family) -> str:
@@ -56,6 +56,9 @@ def _transformer_refusal(engine: Any, family: Family) -> str:
     patch = family.shape.latent_channels * family.shape.patch**2
     if shape and shape[1] != patch:
         return f"is an inpainting or editing checkpoint: a token has {shape[1]} values instead of {patch}"
+    # Flux Kontext has Flux's layout. Neo knows it by its name as well.
+    if _EDITING in engine.sd_checkpoint_info.name.lower():
+        return "is an editing checkpoint, which learns from pairs of pictures"
     return ""
 
 
@@ -84,16 +87,28 @@ def profile_of_file(path: Path, storage: Any) -> MemoryProfile | None:
         storage: Forge's choice in "Diffusion in Low Bits": a dtype, `nf4`, `fp4`, `gguf`, or None for automatic.
     """
     try:
-        layout = read_single_file(path)
+        family, shape, stored = _read_file(path)
     except (UserError, OSError):
         return None
-    if storage is None:
+    if storage is not None:
+        weight_bytes = float(storage.itemsize) if isinstance(storage, torch.dtype) else FOUR_BIT_BYTES
+    elif stored < 2:
+        # What comes in 8 or 4 bits is held as it is.
+        weight_bytes = stored
+    else:
         # Forge computes in float32 on a CPU, and in half precision elsewhere.
         weight_bytes = 4.0 if device_memory() is None else 2.0
-    else:
-        weight_bytes = float(storage.itemsize) if isinstance(storage, torch.dtype) else _FOUR_BIT_BYTES
-    shape = unet_shape(layout.configs["unet"], layout.family)
-    return _with_memory(MemoryProfile(layout.family, shape, weight_bytes, is_dense=weight_bytes >= 2))
+    return _with_memory(MemoryProfile(family, shape, weight_bytes, is_dense=weight_bytes >= 2))
+
+
+def _read_file(path: Path) -> tuple[Family, UNetShape | TransformerShape, float]:
+    """Family, measures and bytes a parameter of a checkpoint. Raises UserError, OSError."""
+    try:
+        found = read_transformer_file(path)
+    except UserError:
+        layout = read_single_file(path)
+        return layout.family, unet_shape(layout.configs["unet"], layout.family), 2.0
+    return found.family, found.shape, found.weight_bytes
 
 
 def device_memory() -> tuple[int, int] | None:

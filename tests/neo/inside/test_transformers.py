@@ -1,8 +1,12 @@
 """The contract for diffusion transformers, on the real Forge Neo."""
 
-from tests.host import contract_transformer
+from tests.host import contract_memory, contract_transformer
 from tests.host.contract_transformer import pictures  # noqa: F401 - a fixture
 
 
 class TestTransformers(contract_transformer.Transformers):
+    pass
+
+
+class TestTransformersFile(contract_memory.SelectedFiles):
     pass

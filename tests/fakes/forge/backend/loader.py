@@ -43,6 +43,8 @@ def forge_loader(sd, additional_state_dicts=None):
     """The engine of the checkpoint file `sd`; like all that Forge loads, its weights are inference tensors."""
     with open(sd, encoding="utf8") as file:
         facts = json.load(file)
+    # Text encoders and VAE of transformers are chosen beside the checkpoint.
+    assert "lacks" not in facts, f"You do not have {facts['lacks']} state dict!"
     if facts["family"] in ("flux", "zimage"):
         return _load_transformer(facts)
     engine, unet_config, latent_scale = _FAMILIES[facts["family"]]
