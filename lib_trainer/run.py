@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from traceback import clear_frames
 
-from lib_trainer.adapter.attach import attached, new_adapter
+from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.config.recipe import Recipe, ignored_settings
 from lib_trainer.dataset.cache import cache_latents, cache_texts
 from lib_trainer.dataset.cache_store import LatentStore, TextStore, prune_cache
@@ -53,6 +53,7 @@ from lib_trainer.training.preservation import prepare_preservation, preserved_pr
 from lib_trainer.training.resume_facts import resumed_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving
+from lib_trainer.training.start import Start, open_start
 from lib_trainer.training.target import free_target, require_space
 
 Events = Generator[Event, None, None]
@@ -79,13 +80,14 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     recipe = recipe.with_values(resumed)
     # Fixed now and kept in the resume state: the WebUI may be set otherwise by the time of a resume.
     recipe = recipe.with_values({"clip_skip": recipe.training.clip_skip or host.clip_skip()})
+    start = open_start(recipe, host)
     scan = scan_folder(recipe.dataset)
     for skipped in scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
     yield from map(Notice, scan.notices)
     recipe = replace(recipe, dataset=replace(recipe.dataset, trigger_word=scan.trigger_word))
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
-    output = Output(target, folder, [], resuming=bool(resumed))
+    output = Output(target, folder, [], resuming=bool(resumed), start=start)
     try:
         with explained_out_of_memory(None), host.open_model() as model, _order_of(recipe, model):
             outcome = yield from _train(host, model, recipe, scan, output)
@@ -114,12 +116,14 @@ class Output:
         folder: of the run; see `run`.
         saved: the adapter files written so far; filled meanwhile.
         resuming: the folder holds the state of an interrupted run.
+        start: the LoRAs that it starts from.
     """
 
     target: Path
     folder: Path | None
     saved: list[Path]
     resuming: bool
+    start: Start
 
 
 @dataclass
@@ -155,22 +159,36 @@ def _train(
     require_trainable_schedule(model)
     if unused := ignored_settings(recipe, model.family.key):
         yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
+    start = output.start
     text_layers = model.text_layers() if recipe.training.text_encoder_lr > 0 else []
-    plan = yield from planned(model, recipe, scan, resuming=output.resuming)
+    # Layers that act otherwise than the checkpoint's own, but are not trained.
+    other_layers = model.text_layers() if start.freezes_text and not text_layers else []
+    every_layer = [*model.adaptable_layers(), *text_layers, *other_layers]
+    frozen, recipe = start.frozen_loras(every_layer), start.sized(recipe, every_layer)
+    plan = yield from planned(model, recipe, scan, resuming=output.resuming, frozen_bytes=frozen.size_bytes)
     recipe = plan.recipe
     probes = plan_probes(scan, recipe)
-    latents, texts = yield from _cache(host, model, recipe, scan, probes, with_texts=not text_layers)
+    read_weight = frozen.over(model.read_weight)
+    with attached(Adapter({}), other_layers, read_weight):
+        # A cache on the disk is shared by runs without the frozen LoRAs.
+        texts_folder = None if start.freezes_text else host.cache_dir
+        caching = _cache(host, model, recipe, scan, probes, texts_folder, with_texts=not text_layers)
+        latents, texts = yield from caching
     yield Progress("preparing", 0, 1, "Making room for training")
     guidance = recipe.flow.guidance_scale
     model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=guidance)
     layers = [*model.adaptable_layers(), *text_layers]
-    adapter = new_adapter(layers, recipe.adapter, recipe.training.seed)
+    adapter, continued = start.adapter(recipe, layers)
+    if continued:
+        yield Notice(continued)
+    if start.frozen:
+        yield Notice(f"Trained over {start.tags}: write both into a prompt.")
     parameters = sum(parameter.numel() for parameter in adapter.parameters())
     yield Notice(f"Training {len(adapter.layers)} layers, {parameters / 1e6:.1f} M parameters.")
     outcome = _Outcome(plan)
     saving = Saving(output.target, recipe, model, adapter, latents.schedule, output.resuming, output.saved)
     require_space(output.target, adapter, recipe.output.save_precision)
-    with explained_out_of_memory(plan), attached(adapter, layers, model.read_weight):
+    with explained_out_of_memory(plan), attached(adapter, [*layers, *other_layers], read_weight):
         training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
         yield from prepare_preservation(training, latents, texts)
         evaluation = yield from prepare_evaluation(training, probes, scan, latents, texts)
@@ -181,7 +199,14 @@ def _train(
 
 
 def _cache(
-    host: Host, model: HostModel, recipe: Recipe, scan: Scan, probes: ProbePlan, *, with_texts: bool
+    host: Host,
+    model: HostModel,
+    recipe: Recipe,
+    scan: Scan,
+    probes: ProbePlan,
+    texts_folder: Path | None,
+    *,
+    with_texts: bool,
 ) -> Generator[Event, None, tuple[LatentStore, TextStore | None]]:
     """Latents, and text encodings if `with_texts`, of everything that the run draws."""
     folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
@@ -193,7 +218,8 @@ def _cache(
     if not with_texts:
         return latents, None
     also = [*probes.captions(scan), *preserved_prompts(recipe)]
-    texts = yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, folder, also=also)
+    texts_folder = folder and texts_folder
+    texts = yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, texts_folder, also=also)
     return latents, texts
 
 

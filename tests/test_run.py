@@ -115,6 +115,30 @@ def test_text_encoders_are_trained_where_the_recipe_says_so(forge: ForgeRoom, pi
     assert forge.picture() == plain
 
 
+def test_a_run_continues_a_lora_over_a_frozen_one(forge: ForgeRoom, pictures: Path) -> None:
+    plain = forge.picture()
+    style = drive(forge, recipe_of(pictures, "style", text_encoder_lr=1e-2))[-1].path
+    drive(forge, recipe_of(pictures, "first", algo="locon", network_dim=3))
+    both = {"network_weights": "first", "base_weights": str(style), "base_weights_multiplier": "0.5"}
+    with pytest.raises(UserError, match="another type or rank"):
+        drive(forge, recipe_of(pictures, "second", **both))
+    story = drive(forge, recipe_of(pictures, "second", **both, dim_from_weights=True, max_train_steps=1))
+    notices = [event.text for event in story if isinstance(event, Notice)]
+    assert any("Trained over <lora:style:0.5>" in text for text in notices)
+    first, second = (read_adapter(forge.host.lora_dir / f"{name}.safetensors") for name in ("first", "second"))
+    assert any(text.startswith(f"Continues first: {len(first.factors)} of its") for text in notices)
+    assert {name: layer.algo for name, layer in second.factors.items()} == dict.fromkeys(first.factors, "locon")
+    layer = next(iter(first.factors))
+    moved = (second.factors[layer].tensors["down"] - first.factors[layer].tensors["down"]).abs().max()
+    assert 0 < float(moved) <= 2e-2, "one step from where the file ended"
+    assert second.metadata["ss_network_dim"] == "3"
+    kept = json.loads(second.metadata["train_lora_recipe"])
+    assert kept["base_weights"] == "style", "a path is private"
+    assert forge.picture() == plain
+    with pytest.raises(UserError, match="no LoRA named frist"):
+        drive(forge, recipe_of(pictures, "third", network_weights="frist"))
+
+
 def test_a_stop_while_caching_ends_the_run_without_a_file(forge: ForgeRoom, pictures: Path) -> None:
     def stop(event: Event) -> StopRequested | None:
         return StopRequested(save=True) if isinstance(event, Progress) and event.phase == "caching" else None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.delta_weight import lokr_second
+from lib_trainer.adapter.foreign_keys import kohya_key
 from lib_trainer.adapter.keys import ALPHA, FILE_KEYS, algo_of, split_key
 from lib_trainer.adapter.metadata import RECIPE_KEY, file_hashes
 from lib_trainer.adapter.modules import AdapterModule
@@ -109,7 +110,7 @@ def read_adapter(path: Path) -> AdapterFile:
     alphas: dict[str, float] = {}
     unmatched = []
     for key, value in tensors.items():
-        layer, rest = split_key(key)
+        layer, rest = split_key(kohya_key(key))
         if rest == ALPHA:
             alphas[layer] = float(value)
         elif known := algo_of(rest):
@@ -120,7 +121,7 @@ def read_adapter(path: Path) -> AdapterFile:
     for layer, by_algo in found.items():
         made = _factors(by_algo, alphas.get(layer))
         if made is None:
-            unmatched += [key for key in tensors if split_key(key)[0] == layer]
+            unmatched += [key for key in tensors if split_key(kohya_key(key))[0] == layer]
         else:
             factors[layer] = made
     unmatched += [f"{layer}.{ALPHA}" for layer in alphas if layer not in found]

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lib_trainer.config.recipe import Recipe, default_of, field_types
+from lib_trainer.config.start import FILE_FIELDS, without_folders
 from lib_trainer.events import Evaluated
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import Family
@@ -84,9 +85,10 @@ def file_metadata(
     """
     values = recipe.flat()
     # A run that uses none of these settings writes the file that it wrote before there were any.
-    unset = {name for name, (section, _) in field_types().items() if section in ("evaluation", "flow")}
+    unset = {name for name, (section, _) in field_types().items() if section in ("evaluation", "flow", "start")}
     unset = {name for name in unset if values[name] == default_of(name)}
     own = {name: value for name, value in values.items() if name != "train_data_dir" and name not in unset}
+    own.update({name: without_folders(own[name]) for name in FILE_FIELDS if name in own})
     metadata = {
         **{f"ss_{name}": values[name] for name in AS_THEY_ARE},
         **_about_training(recipe, steps, epoch),

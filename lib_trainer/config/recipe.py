@@ -20,6 +20,7 @@ from lib_trainer.config.flow import FlowConfig
 from lib_trainer.config.loss import LossConfig
 from lib_trainer.config.optimization import schedule_options
 from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
+from lib_trainer.config.start import StartConfig
 from lib_trainer.errors import ConfigError
 
 # What the prompt syntax <lora:NAME:0.8> and every file system allow.
@@ -27,6 +28,7 @@ NAME_PATTERN = re.compile(r"[^\s:<>,/\\|?*\"\x00-\x1f]([^:<>,/\\|?*\"\x00-\x1f]*
 
 SECTIONS = {
     "adapter": AdapterConfig,
+    "start": StartConfig,
     "dataset": DatasetConfig,
     "training": TrainingConfig,
     "loss": LossConfig,
@@ -47,6 +49,7 @@ class Recipe:
     flow: FlowConfig = field(default_factory=FlowConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    start: StartConfig = field(default_factory=StartConfig)
 
     def flat(self) -> dict[str, Any]:
         """`{field: value}` over all sections."""
@@ -142,6 +145,7 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["min_bucket_reso"] = (
             f"{data.min_bucket_reso} px is larger than the largest side, {data.max_bucket_reso} px"
         )
+    problems |= _start_problems(recipe)
     if adapter.factor == 0:
         problems["factor"] = "0 does not split a layer; use −1 or a number from 1"
     if "/" in data.caption_extension or "\\" in data.caption_extension:
@@ -181,4 +185,15 @@ def _training_problems(recipe: Recipe) -> dict[str, str]:
         schedule_options(training.lr_scheduler, training.lr_scheduler_args)
     except ValueError as error:
         problems["lr_scheduler_args"] = str(error)
+    return problems
+
+
+def _start_problems(recipe: Recipe) -> dict[str, str]:
+    problems = {}
+    if recipe.start.dim_from_weights and not recipe.start.network_weights:
+        problems["dim_from_weights"] = "name the LoRA in network_weights"
+    try:
+        recipe.start.base_loras  # noqa: B018 - raises for what is wrong
+    except ValueError as error:
+        problems["base_weights_multiplier"] = str(error)
     return problems

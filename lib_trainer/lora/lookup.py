@@ -34,7 +34,7 @@ def require_loras(prompts: Iterable[str], loras: Sequence[LoraInfo], family: Fam
     found = {name: find_lora(name, loras) for name in names}
     missing = [name for name, lora in found.items() if lora is None]
     if missing:
-        raise UserError(f"There is no LoRA named {', '.join(missing)}.", _hint(missing, loras))
+        raise missing_loras(missing, loras)
     for lora in found.values():
         if lora.problem:
             raise UserError(f"{lora.name} cannot be used in a prompt: {lora.problem}.", "Rename the file.")
@@ -43,6 +43,11 @@ def require_loras(prompts: Iterable[str], loras: Sequence[LoraInfo], family: Fam
                 f"{lora.name} was made for {lora.family.label}, the loaded checkpoint is {family.label}.",
                 f"Choose another one, or load an {lora.family.label} checkpoint.",
             )
+
+
+def missing_loras(names: Sequence[str], loras: Sequence[LoraInfo]) -> UserError:
+    """The error for names without a file, with the nearest names that have one."""
+    return UserError(f"There is no LoRA named {', '.join(names)}.", _hint(names, loras))
 
 
 def misfit(lora: LoraInfo, family: Family | None) -> bool:

@@ -34,6 +34,7 @@ class Work:
         optimizer: the recipe's, or the one that replaces it on the device.
         weight_bytes: per stored element of the frozen weights; below 1 for 4-bit formats.
         compute: dtype the UNet computes in.
+        frozen_bytes: of LoRAs that act and are not trained.
     """
 
     family: Family
@@ -44,6 +45,7 @@ class Work:
     height_px: int
     weight_bytes: float
     compute: torch.dtype
+    frozen_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def predict(work: Work, savings: Savings) -> Parts:
     state = sum(optimizer_bytes(savings.optimizer, shape) for shape in shapes)
     # Forward never has more alive than backward when it starts.
     gradients, activations, working = walk.peak()
-    return Parts(walk.base_bytes(), walk.adapter_bytes(), state, gradients, activations, working)
+    base = walk.base_bytes() + work.frozen_bytes
+    return Parts(base, walk.adapter_bytes(), state, gradients, activations, working + walk.frozen_working_bytes())
 
 
 def optimizer_bytes(optimizer: str, shape: tuple[int, ...]) -> int:
@@ -203,6 +206,12 @@ class _Backward:
             return 0
         offloadable = (block for block in self.blocks if block.offloadable)
         return 2 * round(max(self._offloadable_bytes(site) for block in offloadable for site in block.sites))
+
+    def frozen_working_bytes(self) -> int:
+        """What a layer is merged with frozen LoRAs in: W, ΔW and two products of its size in float32, at worst."""
+        if not self.work.frozen_bytes:
+            return 0
+        return 4 * _FLOAT_BYTES * max(math.prod(site.operation.shape) for b in self.blocks for site in b.sites)
 
     def peak(self) -> tuple[int, int, int]:
         """(gradients, activations, working) at the moment when their sum is largest."""

@@ -25,16 +25,20 @@ _HALF_BYTES = 2
 _SMALLER_SIZES_PX = (1024, 896, 768, 640, 512)
 
 
-def planned(model: HostModel, recipe: Recipe, scan: Scan, *, resuming: bool) -> Generator[Event, None, Plan]:
+def planned(
+    model: HostModel, recipe: Recipe, scan: Scan, *, resuming: bool, frozen_bytes: int = 0
+) -> Generator[Event, None, Plan]:
     """The plan of a run on an opened model; yields it as an event.
 
     Args:
+        frozen_bytes: of LoRAs that act and are not trained.
         resuming: the run keeps its batch size and optimizer, however much memory is free now.
 
     Raises:
         UserError: no plan fits the recipe's `vram_budget_gb`. A measured budget never refuses: it may fit.
     """
-    plan = plan_run(model.memory_profile(), recipe, Schedule(scan, recipe).buckets, model.device, resuming=resuming)
+    profile, sizes = model.memory_profile(), Schedule(scan, recipe).buckets
+    plan = plan_run(profile, recipe, sizes, model.device, resuming=resuming, frozen_bytes=frozen_bytes)
     # A person's own limit is a promise; a measurement may be too pessimistic.
     if recipe.training.vram_budget_gb:
         require_fit(plan)
@@ -50,12 +54,14 @@ def plan_run(
     device: torch.device,
     *,
     resuming: bool = False,
+    frozen_bytes: int = 0,
 ) -> Plan:
     """The plan for images of these sizes; the largest decides.
 
     Args:
         device: where it is trained.
         resuming: see `make_plan`.
+        frozen_bytes: see `planned`.
     """
     pairs = [(size.width_px, size.height_px) if isinstance(size, Bucket) else size for size in sizes]
     width_px, height_px = max(pairs, key=lambda pair: pair[0] * pair[1])
@@ -70,6 +76,7 @@ def plan_run(
         height_px=height_px,
         weight_bytes=memory_profile.weight_bytes,
         compute=compute_dtype(training.mixed_precision, device),
+        frozen_bytes=frozen_bytes,
     )
     # Whether bitsandbytes is there and runs on this device.
     eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"

@@ -121,3 +121,30 @@ def _ldm_name(name: str, per_level: int, attended: set[int]) -> str:
     if kind == "upsamplers":
         return f"output_blocks.{first + per_level - 1}.{2 if int(level) in attended else 1}.conv"
     return f"{block}.{0 if kind == 'resnets' else 1}.{rest}"
+
+
+def diffusers_file_names(layers: Iterable[str]) -> dict[str, str]:
+    """diffusers' name in a file -> the name here, for every layer of a UNet whose files have LDM names (SDXL)."""
+    dotted = {name: found for name in layers if (found := _dotted(name.removeprefix(UNET_PREFIX)))}
+    if not dotted:
+        return {}
+    per_level = _blocks_per_level(list(dotted.values()))
+    return {kohya_name(_diffusers_name(ldm, per_level)): name for name, ldm in dotted.items()}
+
+
+def _dotted(name: str) -> str:
+    """`input_blocks_4_1_proj_in` -> `input_blocks.4.1.proj_in`; "" for what is not an LDM name.
+
+    Only the dots that `_diffusers_name` looks at come back: the others become underscores again anyway.
+    """
+    ends = {ldm.replace(".", "_"): ldm for ldm in _ENDS}
+    if name in ends:
+        return ends[name]
+    match = re.fullmatch(r"(input_blocks|output_blocks)_(\d+)_(\d+)_(.+)|middle_block_(\d+)_(.+)", name)
+    if not match:
+        return ""
+    side, number, part, rest, middle, middle_rest = match.groups()
+    inner = {ldm.replace(".", "_"): ldm for ldm in _RESNET}
+    if middle is not None:
+        return f"middle_block.{middle}.{inner.get(middle_rest, middle_rest)}"
+    return f"{side}.{number}.{part}.{inner.get(rest, rest)}"

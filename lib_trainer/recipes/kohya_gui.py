@@ -22,6 +22,7 @@ from lib_trainer.recipes.kohya_names import (
     RENAMED,
     SCHEDULE_FIELDS,
     SCHEDULERS_LIKE,
+    SEVERAL,
 )
 from lib_trainer.recipes.kohya_table import not_used
 from lib_trainer.recipes.reading import Reading, is_off, shown
@@ -68,7 +69,8 @@ class _Reader:
                 options[name] = value or True
             elif options:
                 name = list(options)[-1]
-                options[name] = part if options[name] is True else f"{options[name]} {part}"
+                between = ", " if name in SEVERAL else " "
+                options[name] = part if options[name] is True else f"{options[name]}{between}{part}"
         self.rest.update(options)
 
     def model(self) -> None:
@@ -230,6 +232,8 @@ class _Reader:
             field = RENAMED.get(key, key)
             if field in known:
                 value = self.take(key)
+                if isinstance(value, list) and key in SEVERAL:
+                    value = ", ".join(map(str, value))
                 if value is not None and field not in self.values:
                     self.values[field] = value
 

@@ -15,7 +15,13 @@ ALGOS = {
 }
 # kohya's own networks leave k×k convolutions alone unless they are given a rank; LyCORIS gives them that of the rest.
 KOHYAS_OWN = ("kohya loha", "kohya lokr", "kohya locon", "standard", "flux1")
-RENAMED = {"max_resolution": "resolution_px", "training_comment": "comment"}
+RENAMED = {
+    "max_resolution": "resolution_px",
+    "training_comment": "comment",
+    "lora_network_weights": "network_weights",
+}
+# sd-scripts takes several values for these, ours are separated by commas.
+SEVERAL = ("base_weights", "base_weights_multiplier")
 PRECISIONS = {"no": "fp32", "float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
 # Replacements for optimizers and schedules that we lack, where the other settings keep their meaning.
 OPTIMIZERS_LIKE = {"pagedadamw": "AdamW", "pagedadamw32bit": "AdamW", "pagedlion8bit": "Lion8bit"}

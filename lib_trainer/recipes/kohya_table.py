@@ -82,6 +82,8 @@ _TABLE = [
     *_fields("used", "lr_warmup_steps", "lr_warmup; below 1 it is a share of the steps"),
     *_fields("used", "discrete_flow_shift model_prediction_type timestep_sampling guidance_scale", _FLOW),
     *_fields("used", "max_resolution", "resolution_px"),
+    *_fields("used", "network_weights lora_network_weights", "network_weights; the LoRA that is trained on"),
+    *_fields("used", "dim_from_weights", "same name; layers, kinds and ranks of that LoRA"),
     *_fields("used", "training_comment", "comment"),
     *_fields("used", "mixed_precision save_precision", "same name; `no` and `float` are fp32", "fp16 bf16"),
     *_fields(
@@ -137,7 +139,6 @@ _TABLE = [
     *_fields("refused", "caption_dropout_every_n_epochs", "use caption_dropout_rate"),
     *_fields("refused", "stop_text_encoder_training stop_text_encoder_training_pct", "it trains to the end"),
     *_fields("refused", "train_inpainting", "inpainting models are not trained"),
-    *_fields("refused", "network_weights lora_network_weights dim_from_weights", "a run starts a new adapter"),
     *_fields("refused", "scale_weight_norms", "max_grad_norm and weight_decay are what limits the weights"),
     *_fields("refused", "network_dropout", "rank_dropout and module_dropout are here"),
     *_fields("refused", "rank_dropout_scale", "rank dropout is not rescaled"),

@@ -27,7 +27,7 @@ _OFF_BY_VALUE: dict[str, Any] = {
     "lr_warmup_steps": 0,
 }
 _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
-    "text": ("", "reg_data_dir dataset_config network_weights lr_scheduler_type resume vae"),
+    "text": ("", "reg_data_dir dataset_config lr_scheduler_type resume vae"),
     "blocks": (
         "",
         "down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold block_dims block_alphas"
@@ -40,7 +40,7 @@ _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
     ),
     "switch": (
         False,
-        "masked_loss weighted_captions train_inpainting dim_from_weights rank_dropout_scale"
+        "masked_loss weighted_captions train_inpainting rank_dropout_scale"
         " dora_wd train_norm use_scalar bypass_mode full_fp16 full_bf16 fp8_base train_lora_ggpo"
         " sd3_checkbox hunyuan_image_checkbox anima_checkbox lumina_checkbox",
     ),
@@ -69,6 +69,7 @@ def _adapter(flat: Mapping[str, Any]) -> dict[str, Any]:
         "LoRA_type": _TYPES[flat["algo"]],
         "use_cp": flat["use_tucker"],
         "use_tucker": flat["use_tucker"],
+        "lora_network_weights": flat["network_weights"],
         "training_comment": flat["comment"],
     }
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from lib_trainer.recipes.kohya_gui import read_gui
+from lib_trainer.recipes.kohya_names import SEVERAL
 from lib_trainer.recipes.kohya_table import FIELDS
 from lib_trainer.recipes.reading import Reading, is_off, shown
 
@@ -29,7 +30,6 @@ _RENAMED = {
 }
 _NETWORK_RENAMED = {"preset": "LyCORIS_preset", "dropout": "network_dropout", "constraint": "constrain"}
 _NOT_DONE = {
-    "base_weights base_weights_multiplier": "no other LoRA is applied while training",
     "num_repeats dataset_repeats": "repeats are read from the folder's name, like 10_jeff_person",
     "class_tokens": "captions are read from the files beside the pictures, or the folder's name",
     "is_reg": "regularisation pictures are not treated apart",
@@ -56,7 +56,7 @@ _NOT_DONE_WHY = {name: why for names, why in _NOT_DONE.items() for name in names
 SD_SCRIPTS_NAMES = (
     frozenset(FIELDS) - set(_PAGE_ONLY.split())
     | {"network_module", "network_args", "general", "datasets", "subsets"}
-    | {"lr_decay_steps", "lr_scheduler_min_lr_ratio"}
+    | {"lr_decay_steps", "lr_scheduler_min_lr_ratio", *SEVERAL}
     | _RENAMED.keys()
     | _NOT_DONE_WHY.keys()
     | set(_NOT_NEEDED.split())

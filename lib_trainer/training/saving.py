@@ -12,6 +12,7 @@ from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.io import adapter_tensors, copy_adapter, free_path, is_ours, read_metadata, save_adapter
 from lib_trainer.adapter.metadata import RECIPE_KEY, TrainedOn, TrainedPicture, evaluation_metadata, file_metadata
 from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.start import FILE_FIELDS
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import NotWritten
 from lib_trainer.events import Evaluated, Event, Notice, Saved, Step
@@ -89,7 +90,7 @@ class Saving:
     def _is_same_run(self, metadata: dict[str, str]) -> bool:
         """Whether a file has this run's recipe; a resume may extend the run, and the best strength is found anew."""
         found, mine = json.loads(metadata.get(RECIPE_KEY, "{}")), self.recipe.flat()
-        names = set(found) - {"max_train_steps", "epoch", "preferred_weight"}
+        names = set(found) - {"max_train_steps", "epoch", "preferred_weight", *FILE_FIELDS}
         # JSON has lists where the recipe has tuples.
         return bool(found) and all(found[name] == json.loads(json.dumps(mine.get(name))) for name in names)
 

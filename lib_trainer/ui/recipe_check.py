@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.start import named_paths
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.host.access import Access
 
@@ -26,6 +27,7 @@ def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:
     entered, problems = dict(entered), {}
     try:
         require_allowed(access, entered["train_data_dir"])
+        require_allowed_files(access, entered)
         entered["trigger_word"] = entered["trigger_word"] or scan_pictures(entered, access).trigger_word
     except ConfigError as error:
         problems = error.problems
@@ -59,6 +61,15 @@ def require_allowed(access: Access, folder: str) -> None:
     # Paths copied from a file manager come in quotation marks.
     if not access.local_only and folder.strip():
         access.folder(folder.strip().strip("\"'"))
+
+
+def require_allowed_files(access: Access, entered: Mapping[str, Any]) -> None:
+    """Raises ConfigError for the path of a LoRA that a page of this program may not name."""
+    try:
+        for path in named_paths(entered):
+            require_allowed(access, path)
+    except UserError as error:
+        raise ConfigError({"network_weights": str(error)}) from error
 
 
 def scan_pictures(entered: Mapping[str, Any], access: Access) -> Scan:

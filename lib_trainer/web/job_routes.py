@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.start import FILE_FIELDS, named_paths, without_folders
 from lib_trainer.errors import UserError
 from lib_trainer.events import Command
 from lib_trainer.jobs.history import SAMPLE_DIR, PastRun
@@ -74,6 +75,7 @@ class RunRoutes:
         past = self._past(run_id)
         # Paths of this machine are nobody's business over the network.
         recipe = {name: value for name, value in (past.recipe or {}).items() if name != "train_data_dir"}
+        recipe.update({name: without_folders(str(recipe[name])) for name in FILE_FIELDS if name in recipe})
         return {**_summary(past), "recipe": recipe, "losses": self._jobs.history.losses(run_id)}
 
     def losses(self, run_id: str) -> FileResponse:
@@ -94,6 +96,8 @@ class RunRoutes:
         values = dict(new.recipe)
         if values.get("train_data_dir"):
             values["train_data_dir"] = str(self._guard.folder(str(values["train_data_dir"])))
+        for path in named_paths(values):
+            self._guard.folder(path)
         try:
             return {"id": self._jobs.start(_base_recipe(new.preset).with_values(values))}
         except UserError as error:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter, attached
+from lib_trainer.adapter.frozen import FrozenLoras
+from lib_trainer.adapter.io import read_adapter
+from lib_trainer.adapter.start import factors_for
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
 from lib_trainer.models.base import TextCond
@@ -151,6 +154,25 @@ class DrawingWhileTraining:
         assert attached_picture != clean
         assert room.picture() == clean
 
+    def test_a_frozen_lora_acts_as_the_webui_applies_it(self, room: WebuiRoom) -> None:
+        """On the UNet and on text encoders that are not trained; the weights of the host stay as they are."""
+        clean, adapter = room.clean_picture(), learned(room, LOKR, text=True)
+        path = written(room, "frozen", adapter)
+        hosts = room.picture("a photo <lora:frozen:0.6>")
+
+        def work() -> bytes:
+            with room.host.open_model() as model:
+                layers = [*model.adaptable_layers(), *text_layers(room, model)]
+                frozen = FrozenLoras([(factors_for(read_adapter(path), layers, "frozen"), 0.6)])
+                model.prepare_training(RESIDENT, text_encoder=False)
+                with attached(Adapter({}), layers, frozen.over(model.read_weight)):
+                    return room.host.generate(room.request("a photo"))[0].tobytes()
+
+        ours = room.run(work)
+        changed, differs = pixel_difference(hosts, clean), pixel_difference(hosts, ours)
+        assert changed > 1 and differs < 0.1 * changed
+        assert room.picture() == clean
+
     def test_selecting_another_checkpoint_meanwhile_waits_for_the_end(self, room: WebuiRoom) -> None:
         clean = room.clean_picture()
         opened = room.model
@@ -169,6 +191,12 @@ class DrawingWhileTraining:
             assert room.model != opened
         finally:
             room.select()
+
+
+def pixel_difference(one: bytes, other: bytes) -> float:
+    """Mean difference of two pictures, in steps of 8 bits."""
+    a, b = (torch.frombuffer(bytearray(picture), dtype=torch.uint8).float() for picture in (one, other))
+    return float((a - b).abs().mean())
 
 
 def _with_adapter(room: WebuiRoom, adapter: Adapter, strength: float) -> tuple[Tensor, Tensor, Tensor]:

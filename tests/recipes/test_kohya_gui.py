@@ -49,7 +49,7 @@ def test_everything_else_is_said(tmp_path: Path) -> None:
         "scale_weight_norms = 6 is not done here: max_grad_norm and weight_decay are what limits the weights."
         in notices
     )
-    assert "dora_wd = True is not done here: WebUIs read DoRA in different ways." in notices
+    assert "dora_wd = True is not done here: WebUIs interpret DoRA differently." in notices
     assert len(notices) == 3
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib_trainer.adapter.foreign_keys import names_in_model
 from lib_trainer.adapter.io import read_adapter, read_metadata
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
@@ -111,7 +112,7 @@ def merged_loras(layers: Sequence[Layer], files: Sequence[tuple[Path, float]]) -
 
 def _matching(path: Path, by_name: dict[str, Layer]) -> dict[str, AdapterModule]:
     factors = read_adapter(path).factors
-    known = {name: factor for name, factor in factors.items() if name in by_name}
+    known = {here: factors[there] for there, here in names_in_model(factors, list(by_name)).items()}
     if not known:
         raise UserError(f"{path.name} matches none of this model's layers.", "It was trained for another model family.")
     if len(known) < len(factors):

@@ -110,12 +110,15 @@ class WebuiHost(ABC):
             return txt2img.draw(request, self._flags)
         loaded, pressed_before = self._open_model.loaded, self._flags.interrupted()
         with self._open_model.paused(), self._drawing_with(loaded):
+            # The WebUI keeps conditioning by text alone, whatever is attached to the text encoders now or later.
+            forget_prompts()
             try:
                 return txt2img.draw(request, self._flags)
             finally:
                 if not pressed_before:
                     # Interrupt while a sample is drawn means the sample: training continues.
                     self._flags.forget()
+                forget_prompts()
                 # A sample prompt may name LoRAs; training continues on the checkpoint's own weights.
                 self._take_out_loras(loaded)
 

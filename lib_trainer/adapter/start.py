@@ -1,0 +1,118 @@
+"""Adapters that begin with the factors of a file."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lib_trainer.adapter.attach import Adapter, new_adapter
+from lib_trainer.adapter.delta_weight import DELTAS
+from lib_trainer.adapter.foreign_keys import names_in_model
+from lib_trainer.adapter.io import AdapterFile
+from lib_trainer.adapter.modules import AdapterModule
+from lib_trainer.config.recipe import AdapterConfig
+from lib_trainer.errors import UserError
+
+if TYPE_CHECKING:
+    from lib_trainer.models.base import Layer
+
+_DIM_HINT = "Turn on dim_from_weights, or set rank and LoRA type to those of the file."
+
+
+def factors_for(file: AdapterFile, layers: Sequence[Layer], name: str) -> dict[str, AdapterModule]:
+    """The factors of a file by the layer of the model that they act on, in the model's order.
+
+    Args:
+        name: of the LoRA, for messages.
+
+    Raises:
+        UserError: the file fits none of the layers, or holds tensors of a kind that is not computed here (DoRA, norms).
+    """
+    if file.unmatched:
+        kinds = ", ".join(sorted({key.partition(".")[2] or key for key in file.unmatched})[:3])
+        raise UserError(
+            f"{name} holds {len(file.unmatched)} tensors that are not read here ({kinds}).",
+            "Choose a LoHa, LoKr, LoCon or LoRA file without DoRA and trained norms.",
+        )
+    by_name = {layer.name: layer for layer in layers}
+    meant = {here: file.factors[there] for there, here in names_in_model(file.factors, list(by_name)).items()}
+    found = {layer.name: _shaped(meant[layer.name], layer) for layer in layers if layer.name in meant}
+    if not found or any(module is None for module in found.values()):
+        raise UserError(f"{name} does not fit this checkpoint.", "It was trained for another model family.")
+    return found
+
+
+def continued_adapter(
+    found: Mapping[str, AdapterModule],
+    layers: Sequence[Layer],
+    config: AdapterConfig,
+    seed: int,
+    *,
+    dim_from_weights: bool,
+) -> tuple[Adapter, int]:
+    """An adapter that begins where a file ended, and how many of its layers begin at zero.
+
+    Args:
+        found: `factors_for` of the file.
+        dim_from_weights: train exactly the file's layers, with their kinds and ranks; else those of the recipe.
+
+    Raises:
+        UserError: a layer of the file has another kind or rank than in the recipe.
+    """
+    if dim_from_weights:
+        modules = {layer.name: found[layer.name] for layer in layers if layer.name in found}
+        if not modules:
+            raise UserError("The LoRA has none of the layers that are trained.", "Set a rate for its text encoder.")
+        return Adapter(modules), 0
+    adapter = new_adapter(layers, config, seed)
+    for name, fresh in adapter.layers.items():
+        old = found.get(name)
+        if old is None:
+            continue
+        shapes = [{key: value.shape for key, value in module.tensors.items()} for module in (old, fresh)]
+        if old.algo != fresh.algo or shapes[0] != shapes[1]:
+            raise UserError(f"The LoRA has another type or rank than the recipe (layer {name}).", _DIM_HINT)
+        adapter.layers[name] = old
+    fresh_count = sum(name not in found for name in adapter.layers)
+    return adapter, fresh_count
+
+
+def config_of(found: Mapping[str, AdapterModule], layers: Sequence[Layer], config: AdapterConfig) -> AdapterConfig:
+    """The recipe's adapter with the type, and the ranks and alphas of the first layers, of `factors_for` a file."""
+    wide = {layer.name for layer in layers if math.prod(layer.shape[2:]) > 1}
+    algo = Counter(module.algo for module in found.values()).most_common(1)[0][0]
+    changes: dict[str, Any] = {"algo": algo, "conv_dim": 0}
+    for name, module in sorted(found.items(), key=lambda item: item[0] in wide):
+        changes.setdefault("conv_alpha" if name in wide else "network_alpha", module.alpha)
+        # A LoKr of full factors has no rank; LyCORIS writes the recipe's as its alpha.
+        rank = module.rank or max(1, round(module.alpha))
+        key = "conv_dim" if name in wide else "network_dim"
+        changes[key] = changes.get(key) or rank
+    return replace(config, **changes)
+
+
+def _shaped(module: AdapterModule, layer: Layer) -> AdapterModule | None:
+    """The factors with as many dimensions as the layer's weight; None where they do not fit it."""
+    changed = dict(module.tensors)
+    kernel = layer.shape[2:]
+    for name, tensor in module.tensors.items():
+        if module.algo == "locon" and name == "up":
+            changed[name] = tensor.flatten(1).reshape(*tensor.shape[:2], *[1] * len(kernel))
+        elif (module.algo == "locon" and name == "down" and "mid" not in changed) or name == "w2":
+            # 1×1 convolutions and linear layers are one to PEFT.
+            if tensor.ndim == 2 and math.prod(kernel) == 1:
+                changed[name] = tensor.reshape(*tensor.shape, *kernel)
+            elif tensor.ndim == 4 and not kernel and tensor.shape[2:] == (1, 1):
+                changed[name] = tensor.flatten(1)
+    shaped = AdapterModule(module.algo, {name: tensor.detach() for name, tensor in changed.items()}, module.alpha)
+    try:
+        empty = {name: torch.empty(tensor.shape, device="meta") for name, tensor in shaped.tensors.items()}
+        elements = DELTAS[module.algo](empty).numel()
+    except RuntimeError:
+        return None
+    return shaped if elements == math.prod(layer.shape) and shaped.out_features == layer.shape[0] else None
