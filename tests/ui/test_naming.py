@@ -126,6 +126,8 @@ def test_a_program_that_listens_shows_the_folders_that_it_allows_alone(tmp_path,
         _, fields = page.train(train_data_dir=folder, trigger_word="jeff", output_name="jeff")
         assert "outside the folders" in fields["train_data_dir"]["info"]
     allowed = str(shutil.copytree(pictures, tmp_path / "allowed"))
+    _, fields = page.train(train_data_dir=allowed, base_weights=f"style, {secret}/style.safetensors")
+    assert "outside the folders" in fields["network_weights"]["info"]
     assert page.scan(train_data_dir=allowed)["pictures"] == 40
     assert page.train(train_data_dir=allowed)[0] == ""
     page.jobs.wait(PATIENCE_S)
