@@ -4,6 +4,7 @@
     "use strict";
 
     const MARK_MS = 500;
+    let family = "";
 
     function find(selector) {
         const app = document.querySelector("gradio-app");
@@ -67,7 +68,8 @@
         });
         const changed = field.classList.contains("train-lora-changed");
         const algo = find("#train_lora_algo input");
-        const applies = !wanted.only[name] || !algo || wanted.only[name].includes(algo.value);
+        const applies = (!wanted.only[name] || !algo || wanted.only[name].includes(algo.value)) &&
+            (!wanted.families[name] || !wanted.family || wanted.families[name].includes(wanted.family));
         return field.textContent.includes("⚠") || (fits && (changed || (applies && !wanted.changedOnly)));
     }
 
@@ -98,6 +100,13 @@
         return shown;
     }
 
+    // Of the selected checkpoint, from the memory bar; "" before it is known. An invalid input empties the bar.
+    function familyNow() {
+        const bar = find("#train_lora_memory [data-family]");
+        family = bar ? bar.dataset.family : family;
+        return family;
+    }
+
     function update() {
         const bar = find(".train-lora-filter");
         if (!bar || document.hidden || find("#train_lora_page").getClientRects().length === 0) {
@@ -112,6 +121,8 @@
             words: bar.querySelector("[type=search]").value.toLowerCase().split(/\s+/),
             changedOnly: bar.querySelector("[type=checkbox]").checked,
             only: JSON.parse(bar.dataset.only),
+            families: JSON.parse(bar.dataset.families),
+            family: familyNow(),
             rare: JSON.parse(bar.dataset.rare),
         };
         let shown = 0;

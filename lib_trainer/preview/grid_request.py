@@ -12,6 +12,7 @@ from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.lookup import find_lora, require_loras
 from lib_trainer.lora.prompts import prompt_lines
 from lib_trainer.lora.tags import LoraRef, names_in, with_lora
+from lib_trainer.models.families import Family
 from lib_trainer.preview.grid_spec import GridSpec, checkpoint_grid, combined_grid, strength_grid
 from lib_trainer.preview.ranges import read_seeds, read_strengths
 
@@ -89,6 +90,11 @@ class GridRequest:
         second = LoraRef(other.name, aliases=other.aliases)
         across = read_strengths(self.other_strengths)
         return combined_grid(base, prompts, seeds, (first, strengths), (second, across))
+
+
+def usual_cfg(family: Family | None) -> float:
+    """What pictures of a checkpoint of this family are usually drawn with: 1 for distilled models."""
+    return family.cfg_scale if family else GenerateRequest.cfg_scale
 
 
 def _find(name: str, loras: Sequence[LoraInfo]) -> LoraInfo:

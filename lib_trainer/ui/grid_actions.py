@@ -21,7 +21,7 @@ from lib_trainer.lora.tags import LoraRef, names_in
 from lib_trainer.preview.choose import choose
 from lib_trainer.preview.drawing import Drawn, check_names
 from lib_trainer.preview.grid_job import GridJob
-from lib_trainer.preview.grid_request import PAIR, GridRequest
+from lib_trainer.preview.grid_request import PAIR, GridRequest, usual_cfg
 from lib_trainer.ui.grid_panel import propose_prompt
 from lib_trainer.ui.grid_view import Thumbnails, show_grid
 from lib_trainer.ui.last_settings import read_settings, write_settings
@@ -55,6 +55,10 @@ class GridActions:
             # A1111 before 1.9 has no schedule types: its samplers bring their own.
             "schedule": _choices(schedules, kept.get("schedule")) if schedules else gr.update(visible=False),
         }
+        # CFG is the family's as well: 7 ruins the pictures of a distilled model.
+        family = self._host.drawing_family()
+        if family and kept.get("family") != family.key:
+            kept = {**kept, "cfg": usual_cfg(family)}
         values = [
             lists[name] if name in lists else gr.update(value=kept[name]) if name in kept else gr.update()
             for name in REMEMBERED
@@ -182,7 +186,9 @@ class GridActions:
     def _remember(self, request: GridRequest) -> None:
         """The settings for the next time, and the prompts with the run."""
         path, values = self._host.settings_file, asdict(request)
-        write_settings(path, {**read_settings(path), SETTING: {name: values[name] for name in REMEMBERED}})
+        family = self._host.drawing_family()
+        kept = {name: values[name] for name in REMEMBERED} | {"family": family.key if family else ""}
+        write_settings(path, {**read_settings(path), SETTING: kept})
         # The prompts of a pair belong to neither of the two.
         lora = find_lora(request.lora, self._host.loras())
         if lora is not None and request.mode != PAIR:

@@ -29,7 +29,9 @@ def show_memory(host: Host, entered: Mapping[str, Any]) -> str:
         memory_profile = host.memory_profile()
         if memory_profile is None:
             return _sentence(UNKNOWN)
-        return show_plan_bar(plan_from_profile(memory_profile, recipe))
+        # By the family train_lora_settings.js hides the settings that do not apply.
+        bar = show_plan_bar(plan_from_profile(memory_profile, recipe))
+        return f'<div data-family="{memory_profile.family.key}">{bar}</div>'
     except UserError:
         # Train says it beside the field.
         return ""

@@ -75,12 +75,14 @@ def reset_to_base(form: Form, name: str, base: str) -> list[dict[str, Any]]:
 
 
 def _filter_bar() -> str:
-    # The script hides what the chosen LoRA type does not use.
+    # The script hides what the chosen LoRA type and the selected checkpoint's family do not use.
     about = {name: field_of(name).metadata for name in field_types()}
     only = {name: meta["adapters"] for name, meta in about.items() if meta["adapters"]}
+    families = {name: meta["families"] for name, meta in about.items() if meta["families"]}
     rare = [name for name, meta in about.items() if not (meta["basic"] or meta["common"])]
     return (
-        f'<div class="train-lora-filter" data-only="{_attribute(only)}" data-rare="{_attribute(rare)}">'
+        f'<div class="train-lora-filter" data-only="{_attribute(only)}" data-rare="{_attribute(rare)}"'
+        f' data-families="{_attribute(families)}">'
         '<input type="search" placeholder="Filter: rank, bucket, save …" aria-label="Filter settings">'
         '<label><input type="checkbox"> Changed only</label><span class="count"></span>'
         '<button type="button" data-reset="">Reset all to the recipe</button></div>'

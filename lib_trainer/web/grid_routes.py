@@ -12,7 +12,7 @@ from lib_trainer.preview.choose import choose
 from lib_trainer.preview.drawing import Drawn, check_names
 from lib_trainer.preview.grid_image import compose_grid, grid_infotext
 from lib_trainer.preview.grid_job import GridJob, GridStatus
-from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS, GridRequest
+from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS, GridRequest, usual_cfg
 from lib_trainer.utils.png import png_bytes
 from lib_trainer.web.auth import refuse, refuse_error
 from lib_trainer.web.context import RouteContext
@@ -24,7 +24,8 @@ _MODES = {"strengths": STRENGTHS, "steps": STEPS, "pair": PAIR}
 class NewGrid(BaseModel):
     """A grid to draw. Strengths are a list like "0, 0.5, 1" or a range like "0:1:0.25", seeds a list; sizes in pixels.
 
-    `mode`: strengths of one LoRA, the saved steps of its run, or a pair of two.
+    `mode`: strengths of one LoRA, the saved steps of its run, or a pair of two. `width_px`, `height_px` and `cfg_scale`
+    are the loaded checkpoint's usual ones where they are left out.
     """
 
     lora: str = ""
@@ -37,7 +38,7 @@ class NewGrid(BaseModel):
     width_px: int = 0
     height_px: int = 0
     steps: int = 20
-    cfg_scale: float = 7.0
+    cfg_scale: float = 0
     sampler: str = ""
     scheduler: str = ""
     seeds: str = "1"
@@ -129,7 +130,8 @@ class GridRoutes:
         return GridRequest(
             mode=_MODES[new.mode], lora=new.lora, strengths=new.strengths, other=new.other,
             other_strengths=new.other_strengths, prompt="\n".join(new.prompts), negative=new.negative_prompt,
-            width=new.width_px or side, height=new.height_px or side, steps=new.steps, cfg=new.cfg_scale,
+            width=new.width_px or side, height=new.height_px or side, steps=new.steps,
+            cfg=new.cfg_scale or usual_cfg(self._host.drawing_family()),
             sampler=new.sampler, schedule=new.scheduler, seeds=new.seeds,
         )  # fmt: skip
 

@@ -7,6 +7,8 @@ import pytest
 pytest.importorskip("gradio")
 pytest.importorskip("playwright")
 
+from lib_trainer.models.families import FLUX, SD1
+from lib_trainer.models.placement import MemoryProfile
 from tests.browser.conftest import CHROMIUM
 from tests.browser.test_tab import Site, keep, site  # noqa: F401 - fixture
 
@@ -99,3 +101,18 @@ def test_a_mistake_is_shown_whatever_the_filter_says(page):
     page.fill(".train-lora-filter [type=search]", "bucket")
     page.click("#train_lora_train")
     page.wait_for_selector(f"{RANK}.train-lora-wrong", state="visible")
+
+
+def test_what_the_checkpoints_family_does_not_use_is_hidden(site: Site):  # noqa: F811
+    only_flow, only_unets = "discrete_flow_shift", "noise_offset"
+    for family, shown, hidden in ((SD1, only_unets, only_flow), (FLUX, only_flow, only_unets)):
+        site.host.memory_profile = lambda family=family: MemoryProfile(family, family.shape, 2)
+        page = site.open()
+        page.click("[data-fold=train_lora_all]")
+        page.wait_for_selector(f"#train_lora_memory [data-family={family.key}]", state="attached")
+        page.fill(".train-lora-filter [type=search]", shown)
+        page.wait_for_selector(f"#train_lora_{shown}", state="visible")
+        page.fill(".train-lora-filter [type=search]", hidden)
+        page.wait_for_selector(".count:has-text('No setting fits')")
+        keep(page, f"settings-of-{family.key}")
+        page.close()

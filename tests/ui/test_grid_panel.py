@@ -14,7 +14,7 @@ import gradio as gr
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.jobs.queue import Jobs
-from lib_trainer.models.families import SDXL
+from lib_trainer.models.families import FLUX, SDXL
 from lib_trainer.preview.grid_job import GridJob
 from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS, GridRequest
 from lib_trainer.ui.grid_actions import REMEMBERED, GridActions
@@ -273,3 +273,15 @@ def test_the_send_button_is_handed_to_the_host(room):
     button, infotext = room.host.sends[0]
     assert (button.value, infotext.label) == ("Send to txt2img", "Prompt and settings")
     assert isinstance(button, gr.Button)
+
+
+def test_cfg_is_the_familys_until_a_person_sets_it_there(room):
+    def offered() -> object:
+        return dict(zip(REMEMBERED, room.actions.open_page()[4:], strict=False))["cfg"].get("value")
+
+    room.made(cfg=5.5)
+    assert offered() == 5.5
+    room.host.drawing_family = lambda: FLUX
+    assert offered() == 1, "5.5 was of another family"
+    room.made(cfg=2.5)
+    assert offered() == 2.5

@@ -8,6 +8,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from lib_trainer.models.families import FLUX, SD1
 from tests.waiting import until
 
 GRID = {"lora": "jeff", "prompts": ["p", "q"], "strengths": "0:1:0.5", "width_px": 64, "height_px": 64}
@@ -124,3 +125,12 @@ def test_strangers_and_other_sites_are_refused(tried):
     for path in ("/grid", "/grid/stop", "/grid/cells/0/1/choose"):
         evil = {"origin": "http://evil.example"}
         assert started.post(path, GRID, auth=("anna", "secret"), headers=evil).status_code == 403
+
+
+def test_cfg_is_the_familys_unless_it_is_given(tried):
+    started = tried()
+    for family, given, drawn in ((FLUX, {}, 1), (SD1, {}, 7), (FLUX, {"cfg_scale": 3.5}, 3.5)):
+        started.host.drawing_family = lambda family=family: family
+        started.post("/grid", {**GRID, "prompts": ["p"], "strengths": "1", **given})
+        whole(started)
+        assert started.host.requests[-1].cfg_scale == drawn
