@@ -160,7 +160,7 @@ def _train(
     if unused := ignored_settings(recipe, model.family.key):
         yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
     start = output.start
-    text_layers = model.text_layers() if recipe.training.text_encoder_lr > 0 else []
+    text_layers = model.text_layers() if recipe.training.trains_text else []
     # Layers that act otherwise than the checkpoint's own, but are not trained.
     other_layers = model.text_layers() if start.freezes_text and not text_layers else []
     every_layer = [*model.adaptable_layers(), *text_layers, *other_layers]
@@ -178,7 +178,9 @@ def _train(
     guidance = recipe.flow.guidance_scale
     model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=guidance)
     layers = [*model.adaptable_layers(), *text_layers]
-    adapter, continued = start.adapter(recipe, layers)
+    # Of SDXL's two text encoders one may be left alone.
+    trained = [layer for layer in layers if layer not in text_layers or recipe.training.rate_of(layer.name) > 0]
+    adapter, continued = start.adapter(recipe, trained)
     if continued:
         yield Notice(continued)
     if start.frozen:

@@ -29,10 +29,6 @@ class Adapter(nn.Module):
         super().__init__()
         self.layers = nn.ModuleDict(modules)
 
-    def layers_of(self, prefix: str) -> list[list[nn.Parameter]]:
-        """Parameters of each layer whose name starts with `prefix`: `lora_unet_` or `lora_te`."""
-        return [list(module.parameters()) for name, module in self.layers.items() if name.startswith(prefix)]
-
     def draw_dropout(self, config: AdapterConfig, generator: torch.Generator) -> None:
         """Draws which rows of ΔW (rank dropout) and which layers (module dropout) the next micro-batch skips.
 
@@ -49,24 +45,37 @@ class Adapter(nn.Module):
             # One transfer for all layers. Each would wait for the GPU by itself, and again in the recomputation.
             kept = (torch.cat(rows) >= config.rank_dropout).to(next(self.parameters()).device).float()
             for module, mask in zip(modules, kept.split([len(part) for part in rows]), strict=True):
-                module.row_mask = mask
+                # As LyCORIS: by the share that was drawn, not the one that was asked for.
+                module.row_mask = mask / mask.mean().clamp(min=1e-6) if config.rank_dropout_scale else mask
+        if config.network_dropout:
+            for module in modules:
+                seed = int(torch.randint(2**62, (), generator=generator))
+                module.dropout = (config.network_dropout, seed) if module.algo == "locon" else None
+
+    def limit_norms(self, most: float) -> None:
+        """Shrinks each layer's ΔW to at most this norm."""
+        for module in self.layers.values():
+            module.limit_norm(most)
 
     def clear_dropout(self) -> None:
         """Every row and layer acts again, until `draw_dropout`."""
         for module in self.layers.values():
-            module.row_mask, module.dropped = None, False
+            module.row_mask, module.dropped, module.dropout = None, False, None
 
     @contextmanager
     def at(self, strength: float) -> Iterator[None]:
         """While entered, ΔW acts at this strength, without dropout; 0 gives the base. Restores both on exit."""
-        before = {module: (module.strength, module.row_mask, module.dropped) for module in self.layers.values()}
+        names = ("strength", "row_mask", "dropped", "dropout")
+        before = [(module, [getattr(module, name) for name in names]) for module in self.layers.values()]
         try:
-            for module in before:
-                module.strength, module.row_mask, module.dropped = strength, None, False
+            self.clear_dropout()
+            for module in self.layers.values():
+                module.strength = strength
             yield
         finally:
-            for module, (own, row_mask, dropped) in before.items():
-                module.strength, module.row_mask, module.dropped = own, row_mask, dropped
+            for module, values in before:
+                for name, value in zip(names, values, strict=True):
+                    setattr(module, name, value)
 
 
 def layer_op_of(layer: Layer) -> LayerOp:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from lib_trainer.config.layers import LayerConfig
+from lib_trainer.config.rates import RateConfig
 from lib_trainer.config.recipe import Recipe, default_of, field_types
 from lib_trainer.config.start import FILE_FIELDS, without_folders
 from lib_trainer.events import Evaluated
@@ -43,7 +45,12 @@ _IMPLEMENTATIONS = {
     "klein9b": "https://github.com/black-forest-labs/flux2",
     "anima": "https://huggingface.co/circlestone-labs/Anima",
 }
+# Settings of later releases, in sections that have older ones.
+_LATER = {"unbalanced_factorization", "rs_lora", "rank_dropout_scale", "network_dropout"}
 NETWORK_ARGS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "use_tucker")
+_LAYER_ARGS = tuple(
+    name for name in (*(item.name for item in fields(LayerConfig)), *sorted(_LATER)) if name != "lycoris_preset"
+)
 LOKR_ARGS = ("factor", "decompose_both", "full_matrix")
 # The legacy hash reads 64 KiB one MiB into the file.
 _LEGACY_START, _LEGACY_END = 0x100000, 0x110000
@@ -86,6 +93,7 @@ def file_metadata(
     values = recipe.flat()
     # A run that uses none of these settings writes the file that it wrote before there were any.
     unset = {name for name, (section, _) in field_types().items() if section in ("evaluation", "flow", "start")}
+    unset |= {item.name for cls in (LayerConfig, RateConfig) for item in fields(cls)} | _LATER
     unset = {name for name in unset if values[name] == default_of(name)}
     own = {name: value for name, value in values.items() if name != "train_data_dir" and name not in unset}
     own.update({name: without_folders(own[name]) for name in FILE_FIELDS if name in own})
@@ -161,7 +169,9 @@ def _network_args(recipe: Recipe) -> dict[str, str]:
     """What kohya would have handed to LyCORIS: text, as there."""
     adapter = recipe.adapter
     names = NETWORK_ARGS + (LOKR_ARGS if adapter.algo == "lokr" else ())
-    return {"algo": adapter.algo, "preset": "full", **{name: str(getattr(adapter, name)) for name in names}}
+    names += tuple(name for name in _LAYER_ARGS if getattr(adapter, name) != default_of(name))
+    values = {name: str(getattr(adapter, name)) for name in names}
+    return {"algo": adapter.algo, "preset": adapter.lycoris_preset, **values}
 
 
 def _about_checkpoint(family: Family, checkpoint: CheckpointInfo, prediction: str) -> dict[str, Any]:

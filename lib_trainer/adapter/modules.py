@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.delta_weight import DELTAS, Tensors
@@ -13,6 +15,7 @@ from lib_trainer.adapter.kernels.autograd import LayerOp, ReadWeight, Strategy, 
 from lib_trainer.adapter.kernels.dispatch import build_strategy, choose_strategy
 from lib_trainer.adapter.kernels.strategies import Dense
 from lib_trainer.adapter.keys import ALPHA, FILE_KEYS
+from lib_trainer.adapter.layer_rules import layer_rule
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import MissingPackage
 
@@ -29,6 +32,7 @@ class AdapterModule(nn.Module):
         strength: ΔW is multiplied by it.
         row_mask: (out,) zeros and ones, the rows of ΔW that rank dropout keeps; None for all.
         dropped: module dropout skips ΔW.
+        dropout: (share, seed) of network dropout; None for none.
     """
 
     def __init__(self, algo: str, tensors: Mapping[str, Tensor], alpha: float) -> None:
@@ -38,6 +42,7 @@ class AdapterModule(nn.Module):
         self.strength = 1.0
         self.row_mask: Tensor | None = None
         self.dropped = False
+        self.dropout: tuple[float, int] | None = None
         self.names = tuple(tensors)
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor))
@@ -82,6 +87,8 @@ class AdapterModule(nn.Module):
         """
         if self.dropped:
             return apply_frozen(operation, read, x)
+        if self.dropout is not None:
+            return apply_frozen(operation, read, x) + self._dropped_product(operation, x)
         return apply_strategy(self.strategy(operation, x), read, x, self.tensors)
 
     def strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
@@ -94,6 +101,38 @@ class AdapterModule(nn.Module):
             return Dense(operation, self._masked_delta, separate_delta=not precise)
         name = choose_strategy(self.algo, factors, operation, tuple(x.shape), precise=precise)
         return build_strategy(name, self.algo, factors, operation, scale, precise=precise)
+
+    def limit_norm(self, most: float) -> None:
+        """Shrinks all factors alike until ΔW at strength 1 has at most this Frobenius norm.
+
+        Source: sd-scripts' `scale_weight_norms`, after max-norm regularisation (Srivastava et al., 2014).
+        """
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(self.delta())
+            # ΔW is a product of every factor once. On the device: an `if` would wait for each layer.
+            share = (most / norm.clamp(min=most)) ** (1 / len(self.names))
+            for factor in self.tensors.values():
+                factor.mul_(share)
+
+    @property
+    def zero_factors(self) -> list[nn.Parameter]:
+        """The factor that begins at zero, which LoRA+ gives a rate of its own."""
+        name = {"locon": "up", "loha": "w2_a", "lokr": "w2" if "w2" in self.names else "w2_b"}[self.algo]
+        return [getattr(self, name)]
+
+    def _dropped_product(self, operation: LayerOp, x: Tensor) -> Tensor:
+        """ΔW·x of LoCon, where a share of the values between down and up is left out and the rest is raised."""
+        share, seed = self.dropout
+        f = {name: factor.to(x.dtype) for name, factor in self.tensors.items()}
+        inner = replace(operation, shape=tuple((f["mid"] if "mid" in f else f["down"]).shape))
+        if "mid" in f:
+            x = LayerOp(tuple(f["down"].shape))(x, f["down"])
+        between = inner(x, f["mid"] if "mid" in f else f["down"])
+        # From a seed: gradient checkpointing runs a layer twice, which must leave out the same values.
+        generator = torch.Generator(x.device).manual_seed(seed)
+        kept = torch.rand(between.shape, generator=generator, device=x.device) >= share
+        between = between * kept.to(x.dtype) * (self.strength * self.scale / (1 - share))
+        return LayerOp(tuple(f["up"].shape))(between, f["up"])
 
     def _masked_delta(self, factors: Tensors) -> Tensor:
         # Rows of ΔW, not of the factors: LyCORIS' rank dropout drops output channels.
@@ -112,18 +151,21 @@ def new_module(name: str, operation: LayerOp, config: AdapterConfig) -> AdapterM
     """
     # LyCORIS counts 1×1 convolutions as linear layers.
     wide = operation.is_conv and operation.shape[2:] != (1, 1)
-    rank, alpha = (config.conv_dim, config.conv_alpha) if wide else (config.network_dim, config.network_alpha)
-    if rank == 0:
+    rule = layer_rule(name, config, wide=wide)
+    if rule.rank == 0:
         return None
     module = _lycoris_module(config.algo)(
         name,
         _shell(operation),
-        lora_dim=rank,
-        alpha=alpha,
+        lora_dim=rule.rank,
+        alpha=rule.alpha,
         use_tucker=config.use_tucker,
         factor=config.factor,
         decompose_both=config.decompose_both,
         full_matrix=config.full_matrix,
+        unbalanced_factorization=config.unbalanced_factorization,
+        # LyCORIS hands back an alpha with which alpha / rank is alpha / √rank, for programs that do not know of it.
+        rs_lora=config.rs_lora,
     )
     # Only the start values are LyCORIS'; from here on the factors are ours.
     made = dict(module.named_parameters())

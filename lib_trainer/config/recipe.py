@@ -145,7 +145,7 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["min_bucket_reso"] = (
             f"{data.min_bucket_reso} px is larger than the largest side, {data.max_bucket_reso} px"
         )
-    problems |= _start_problems(recipe)
+    problems |= _start_problems(recipe) | adapter.layer_problems()
     if adapter.factor == 0:
         problems["factor"] = "0 does not split a layer; use −1 or a number from 1"
     if "/" in data.caption_extension or "\\" in data.caption_extension:
@@ -165,7 +165,7 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
 def _training_problems(recipe: Recipe) -> dict[str, str]:
     problems = {}
     training = recipe.training
-    if training.learning_rate == 0 and training.text_encoder_lr == 0:
+    if training.learning_rate == 0 and not training.trains_text:
         problems["learning_rate"] = "0 would train nothing"
     if recipe.loss.min_timestep > recipe.loss.max_timestep:
         problems["min_timestep"] = f"{recipe.loss.min_timestep} is above the max timestep, {recipe.loss.max_timestep}"

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib_trainer.config.fields import setting
+from lib_trainer.config.layers import LayerConfig
 from lib_trainer.config.optimization import OPTIMIZERS, SCHEDULERS
+from lib_trainer.config.rates import RateConfig
 
 ALGOS = ("loha", "lokr", "locon")
 PRECISIONS = ("fp16", "bf16", "fp32")
@@ -29,7 +31,7 @@ _CLIP_SKIP = ("sd1", "sd2")
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(LayerConfig):
     """What is trained: the type and size of the adapter."""
 
     algo: str = setting(
@@ -57,12 +59,26 @@ class AdapterConfig:
     full_matrix: bool = setting(
         False, "LoKr full matrix", "Uses full factors whatever the rank.", group=LEARNS, adapters=("lokr",)
     )
+    unbalanced_factorization: bool = setting(
+        False, "LoKr unbalanced factorization", "Gives the larger side of the outputs to the first factor.",
+        group=LEARNS, adapters=("lokr",),
+    )  # fmt: skip
+    rs_lora: bool = setting(
+        False, "Rank-stabilized scaling", "Scales by alpha / √rank, so that a high rank learns as fast.", group=LEARNS
+    )
     use_tucker: bool = setting(
         False, "Tucker decomposition", "Makes k×k convolutions smaller (use_cp in kohya_ss).", group=LEARNS
     )
     rank_dropout: float = setting(
         0.0, "Rank dropout", "Share of ranks that a step leaves out.", group=QUALITY, low=0.0, high=0.95
     )
+    rank_dropout_scale: bool = setting(
+        False, "Rescale rank dropout", "Raises what is kept, so that its sum stays as large.", group=QUALITY
+    )
+    network_dropout: float = setting(
+        0.0, "Network dropout", "Share of the values between the two factors that a step leaves out.",
+        group=QUALITY, low=0.0, high=0.95, adapters=("locon",),
+    )  # fmt: skip
     module_dropout: float = setting(
         0.0, "Module dropout", "Share of layers that a step leaves out.", group=QUALITY, low=0.0, high=0.95
     )
@@ -139,7 +155,7 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(RateConfig):
     """How it is trained."""
 
     max_train_steps: int = setting(
@@ -218,6 +234,23 @@ class TrainingConfig:
     deterministic: bool = setting(
         False, "Deterministic", "On a GPU, adds up in one order where PyTorch can; slower.", group=QUALITY
     )
+
+    @property
+    def text_rates(self) -> tuple[float, float]:
+        """Of the first text encoder, or the only one, and of SDXL's second."""
+        second = self.text_encoder2_lr
+        return self.text_encoder_lr, self.text_encoder_lr if second < 0 else second
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether any text encoder learns."""
+        return max(self.text_rates) > 0
+
+    def rate_of(self, layer: str) -> float:
+        """The learning rate of the part of the model that a layer of this name belongs to."""
+        if layer.startswith("lora_te"):
+            return self.text_rates[layer.startswith("lora_te2_")]
+        return self.learning_rate
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Parts:
 @lru_cache(maxsize=64)
 def all_blocks(work: Work) -> tuple[Block, ...]:
     """Everything that is trained through, for one image, in the order of forward."""
-    text = text_encoder_blocks(work.family) if work.recipe.training.text_encoder_lr else ()
+    text = text_encoder_blocks(work.family) if work.recipe.training.trains_text else ()
     if isinstance(work.shape, TransformerShape):
         return tuple(transformer_blocks(work.family, work.shape, work.width_px, work.height_px))
     return (*text, *unet_blocks(work.shape, work.width_px, work.height_px))

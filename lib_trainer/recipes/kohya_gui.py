@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from lib_trainer.config.layers import PRESETS
 from lib_trainer.config.optimization import OPTIMIZERS, SCHEDULE_OPTIONS, SCHEDULERS
 from lib_trainer.config.recipe import field_types
 from lib_trainer.recipes.kohya_names import (
@@ -23,6 +24,7 @@ from lib_trainer.recipes.kohya_names import (
     SCHEDULE_FIELDS,
     SCHEDULERS_LIKE,
     SEVERAL,
+    WEIGHTS,
 )
 from lib_trainer.recipes.kohya_table import not_used
 from lib_trainer.recipes.reading import Reading, is_off, shown
@@ -88,6 +90,9 @@ class _Reader:
             self.problems["algo"] = f"{self.kind!r} cannot be trained here; LoHa, LoKr, LoCon and Standard can"
         if "network_alpha" in self.rest and is_off(self.rest["network_alpha"]) and "network_dim" in self.rest:
             self.rest["network_alpha"] = self.rest["network_dim"]  # kohya's scale is 1 then
+        if str(self.rest.get("LyCORIS_preset") or "full") not in PRESETS:
+            preset = self.take("LyCORIS_preset")
+            self.notices.append(f"LyCORIS_preset = {shown(preset)} is not one of {', '.join(PRESETS)}; full is used.")
         tucker = [self.take(key) for key in ("use_cp", "use_tucker") if key in self.rest]
         if tucker:
             self.values["use_tucker"] = any(not is_off(value) for value in tucker)
@@ -113,7 +118,8 @@ class _Reader:
         general, unet, text = (self.take(key) for key in ("learning_rate", "unet_lr", "text_encoder_lr"))
         only = {part: not is_off(self.take(f"network_train_{part}_only")) for part in ("unet", "text_encoder")}
         if isinstance(text, list) and text:
-            self.notices.append(f"text_encoder_lr = {shown(text)}: all text encoders learn at the first of these.")
+            if len(text) > 1:
+                self.values["text_encoder2_lr"] = 0 if is_off(text[1]) else text[1]
             text = text[0]
         if "unet_lr" not in given:
             unet = general
@@ -234,6 +240,8 @@ class _Reader:
                 value = self.take(key)
                 if isinstance(value, list) and key in SEVERAL:
                     value = ", ".join(map(str, value))
+                if key in WEIGHTS and isinstance(value, (int, float)) and not isinstance(value, bool):
+                    value = str(value)
                 if value is not None and field not in self.values:
                     self.values[field] = value
 

@@ -19,7 +19,11 @@ RENAMED = {
     "max_resolution": "resolution_px",
     "training_comment": "comment",
     "lora_network_weights": "network_weights",
+    "LyCORIS_preset": "lycoris_preset",
+    "stop_text_encoder_training_pct": "stop_text_encoder_training",
 }
+# Lists of numbers as text, which may hold one.
+WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_dims", "block_alphas")
 # sd-scripts takes several values for these, ours are separated by commas.
 SEVERAL = ("base_weights", "base_weights_multiplier")
 PRECISIONS = {"no": "fp32", "float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}

@@ -51,7 +51,8 @@ _SAME = (
     " loss_type huber_schedule huber_c huber_scale debiased_estimation_loss scale_v_pred_loss_like_noise_pred"
     " v_pred_like_loss noise_offset_random_strength adaptive_noise_scale multires_noise_iterations"
     " multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength min_timestep max_timestep"
-    " lr_scheduler_power"
+    " lr_scheduler_power scale_weight_norms rank_dropout_scale loraplus_lr_ratio loraplus_unet_lr_ratio"
+    " loraplus_text_encoder_lr_ratio"
 )
 _PROGRAM = (
     "dynamo_backend dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic extra_accelerate_launch_args gpu_ids"
@@ -65,7 +66,7 @@ _HUGGINGFACE = (
 )
 _BLOCKS = (
     "down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold block_dims block_alphas conv_block_dims"
-    " conv_block_alphas conv_dims conv_alphas"
+    " conv_block_alphas"
 )
 
 _FLOW = "same name; not where flux1_checkbox says that the file is for another model"
@@ -83,6 +84,14 @@ _TABLE = [
     *_fields("used", "discrete_flow_shift model_prediction_type timestep_sampling guidance_scale", _FLOW),
     *_fields("used", "max_resolution", "resolution_px"),
     *_fields("used", "network_weights lora_network_weights", "network_weights; the LoRA that is trained on"),
+    *_fields("used", "LyCORIS_preset", "lycoris_preset; a file of presets is not read", "full"),
+    *_fields(
+        "used",
+        "stop_text_encoder_training stop_text_encoder_training_pct",
+        "stop_text_encoder_training, in per cent of the steps",
+    ),
+    *_fields("approximated", "network_dropout", "same name; LoHa and LoKr have none, as in LyCORIS"),
+    *_fields("approximated", _BLOCKS, "same name; counts for LyCORIS types too, which kohya leaves out"),
     *_fields("used", "dim_from_weights", "same name; layers, kinds and ranks of that LoRA"),
     *_fields("used", "training_comment", "comment"),
     *_fields("used", "mixed_precision save_precision", "same name; `no` and `float` are fp32", "fp16 bf16"),
@@ -133,20 +142,14 @@ _TABLE = [
     *_fields("ignored", "prior_loss_weight", "there are no regularisation pictures", "1 1.0"),
     *_fields("refused", "reg_data_dir", "regularisation pictures are not treated apart"),
     *_fields("refused", "dataset_config", "open the dataset's TOML by itself: its settings are read"),
-    *_fields("refused", "LyCORIS_preset", "all layers are trained, as in `full`", "full"),
     *_fields("refused", "masked_loss", "the whole picture counts"),
     *_fields("refused", "weighted_captions", "brackets in captions are plain text"),
     *_fields("refused", "caption_dropout_every_n_epochs", "use caption_dropout_rate"),
-    *_fields("refused", "stop_text_encoder_training stop_text_encoder_training_pct", "it trains to the end"),
     *_fields("refused", "train_inpainting", "inpainting models are not trained"),
-    *_fields("refused", "scale_weight_norms", "max_grad_norm and weight_decay are what limits the weights"),
-    *_fields("refused", "network_dropout", "rank_dropout and module_dropout are here"),
-    *_fields("refused", "rank_dropout_scale", "rank dropout is not rescaled"),
     *_fields("refused", "dora_wd", "WebUIs interpret DoRA differently"),
     *_fields("refused", "train_norm", "norm layers are left alone"),
     *_fields("refused", "use_scalar", "the adapter has no extra scalar"),
-    *_fields("refused", "loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio", "one rate for all"),
-    *_fields("refused", _BLOCKS, "all blocks learn alike"),
+    *_fields("refused", "conv_dims conv_alphas", "use conv_block_dims and conv_block_alphas"),
     *_fields("refused", "lr_scheduler_type", "schedules are chosen by lr_scheduler"),
     *_fields("ignored", "bypass_mode", "how the adapter is computed is chosen by measuring", "*"),
     *_fields("refused", "train_lora_ggpo", "no such noise is put on the weights"),

@@ -20,7 +20,6 @@ _NAMES = {name: f"pytorch_optimizer.{name}" for name in ("CAME", "Adan", "Stable
 _NAMES["AdEMAMix8bit"] = "bitsandbytes.optim.AdEMAMix8bit"
 # What is not done here, switched off: kohya_ss keeps what its page held before for every field that a file leaves out.
 _OFF_BY_VALUE: dict[str, Any] = {
-    "LyCORIS_preset": "full",
     "prior_loss_weight": 1.0,
     "save_model_as": "safetensors",
     "max_train_epochs": 0,
@@ -28,25 +27,16 @@ _OFF_BY_VALUE: dict[str, Any] = {
 }
 _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
     "text": ("", "reg_data_dir dataset_config lr_scheduler_type resume vae"),
-    "blocks": (
-        "",
-        "down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold block_dims block_alphas"
-        " conv_block_dims conv_block_alphas",
-    ),
-    "number": (
-        0,
-        "scale_weight_norms network_dropout caption_dropout_every_n_epochs stop_text_encoder_training"
-        " loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio",
-    ),
+    "number": (0, "caption_dropout_every_n_epochs"),
     "switch": (
         False,
-        "masked_loss weighted_captions train_inpainting rank_dropout_scale"
+        "masked_loss weighted_captions train_inpainting"
         " dora_wd train_norm use_scalar bypass_mode full_fp16 full_bf16 fp8_base train_lora_ggpo"
         " sd3_checkbox hunyuan_image_checkbox anima_checkbox lumina_checkbox",
     ),
 }
 # Fields that are written by the functions below, not under their own names.
-_TRANSLATED = ("algo", "learning_rate", "resolution_px", "comment", "weight_decay", "use_tucker")
+_TRANSLATED = ("algo", "learning_rate", "resolution_px", "comment", "weight_decay", "use_tucker", "lycoris_preset")
 
 
 def kohya_values(recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -67,6 +57,7 @@ def kohya_values(recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _adapter(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "LoRA_type": _TYPES[flat["algo"]],
+        "LyCORIS_preset": flat["lycoris_preset"],
         "use_cp": flat["use_tucker"],
         "use_tucker": flat["use_tucker"],
         "lora_network_weights": flat["network_weights"],

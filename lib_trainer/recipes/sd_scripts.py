@@ -30,6 +30,7 @@ _RENAMED = {
 }
 _NETWORK_RENAMED = {"preset": "LyCORIS_preset", "dropout": "network_dropout", "constraint": "constrain"}
 _NOT_DONE = {
+    "stop_text_encoder_training": "sd-scripts has it for other trainings than of a LoRA",
     "num_repeats dataset_repeats": "repeats are read from the folder's name, like 10_jeff_person",
     "class_tokens": "captions are read from the files beside the pictures, or the folder's name",
     "is_reg": "regularisation pictures are not treated apart",

@@ -66,8 +66,7 @@ class Training:
         self.dtype = compute_dtype(config.mixed_precision, device)
         if any(parameter.device != device for parameter in self.adapter.parameters()):
             self.adapter.to(device)
-        # kohya's prefixes: the UNet or transformer, and every text encoder.
-        groups = parameter_groups(config, self.adapter.layers_of("lora_unet_"), self.adapter.layers_of("lora_te"))
+        groups = parameter_groups(self.recipe, self.adapter)
         self.optimizer, self.notice = make_optimizer(config, groups, device)
         self.lr_scheduler = make_schedule(config, self.optimizer, self.schedule.steps)
         self.scaler = make_scaler(self.dtype, device)
@@ -140,6 +139,8 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
             # As torch advises, a step that loss scaling skipped does not count for the schedule.
             if moved:
                 training.lr_scheduler.step()
+                if training.recipe.training.scale_weight_norms:
+                    training.adapter.limit_norms(training.recipe.training.scale_weight_norms)
             now = time.perf_counter()
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
             yield Step(number, schedule.steps, epoch, loss, learning_rate, now - started, peak)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
+from lib_trainer.adapter.attach import Adapter
+from lib_trainer.adapter.layer_rules import layer_rule
 from lib_trainer.config.arguments import parse_arguments
-from lib_trainer.config.recipe import TrainingConfig
+from lib_trainer.config.recipe import Recipe, TrainingConfig
 from lib_trainer.errors import MissingPackage
 from lib_trainer.models.device import SAME_IN_32_BIT, available_optimizer
 from lib_trainer.models.optimizers import ParameterGroups, averages, build_optimizer, check_options
@@ -17,20 +17,32 @@ from lib_trainer.models.optimizers import ParameterGroups, averages, build_optim
 if TYPE_CHECKING:
     from torch.amp import GradScaler
 
-# Layers, each with its parameters.
-LayerParameters = Sequence[Sequence[nn.Parameter]]
 
+def parameter_groups(recipe: Recipe, adapter: Adapter) -> ParameterGroups:
+    """One group per learning rate of the UNet and of the text encoders; one or two per layer for a fused backward pass.
 
-def parameter_groups(config: TrainingConfig, unet: LayerParameters, text_encoder: LayerParameters) -> ParameterGroups:
-    """One group per learning rate, of the UNet and of the text encoders; one per layer for a fused backward pass."""
-    groups: ParameterGroups = []
-    for layers, rate in ((unet, config.learning_rate), (text_encoder, config.text_encoder_lr)):
-        if config.fused_backward_pass:
+    LoRA+ gives the factors that begin at zero a rate of their own (Hayou et al., 2024).
+    """
+    training = recipe.training
+    fused, stops = training.fused_backward_pass, training.stop_text_encoder_training > 0
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name, module in adapter.layers.items():
+        of_text = name.startswith("lora_te")
+        # A file that is continued may hold layers that a new adapter of this recipe would not have.
+        rule = layer_rule(name, recipe.adapter, wide=False)
+        rate = training.rate_of(name) * rule.weight if rule.rate is None else rule.rate
+        own = training.loraplus_text_encoder_lr_ratio if of_text else training.loraplus_unet_lr_ratio
+        plus = module.zero_factors if (ratio := own or training.loraplus_lr_ratio) else []
+        others = [parameter for parameter in module.parameters() if not any(parameter is one for one in plus)]
+        for parameters, own_rate, kind in ((others, rate, ""), (plus, rate * ratio, "plus")):
+            if not parameters:
+                continue
             # `FusedBackwardStep` steps one group at a time.
-            groups += [{"params": list(layer), "lr": rate} for layer in layers]
-        elif layers:
-            groups.append({"params": [parameter for layer in layers for parameter in layer], "lr": rate})
-    return groups
+            group = groups.setdefault((kind, name if fused else (of_text, own_rate)), {"params": [], "lr": own_rate})
+            group["params"] += parameters
+            if stops:
+                group["of_text"] = of_text
+    return list(groups.values())
 
 
 def make_optimizer(

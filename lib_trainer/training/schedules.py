@@ -14,7 +14,24 @@ from lib_trainer.config.recipe import TrainingConfig
 
 
 def make_schedule(config: TrainingConfig, optimizer: Optimizer, steps: int) -> Any:
-    """The schedule of the recipe over `steps` optimizer steps, `lr_warmup` per cent of them rising."""
+    """The schedule of the recipe over `steps` optimizer steps, `lr_warmup` per cent of them rising.
+
+    Groups of text encoders end at `stop_text_encoder_training` per cent of the steps.
+    """
+    schedule = _make_schedule(config, optimizer, steps)
+    if config.stop_text_encoder_training:
+        last = math.ceil(steps * config.stop_text_encoder_training / 100)
+        for index, group in enumerate(optimizer.param_groups):
+            if group.get("of_text"):
+                schedule.lr_lambdas[index] = _until(last, schedule.lr_lambdas[index])
+    return schedule
+
+
+def _until(last: int, rate: Callable[[int], float]) -> Callable[[int], float]:
+    return lambda step: rate(step) if step < last else 0.0
+
+
+def _make_schedule(config: TrainingConfig, optimizer: Optimizer, steps: int) -> Any:
     from transformers import optimization
 
     options = schedule_options(config.lr_scheduler, config.lr_scheduler_args)

@@ -43,12 +43,9 @@ def test_a_gui_file(tmp_path: Path) -> None:
 
 
 def test_everything_else_is_said(tmp_path: Path) -> None:
-    notices = gui(tmp_path, scale_weight_norms=6, dora_wd=True, my_own_key=1, another=2).notices
+    notices = gui(tmp_path, use_scalar=True, dora_wd=True, my_own_key=1, another=2).notices
     assert "Not known here: another, my_own_key." in notices
-    assert (
-        "scale_weight_norms = 6 is not done here: max_grad_norm and weight_decay are what limits the weights."
-        in notices
-    )
+    assert "use_scalar = True is not done here: the adapter has no extra scalar." in notices
     assert "dora_wd = True is not done here: WebUIs interpret DoRA differently." in notices
     assert len(notices) == 3
 

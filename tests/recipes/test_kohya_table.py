@@ -61,6 +61,9 @@ VALUES: dict[str, Any] = {
     "unet_lr": 5e-3,
     "text_encoder_lr": 6e-3,
     "learning_rate": 7e-3,
+    "LyCORIS_preset": "attn-mlp",
+    **dict.fromkeys(("down_lr_weight", "mid_lr_weight", "up_lr_weight"), "0.5"),
+    **dict.fromkeys(("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"), ",".join(["3"] * 25)),
 }
 # What a field needs beside it to count.
 NEEDED = {
@@ -72,7 +75,7 @@ SWITCHES = (
     "decompose_both use_cp use_tucker network_train_unet_only network_train_text_encoder_only cache_latents_to_disk"
     " enable_bucket bucket_no_upscale gradient_checkpointing shuffle_caption color_aug flip_aug random_crop"
     " debiased_estimation_loss scale_v_pred_loss_like_noise_pred noise_offset_random_strength"
-    " ip_noise_gamma_random_strength dim_from_weights"
+    " ip_noise_gamma_random_strength dim_from_weights rank_dropout_scale"
 )
 TEXTS = "train_data_dir output_name training_comment sample_prompts network_weights lora_network_weights"
 

@@ -184,4 +184,4 @@ def test_rates_and_length_that_are_not_given_are_said() -> None:
     training = recipe_from_object(only_text, "file").recipe.training
     assert (training.learning_rate, training.text_encoder_lr) == (0, 1e-4)
     several = recipe_from_object({**only_text, "text_encoder_lr": [2e-4, 1e-4]}, "file")
-    assert several.recipe.training.text_encoder_lr == 2e-4 and any("first of these" in t for t in several.notices)
+    assert several.recipe.training.text_rates == (2e-4, 1e-4)

@@ -10,10 +10,14 @@ from lib_trainer.errors import ConfigError, MissingPackage, UserError
 from lib_trainer.models import device, optimizers
 from lib_trainer.models.device import compute_dtype
 from lib_trainer.models.optimizers import SOURCES
-from lib_trainer.training.optimizer import check_optimizer, make_optimizer, parameter_groups
+from lib_trainer.training.optimizer import check_optimizer, make_optimizer
 from lib_trainer.training.schedules import make_schedule
 
 CPU = torch.device("cpu")
+
+
+def only(config: TrainingConfig, weight: nn.Parameter) -> list[dict[str, object]]:
+    return [{"params": [weight], "lr": config.learning_rate}]
 
 
 def descend(config: TrainingConfig, steps: int = 200) -> float:
@@ -21,7 +25,7 @@ def descend(config: TrainingConfig, steps: int = 200) -> float:
     torch.manual_seed(0)
     weight = nn.Parameter(torch.zeros(64, 64))
     goal = torch.randn(64, 64)
-    made, _ = make_optimizer(config, parameter_groups(config, [[weight]], []), CPU)
+    made, _ = make_optimizer(config, only(config, weight), CPU)
     rate = make_schedule(config, made, steps)
     for _ in range(steps):
         loss = (weight - goal).square().mean()
@@ -44,7 +48,7 @@ def test_every_optimizer_descends(name: str) -> None:
 
 def test_options_reach_the_optimizer() -> None:
     config = TrainingConfig(optimizer="AdamW", optimizer_args="betas=0.8,0.95 weight_decay=0.3", weight_decay=0.1)
-    made, _ = make_optimizer(config, parameter_groups(config, [[nn.Parameter(torch.zeros(2))]], []), CPU)
+    made, _ = make_optimizer(config, only(config, nn.Parameter(torch.zeros(2))), CPU)
     assert (made.param_groups[0]["betas"], made.param_groups[0]["weight_decay"]) == ((0.8, 0.95), 0.3)
     assert made.param_groups[0]["lr"] == 1e-4
 
@@ -71,7 +75,7 @@ def test_what_an_optimizer_does_not_take_is_said_before_the_model_is_touched(
 def test_8bit_optimizers_say_why_they_step_aside(monkeypatch: pytest.MonkeyPatch, name: str, other: str) -> None:
     monkeypatch.setattr(device, "find_spec", lambda name: None)
     config = TrainingConfig(optimizer=name)
-    made, notice = make_optimizer(config, parameter_groups(config, [[nn.Parameter(torch.zeros(2))]], []), CPU)
+    made, notice = make_optimizer(config, only(config, nn.Parameter(torch.zeros(2))), CPU)
     assert type(made).__name__ == other
     assert name in notice and "bitsandbytes" in notice and other in notice
 
@@ -89,12 +93,6 @@ def test_without_its_package_an_optimizer_is_refused(monkeypatch: pytest.MonkeyP
     check_optimizer(TrainingConfig(optimizer="AdamW8bit"))
     with pytest.raises(MissingPackage):
         check_optimizer(TrainingConfig(optimizer="CAME"))
-
-
-def test_the_text_encoder_has_its_own_rate() -> None:
-    config = TrainingConfig(learning_rate=1e-4, text_encoder_lr=2e-5)
-    groups = parameter_groups(config, [[nn.Parameter(torch.zeros(1))]], [[nn.Parameter(torch.zeros(1))]])
-    assert [group["lr"] for group in groups] == [1e-4, 2e-5]
 
 
 def test_a_cpu_computes_in_float32() -> None:
