@@ -41,7 +41,7 @@ PACKAGES = (
     Package(
         "pytorch-optimizer",
         "pytorch_optimizer",
-        "The optimizers Lion, CAME, Adan, StableAdamW and AdamWScheduleFree do not work. All others do.",
+        "The optimizers Lion, CAME, Adan, StableAdamW, Muon and AdamWScheduleFree do not work. All others do.",
         is_needed=False,
     ),
 )

@@ -47,7 +47,6 @@ from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.determinism import deterministic_algorithms
 from lib_trainer.training.loop import Training, fit
-from lib_trainer.training.objective import require_trainable_schedule
 from lib_trainer.training.optimizer import check_optimizer
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.resume_facts import resumed_settings
@@ -156,7 +155,6 @@ def _train(
     host: Host, model: HostModel, recipe: Recipe, scan: Scan, output: Output
 ) -> Generator[Event, Command | None, _Outcome]:
     """Plan, cache, attach, train, save: everything that needs the model."""
-    require_trainable_schedule(model)
     if unused := ignored_settings(recipe, model.family.key):
         yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
     start = output.start

@@ -47,6 +47,7 @@ _IMPLEMENTATIONS = {
 }
 # Settings of later releases, in sections that have older ones.
 _LATER = {"unbalanced_factorization", "rs_lora", "rank_dropout_scale", "network_dropout"}
+_LATER_LOSS = {"soft_min_snr", "zero_terminal_snr"}
 NETWORK_ARGS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "use_tucker")
 _LAYER_ARGS = tuple(
     name for name in (*(item.name for item in fields(LayerConfig)), *sorted(_LATER)) if name != "lycoris_preset"
@@ -93,7 +94,7 @@ def file_metadata(
     values = recipe.flat()
     # A run that uses none of these settings writes the file that it wrote before there were any.
     unset = {name for name, (section, _) in field_types().items() if section in ("evaluation", "flow", "start")}
-    unset |= {item.name for cls in (LayerConfig, RateConfig) for item in fields(cls)} | _LATER
+    unset |= {item.name for cls in (LayerConfig, RateConfig) for item in fields(cls)} | _LATER | _LATER_LOSS
     unset = {name for name in unset if values[name] == default_of(name)}
     own = {name: value for name, value in values.items() if name != "train_data_dir" and name not in unset}
     own.update({name: without_folders(own[name]) for name in FILE_FIELDS if name in own})

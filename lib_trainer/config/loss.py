@@ -22,6 +22,10 @@ class LossConfig:
         0.0, "Min SNR gamma", "Balances the noise levels; 5 is usual, 0 is off.",
         group=_GROUP, common=True, low=0.0, high=100.0, families=_DIFFUSION,
     )  # fmt: skip
+    soft_min_snr: bool = setting(
+        False, "Soft Min SNR", "Min SNR without a corner: γ·snr / (snr + γ) in place of the smaller of both.",
+        group=_GROUP, families=_DIFFUSION,
+    )  # fmt: skip
     debiased_estimation_loss: bool = setting(
         False, "Debiased estimation loss", "Lowers the weight of little noise; an alternative to Min SNR gamma.",
         group=_GROUP, families=_DIFFUSION,
@@ -75,6 +79,10 @@ class LossConfig:
     )  # fmt: skip
     ip_noise_gamma_random_strength: bool = setting(
         False, "IP noise gamma random strength", "Draws it anew for each batch, up to ip_noise_gamma.",
+        group=_GROUP, families=_DIFFUSION,
+    )  # fmt: skip
+    zero_terminal_snr: bool = setting(
+        False, "Zero terminal SNR", "Rescales the schedule to end in pure noise; only for checkpoints that predict v.",
         group=_GROUP, families=_DIFFUSION,
     )  # fmt: skip
     min_timestep: int = setting(

@@ -8,7 +8,7 @@ from lib_trainer.config.arguments import parse_arguments
 
 OPTIMIZERS = (
     *("AdamW", "AdamW8bit", "PagedAdamW8bit", "Prodigy", "Adafactor", "Lion", "Lion8bit", "CAME", "Adan"),
-    *("StableAdamW", "AdamWScheduleFree", "AdEMAMix8bit"),
+    *("StableAdamW", "AdamWScheduleFree", "AdEMAMix8bit", "Muon"),
 )
 SCHEDULERS = (
     *("constant", "cosine", "cosine_with_restarts", "linear", "polynomial", "cosine_with_min_lr"),

@@ -55,6 +55,7 @@ SOURCES = {
     "CAME": _pytorch_optimizer("CAME"),
     "Adan": _pytorch_optimizer("Adan"),
     "StableAdamW": _pytorch_optimizer("StableAdamW"),
+    "Muon": _pytorch_optimizer("Muon"),
     "AdamWScheduleFree": _pytorch_optimizer("ScheduleFreeAdamW"),
     # As its authors advise for diffusion models.
     "Prodigy": Source("prodigyopt", "prodigyopt", "Prodigy", {"use_bias_correction": True, "safeguard_warmup": True}),
@@ -91,6 +92,9 @@ def build_optimizer(
     if name == "AdamW" and groups[0]["params"][0].is_cuda:
         # The default way makes temporary copies of all parameters at once; the fused one makes none.
         options["fused"] = True
+    if name == "Muon":
+        # Every factor is a matrix, or a kernel that is flattened to one: none falls back to AdamW.
+        groups = [{**group, "use_muon": True} for group in groups]
     try:
         return made(groups, **options)
     except (TypeError, ValueError, AssertionError, LookupError) as error:

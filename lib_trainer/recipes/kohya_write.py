@@ -16,7 +16,7 @@ _OPTIONS = {
     "Adafactor": ("scale_parameter=False", "relative_step=False", "warmup_init=False"),
 }
 # kohya finds these by their package.
-_NAMES = {name: f"pytorch_optimizer.{name}" for name in ("CAME", "Adan", "StableAdamW")}
+_NAMES = {name: f"pytorch_optimizer.{name}" for name in ("CAME", "Adan", "StableAdamW", "Muon")}
 _NAMES["AdEMAMix8bit"] = "bitsandbytes.optim.AdEMAMix8bit"
 # What is not done here, switched off: kohya_ss keeps what its page held before for every field that a file leaves out.
 _OFF_BY_VALUE: dict[str, Any] = {

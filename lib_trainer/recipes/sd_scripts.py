@@ -41,7 +41,6 @@ _NOT_DONE = {
     "caption_tag_dropout_rate token_warmup_min token_warmup_step": "whole captions are dropped, not single tags",
     "alpha_mask conditioning_data_dir": "the whole picture counts",
     "face_crop_aug_range": "crops are taken from the middle, or anywhere",
-    "zero_terminal_snr": "the schedule of the loaded checkpoint is used",
     "lr_scheduler_timescale": "only the schedule inverse_sqrt has it",
     "initial_epoch initial_step skip_until_initial_step": "a run starts at its first step",
     "validate_every_n_epochs": "what is learned is measured by steps",
@@ -57,7 +56,7 @@ _NOT_DONE_WHY = {name: why for names, why in _NOT_DONE.items() for name in names
 SD_SCRIPTS_NAMES = (
     frozenset(FIELDS) - set(_PAGE_ONLY.split())
     | {"network_module", "network_args", "general", "datasets", "subsets"}
-    | {"lr_decay_steps", "lr_scheduler_min_lr_ratio", *SEVERAL}
+    | {"lr_decay_steps", "lr_scheduler_min_lr_ratio", "zero_terminal_snr", *SEVERAL}
     | _RENAMED.keys()
     | _NOT_DONE_WHY.keys()
     | set(_NOT_NEEDED.split())

@@ -23,6 +23,16 @@ def target(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Te
     return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
 
 
+def zero_terminal(alphas_cumprod: Tensor) -> Tensor:
+    """The schedule with √ᾱ shifted to end at 0, and scaled to begin as before.
+
+    Source: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2024), algorithm 1.
+    """
+    root = alphas_cumprod.sqrt()
+    first, last = root[0], root[-1]
+    return ((root - last) * first / (first - last)).square()
+
+
 def split_prediction(x_t: Tensor, answer: Tensor, alpha: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
     """(clean latents, noise) that an answer at noise level ᾱ means: ε, or v = √ᾱ·ε − √(1−ᾱ)·x_0."""
     signal, noise = alpha.sqrt(), (1 - alpha).sqrt()

@@ -25,7 +25,10 @@ def loss_weights(timesteps: Tensor, alphas_cumprod: Tensor, config: LossConfig, 
     weights = torch.ones(len(timesteps), device=timesteps.device)
     if config.min_snr_gamma:
         # Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023).
-        weights = snr.clamp(max=config.min_snr_gamma) / (snr if prediction == "epsilon" else snr + 1)
+        gamma = config.min_snr_gamma
+        # Soft: Crowson et al., "Scalable High-Resolution Pixel-Space Image Synthesis …" (2024).
+        least = gamma * snr / (snr + gamma) if config.soft_min_snr else snr.clamp(max=gamma)
+        weights = least / (snr if prediction == "epsilon" else snr + 1)
     cut = snr.clamp(max=_MAX_SNR)
     if config.scale_v_pred_loss_like_noise_pred and prediction == "v":
         weights = weights * cut / (cut + 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.models.base import HostModel
-from lib_trainer.training.diffusion import Prediction, add_noise, split_prediction, target
+from lib_trainer.training.diffusion import Prediction, add_noise, split_prediction, target, zero_terminal
 from lib_trainer.training.flow import FlowObjective
 from lib_trainer.training.loss import huber_thresholds, loss_weights
 from lib_trainer.training.noise import draw_noise, draw_timesteps, perturb
@@ -87,6 +87,22 @@ def objective_of(model: HostModel) -> Objective:
     if model.prediction == "flow":
         return FlowObjective(model.family.flow_shift)
     return DiffusionObjective(model.alphas_cumprod, model.prediction)
+
+
+def schedule_of(model: HostModel, recipe: Recipe) -> Tensor | None:
+    """The noise schedule that the recipe trains on; the model's own unless it asks for zero terminal SNR.
+
+    Raises:
+        UserError: the recipe asks for it, and the model predicts the noise.
+    """
+    if not recipe.loss.zero_terminal_snr or model.alphas_cumprod is None:
+        return model.alphas_cumprod
+    if model.prediction != "v":
+        raise UserError(
+            f"zero_terminal_snr needs a checkpoint that predicts v; {model.checkpoint.name} predicts the noise.",
+            "Turn it off.",
+        )
+    return zero_terminal(model.alphas_cumprod)
 
 
 def require_trainable_schedule(model: HostModel) -> None:

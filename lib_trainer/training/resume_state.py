@@ -180,8 +180,15 @@ def _own(group: dict[str, Any]) -> dict[str, Any]:
 
 def _refill(group: dict[str, Any], values: dict[str, Any]) -> None:
     for key, value in values.items():
-        # JSON turned Adam's betas into a list.
-        group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+        group[key] = _typed(value, group.get(key))
+
+
+def _typed(value: Any, like: Any) -> Any:
+    """A value from JSON, with tuples where `like` has them: JSON turned Adam's betas into a list."""
+    if not (isinstance(value, list) and isinstance(like, (tuple, list))):
+        return value
+    inner = [_typed(part, old) for part, old in zip(value, like, strict=True)] if len(value) == len(like) else value
+    return type(like)(inner)
 
 
 def _plain(value: Any) -> Any:

@@ -87,7 +87,7 @@ def test_a_config_file(tmp_path: Path) -> None:
     loaded = read(tmp_path / "config.toml", CONFIG)
     assert EXPECTED.items() <= loaded.recipe.flat().items()
     assert loaded.problems == {}
-    assert any("zero_terminal_snr = True is not done here" in text for text in loaded.notices)
+    assert loaded.recipe.loss.zero_terminal_snr
     assert any("pretrained_model_name_or_path" in text for text in loaded.notices)
 
 

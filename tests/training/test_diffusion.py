@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_trainer.training.diffusion import add_noise, target
+from lib_trainer.config.recipe import Recipe
+from lib_trainer.errors import UserError
+from lib_trainer.models.base import CheckpointInfo
+from lib_trainer.training.diffusion import add_noise, target, zero_terminal
+from lib_trainer.training.objective import schedule_of
+from tests.training.small import one_layer_model
 
 ALPHAS = torch.linspace(0.999, 0.005, 1000)
 
@@ -23,3 +28,23 @@ def test_v_target_turns_back_into_the_latents() -> None:
     alpha = ALPHAS[t].reshape(-1, 1, 1, 1)
     torch.testing.assert_close(alpha.sqrt() * x - (1 - alpha).sqrt() * v, latents, rtol=1e-4, atol=1e-4)
     assert target(latents, noise, t, ALPHAS, "epsilon") is noise
+
+
+def test_zero_terminal_snr_ends_in_noise_and_begins_as_before() -> None:
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alphas = (1 - betas).cumprod(0)
+    fixed = zero_terminal(alphas)
+    assert float(fixed[-1]) == 0 and float(fixed[0]) == pytest.approx(float(alphas[0]))
+    first, last = float(alphas[0]) ** 0.5, float(alphas[-1]) ** 0.5
+    middle = (float(alphas[500]) ** 0.5 - last) * first / (first - last)
+    assert float(fixed[500]) == pytest.approx(middle**2)
+
+
+def test_zero_terminal_snr_is_for_models_that_predict_v() -> None:
+    model, recipe = one_layer_model(), Recipe().with_values({"zero_terminal_snr": True})
+    model.checkpoint = CheckpointInfo("Realistic", "")
+    with pytest.raises(UserError, match="Realistic predicts the noise"):
+        schedule_of(model, recipe)
+    model.prediction = "v"
+    assert float(schedule_of(model, recipe)[-1]) == 0
+    assert schedule_of(model, Recipe()) is model.alphas_cumprod

@@ -20,6 +20,13 @@ def weights(prediction: str, **settings: Any) -> list[float]:
     return loss_weights(T, ALPHAS, LossConfig(**settings), prediction).tolist()
 
 
+def test_soft_min_snr_is_the_smooth_minimum() -> None:
+    gamma = 5.0
+    soft = {"min_snr_gamma": gamma, "soft_min_snr": True}
+    assert weights("epsilon", **soft) == pytest.approx([gamma / (s + gamma) for s in SNR], rel=1e-4)
+    assert weights("v", **soft) == pytest.approx([gamma * s / (s + gamma) / (s + 1) for s in SNR], rel=1e-4)
+
+
 def test_without_settings_every_picture_counts_alike() -> None:
     assert weights("epsilon") == weights("v") == [1, 1, 1]
 

@@ -37,7 +37,7 @@ def descend(config: TrainingConfig, steps: int = 200) -> float:
 
 
 # A rate of each with which it gets there; others get there with 0.05.
-RATES = {"Prodigy": 1.0, "Lion": 0.02, "Lion8bit": 0.02, "Adan": 0.1, "AdamWScheduleFree": 0.2}
+RATES = {"Prodigy": 1.0, "Lion": 0.02, "Lion8bit": 0.02, "Adan": 0.1, "AdamWScheduleFree": 0.2, "Muon": 0.2}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
