@@ -28,6 +28,32 @@ learns only where the file says so.
 `python -m lib_trainer save-recipe RECIPE FILE` writes kohya_ss' JSON from any of them. It opens in kohya_ss, and comes
 back here with the same values. `--format ours` writes our own.
 
+## The recipes for transformers
+
+`presets/loha_face_flow_8gb.json` and `lokr_style_flow_8gb.json` take their values from the guides of sd-scripts
+(48d368fa) and musubi-tuner (30c658c). These train plain LoRA; nobody publishes values for LoHa and LoKr on these
+families, so theirs are used as they are.
+
+| Setting | Value | Source |
+|---|---|---|
+| learning_rate | 1e-4 | sd-scripts for Flux.1, Lumina 2 and Anima; musubi-tuner for Z-Image and FLUX.2 |
+| network_dim | 16 | sd-scripts for Flux.1; musubi-tuner has 32, sd-scripts 8 for Lumina 2 and Anima |
+| network_alpha | 16 | ours, as large as the rank; sd-scripts' guide for Flux.1 has 1 |
+| timestep_sampling | shift | sd-scripts' second choice for Flux.1, musubi-tuner for Z-Image |
+| guidance_scale, model_prediction_type | 1, raw | sd-scripts for Flux.1 |
+| caption_dropout_rate, lr_scheduler | 0, constant | the defaults of both |
+| optimizer | AdamW8bit | both |
+
+`discrete_flow_shift` 0 is the family's own:
+
+| Family | Shift | Source |
+|---|---|---|
+| Flux.1 | 3.1582 | sd-scripts, `docs/flux_train_network.md` |
+| Z-Image | 2.0 | musubi-tuner, `docs/zimage.md` |
+| FLUX.2 Klein | 3.0 | sd-scripts' default for Flux; musubi-tuner recommends `flux2_shift`, by the size, which is not here |
+| Lumina 2 | 6.0 | sd-scripts, `docs/lumina_train_network.md`, which adds a shift by size (`nextdit_shift`) |
+| Chroma, Anima | 1.0 | sd-scripts trains them with `sigmoid`, which is a shift of 1 |
+
 ## Fields of kohya_ss 26
 
 All that kohya_ss 26 writes for a LoRA, with names of older releases. This page is written by

@@ -1,4 +1,4 @@
-"""The layers of a diffusion transformer that sd-scripts and musubi-tuner adapt, under the names that they write."""
+"""The layers of a diffusion transformer that are adapted, under the names that sd-scripts and musubi-tuner write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from lib_trainer.models.base import Layer
 
-# Modulation, norms, embedders and refiners are left out, as those trainers do.
+# Attention and feed-forward layers of the blocks, as musubi-tuner adapts them, and sd-scripts for Anima. For Flux and
+# Lumina sd-scripts adapts modulation as well, for Lumina also the refiners and the last layer.
 _FLUX = r"double_blocks\.\d+\.(img|txt)_(attn\.(qkv|proj)|mlp\.[02])|single_blocks\.\d+\.linear[12]"
 _LUMINA = r"layers\.\d+\.(attention\.(qkv|out)|feed_forward\.w[123])"
 _ANIMA = r"blocks\.\d+\.((self|cross)_attn\.(q|k|v|output)_proj|mlp\.layer[12])"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from torch import nn
 
@@ -10,7 +12,7 @@ from lib_trainer.models.transformer_layers import family_of_file_name, is_adapte
 from tests.models.transformers import LAYOUTS, tree
 
 # Keys and shapes (out, in) that sd-scripts (networks/lora_flux.py, lora_lumina.py, lora_anima.py) and musubi-tuner
-# (networks/lora_zimage.py, lora_flux_2.py) write, read from their module lists. musubi splits Z-Image's qkv.
+# (networks/lora_zimage.py, lora_flux_2.py) write for the same layers, read from their module lists.
 WRITTEN = {
     FLUX: {
         "lora_unet_double_blocks_0_img_attn_qkv": (9216, 3072),
@@ -96,3 +98,49 @@ def test_a_small_transformer_has_its_own_measures() -> None:
 
 def test_names_of_unets_are_no_transformers() -> None:
     assert family_of_file_name("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q") == ()
+
+
+# All that the trainers write for one block: every linear layer below the classes that they name, less their patterns.
+# sd-scripts 48d368fa: library/flux_models.py, DoubleStreamBlock and SingleStreamBlock; nothing is left out.
+FLUX_BLOCKS = {
+    "lora_unet_double_blocks_0_img_mod_lin": (18432, 3072),
+    "lora_unet_double_blocks_0_img_attn_qkv": (9216, 3072),
+    "lora_unet_double_blocks_0_img_attn_proj": (3072, 3072),
+    "lora_unet_double_blocks_0_img_mlp_0": (12288, 3072),
+    "lora_unet_double_blocks_0_img_mlp_2": (3072, 12288),
+    "lora_unet_double_blocks_0_txt_mod_lin": (18432, 3072),
+    "lora_unet_double_blocks_0_txt_attn_qkv": (9216, 3072),
+    "lora_unet_double_blocks_0_txt_attn_proj": (3072, 3072),
+    "lora_unet_double_blocks_0_txt_mlp_0": (12288, 3072),
+    "lora_unet_double_blocks_0_txt_mlp_2": (3072, 12288),
+    "lora_unet_single_blocks_0_linear1": (21504, 3072),
+    "lora_unet_single_blocks_0_linear2": (3072, 15360),
+    "lora_unet_single_blocks_0_modulation_lin": (9216, 3072),
+}
+# musubi-tuner 30c658c: zimage/zimage_model.py, ZImageTransformerBlock, without `_modulation` and `_refiner`.
+ZIMAGE_BLOCK = {
+    "lora_unet_layers_0_attention_to_q": (3840, 3840),
+    "lora_unet_layers_0_attention_to_k": (3840, 3840),
+    "lora_unet_layers_0_attention_to_v": (3840, 3840),
+    "lora_unet_layers_0_attention_to_out_0": (3840, 3840),
+    "lora_unet_layers_0_feed_forward_w1": (10240, 3840),
+    "lora_unet_layers_0_feed_forward_w2": (3840, 10240),
+    "lora_unet_layers_0_feed_forward_w3": (10240, 3840),
+}
+
+
+def first_blocks(family: Family) -> dict[str, tuple[int, ...]]:
+    layers = transformer_layers(tree(LAYOUTS[family]()), family, shape_of)
+    return {layer.name: layer.shape for layer in layers if re.search(r"(layers|blocks)_0_", layer.name)}
+
+
+def test_a_block_of_flux_is_that_of_sd_scripts_without_its_modulation() -> None:
+    assert first_blocks(FLUX) == {name: shape for name, shape in FLUX_BLOCKS.items() if not name.endswith("_lin")}
+
+
+def test_a_block_of_z_image_is_that_of_musubi_with_q_k_v_as_one_layer() -> None:
+    split = dict(ZIMAGE_BLOCK)
+    parts = [split.pop(f"lora_unet_layers_0_attention_to_{part}") for part in "qkv"]
+    split["lora_unet_layers_0_attention_qkv"] = (sum(rows for rows, _ in parts), parts[0][1])
+    split["lora_unet_layers_0_attention_out"] = split.pop("lora_unet_layers_0_attention_to_out_0")
+    assert first_blocks(ZIMAGE) == split
