@@ -9,6 +9,9 @@ from lib_trainer.config.fields import setting
 _LENGTH, _QUALITY = "length", "quality"
 
 
+EMA_SAVED = ("instead", "beside")
+
+
 @dataclass(frozen=True)
 class RateConfig:
     """Rates beside the learning rate."""
@@ -37,4 +40,13 @@ class RateConfig:
         0.0, "Scale weight norms",
         "Shrinks each layer's change after a step to at most this norm; 1 is usual, 0 is off.",
         group=_QUALITY, low=0.0, high=1000.0,
+    )  # fmt: skip
+    ema_decay: float = setting(
+        0.0, "EMA decay",
+        "Averages the weights over the steps: each new step counts 1 − decay; 0.99 to 0.9995, 0 is off.",
+        group=_QUALITY, low=0.0, high=0.99999,
+    )  # fmt: skip
+    ema_saved: str = setting(
+        "instead", "Save the EMA", "The average is the adapter, or lies beside it as NAME-ema.",
+        group=_QUALITY, choices=EMA_SAVED,
     )  # fmt: skip

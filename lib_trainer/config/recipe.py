@@ -177,6 +177,8 @@ def _training_problems(recipe: Recipe) -> dict[str, str]:
         problems["fused_backward_pass"] = "prior preservation adds to gradients, which are not kept; turn one off"
     if training.fused_backward_pass and training.gradient_accumulation_steps > 1:
         problems["fused_backward_pass"] = "gradient accumulation needs the gradients kept; set it to 1"
+    if training.ema_decay and training.optimizer == "AdamWScheduleFree":
+        problems["ema_decay"] = "AdamWScheduleFree averages the weights itself; use another optimizer"
     try:
         parse_arguments(training.optimizer_args)
     except ValueError as error:

@@ -102,7 +102,9 @@ def predict(work: Work, savings: Savings) -> Parts:
     # Forward never has more alive than backward when it starts.
     gradients, activations, working = walk.peak()
     base = walk.base_bytes() + work.frozen_bytes
-    return Parts(base, walk.adapter_bytes(), state, gradients, activations, working + walk.frozen_working_bytes())
+    # A moving average is as large as the adapter.
+    adapter = walk.adapter_bytes() * (2 if work.recipe.training.ema_decay else 1)
+    return Parts(base, adapter, state, gradients, activations, working + walk.frozen_working_bytes())
 
 
 def optimizer_bytes(optimizer: str, shape: tuple[int, ...]) -> int:

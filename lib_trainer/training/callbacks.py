@@ -130,7 +130,11 @@ class Callbacks:
                 pass
         except UserError as error:
             yield Notice(f"The resume state was not saved: {error.message}")
-        self.resume_saver.training.end()
+        training = self.resume_saver.training
+        training.end()
+        if training.average and training.recipe.training.ema_saved == "beside":
+            with training.average.in_place():
+                yield from self.saving.save_beside("ema", step, epoch)
         evaluating, strength = self.evaluating, None
         evaluated = evaluating.verdict() if evaluating else None
         if evaluating and evaluated and evaluating.chooses and chosen:

@@ -21,6 +21,7 @@ from lib_trainer.events import Notice, Step
 from lib_trainer.models.base import HostModel, TextCond
 from lib_trainer.models.device import compute_dtype
 from lib_trainer.models.optimizers import averages
+from lib_trainer.training.ema import MovingAverage
 from lib_trainer.training.loss import weighted_loss
 from lib_trainer.training.micro_batch import MicroBatch, prepare_micro_batch
 from lib_trainer.training.optimizer import make_optimizer, make_scaler, parameter_groups
@@ -50,6 +51,7 @@ class Training:
     Attributes:
         optimizer, lr_scheduler, scaler: of torch; the scaler does nothing unless the compute dtype is fp16.
         step_method: when the optimizer steps: after backward, or within it.
+        average: of the weights, where the recipe asks for one.
         notice: why another optimizer replaces the recipe's; "" if none does.
         preservation: an extra loss of some steps; set before `fit`.
     """
@@ -68,6 +70,7 @@ class Training:
             self.adapter.to(device)
         groups = parameter_groups(self.recipe, self.adapter)
         self.optimizer, self.notice = make_optimizer(config, groups, device)
+        self.average = MovingAverage(self.adapter, config.ema_decay) if config.ema_decay else None
         self.lr_scheduler = make_schedule(config, self.optimizer, self.schedule.steps)
         self.scaler = make_scaler(self.dtype, device)
         kind = FusedBackwardStep if config.fused_backward_pass else OptimizerStep
@@ -75,10 +78,14 @@ class Training:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the adapter has the weights that are saved: those that a Schedule-Free optimizer has averaged.
+        """Within, the adapter has the weights that are saved: averaged by the recipe or a Schedule-Free optimizer.
 
         Those that it steps from come back exactly, so that a run does not depend on how often it was looked at.
         """
+        if self._saves_average:
+            with self.average.in_place():
+                yield
+            return
         if not averages(self.optimizer):
             yield
             return
@@ -97,6 +104,12 @@ class Training:
         """Leaves the adapter with the weights that are saved; no step may follow."""
         if averages(self.optimizer):
             self.optimizer.eval()
+        if self._saves_average:
+            self.average.copy_in()
+
+    @property
+    def _saves_average(self) -> bool:
+        return self.average is not None and self.recipe.training.ema_saved == "instead"
 
     def prepare(self, numbered: tuple[int, tuple[Draw, ...]]) -> MicroBatch:
         """The run's micro-batch of this number and these draws. Thread-safe, in any order."""
@@ -141,6 +154,8 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
                 training.lr_scheduler.step()
                 if training.recipe.training.scale_weight_norms:
                     training.adapter.limit_norms(training.recipe.training.scale_weight_norms)
+                if training.average:
+                    training.average.update(number)
             now = time.perf_counter()
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
             yield Step(number, schedule.steps, epoch, loss, learning_rate, now - started, peak)

@@ -110,6 +110,8 @@ class _Packing:
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         training, optimizer = self._training, self._training.optimizer
         tensors: dict[str, Tensor] = {f"adapter/{name}": parameter for parameter, name in self._names.items()}
+        if training.average:
+            tensors |= {f"ema/{name}": value for name, value in training.average.tensors.items()}
         state = {f"optimizer/{self._names[p]}": values for p, values in optimizer.state.items()}
         groups = {f"group/{number}": _own(group) for number, group in enumerate(optimizer.param_groups)}
         scalars = {}
@@ -152,6 +154,8 @@ class _Packing:
             for name, value in by_owner["adapter"].items():
                 # Copied, not replaced: the optimizer and the attached layers hold these very parameters.
                 parameters[name].copy_(value)
+            for name, value in by_owner.get("ema", {}).items():
+                training.average.tensors[name].copy_(value)
         for owner, scalars in header["numbers"].items():
             kind, _, name = owner.partition("/")
             values = {**scalars, **by_owner.get(owner, {})}

@@ -56,7 +56,11 @@ class Saving:
 
     def save_step(self, number: int, epoch: int) -> Iterator[Event]:
         """A checkpoint under the name of this step, which is never removed."""
-        yield from self._save_beside(self._named(f"step{number:08d}"), number, epoch)
+        yield from self.save_beside(f"step{number:08d}", number, epoch)
+
+    def save_beside(self, suffix: str, number: int, epoch: int) -> Iterator[Event]:
+        """The adapter as it is now as NAME-suffix, which is never removed."""
+        yield from self._save_beside(self._named(suffix), number, epoch)
 
     def save_final(
         self, step: int, epoch: int, *, strength: float | None, evaluated: Evaluated | None

@@ -47,7 +47,7 @@ def require_space(target: Path, adapter: Adapter, precision: str) -> None:
 
 def _remove_partial_files(target: Path) -> None:
     """Removes half-written files that a crash left under the names of this run."""
-    own = re.compile(rf"\.{re.escape(target.stem)}(-(\d{{6}}|step\d{{8}})(-\d+)?)?\.(safetensors|json)\.part")
+    own = re.compile(rf"\.{re.escape(target.stem)}(-(\d{{6}}|step\d{{8}}|ema)(-\d+)?)?\.(safetensors|json)\.part")
     for path in target.parent.glob(".*.part"):
         if own.fullmatch(path.name):
             with suppress(OSError):
