@@ -25,7 +25,8 @@ _CURVES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 _UNETS = ("sd1", "sd2", "sdxl")
 
 
-@dataclass(frozen=True)
+# By keyword, so that the sections that build on it keep their order.
+@dataclass(frozen=True, kw_only=True)
 class LayerConfig:
     """Which layers are adapted, and how they differ."""
 

@@ -12,7 +12,8 @@ _LENGTH, _QUALITY = "length", "quality"
 EMA_SAVED = ("instead", "beside")
 
 
-@dataclass(frozen=True)
+# By keyword, so that the sections that build on it keep their order.
+@dataclass(frozen=True, kw_only=True)
 class RateConfig:
     """Rates beside the learning rate."""
 
