@@ -15,6 +15,7 @@ from lib_trainer.host.base import Host
 from lib_trainer.host.detect import current_access, current_host
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.preview.grid_job import GridJob
+from lib_trainer.workbench.folders import Workbench
 
 if TYPE_CHECKING:
     from lib_trainer.ui.webui_tab import Tab
@@ -47,12 +48,18 @@ def page_grid_job() -> GridJob:
     return GridJob(host_and_jobs()[0])
 
 
+@lru_cache(maxsize=1)
+def page_workbench() -> Workbench:
+    """Cached like the runs: a page that is open keeps its folder."""
+    return Workbench(host_and_jobs()[0].cache_dir)
+
+
 def make_tab() -> Tab:
     """(page, label, id), as the WebUI's `on_ui_tabs` expects."""
     from lib_trainer.ui.webui_tab import build_tab, explain
 
     try:
-        return build_tab(*host_and_jobs(), page_access(), page_grid_job())
+        return build_tab(*host_and_jobs(), page_access(), page_grid_job(), page_workbench())
     except UserError as error:
         return explain(error)
 
@@ -66,7 +73,7 @@ def add_routes(app: Any) -> None:
         host, jobs = host_and_jobs()
     except UserError:
         return
-    app.include_router(make_router(host, jobs, page_access(), page_grid_job(), show_panel))
+    app.include_router(make_router(host, jobs, page_access(), page_grid_job(), show_panel, page_workbench()))
 
 
 def serve(host: Host, access: Access, address: str = "127.0.0.1", port: int = 7861) -> None:
@@ -75,7 +82,7 @@ def serve(host: Host, access: Access, address: str = "127.0.0.1", port: int = 78
     from lib_trainer.ui.status_view import show_panel
     from lib_trainer.web.router import make_router
 
-    jobs, grid_job = Jobs(host, default_run), GridJob(host)
-    page = open_page(host, jobs, access, address, port, grid_job)
-    page.app.include_router(make_router(host, jobs, access, grid_job, show_panel))
+    jobs, grid_job, workbench = Jobs(host, default_run), GridJob(host), Workbench(host.cache_dir)
+    page = open_page(host, jobs, access, address, port, grid_job, workbench)
+    page.app.include_router(make_router(host, jobs, access, grid_job, show_panel, workbench))
     page.block_thread()

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapter.kernels": {"adapter.delta_weight", "models"},
     "dataset": BASE | {"models"},
     "memory": BASE | {"models", "adapter", "dataset"},
+    "workbench": BASE | {"dataset"},
     "recipes": {"errors", "config", "utils", "adapter.metadata"},
     "lora": BASE | {"models", "adapter"},
     "host": BASE | {"models", "lora.info"},
@@ -42,9 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": BASE | RUN | {"recipes", "host.standalone"},
     "ui": BASE
     | {"models", "adapter", "dataset", "memory", "recipes", "lora", "jobs", "preview", "host.base", "host.access"}
-    | {"packages", "evaluation.report"},
-    "web": BASE | {"models", "recipes", "lora", "jobs", "preview", "host.base", "host.access"},
-    "app": BASE | {"run", "jobs", "preview", "host.base", "host.access", "host.detect", "ui", "web"},
+    | {"packages", "evaluation.report", "workbench"},
+    "web": BASE | {"workbench", "models", "recipes", "lora", "jobs", "preview", "host.base", "host.access"},
+    "app": BASE | {"workbench", "run", "jobs", "preview", "host.base", "host.access", "host.detect", "ui", "web"},
     "cli": RUN
     | {"recipes", "run", "jobs", "lora", "preview", "host.base", "host.access", "host.standalone", "demo", "app"},
     "__main__": {"cli"},

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -24,7 +25,7 @@ from lib_trainer.ui.memory_bar import show_memory
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.missing_packages import show_missing
 from lib_trainer.ui.proposals import NAMED, Proposed, existing_adapter, tell_existing
-from lib_trainer.ui.recipe_check import name_from, problems_of, scan_pictures
+from lib_trainer.ui.recipe_check import dataset_config, name_from, problems_of, scan_pictures
 from lib_trainer.ui.recipe_panel import load_preset, load_upload, preset_for, recipe_values, show_length, show_notices
 from lib_trainer.ui.settings_panel import reset_to_base, show_base
 from lib_trainer.ui.start_actions import StartActions
@@ -33,6 +34,7 @@ from lib_trainer.ui.train_panel import LiveView
 
 if TYPE_CHECKING:
     from lib_trainer.dataset.verify import PictureVerifier
+    from lib_trainer.workbench.folders import Workbench
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,16 @@ class Actions:
     """The tab's behaviour. It keeps no state of its own: a page's state lives in the page, a run's in the jobs."""
 
     def __init__(
-        self, host: Host, jobs: Jobs, form: Form, access: Access | None = None, *, in_webui: bool = True
+        self,
+        host: Host,
+        jobs: Jobs,
+        form: Form,
+        access: Access | None = None,
+        *,
+        workbench: Workbench | None = None,
+        in_webui: bool = True,
     ) -> None:
+        self._workbench = workbench
         self._host, self._jobs, self._form, self._in_webui = host, jobs, form, in_webui
         self._access = access or Access()
         self.live = LiveView(jobs, self._access.page_key)
@@ -66,8 +76,37 @@ class Actions:
         filled = self._form.show(start.values, self._notes(start.values))
         return [head, start.kind, start.preset, show_base(start.base), proposed.prompt, proposed, *filled]
 
+    def drop(self, files: list[Any] | None, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
+        """-> as `scan`: takes the files into a folder of their own, and scans it."""
+        # Imported late, as everything that needs Pillow.
+        from lib_trainer.dataset.dropping import take_dropped
+
+        paths = [Path(str(getattr(file, "name", file))) for file in files or []]
+        entered = proposed.opened(self._form.read(values))
+        name = entered["trigger_word"] or next((path.stem for path in paths if path.suffix.lower() == ".zip"), "")
+        try:
+            dropped = take_dropped(paths, self._host.settings_file.parent, name)
+        except UserError as error:
+            return [
+                gr.update(),
+                gr.update(),
+                gr.update(),
+                gr.update(info=f"{WRONG} {error}"),
+                *[gr.update()] * 3,
+                proposed,
+            ]
+        place = list(self._form.inputs).index("train_data_dir")
+        changed = [*values[:place], str(dropped.folder), *values[place + 1 :]]
+        found = self._scan(kind, prompt, proposed, changed, dropped.refused)
+        return [*found[:3], {**found[3], "value": str(dropped.folder)}, *found[4:]]
+
     def scan(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> gallery, pictures, length, folder, trigger word, name, prompt, proposed."""
+        return self._scan(kind, prompt, proposed, values)
+
+    def _scan(
+        self, kind: str, prompt: str, proposed: Proposed, values: Sequence[Any], said: Sequence[str] = ()
+    ) -> list[Any]:
         entered = proposed.opened(self._form.read(values))
         try:
             verified = self._verifier.verify(scan_pictures(entered, self._access), entered["train_data_dir"])
@@ -82,7 +121,8 @@ class Actions:
         count = pictures_per_epoch(scan)
         name, prompt = self._kept(entered["output_name"], prompt, proposed, new)
         length, folder = show_length(count, entered), gr.update(info=help_of("train_data_dir"))
-        return [show_scan(verified), count, length, folder, word, name, prompt, new]
+        key = self._workbench.open(scan, dataset_config(entered), kind) if self._workbench else ""
+        return [show_scan(verified, key, said), count, length, folder, word, name, prompt, new]
 
     def propose(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> name, prompt, proposed: from the trigger word, where the person has not typed their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
@@ -31,6 +32,7 @@ class DatasetPanel:
     scan: gr.Button
     trigger_word: gr.Textbox
     gallery: gr.HTML
+    drop: gr.UploadButton
 
 
 def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
@@ -42,12 +44,21 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
         folder = form.place("train_data_dir", placeholder="/pictures/jeff", scale=4)
         scan = gr.Button("Scan", scale=1, min_width=70, elem_id="train_lora_scan")
     trigger_word = form.place("trigger_word", placeholder="jeff_person")
+    # javascript/train_lora_workbench.js hands it what is dropped anywhere on the tab.
+    with gr.Row(elem_id="train_lora_drop"):
+        label = "Add pictures, captions or a zip: press, or drop them onto the tab"
+        drop = gr.UploadButton(label, file_count="multiple", file_types=["file"], size="sm")
     gallery = gr.HTML(EMPTY, elem_id="train_lora_gallery")
-    return DatasetPanel(kind, folder, scan, trigger_word, gallery)
+    return DatasetPanel(kind, folder, scan, trigger_word, gallery, drop)
 
 
-def show_scan(verified: Verified) -> str:
-    """Thumbnails, how many pictures there are, and what may spoil the result."""
+def show_scan(verified: Verified, key: str = "", said: Sequence[str] = ()) -> str:
+    """Thumbnails, how many pictures there are, and what may spoil the result.
+
+    Args:
+        key: of the folder in the workbench; the script adds its findings.
+        said: sentences about files that were just added.
+    """
     scan = verified.scan
     # Some thousand thumbnails would be megabytes of HTML.
     shown = scan.samples[:SHOWN_PICTURES]
@@ -59,10 +70,12 @@ def show_scan(verified: Verified) -> str:
     if verified.decoded < verified.total:
         undecoded = f"{verified.decoded} of {verified.total} files are decoded so far; scan again for the rest."
     more = f'<span class="more">+ {rest} more</span>' if rest else ""
-    warnings = "".join(f"<li>⚠ {text}</li>" for text in warnings_of(scan))
+    warnings = "".join(f"<li>⚠ {text}</li>" for text in [*map(escape, said), *warnings_of(scan)])
+    opening = '<button type="button" data-open-workbench>Captions &amp; crops</button>' if key else ""
     return (
         f'<div class="train-lora-pictures"><p>{escape(summary_of(scan))} {undecoded}</p>'
         f'<ul class="warnings">{warnings}</ul>'
+        f'<div class="findings" data-workbench="{escape(key, quote=True)}">{opening}<ul></ul></div>'
         f'<div class="grid">{pictures}{more}</div></div>'
     )
 
@@ -73,7 +86,9 @@ def summary_of(scan: Scan) -> str:
     # kohya's numbered sub-folders may differ: 10_jeff beside 5_jeff_old.
     repeats = {sample.repeats for sample in scan.samples}
     times = f", {next(iter(repeats))}× each" if len(repeats) == 1 else ", repeats by folder"
-    return f"{count} picture{'s' * (count != 1)}" + (f"{times}: {drawn} in an epoch" if drawn != count else "")
+    left_out = f", {len(scan.excluded)} excluded" if scan.excluded else ""
+    epoch = f"{times}: {drawn} in an epoch" if drawn != count else ""
+    return f"{count} picture{'s' * (count != 1)}{epoch}{left_out}"
 
 
 def pictures_per_epoch(scan: Scan) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.settings import DatasetConfig
 from lib_trainer.config.start import named_paths
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.host.access import Access
@@ -81,6 +83,16 @@ def scan_pictures(entered: Mapping[str, Any], access: Access) -> Scan:
         raise ConfigError({"train_data_dir": "name the folder that holds the pictures"})
     require_allowed(access, entered["train_data_dir"])
     return scan_folder(Recipe().with_values({name: entered[name] for name in SCAN_FIELDS}).dataset)
+
+
+def dataset_config(entered: Mapping[str, Any]) -> DatasetConfig:
+    """What the inputs say of the pictures; where an input is wrong or empty, the default stands for it."""
+    values = {item.name: entered[item.name] for item in fields(DatasetConfig) if entered.get(item.name) is not None}
+    try:
+        return Recipe().with_values(values).dataset
+    except ConfigError as error:
+        good = {name: value for name, value in values.items() if name not in error.problems}
+        return Recipe().with_values(good).dataset
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:

@@ -23,6 +23,8 @@ from lib_trainer.ui.recipe_panel import RecipePanel, place_recipe, show_length
 from lib_trainer.ui.settings_panel import SettingsPanel, place_settings
 from lib_trainer.ui.starting_point import StartingPoint, recipe_size, starting_point
 from lib_trainer.ui.train_panel import TrainPanel, place_train
+from lib_trainer.ui.workbench_panel import WorkbenchActions, WorkbenchPanel, place_workbench
+from lib_trainer.workbench.folders import Workbench
 
 # Short answers bypass gradio's queue: they must arrive while a picture is being generated.
 QUICK = {"queue": False, "show_progress": "hidden", "api_name": False}
@@ -49,6 +51,7 @@ class Page:
     grid: GridPanel
     cell: CellPanel
     settings: SettingsPanel
+    workbench: WorkbenchPanel
     proposed: gr.State
     asked: gr.State
     pictures: gr.State
@@ -66,23 +69,33 @@ class Page:
 
 
 def build(
-    host: Host, jobs: Jobs, access: Access | None = None, grid_job: GridJob | None = None, *, in_webui: bool = True
+    host: Host,
+    jobs: Jobs,
+    access: Access | None = None,
+    grid_job: GridJob | None = None,
+    *,
+    workbench: Workbench | None = None,
+    in_webui: bool = True,
 ) -> gr.Blocks:
     """The whole tab for one host. It asks for no model and no picture until the page is opened.
 
     Args:
         access: which folders the page may name, and the key with which it calls the routes.
         grid_job: draws its grids.
+        workbench: the folders that pages have open; without one there are no captions and crops.
         in_webui: decides the advice on missing packages and where pictures are sent.
     """
     with gr.Blocks(analytics_enabled=False, title="Train LoRA") as blocks:
         # Placed first and bound second: events refer to components of other panels.
         page = _place(starting_point(host.settings_file, host.drawing_family()))
-        actions = Actions(host, jobs, page.form, access, in_webui=in_webui)
+        actions = Actions(host, jobs, page.form, access, workbench=workbench, in_webui=in_webui)
         grid_actions = GridActions(host, jobs, grid_job or GridJob(host))
         _bind_settings(actions, page)
         _bind_run(actions, page)
         _bind_history(actions, page)
+        if workbench:
+            panel = page.workbench
+            panel.send.click(WorkbenchActions(workbench).run, panel.command, panel.answer, **QUICK)
         seen = bind_grid(host, grid_actions, page.grid, page.cell, page.proposed, QUICK, SLOW)
         opened = [page.head, page.dataset.kind, page.recipe.preset, page.settings.base, page.grid.prompt, page.proposed]
         _then_memory(actions, page, blocks.load(actions.open_page, None, [*opened, *page.form.components], **QUICK))
@@ -107,9 +120,10 @@ def _place(start: StartingPoint) -> Page:
                     train, past = place_train(), place_history()
                 with gr.Column(elem_classes="train-lora-card"):
                     grid, cell = place_grid(recipe_size(start.values)), place_cell()
+        workbench = place_workbench()
         settings = place_settings(form, start.base)
     return Page(
-        head, form, dataset, recipe, train, past, grid, cell, settings,
+        head, form, dataset, recipe, train, past, grid, cell, settings, workbench,
         proposed=gr.State(Proposed()), asked=gr.State(""), pictures=gr.State(0),
     )  # fmt: skip
 
@@ -126,6 +140,7 @@ def _bind_settings(actions: Actions, page: Page) -> None:
     found += [page.grid.prompt, page.proposed]
     _then_memory(actions, page, dataset.scan.click(actions.scan, page.typed, found, **SLOW))
     dataset.folder.submit(actions.scan, page.typed, found, **SLOW)
+    dataset.drop.upload(actions.drop, [dataset.drop, *page.typed], found, **SLOW)
     # On blur: while somebody types, half a word proposes nothing useful.
     for named in (dataset.trigger_word, recipe.name):
         named.blur(actions.propose, page.typed, [recipe.name, page.grid.prompt, page.proposed], **QUICK)

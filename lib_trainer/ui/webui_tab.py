@@ -11,6 +11,7 @@ from lib_trainer.jobs.queue import Jobs
 from lib_trainer.preview.grid_job import GridJob
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.tab import build
+from lib_trainer.workbench.folders import Workbench
 
 LABEL, TAB_ID = "Train LoRA", "train_lora"
 
@@ -18,8 +19,8 @@ LABEL, TAB_ID = "Train LoRA", "train_lora"
 Tab = tuple[gr.Blocks, str, str]
 
 
-def build_tab(host: Host, jobs: Jobs, access: Access, grid_job: GridJob) -> Tab:
-    return build(host, jobs, access, grid_job), LABEL, TAB_ID
+def build_tab(host: Host, jobs: Jobs, access: Access, grid_job: GridJob, workbench: Workbench | None = None) -> Tab:
+    return build(host, jobs, access, grid_job, workbench=workbench), LABEL, TAB_ID
 
 
 def explain(error: UserError) -> Tab:

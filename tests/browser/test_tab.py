@@ -23,6 +23,7 @@ from lib_trainer.host.access import Access
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.ui.tab import build
 from lib_trainer.web.router import make_router
+from lib_trainer.workbench.folders import Workbench
 from tests.browser.conftest import CHROMIUM
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 from tests.waiting import PATIENCE_S
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
 NAME = "#train_lora_output_name textarea, #train_lora_output_name input"
 SLOW_MS = 60_000
+WORKBENCH = ("train_lora_workbench.js", "train_lora_workbench_events.js")
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM")
 
@@ -40,11 +42,13 @@ class Site:
 
     def __init__(self, folder: Path, browser, access: Access | None = None) -> None:
         self.host = FakeHost(folder)
-        self.jobs = Jobs(self.host, SlowRun(steps=3000, seconds=0.1))
+        self.run = SlowRun(steps=3000, seconds=0.1)
+        self.jobs = Jobs(self.host, self.run)
         self.pictures = draw_pictures(folder / "pictures")
         self._browser = browser
         self.access = access or Access()
-        tab = build(self.host, self.jobs, self.access)
+        workbench = Workbench(self.host.cache_dir)
+        tab = build(self.host, self.jobs, self.access, workbench=workbench)
         style = (ROOT / "style.css").read_text(encoding="utf-8")
         with gr.Blocks(css=style, analytics_enabled=False) as outer, gr.Tabs(elem_id="tabs"):
             with gr.TabItem("Train LoRA", elem_id="tab_train_lora"):
@@ -56,7 +60,9 @@ class Site:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         outer.launch(server_name="127.0.0.1", server_port=self.port, prevent_thread_lock=True, quiet=True)
-        outer.app.include_router(make_router(self.host, self.jobs, self.access, GridJob(self.host), show_panel))
+        outer.app.include_router(
+            make_router(self.host, self.jobs, self.access, GridJob(self.host), show_panel, workbench)
+        )
 
     def open(self, width: int = 1280, theme: str = "light", unreachable: str = ""):
         """A new page; no request with `unreachable` in its address is answered."""
@@ -69,7 +75,7 @@ class Site:
             return route.abort() if gone else route.continue_()
 
         page.route("**/*", answer)
-        for script in ("train_lora.js", "train_lora_page.js", "train_lora_settings.js"):
+        for script in ("train_lora.js", "train_lora_page.js", "train_lora_settings.js", *WORKBENCH):
             page.add_init_script(path=ROOT / "javascript" / script)
         page.goto(f"http://127.0.0.1:{self.port}/?__theme={theme}")
         page.wait_for_selector(".train-lora-head")

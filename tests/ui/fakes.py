@@ -58,8 +58,11 @@ class SlowRun:
 
     def __init__(self, steps: int = 300, seconds: float = 0.1) -> None:
         self.steps, self.seconds = steps, seconds
+        # What it was started with, for tests that look at what is trained.
+        self.recipes: list[Recipe] = []
 
     def __call__(self, host: FakeHost, recipe: Recipe, folder: Path | None = None) -> Iterator[Event]:
+        self.recipes.append(recipe)
         yield Notice("AdamW8bit does not run on a CPU; AdamW is used instead.")
         for done in range(1, 7):
             time.sleep(self.seconds)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib_trainer.dataset.captions import MAX_CAPTION_BYTES, decode_text
 from lib_trainer.dataset.edits import EDITS_DIR, locked
-from lib_trainer.errors import UserError
+from lib_trainer.errors import NotWritten, UserError
 from lib_trainer.utils.atomic_file import write_atomically
 
 ORIGINALS_DIR, _NO_FILE = "originals", ".absent"
@@ -94,6 +94,21 @@ def write_sidecar(path: Path, text: str, version: str) -> Caption:
         _keep_original(path)
         write_atomically(path, data)
         return read_sidecar(path)
+
+
+def remove_sidecar(path: Path, version: str) -> None:
+    """Removes a caption file that stands at `version`. Raises as `write_sidecar`."""
+    with locked(path.parent):
+        current = read_sidecar(path)
+        if current.version != version:
+            raise CaptionConflict(path, current)
+        _keep_original(path)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise NotWritten(
+                f"{path.name} cannot be removed: {error.strerror or error}.", "Make it writable."
+            ) from error
 
 
 def restore_original(path: Path) -> Caption:
