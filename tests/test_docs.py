@@ -18,7 +18,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 # A file or folder of ours in code style: `host/base.py`, `tests/fakes`, `benchmarks/`.
 OWN_PATH = re.compile(r"`((?:\w+/)+\w*(?:\.py|\.json)?)`")
 
-OF_THE_WEBUI = ("models/Lora", "cache/", "out/")
+OF_THE_WEBUI = ("models/Lora", "cache/", "out/", "train_lora/datasets/")
 
 
 def text_of(page: Path) -> str:
