@@ -22,6 +22,8 @@ RESERVE_BYTES = round(1.0 * GIB)
 CONTEXT_BYTES = round(0.3 * GIB)
 # Simulated steps took up to 3 % more than predicted.
 _MARGIN = 0.03
+# Of the free RAM that a run on the CPU may take: the WebUI and the system take more meanwhile.
+_RAM_SHARE = 0.75
 # Candidates offload this share of the weights more than the one before.
 _OFFLOAD_STEP = 1 / 16
 
@@ -54,7 +56,8 @@ class Plan:
     """A run and the memory it will take.
 
     Attributes:
-        budget: None if unknown, as on a CPU: then the plan is the recipe as written.
+        budget: None if unknown, as on a CPU: then the plan is the recipe as written, but for blocks that need not be
+            recomputed.
         blocks: how many can be recomputed.
         dense, eight_bit, resuming: see `make_plan`.
     """
@@ -125,7 +128,13 @@ class Plan:
 
 
 def make_plan(
-    work: Work, budget: Budget | None, *, dense: bool = True, eight_bit: bool = True, resuming: bool = False
+    work: Work,
+    budget: Budget | None,
+    *,
+    dense: bool = True,
+    eight_bit: bool = True,
+    resuming: bool = False,
+    ram_bytes: int | None = None,
 ) -> Plan:
     """The plan that fits `budget` at the least cost, or the smallest one if none does.
 
@@ -136,9 +145,10 @@ def make_plan(
         dense: the host's weights are plain tensors, so they can be stored in 8 bits or offloaded.
         eight_bit: 8-bit optimizers are available.
         resuming: steps stay as the recipe says, which is how the run began; only the model's placement is planned.
+        ram_bytes: free RAM of a run on the CPU without a budget: no more blocks are recomputed than it asks for.
     """
     search = _Search(work, budget, dense=dense, eight_bit=eight_bit, resuming=resuming)
-    return search.as_written() if budget is None else search.cheapest()
+    return search.as_written(ram_bytes) if budget is None else search.cheapest()
 
 
 class _Search:
@@ -155,9 +165,16 @@ class _Search:
             batch=training.train_batch_size,
         )
 
-    def as_written(self) -> Plan:
-        """The recipe without further savings."""
-        return self._plan(self.recipe_savings)
+    def as_written(self, ram_bytes: int | None = None) -> Plan:
+        """The recipe without further savings, recomputing only what `ram_bytes` of free memory asks for."""
+        plan = self._plan(self.recipe_savings)
+        if ram_bytes is None or not self.recipe_savings.recomputed:
+            return plan
+        in_ram = _Search(
+            self.work, Budget(round(ram_bytes * _RAM_SHARE), 0),
+            dense=self.dense, eight_bit=self.eight_bit, resuming=self.resuming,
+        )  # fmt: skip
+        return self._plan(in_ram._recompute_fewest(self.recipe_savings))
 
     def cheapest(self) -> Plan:
         candidates = list(self._candidates())

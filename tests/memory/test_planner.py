@@ -9,6 +9,7 @@ import torch
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.buckets import Bucket
 from lib_trainer.errors import ConfigError, UserError
+from lib_trainer.memory import planner
 from lib_trainer.memory.plan import GIB, Budget
 from lib_trainer.memory.planner import (
     budget_of,
@@ -88,3 +89,16 @@ def test_a_plan_is_told_in_a_sentence() -> None:
     for part in ("radient checkpointing on", "fused backward pass", "in 8 bits", "offloaded to the CPU"):
         assert part in text
     assert describe_plan(plan_of(SD1, 512)) == "Memory: about 3.7 of 7.2 GB."
+
+
+def test_on_a_cpu_no_more_blocks_are_recomputed_than_the_ram_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    for gib in (64, 12, 1, None):
+        monkeypatch.setattr(planner, "available_ram", lambda gib=gib: gib and round(gib * GIB))
+        plan = plan_run(ON_CPU, recipe_of(train_batch_size=4), [(768, 768)], CPU)
+        counts.append(plan.savings.recomputed)
+        assert plan.budget is None and plan.recipe == plan.work.recipe
+    assert counts[0] == 0 < counts[1] < counts[2] == counts[3] == plan.blocks
+    # What the recipe does not ask for is not done.
+    off = plan_run(ON_CPU, recipe_of(gradient_checkpointing=False), [(768, 768)], CPU)
+    assert off.savings.recomputed == 0
