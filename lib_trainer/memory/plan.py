@@ -22,8 +22,8 @@ RESERVE_BYTES = round(1.0 * GIB)
 CONTEXT_BYTES = round(0.3 * GIB)
 # Simulated steps took up to 3 % more than predicted.
 _MARGIN = 0.03
-# Of the free RAM that a run on the CPU may take: the WebUI and the system take more meanwhile.
-_RAM_SHARE = 0.75
+# Of the RAM that a run on the CPU may take: the rest is the WebUI's and the system's.
+_RAM_SHARE = 0.5
 # Candidates offload this share of the weights more than the one before.
 _OFFLOAD_STEP = 1 / 16
 
@@ -145,7 +145,9 @@ def make_plan(
         dense: the host's weights are plain tensors, so they can be stored in 8 bits or offloaded.
         eight_bit: 8-bit optimizers are available.
         resuming: steps stay as the recipe says, which is how the run began; only the model's placement is planned.
-        ram_bytes: free RAM of a run on the CPU without a budget: no more blocks are recomputed than it asks for.
+        ram_bytes: RAM of the machine, for a run on the CPU without a budget: no more blocks are recomputed than half of
+            it asks for. Not what is free now: recomputing changes the last digits, and the same seed must give the same
+            file.
     """
     search = _Search(work, budget, dense=dense, eight_bit=eight_bit, resuming=resuming)
     return search.as_written(ram_bytes) if budget is None else search.cheapest()
@@ -166,7 +168,7 @@ class _Search:
         )
 
     def as_written(self, ram_bytes: int | None = None) -> Plan:
-        """The recipe without further savings, recomputing only what `ram_bytes` of free memory asks for."""
+        """The recipe without further savings, recomputing only what `ram_bytes` of memory asks for."""
         plan = self._plan(self.recipe_savings)
         if ram_bytes is None or not self.recipe_savings.recomputed:
             return plan

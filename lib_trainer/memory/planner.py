@@ -16,7 +16,7 @@ from lib_trainer.events import Event, Planned
 from lib_trainer.memory.estimate import Work
 from lib_trainer.memory.plan import GIB, RESERVE, Budget, Plan, make_plan
 from lib_trainer.models.base import HostModel
-from lib_trainer.models.device import DTYPES, available_optimizer, available_ram, compute_dtype
+from lib_trainer.models.device import DTYPES, available_optimizer, compute_dtype, total_ram
 from lib_trainer.models.families import Family
 from lib_trainer.models.placement import MemoryProfile
 
@@ -81,7 +81,7 @@ def plan_run(
     # Whether bitsandbytes is there and runs on this device.
     eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"
     budget = budget_of(memory_profile, recipe)
-    dense, ram_bytes = memory_profile.is_dense, available_ram() if device.type == "cpu" else None
+    dense, ram_bytes = memory_profile.is_dense, total_ram() if device.type == "cpu" else None
     return make_plan(work, budget, dense=dense, eight_bit=eight_bit, resuming=resuming, ram_bytes=ram_bytes)
 
 

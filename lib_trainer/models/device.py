@@ -26,13 +26,13 @@ def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if mixed_precision == "bf16" and has_bf16 else torch.float16
 
 
-def available_ram() -> int | None:
-    """Bytes of RAM that programs can take now; None where nothing can tell. Every WebUI brings psutil."""
+def total_ram() -> int | None:
+    """Bytes of RAM of this machine; None where nothing can tell. Every WebUI brings psutil."""
     if not find_spec("psutil"):
         return None
     import psutil
 
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().total
 
 
 def available_optimizer(name: str, device: torch.device) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lib_trainer.models.placement import Placement
-from lib_trainer.utils.patch import attributes, overridden_forward
+from lib_trainer.utils.patch import overridden_forward
 
 # Flux' blocks take both streams by name.
 _STREAMS = ("img", "txt")
@@ -32,15 +32,15 @@ def normal_parameters(module: nn.Module) -> Iterator[None]:
     require gradients; the module's own tensors come back on exit.
     """
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
-    with torch.inference_mode(False):
-        for part in module.modules():
-            for slots in (part._parameters, part._buffers):
-                for name, tensor in slots.items():
-                    # Subclasses hold quantised weights, whose storage is not a dense tensor's.
-                    if type(tensor) in (Tensor, nn.Parameter):
-                        replaced.append((slots, name, tensor))
-                        slots[name] = _normal_view(tensor)
     try:
+        with torch.inference_mode(False):
+            for part in module.modules():
+                for slots in (part._parameters, part._buffers):
+                    for name, tensor in slots.items():
+                        # Subclasses hold quantised weights, whose storage is not a dense tensor's.
+                        if type(tensor) in (Tensor, nn.Parameter):
+                            replaced.append((slots, name, tensor))
+                            slots[name] = _normal_view(tensor)
         yield
     finally:
         for slots, name, tensor in reversed(replaced):
@@ -58,9 +58,9 @@ def _normal_view(tensor: Tensor) -> Tensor:
 def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter of the module requires a gradient; on exit each one's setting is restored."""
     required = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in required:
-        parameter.requires_grad_(False)
     try:
+        for parameter in required:
+            parameter.requires_grad_(False)
         yield
     finally:
         for parameter in required:
@@ -71,12 +71,10 @@ def frozen(module: nn.Module) -> Iterator[None]:
 def cloned_inputs(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Gives each module a copy of its first input, because the host adds to the original in place afterwards."""
     # Hooks, because they come off one by one and leave `forward` to the adapter.
-    handles = [module.register_forward_pre_hook(_clone_first) for module in modules]
-    try:
+    with ExitStack() as undo:
+        for module in modules:
+            undo.callback(module.register_forward_pre_hook(_clone_first).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _clone_first(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -91,12 +89,10 @@ def owned_outputs(modules: Iterable[nn.Module]) -> Iterator[None]:
 
     Autograd forbids that on a view made inside a custom Function, such as an adapted linear layer.
     """
-    handles = [module.register_forward_hook(_own_output) for module in modules]
-    try:
+    with ExitStack() as undo:
+        for module in modules:
+            undo.callback(module.register_forward_hook(_own_output).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _own_output(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -114,23 +110,34 @@ def added_to_in_place(parts: Sequence[nn.Module]) -> list[nn.Module]:
 def input_cast(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Linear layers, convolutions and norms compute in the dtype of their input, whatever they are stored in.
 
-    Their classes are patched, not the modules: an adapter may be attached and detached meanwhile.
+    Each module gets a class of its own kind with another `forward`. Not an attribute of the module: an adapter puts its
+    own there, and is attached and detached meanwhile. Nor a patch of its class: every other model of the process and
+    every other extension would run it.
     """
     kinds = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
-    with attributes({type(module) for module in modules if isinstance(module, kinds)}, forward=_input_cast_forward):
+    casting: dict[type, type] = {}
+    with ExitStack() as undo:
+        for module in modules:
+            kind = type(module)
+            if isinstance(module, kinds):
+                if kind not in casting:
+                    casting[kind] = type(kind.__name__, (kind,), {"forward": _input_cast_forward})
+                undo.callback(setattr, module, "__class__", kind)
+                module.__class__ = casting[kind]
         yield
 
 
-def _input_cast_forward(module: Any, x: Tensor) -> Tensor:
-    weight, bias = (None if tensor is None else tensor.to(x.dtype) for tensor in (module.weight, module.bias))
-    if isinstance(module, nn.Linear):
-        return functional.linear(x, weight, bias)
-    if isinstance(module, nn.Conv2d):
+def _input_cast_forward(self: Any, input: Tensor) -> Tensor:
+    # Named as torch names them: a layer may be called by keyword.
+    weight, bias = (None if tensor is None else tensor.to(input.dtype) for tensor in (self.weight, self.bias))
+    if isinstance(self, nn.Linear):
+        return functional.linear(input, weight, bias)
+    if isinstance(self, nn.Conv2d):
         # Keeps the padding mode, which conv2d would not.
-        return module._conv_forward(x, weight, bias)
-    if isinstance(module, nn.GroupNorm):
-        return functional.group_norm(x, module.num_groups, weight, bias, module.eps)
-    return functional.layer_norm(x, module.normalized_shape, weight, bias, module.eps)
+        return self._conv_forward(input, weight, bias)
+    if isinstance(self, nn.GroupNorm):
+        return functional.group_norm(input, self.num_groups, weight, bias, self.eps)
+    return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 @contextmanager

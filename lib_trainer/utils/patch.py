@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,14 +32,11 @@ def overridden_forward(modules: Iterable[nn.Module], wrap: Callable[[nn.Module, 
 @contextmanager
 def attributes(objects: Iterable[Any], **values: Any) -> Iterator[None]:
     """Sets attributes on the objects that already have them; each one's own values, or none, come back on exit."""
-    saved = [(item, name, vars(item).get(name, _ABSENT)) for item in objects for name in values if hasattr(item, name)]
-    for item, name, _ in saved:
-        setattr(item, name, values[name])
-    try:
+    with ExitStack() as undo:
+        for item in objects:
+            for name in (name for name in values if hasattr(item, name)):
+                own = vars(item).get(name, _ABSENT)
+                setattr(item, name, values[name])
+                # After it was set: one that refuses has nothing to restore, those before it have.
+                undo.callback(*((delattr, item, name) if own is _ABSENT else (setattr, item, name, own)))
         yield
-    finally:
-        for item, name, own in saved:
-            if own is _ABSENT:
-                delattr(item, name)
-            else:
-                setattr(item, name, own)

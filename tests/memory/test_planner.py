@@ -93,8 +93,8 @@ def test_a_plan_is_told_in_a_sentence() -> None:
 
 def test_on_a_cpu_no_more_blocks_are_recomputed_than_the_ram_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
-    for gib in (64, 12, 1, None):
-        monkeypatch.setattr(planner, "available_ram", lambda gib=gib: gib and round(gib * GIB))
+    for gib in (64, 18, 1, None):
+        monkeypatch.setattr(planner, "total_ram", lambda gib=gib: gib and round(gib * GIB))
         plan = plan_run(ON_CPU, recipe_of(train_batch_size=4), [(768, 768)], CPU)
         counts.append(plan.savings.recomputed)
         assert plan.budget is None and plan.recipe == plan.work.recipe

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from lib_trainer.models import trainable
 from lib_trainer.models.placement import Placement
+from lib_trainer.utils.patch import attributes
 
 
 def loaded(moved: bool) -> nn.Linear:
@@ -57,7 +60,7 @@ def test_attributes_come_back_even_when_they_were_the_classes() -> None:
 
     own, inherited, without = Thing(), Thing(), object.__new__(type("Empty", (), {}))
     own.shared = 2
-    with pytest.raises(KeyError), trainable.attributes([own, inherited, without], shared=3):
+    with pytest.raises(KeyError), attributes([own, inherited, without], shared=3):
         assert (own.shared, inherited.shared, hasattr(without, "shared")) == (3, 3, False)
         raise KeyError
     assert own.shared == 2 and "shared" not in vars(inherited)
@@ -144,12 +147,16 @@ def test_a_layer_computes_in_the_numbers_of_its_input(layer: nn.Module, shape: t
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     wanted, own = layer(x), type(layer).forward
     half = layer.bfloat16()
+    another = copy.deepcopy(half).float()
     with trainable.input_cast([half]):
         found = half(x)
+        assert torch.equal(half(input=x), found)
+        # Layers of other models, and other extensions that call them by keyword, are not concerned.
+        assert another(input=x).dtype == torch.float32 and type(another).forward is own
     assert found.dtype == torch.float32
     # The weights alone were rounded.
     assert torch.allclose(found, wanted, atol=2e-2)
-    assert type(layer).forward is own
+    assert type(half) is type(another) and type(layer).forward is own
 
 
 def test_an_adapter_put_on_meanwhile_stays() -> None:
@@ -157,3 +164,46 @@ def test_an_adapter_put_on_meanwhile_stays() -> None:
     with trainable.input_cast([layer]):
         layer.forward = adapted = lambda x: x
     assert layer.forward is adapted
+
+
+class Stubborn(nn.Linear):
+    """Refuses every change that is made to it."""
+
+    def register_forward_pre_hook(self, *_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("no")
+
+    register_forward_hook = register_forward_pre_hook
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ("__class__", "marked"):
+            raise RuntimeError("no")
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("change", ["cloned_inputs", "owned_outputs", "input_cast"])
+def test_a_change_that_fails_half_way_is_undone(change: str) -> None:
+    first = nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match="no"), getattr(trainable, change)([first, Stubborn(2, 2)]):
+        raise AssertionError("it did not fail")
+    assert type(first) is nn.Linear and not first._forward_hooks and not first._forward_pre_hooks
+
+
+def test_attributes_that_fail_half_way_are_undone() -> None:
+    first, second = nn.Linear(2, 2), Stubborn(2, 2)
+    first.marked = 1
+    object.__setattr__(second, "marked", 1)
+    with pytest.raises(RuntimeError, match="no"), attributes([first, second], marked=2):
+        raise AssertionError("it did not fail")
+    assert first.marked == 1
+
+
+def test_parameters_that_are_replaced_half_way_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    own = [dict(layer._parameters) for layer in layers]
+    views = iter([torch.zeros(1), torch.zeros(1)])
+    monkeypatch.setattr(trainable, "_normal_view", lambda tensor: next(views))
+    with pytest.raises((StopIteration, RuntimeError)), trainable.normal_parameters(layers):
+        raise AssertionError("it did not fail")
+    assert all(
+        layer._parameters[name] is p for layer, kept in zip(layers, own, strict=True) for name, p in kept.items()
+    )
