@@ -12,8 +12,8 @@ from lib_trainer.memory.estimate import Work
 from lib_trainer.memory.plan import Budget, Plan, make_plan
 from lib_trainer.models.families import SD1, Family
 
-FACE = AdapterConfig("loha", 32, 16, 8, 4, use_tucker=True)
-STYLE = AdapterConfig("lokr", 64, 64, 64, 64, factor=8)
+FACE = AdapterConfig(algo="loha", network_dim=32, network_alpha=16, conv_dim=8, conv_alpha=4, use_tucker=True)
+STYLE = AdapterConfig(algo="lokr", network_dim=64, network_alpha=64, conv_dim=64, conv_alpha=64, factor=8)
 
 
 def work_of(
