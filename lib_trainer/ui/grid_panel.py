@@ -81,7 +81,7 @@ class CellPanel:
 
 
 def place_grid(size_px: tuple[int, int]) -> GridPanel:
-    """The whole step but for the clicked picture; `size_px`: width and height of a picture."""
+    """The whole step but for `view` and the clicked picture; `size_px`: width and height of a picture."""
     gr.Markdown("### 4 · Try it")
     panel = GridPanel(**_place_loras(), **_place_picture_options(size_px), **_place_buttons(), **_place_results())
     for component in (*panel.inputs, panel.cell):
@@ -153,7 +153,8 @@ def _place_results() -> dict[str, Any]:
     picture = gr.Image(
         label="Picture", type="pil", interactive=False, visible=False, height=480, elem_id="train_lora_picture"
     )
-    view = gr.HTML(show_grid(), elem_id="train_lora_grid_view", elem_classes="train-lora-maybe")
+    # Shown below both columns: beside a long grid the other one would stay empty.
+    view = gr.HTML(show_grid(), elem_id="train_lora_grid_view", elem_classes="train-lora-maybe", render=False)
     # Hidden by style.css, not by gradio: what gradio hides may be missing from the page.
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_grid_refresh")

@@ -9,7 +9,9 @@ from lib_trainer.preview.grid_job import GridStatus
 from lib_trainer.preview.grid_spec import GridSpec
 from lib_trainer.ui.elements import progress_bar, show_duration, thumbnail
 
-THUMBNAIL_PX = 160
+THUMBNAIL_PX = 192
+# A few columns do not fill a wide page with pictures that are larger than they were made.
+LABEL_PX, COLUMN_PX = 88, 204
 EMPTY = '<div class="train-lora-grid idle" data-live="0"></div>'
 CHANGE_HELP = (
     "Δ is how much the picture differs from strength 0 in its row: the mean over all pixels, 100 % from black to white."
@@ -84,7 +86,9 @@ def _table(plan: GridSpec, grid_status: GridStatus, thumbnails: Thumbnails) -> s
     for row, label in enumerate(plan.row_labels):
         cells = "".join(_cell(grid_status, drawn.get((row, column)), thumbnails) for column in columns)
         rows.append(f'<tr><th title="{escape(label, quote=True)}"><span>{escape(label)}</span></th>{cells}</tr>')
-    return f"<table><thead><tr><th>{escape(common)}</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    head = f"<thead><tr><th>{escape(common)}</th>{heads}</tr></thead>"
+    width_px = LABEL_PX + COLUMN_PX * len(columns)
+    return f'<table style="max-width:{width_px}px">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
 def _split(labels: tuple[str, ...]) -> tuple[str, list[str]]:

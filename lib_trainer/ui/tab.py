@@ -119,7 +119,12 @@ def _place(start: StartingPoint) -> Page:
                 with gr.Column(elem_classes="train-lora-card"):
                     train, past = place_train(), place_history()
                 with gr.Column(elem_classes="train-lora-card"):
-                    grid, cell = place_grid(recipe_size(start.values)), place_cell()
+                    grid = place_grid(recipe_size(start.values))
+        with gr.Row(elem_id="train_lora_results", elem_classes="train-lora-card"):
+            with gr.Column(scale=3, min_width=420):
+                grid.view.render()
+            with gr.Column(scale=2, min_width=380, elem_id="train_lora_beside_grid"):
+                cell = place_cell()
         workbench = place_workbench()
         settings = place_settings(form, start.base)
     return Page(
