@@ -128,7 +128,7 @@ class DatasetConfig:
     )  # fmt: skip
     trigger_word_first: bool = setting(
         False, "Trigger word in every caption", "Puts it first in every caption of the run; files stay as they are.",
-        group=LEARNS, common=True,
+        group=LEARNS, basic=True,
     )  # fmt: skip
     shuffle_caption: bool = setting(
         False, "Shuffle caption", "Shuffles the comma-separated tags.", group=LEARNS, common=True

@@ -124,6 +124,12 @@ class Actions:
         key = self._workbench.open(scan, dataset_config(entered), kind) if self._workbench else ""
         return [show_scan(verified, key, said), count, length, folder, word, name, prompt, new]
 
+    def rescan(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
+        """As `scan`, once there is a folder."""
+        if not self._form.read(values)["train_data_dir"].strip():
+            return [*(gr.update() for _ in range(7)), proposed]
+        return self.scan(kind, prompt, proposed, *values)
+
     def propose(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> name, prompt, proposed: from the trigger word, where the person has not typed their own."""
         entered = self._form.read(values)

@@ -31,6 +31,7 @@ class DatasetPanel:
     folder: gr.Textbox
     scan: gr.Button
     trigger_word: gr.Textbox
+    word_first: gr.Checkbox
     gallery: gr.HTML
     drop: gr.UploadButton
 
@@ -43,13 +44,16 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
     with gr.Row(elem_classes="train-lora-beside"):
         folder = form.place("train_data_dir", placeholder="/pictures/jeff", scale=4)
         scan = gr.Button("Scan", scale=1, min_width=70, elem_id="train_lora_scan")
-    trigger_word = form.place("trigger_word", placeholder="jeff_person")
+    with gr.Row():
+        trigger_word = form.place("trigger_word", placeholder="jeff_person", scale=3)
+        # Beside the word, because the scan may propose it.
+        word_first = form.place("trigger_word_first", scale=2)
     # javascript/train_lora_workbench.js hands it what is dropped anywhere on the tab.
     with gr.Row(elem_id="train_lora_drop"):
         label = "Add pictures, captions or a zip: press, or drop them onto the tab"
         drop = gr.UploadButton(label, file_count="multiple", file_types=["file"], size="sm")
     gallery = gr.HTML(EMPTY, elem_id="train_lora_gallery")
-    return DatasetPanel(kind, folder, scan, trigger_word, gallery, drop)
+    return DatasetPanel(kind, folder, scan, trigger_word, word_first, gallery, drop)
 
 
 def show_scan(verified: Verified, key: str = "", said: Sequence[str] = ()) -> str:

@@ -146,6 +146,8 @@ def _bind_settings(actions: Actions, page: Page) -> None:
     _then_memory(actions, page, dataset.scan.click(actions.scan, page.typed, found, **SLOW))
     dataset.folder.submit(actions.scan, page.typed, found, **SLOW)
     dataset.drop.upload(actions.drop, [dataset.drop, *page.typed], found, **SLOW)
+    # What was said of the captions may be settled by it.
+    dataset.word_first.input(actions.rescan, page.typed, found, **SLOW)
     # On blur: while somebody types, half a word proposes nothing useful.
     for named in (dataset.trigger_word, recipe.name):
         named.blur(actions.propose, page.typed, [recipe.name, page.grid.prompt, page.proposed], **QUICK)

@@ -175,3 +175,13 @@ def test_a_complaint_goes_when_its_field_is_right(page, pictures):
     assert told["network_dim"] == gr.update(), "what does not complain is left alone"
     # What was wrong with one field is mended in another.
     assert check(output_name="ab", max_bucket_reso=1024)[:2] == ("", set())
+
+
+def test_a_word_that_no_caption_holds_is_told_until_it_is_put_first(page, tmp_path):
+    folder = shutil.copytree(draw_pictures(tmp_path / "of") / "10_jeff_person", tmp_path / "10_nobody")
+    (folder / "0.txt").write_text("somebody", encoding="utf-8")
+    for name, told in ((False, True), (True, False)):
+        values = {**page.values, "train_data_dir": str(folder), "trigger_word_first": name}
+        gallery, *_ = page.actions.rescan("face", "", Proposed(), *values.values())
+        assert ("is in no caption" in gallery) is told
+    assert page.actions.rescan("face", "", Proposed(), *page.values.values())[0] == gr.update(), "nothing to scan yet"
