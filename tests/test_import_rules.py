@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapter.kernels": {"adapter.delta_weight", "models"},
     "dataset": BASE | {"models"},
     "memory": BASE | {"models", "adapter", "dataset"},
-    "workbench": BASE | {"dataset"},
+    "workbench": BASE | {"dataset", "captioning"},
+    "captioning": BASE | {"dataset"},
     "recipes": {"errors", "config", "utils", "adapter.metadata"},
     "lora": BASE | {"models", "adapter"},
     "host": BASE | {"models", "lora.info"},
@@ -47,7 +48,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "web": BASE | {"workbench", "models", "recipes", "lora", "jobs", "preview", "host.base", "host.access"},
     "app": BASE | {"workbench", "run", "jobs", "preview", "host.base", "host.access", "host.detect", "ui", "web"},
     "cli": RUN
-    | {"recipes", "run", "jobs", "lora", "preview", "host.base", "host.access", "host.standalone", "demo", "app"},
+    | {
+        "captioning",
+        "recipes",
+        "run",
+        "jobs",
+        "lora",
+        "preview",
+        "host.base",
+        "host.access",
+        "host.standalone",
+        "demo",
+        "app",
+    },
     "__main__": {"cli"},
 }
 # The one place that names every host.

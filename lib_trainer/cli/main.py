@@ -65,6 +65,7 @@ def _parser() -> Parser:
     _add_save_recipe(commands)
     _add_inspect(commands)
     _add_check(commands)
+    _add_caption(commands)
     _add_ui(commands)
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="one JSON object as the last line of the output")
@@ -160,6 +161,22 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_run_check)
 
 
+def _add_caption(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("caption", help="caption the pictures of a folder with a tagger's ONNX file")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of pictures")
+    parser.add_argument("--tagger", metavar="FILE", type=Path, help="an .onnx file with its list of tags beside it")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="taggers are looked for in its models (default: out)"
+    )
+    parser.add_argument("--prefix", default="", help="tags before the others, like the trigger word")
+    parser.add_argument("--postfix", default="", help="tags after the others")
+    parser.add_argument("--exclude", default="", help="tags that are left out")
+    parser.add_argument("--threshold", type=float, default=0.35, help="from which probability on (default: 0.35)")
+    parser.add_argument("--all", action="store_true", help="also pictures that have a caption; the first one is kept")
+    parser.add_argument("--underscores", action="store_true", help="write blue_eyes instead of blue eyes")
+    parser.set_defaults(command=_run_caption)
+
+
 def _add_ui(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("ui", help="the tab, in a browser")
     parser.add_argument("--port", type=int, default=7861)
@@ -237,6 +254,12 @@ def _run_check(options: argparse.Namespace) -> Answer:
     from lib_trainer.cli.check import run_check
 
     return run_check(options)
+
+
+def _run_caption(options: argparse.Namespace) -> Answer:
+    from lib_trainer.cli.caption import run_caption
+
+    return run_caption(options)
 
 
 def _run_ui(options: argparse.Namespace) -> Answer:

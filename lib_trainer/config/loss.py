@@ -85,6 +85,18 @@ class LossConfig:
         False, "Zero terminal SNR", "Rescales the schedule to end in pure noise; only for checkpoints that predict v.",
         group=_GROUP, families=_DIFFUSION,
     )  # fmt: skip
+    masked_loss: bool = setting(
+        False, "Masked loss", "Only where a mask is white counts: NAME.mask.png, masks/NAME.png, or the alpha channel.",
+        group=_GROUP,
+    )  # fmt: skip
+    unmasked_weight: float = setting(
+        0.0, "Unmasked weight", "How much counts what a mask leaves out; 0.1 keeps surroundings from decaying.",
+        group=_GROUP, low=0.0, high=1.0,
+    )  # fmt: skip
+    prior_loss_weight: float = setting(
+        1.0, "Prior loss weight", "How much pictures of folders that are marked as regularisation count.",
+        group=_GROUP, low=0.0, high=100.0,
+    )  # fmt: skip
     min_timestep: int = setting(
         0, "Min timestep", "Trains from this noise level on; 0 is none.", group=_GROUP, low=0, high=TIMESTEPS - 1
     )

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from lib_trainer.dataset.augment import augmentation_of
 from lib_trainer.dataset.buckets import Bucket, resized_size
 from lib_trainer.dataset.cache_store import Entry, entry_path, keep, read_tensors
 from lib_trainer.dataset.images import Cut, cut, decode_picture, read_picture, shown_name
+from lib_trainer.dataset.masks import cut_mask, mask_of_latents, read_mask
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Notice, Progress
@@ -33,12 +35,13 @@ _DECODERS = 4
 
 @dataclass(frozen=True)
 class _Piece:
-    """A picture to encode as `cut`; None where the cache file at `path` exists."""
+    """A picture to encode as `cut`; None where the cache file at `path` exists. `mask` (H, W) says where it counts."""
 
     sample: int
     variant: int
     path: Path | None
     cut: Cut | None
+    mask: Tensor | None = None
 
 
 # A sample and some of its variants: the work of one thread at a time.
@@ -103,7 +106,10 @@ class LatentCaching:
                     f"The VAE produced NaN or Inf for {shown_name(self._image(piece.sample))}.",
                     "Select a VAE that works in half precision, or start the WebUI with --no-half-vae.",
                 )
-            yield self._done(piece, keep({"latents": latents.clone(), "size": piece.cut.size}, piece.path))
+            tensors = {"latents": latents.clone(), "size": piece.cut.size}
+            if piece.mask is not None:
+                tensors["mask"] = mask_of_latents(piece.mask, latents)
+            yield self._done(piece, keep(tensors, piece.path))
 
     def _done(self, piece: _Piece, entry: Entry) -> Progress:
         self.entries[piece.sample, piece.variant] = entry
@@ -131,22 +137,31 @@ class LatentCaching:
         # Hashed and decoded from the same bytes: the file may change in between.
         sha256 = hashlib.sha256(data).hexdigest()
         picture = None
+        mask, mask_key = self._mask(data, sample) or (None, "")
         pieces = []
         for variant in variants:
             augmentation = augmentation_of(variant, sha256, recipe.dataset, recipe.training.seed)
-            path = self._path(sample, sha256, None if augmentation is None else asdict(augmentation))
+            path = self._path(sample, sha256, None if augmentation is None else asdict(augmentation), mask_key)
             if path is not None and read_tensors(path) is not None:
                 pieces.append(_Piece(sample, variant, path, None))
                 continue
             picture = picture or self._decode(data, sample)
-            pieces.append(_Piece(sample, variant, path, cut(picture, bucket, recipe.dataset, augmentation)))
+            counted = None if mask is None else cut_mask(mask, bucket, recipe.dataset, augmentation)
+            pieces.append(_Piece(sample, variant, path, cut(picture, bucket, recipe.dataset, augmentation), counted))
         return pieces
 
     def _decode(self, data: bytes, sample: int) -> Image.Image:
         picture, crop = decode_picture(data, self._image(sample)), self._schedule.scan.samples[sample].crop_px
         return picture if crop is None else picture.crop(crop)
 
-    def _path(self, sample: int, sha256: str, augmentation: dict[str, Any] | None) -> Path | None:
+    def _mask(self, data: bytes, sample: int) -> tuple[Image.Image, str] | None:
+        if not self._schedule.recipe.loss.masked_loss:
+            return None
+        seen = self._schedule.scan.samples[sample]
+        found = read_mask(data, seen.image, seen.whole_px or (seen.width_px, seen.height_px))
+        return found if found is None or seen.crop_px is None else (found[0].crop(seen.crop_px), found[1])
+
+    def _path(self, sample: int, sha256: str, augmentation: dict[str, Any] | None, mask_key: str) -> Path | None:
         if self._folder is None:
             return None
         seen, bucket = self._schedule.scan.samples[sample], self._schedule.buckets[sample]
@@ -155,6 +170,7 @@ class LatentCaching:
         what = {"picture": sha256, "bucket": asdict(bucket), "resized": resized, "augmentation": augmentation}
         # Absent without a crop, so that caches of earlier releases stay valid.
         what |= {} if seen.crop_px is None else {"crop": seen.crop_px}
+        what |= {"mask": mask_key} if mask_key else {}
         return entry_path(self._folder, self._model.checkpoint, what)
 
     def _image(self, sample: int) -> Path:

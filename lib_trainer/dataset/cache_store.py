@@ -40,7 +40,7 @@ class LatentStore:
 
     Attributes:
         schedule: what the run draws, without the pictures that turned out to be unreadable. Train by this one.
-        entries: (sample, variant) -> tensors `latents` and `size`.
+        entries: (sample, variant) -> tensors `latents`, `size` and perhaps `mask`.
     """
 
     schedule: Schedule
@@ -48,8 +48,12 @@ class LatentStore:
 
     def read(self, sample: int, variant: int) -> tuple[Tensor, Tensor]:
         """Latents (C, h, w) and the row (6,) of `SizeCond.pixels`, float32 on the CPU."""
-        tensors = _load(self.entries[sample, variant])
+        tensors = self.tensors(sample, variant)
         return tensors["latents"], tensors["size"]
+
+    def tensors(self, sample: int, variant: int) -> dict[str, Tensor]:
+        """Everything of a picture: `latents`, `size`, and `mask` (h, w) where not all of it counts in full."""
+        return _load(self.entries[sample, variant])
 
 
 @dataclass(frozen=True)

@@ -22,24 +22,37 @@ class Batch:
         sizes: of the pictures.
         captions: one a picture.
         text: the encoded captions; None where the text encoders are trained, and encode in every step.
+        masks: (B, h, w) how much each latent cell counts, 0 to 1; None where all count in full.
+        regularising: which pictures are of the class, not of the subject.
     """
 
     latents: Tensor
     sizes: SizeCond
     captions: tuple[str, ...]
     text: TextCond | None
+    masks: Tensor | None = None
+    regularising: tuple[bool, ...] = ()
 
 
 def make_batch(draws: Sequence[Draw], latents: LatentStore, texts: TextStore | None) -> Batch:
     """The batch of these draws, which share a bucket."""
-    encoded = [latents.read(draw.sample, draw.variant) for draw in draws]
+    encoded = [latents.tensors(draw.sample, draw.variant) for draw in draws]
     captions = tuple(draw.caption for draw in draws)
     return Batch(
-        latents=torch.stack([picture for picture, _ in encoded]),
-        sizes=SizeCond(torch.stack([size for _, size in encoded])),
+        latents=torch.stack([tensors["latents"] for tensors in encoded]),
+        sizes=SizeCond(torch.stack([tensors["size"] for tensors in encoded])),
         captions=captions,
         text=None if texts is None else _stack_texts(captions, texts),
+        masks=_stack_masks(encoded),
+        regularising=tuple(latents.schedule.scan.samples[draw.sample].regularising for draw in draws),
     )
+
+
+def _stack_masks(encoded: Sequence[dict[str, Tensor]]) -> Tensor | None:
+    if not any("mask" in tensors for tensors in encoded):
+        return None
+    # Ones for a picture without a mask, as in sd-scripts.
+    return torch.stack([tensors.get("mask", torch.ones_like(tensors["latents"][0])) for tensors in encoded])
 
 
 def _stack_texts(captions: Sequence[str], texts: TextStore) -> TextCond:

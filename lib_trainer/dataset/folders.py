@@ -12,6 +12,7 @@ from lib_trainer.dataset.images import OTHER_PICTURE_ENDINGS, PICTURE_ENDINGS, s
 from lib_trainer.errors import UserError
 
 MAX_REPEATS = 10_000
+MASKS_DIR = "masks"
 NO_REPEATS = "its name asks for 0 repeats"
 _REPEATS = re.compile(r"([0-9]+)_(.*)", re.DOTALL)
 _INSIDE_NUMBERED = "the folder that it lies in has pictures of its own; move it beside that one to train both"
@@ -68,6 +69,9 @@ def picture_folders(root: Path) -> tuple[list[PictureFolder], list[Skipped]]:
         if not is_folder(entry):
             # kohya ignores these silently; we say so below.
             own_pictures += _is_picture_name(entry.name)
+        elif entry.name == MASKS_DIR:
+            # Masks of the pictures beside it.
+            continue
         elif not is_inside(path, root):
             skipped.append(Skipped(path, "a link that leads out of the folder"))
         elif not any(_is_picture_name(inner.name) for inner in (list_folder(path) if is_numbered else _peek(path))):

@@ -132,21 +132,63 @@ def decode_picture(data: bytes, path: Path) -> Image.Image:
         raise UnreadablePicture(path, _reason(error, path)) from error
 
 
+@dataclass(frozen=True)
+class Crop:
+    """Where a bucket is cut out of a picture.
+
+    Attributes:
+        left, top: of the crop in the resized picture, in pixels.
+        resized_width: of the whole resized picture.
+        box: left, top, right, bottom of the crop in the picture before it is resized.
+    """
+
+    left: int
+    top: int
+    resized_width: int
+    box: tuple[float, float, float, float]
+
+
+def crop_of(size: tuple[int, int], bucket: Bucket, config: DatasetConfig, change: Augmentation) -> Crop:
+    """Where the bucket is cut out of a picture of this size."""
+    width_px, height_px = size
+    resized_width, resized_height = resized_size(width_px, height_px, bucket, config)
+    left = round((resized_width - bucket.width_px) * change.across)
+    top = round((resized_height - bucket.height_px) * change.down)
+    across, down = width_px / resized_width, height_px / resized_height
+    right = min(width_px, (left + bucket.width_px) * across)
+    return Crop(
+        left,
+        top,
+        resized_width,
+        (left * across, top * down, right, min(height_px, (top + bucket.height_px) * down)),
+    )
+
+
+def decode_alpha(data: bytes, path: Path) -> Image.Image | None:
+    """The alpha channel of the file at `path` as a grey picture, upright; None for a file without one."""
+    try:
+        with truncated_is_an_error:
+            image = open_header(BytesIO(data))
+            upright = _UPRIGHT.get(_orientation(image))
+            image.load()
+        if not _has_alpha(image):
+            return None
+        alpha = image.convert("RGBA").getchannel("A")
+        return alpha if upright is None else alpha.transpose(upright)
+    except _BROKEN as error:
+        raise UnreadablePicture(path, _reason(error, path)) from error
+
+
 def cut(picture: Image.Image, bucket: Bucket, config: DatasetConfig, augmentation: Augmentation | None = None) -> Cut:
     """The bucket's crop of an RGB picture, resized with Lanczos; centred and unchanged without an augmentation."""
     change = augmentation or Augmentation()
     width, height = bucket.width_px, bucket.height_px
-    resized_width, resized_height = resized_size(*picture.size, bucket, config)
-    left = round((resized_width - width) * change.across)
-    top = round((resized_height - height) * change.down)
+    crop = crop_of(picture.size, bucket, config, change)
     # Only the crop is resized: a 1×10000 picture would take gigabytes at full size.
-    across, down = picture.width / resized_width, picture.height / resized_height
-    right_px, bottom_px = min(picture.width, (left + width) * across), min(picture.height, (top + height) * down)
-    part = picture.resize(
-        (width, height), Image.Resampling.LANCZOS, box=(left * across, top * down, right_px, bottom_px)
-    )
+    part = picture.resize((width, height), Image.Resampling.LANCZOS, box=crop.box)
+    left, top = crop.left, crop.top
     if change.mirrored:
-        part, left = ImageOps.mirror(part), resized_width - width - left
+        part, left = ImageOps.mirror(part), crop.resized_width - width - left
     # HSV works on 8 bits, gamma on floats without rounding.
     pixels = torch.from_numpy(np.array(_shift_hue(part, change.hue_shift))).permute(2, 0, 1).float() / 255
     pixels = pixels**change.gamma if change.gamma != 1 else pixels
@@ -164,12 +206,16 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow clips 16-bit greys to white instead of scaling them.
         values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
         return Image.fromarray(values.astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if _has_alpha(image):
         colors = image.convert("RGBA")
         # Transparent pixels often hold black or noise, which would be learned.
         picture = Image.new("RGB", image.size, "white")

@@ -30,6 +30,7 @@ from lib_trainer.dataset.images import (
     read_size,
     shown_name,
 )
+from lib_trainer.dataset.masks import is_mask_name
 from lib_trainer.errors import UserError
 
 LEADS_OUT = "a link that leads out of the folder, or nowhere"
@@ -48,7 +49,8 @@ class Sample:
         width_px, height_px: as seen, with EXIF rotation applied.
         captioned: whether the caption comes from a text file.
         crop_px: left, top, right, bottom of the part that is trained on, as seen; None for the whole. The size is
-            that of the part.
+            that of the part, `whole_px` that of the picture.
+        regularising: a picture of the class, in a folder that is marked as regularisation.
     """
 
     image: Path
@@ -60,6 +62,8 @@ class Sample:
     other_captions: tuple[str, ...] = ()
     lines: int = 0
     crop_px: tuple[int, int, int, int] | None = None
+    whole_px: tuple[int, int] | None = None
+    regularising: bool = False
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -103,7 +107,8 @@ def scan_folder(config: DatasetConfig) -> Scan:
         edits = _edits_of(folder, skipped)
         for sample in _samples_of(folder, root, config, skipped):
             edit = edits.of(sample.image.name)
-            (excluded if edit.excluded else samples).append(_cropped(sample, edit.crop))
+            sample = replace(_cropped(sample, edit.crop), regularising=edits.regularisation)
+            (excluded if edit.excluded else samples).append(sample)
     if excluded and not samples:
         raise UserError(f"All {len(excluded)} pictures in {root} are excluded.", "Include some again.")
     if not samples:
@@ -126,7 +131,8 @@ def _cropped(sample: Sample, crop: Crop | None) -> Sample:
     box = crop_px(crop, sample.width_px, sample.height_px)
     if box is None:
         return sample
-    return replace(sample, width_px=box[2] - box[0], height_px=box[3] - box[1], crop_px=box)
+    whole = sample.width_px, sample.height_px
+    return replace(sample, width_px=box[2] - box[0], height_px=box[3] - box[1], crop_px=box, whole_px=whole)
 
 
 def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skipped: list[Skipped]) -> Iterator[Sample]:
@@ -137,12 +143,15 @@ def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skippe
         return
     # Endings in lower case: cameras write .JPG, and people .TXT.
     by_name = {_split_name(entry.name): entry for entry in entries}
+    stems = {stem for stem, ending in by_name if ending in PICTURE_ENDINGS}
     for entry in entries:
         stem, ending = _split_name(entry.name)
         path = Path(entry.path)
         if ending in OTHER_PICTURE_ENDINGS:
             skipped.append(Skipped(path, f"{ending[1:]} pictures are not read; save it as png or jpg"))
         if ending not in PICTURE_ENDINGS:
+            continue
+        if is_mask_name(stem, stems):
             continue
         problem = _picture_problem(entry, root)
         if problem:

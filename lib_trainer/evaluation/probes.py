@@ -96,8 +96,9 @@ def _concept(scan: Scan) -> list[int]:
     Pictures without it may be kohya's regularisation pictures, which remind the model of what it knows.
     """
     word = scan.trigger_word.lower()
-    named = [index for index, sample in enumerate(scan.samples) if word and word in sample.caption.lower()]
-    return named or list(range(len(scan.samples)))
+    own = [index for index, sample in enumerate(scan.samples) if not sample.regularising]
+    named = [index for index in own if word and word in scan.samples[index].caption.lower()]
+    return named or own
 
 
 def _held_out(scan: Scan, concept: Sequence[int], recipe: Recipe, rng: random.Random) -> list[int]:

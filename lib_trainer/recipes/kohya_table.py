@@ -51,6 +51,7 @@ _SAME = (
     " loss_type huber_schedule huber_c huber_scale debiased_estimation_loss scale_v_pred_loss_like_noise_pred"
     " v_pred_like_loss noise_offset_random_strength adaptive_noise_scale multires_noise_iterations"
     " multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength min_timestep max_timestep"
+    " masked_loss prior_loss_weight"
     " lr_scheduler_power scale_weight_norms rank_dropout_scale loraplus_lr_ratio loraplus_unet_lr_ratio"
     " loraplus_text_encoder_lr_ratio"
 )
@@ -139,10 +140,8 @@ _TABLE = [
     *_fields("ignored", "training_preset save_as_bool", "belongs to the page of kohya_ss", "*"),
     *_fields("ignored", "train_on_input unit constrain rescaled", "only iA3, DyLoRA and OFT have it", "*"),
     *_fields("ignored", "ggpo_sigma ggpo_beta", "only GGPO has it", "*"),
-    *_fields("ignored", "prior_loss_weight", "there are no regularisation pictures", "1 1.0"),
-    *_fields("refused", "reg_data_dir", "regularisation pictures are not treated apart"),
+    *_fields("refused", "reg_data_dir", "put its folders beside the others and mark them as regularisation"),
     *_fields("refused", "dataset_config", "open the dataset's TOML by itself: its settings are read"),
-    *_fields("refused", "masked_loss", "the whole picture counts"),
     *_fields("refused", "weighted_captions", "brackets in captions are plain text"),
     *_fields("refused", "caption_dropout_every_n_epochs", "use caption_dropout_rate"),
     *_fields("refused", "train_inpainting", "inpainting models are not trained"),

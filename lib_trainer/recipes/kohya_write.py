@@ -20,7 +20,6 @@ _NAMES = {name: f"pytorch_optimizer.{name}" for name in ("CAME", "Adan", "Stable
 _NAMES["AdEMAMix8bit"] = "bitsandbytes.optim.AdEMAMix8bit"
 # What is not done here, switched off: kohya_ss keeps what its page held before for every field that a file leaves out.
 _OFF_BY_VALUE: dict[str, Any] = {
-    "prior_loss_weight": 1.0,
     "save_model_as": "safetensors",
     "max_train_epochs": 0,
     "lr_warmup_steps": 0,
@@ -30,7 +29,7 @@ _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
     "number": (0, "caption_dropout_every_n_epochs"),
     "switch": (
         False,
-        "masked_loss weighted_captions train_inpainting"
+        "weighted_captions train_inpainting"
         " dora_wd train_norm use_scalar bypass_mode full_fp16 full_bf16 fp8_base train_lora_ggpo"
         " sd3_checkbox hunyuan_image_checkbox anima_checkbox lumina_checkbox",
     ),

@@ -48,6 +48,8 @@ _SAME = {
     "lora_alpha": "network_alpha",
     "lokr_decompose_factor": "factor",
     "lokr_decompose_both": "decompose_both",
+    "masked_training": "masked_loss",
+    "unmasked_weight": "unmasked_weight",
     "lokr_full_matrix": "full_matrix",
     "lokr_use_tucker": "use_tucker",
 }
@@ -63,7 +65,6 @@ _NOT_DONE = {
     "log_cosh_strength": "0.0",
     "huber_strength": "0.0",
     "mse_strength": "1.0",
-    "masked_training": "False",
     "timestep_distribution": "UNIFORM",
     "timestep_shift": "1.0",
     "rescale_noise_scheduler_to_zero_terminal_snr": "False",

@@ -201,7 +201,7 @@ def _loss(training: Training, micro_batch: MicroBatch) -> Tensor:
     text = drawn.text or _encode_text(training, drawn)
     predicted = training.model.predict(drawn.x_t, drawn.timesteps, text, drawn.sizes)
     loss_type = training.recipe.loss.loss_type
-    return weighted_loss(predicted, drawn.wanted, drawn.weights, loss_type, drawn.thresholds)
+    return weighted_loss(predicted, drawn.wanted, drawn.weights, loss_type, drawn.thresholds, drawn.masks)
 
 
 def _encode_text(training: Training, drawn: MicroBatch) -> TextCond:

@@ -57,7 +57,12 @@ def huber_thresholds(timesteps: Tensor, alphas_cumprod: Tensor, config: LossConf
 
 
 def weighted_loss(
-    predicted: Tensor, wanted: Tensor, weights: Tensor, loss_type: str = "l2", thresholds: Tensor | None = None
+    predicted: Tensor,
+    wanted: Tensor,
+    weights: Tensor,
+    loss_type: str = "l2",
+    thresholds: Tensor | None = None,
+    masks: Tensor | None = None,
 ) -> Tensor:
     """Mean over the batch of each image's mean error (B, C, H, W) times its weight (B,).
 
@@ -65,6 +70,8 @@ def weighted_loss(
         loss_type: of `config.loss.LOSS_TYPES`. With h the threshold and d the difference, huber is
             2h·(√(d² + h²) − h), and smooth_l1 is that without its factor h.
         thresholds: (B,) for huber and smooth_l1.
+        masks: (B, H, W) factor of each cell's error. The mean is over all cells, as in sd-scripts' `masked_loss`: a
+            picture with a small subject counts less.
     """
     # In half precision squares of small errors would vanish.
     difference = predicted.float() - wanted.float()
@@ -77,4 +84,5 @@ def weighted_loss(
         # The pseudo-Huber loss (Charbonnier et al., 1997), quadratic below h and linear above.
         errors = 2 * ((difference.square() + h.square()).sqrt() - h)
         errors = errors * h if loss_type == "huber" else errors
+    errors = errors if masks is None else errors * masks[:, None]
     return (errors.flatten(1).mean(1) * weights).mean()

@@ -28,6 +28,7 @@ class MicroBatch:
         wanted: (B, C, h, w) the target of the prediction, float32.
         weights: (B,) of each image's loss, float32.
         thresholds: (B,) of a Huber loss, float32; None for other losses.
+        masks: (B, h, w) factor of each latent cell's error, float32; None where all are 1.
         sizes: of the images.
         captions: one an image.
         text: their encodings in the compute dtype; None while the text encoders are trained.
@@ -39,6 +40,7 @@ class MicroBatch:
     wanted: Tensor
     weights: Tensor
     thresholds: Tensor | None
+    masks: Tensor | None
     sizes: SizeCond
     captions: tuple[str, ...]
     text: TextCond | None
@@ -57,8 +59,9 @@ class MicroBatch:
         sizes = SizeCond(change(self.sizes.pixels))
         # The generator stays on the CPU, where draws are the same for every device.
         tensors = {name: change(getattr(self, name)) for name in ("x_t", "timesteps", "wanted", "weights")}
-        thresholds = None if self.thresholds is None else change(self.thresholds)
-        return replace(self, sizes=sizes, text=text, thresholds=thresholds, **tensors)
+        for name in ("thresholds", "masks"):
+            tensors[name] = None if getattr(self, name) is None else change(getattr(self, name))
+        return replace(self, sizes=sizes, text=text, **tensors)
 
 
 def prepare_micro_batch(batch: Batch, index: int, model: HostModel, recipe: Recipe, dtype: torch.dtype) -> MicroBatch:
@@ -71,10 +74,19 @@ def prepare_micro_batch(batch: Batch, index: int, model: HostModel, recipe: Reci
         x_t=x_t.to(dtype),
         timesteps=timesteps,
         wanted=objective.target(batch.latents, noise, timesteps),
-        weights=objective.weights(timesteps, recipe),
+        weights=objective.weights(timesteps, recipe) * _prior_weights(batch, recipe),
         thresholds=objective.thresholds(timesteps, recipe),
+        # OneTrainer's unmasked weight: what is outside the mask may count a little.
+        masks=None if batch.masks is None else batch.masks.clamp(min=recipe.loss.unmasked_weight),
         sizes=batch.sizes,
         captions=batch.captions,
         text=batch.text and batch.text.mapped(lambda tensor: tensor.to(dtype)),
         generator=generator,
     )
+
+
+def _prior_weights(batch: Batch, recipe: Recipe) -> Tensor:
+    """(B,): kohya's prior_loss_weight for pictures of the class, 1 for all others."""
+    prior = recipe.loss.prior_loss_weight
+    regularising = batch.regularising or (False,) * len(batch.latents)
+    return torch.tensor([prior if is_prior else 1.0 for is_prior in regularising])
