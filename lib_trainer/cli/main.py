@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
+from lib_trainer.cli.lora import add_lora
 from lib_trainer.cli.output import Answer, answer, say
 from lib_trainer.errors import UserError
 from lib_trainer.events import StopRequested
@@ -66,8 +67,9 @@ def _parser() -> Parser:
     _add_inspect(commands)
     _add_check(commands)
     _add_caption(commands)
+    add_lora(commands)
     _add_ui(commands)
-    for command in commands.choices.values():
+    for command in (parser for name, parser in commands.choices.items() if name != "lora"):
         command.add_argument("--json", action="store_true", help="one JSON object as the last line of the output")
     return parser
 

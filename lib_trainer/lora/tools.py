@@ -1,0 +1,165 @@
+"""What is done with finished LoRAs: another rank, several as one, into a checkpoint, and out of two checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lib_trainer.adapter.attach import Adapter
+from lib_trainer.adapter.foreign_keys import names_in_model
+from lib_trainer.adapter.io import AdapterFile, adapter_tensors, read_adapter, save_adapter
+from lib_trainer.adapter.modules import AdapterModule
+from lib_trainer.errors import UserError
+from lib_trainer.lora.svd import Cut, as_locon, factored, split
+from lib_trainer.models.checkpoint_file import read_single_file
+from lib_trainer.models.checkpoint_layers import WeightPlace, weight_places
+from lib_trainer.models.families import Family
+from lib_trainer.utils.atomic_file import replace_with
+from lib_trainer.utils.safetensors_header import HeaderError, read_header
+
+# What a WebUI needs to know for which checkpoints a file is, and a person for what.
+_KEPT = ("ss_base_model_version", "ss_v2", "modelspec.architecture", "modelspec.implementation", "ss_sd_model_name")
+_KEPT += ("ss_clip_skip", "modelspec.prediction_type", "modelspec.trigger_phrase", "ss_tag_frequency")
+# Differences below this are those of rounding, and no training.
+_SAME = 1e-5
+Strong = tuple[Path, float]
+
+
+def merge_loras(loras: Sequence[Strong], target: Path, cut: Cut, precision: str) -> AdapterFile:
+    """Writes Σ strength·ΔW of LoRAs as one, and returns it as it is read again. One alone is resized.
+
+    Raises:
+        UserError: a file cannot be read, holds what cannot be merged, or the target exists.
+    """
+    _require_new(target)
+    files = [(_readable(path), strength) for path, strength in loras]
+    changes: dict[str, list[tuple[AdapterModule, float]]] = {}
+    for file, strength in files:
+        for name, module in file.factors.items():
+            changes.setdefault(name, []).append((module, strength))
+    modules = {name: factored(name, found, cut) for name, found in changes.items()}
+    return _written(target, modules, files[0][0].metadata, precision)
+
+
+def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Path) -> int:
+    """Writes the checkpoint with W + Σ strength·ΔW in its own number format; returns how many layers changed.
+
+    Raises:
+        UserError: a file cannot be read, fits no layer, or the target exists.
+    """
+    _require_new(target)
+    family, places = _places(checkpoint)
+    files = [(path, _readable(path), strength) for path, strength in loras]
+    tensors, metadata = _loaded(checkpoint)
+    changed = set()
+    # Summed in float32 and rounded once, however many LoRAs change a tensor.
+    sums: dict[str, Tensor] = {}
+    for path, file, strength in files:
+        meant = names_in_model(file.factors, list(places))
+        if not meant:
+            raise UserError(f"{path.name} changes no layer of {checkpoint.name}.", f"Choose a LoRA for {family.label}.")
+        for there, here in meant.items():
+            place = places[here]
+            total = sums.setdefault(place.key, tensors[place.key].float())
+            rows = total[place.first_row : place.first_row + place.rows]
+            with torch.no_grad():
+                rows += strength * file.factors[there].delta(rows.shape)
+            changed.add(here)
+    tensors.update({key: total.to(tensors[key].dtype) for key, total in sums.items()})
+    _save(tensors, target, metadata)
+    return len(changed)
+
+
+def extract_lora(tuned: Path, base: Path, target: Path, cut: Cut, precision: str) -> AdapterFile:
+    """Writes the difference of two checkpoints of one family as a LoRA, and returns it as it is read again.
+
+    Raises:
+        UserError: they are of two families, do not differ, or the target exists.
+    """
+    _require_new(target)
+    family, places = _places(tuned)
+    base_family, base_places = _places(base)
+    if family is not base_family:
+        raise UserError(f"{tuned.name} is {family.label}, {base.name} is {base_family.label}.", "Choose two of a kind.")
+    modules: dict[str, AdapterModule] = {}
+    with safe_open(tuned, framework="pt") as one, safe_open(base, framework="pt") as other:
+        for name, place in places.items():
+            if name not in base_places:
+                continue
+            weights = [_rows(file, at) for file, at in ((one, place), (other, base_places[name]))]
+            change = weights[0] - weights[1]
+            if change.abs().max() > _SAME * weights[1].abs().max():
+                kernel = tuple(change.shape[2:])
+                modules[name] = as_locon(*split(change.flatten(1), cut), kernel)
+    if not modules:
+        raise UserError(f"{tuned.name} and {base.name} hold the same weights.", "Choose two checkpoints that differ.")
+    metadata = {"ss_base_model_version": family.base_model_version, "modelspec.architecture": family.architecture}
+    return _written(target, modules, metadata, precision)
+
+
+def _written(
+    target: Path, modules: Mapping[str, AdapterModule], source: Mapping[str, str], precision: str
+) -> AdapterFile:
+    adapter = Adapter(dict(modules))
+    rank = max(module.rank for module in modules.values())
+    kept = {key: source[key] for key in _KEPT if key in source}
+    metadata = {
+        **kept,
+        "ss_network_module": "networks.lora",
+        # kohya's word for files whose layers differ.
+        "ss_network_dim": str(rank) if len({module.rank for module in modules.values()}) == 1 else "Dynamic",
+        "ss_network_args": json.dumps({"conv_dim": str(rank)}),
+        "ss_output_name": target.stem,
+        "modelspec.title": target.stem,
+    }
+    save_adapter(target, adapter_tensors(adapter, precision), metadata)
+    return read_adapter(target)
+
+
+def _readable(path: Path) -> AdapterFile:
+    file = read_adapter(path)
+    if file.unmatched:
+        raise UserError(
+            f"{path.name} holds {len(file.unmatched)} tensors that are not read here ({file.unmatched[0]}).",
+            "Choose a LoHa, LoKr, LoCon or LoRA file without DoRA and trained norms.",
+        )
+    return file
+
+
+def _places(checkpoint: Path) -> tuple[Family, dict[str, WeightPlace]]:
+    family = read_single_file(checkpoint).family
+    return family, weight_places(read_header(checkpoint).shapes, family)
+
+
+def _rows(file: safe_open, place: WeightPlace) -> Tensor:
+    return file.get_tensor(place.key)[place.first_row : place.first_row + place.rows].float()
+
+
+def _loaded(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        return load_file(path), read_header(path).metadata
+    except (OSError, SafetensorError, HeaderError) as error:
+        raise UserError(f"{path.name} cannot be read: {error}.", "Choose a .safetensors file.") from error
+
+
+def _save(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) -> None:
+    try:
+        replace_with(target, partial(save_file, tensors, metadata=metadata or None))
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{target.name} cannot be written: {error}.", "Free space on the disk, or choose another."
+        ) from error
+
+
+def _require_new(target: Path) -> None:
+    if target.exists():
+        raise UserError(f"{target} exists already.", "Name a file that does not.")
+    if target.suffix != ".safetensors":
+        raise UserError(f"{target.name} does not end in .safetensors.", f"Name it {target.stem}.safetensors.")
