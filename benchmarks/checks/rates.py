@@ -51,7 +51,9 @@ def spoiled_set(kind: str, distort: Distort, seed: int) -> Rate:
         folder = Path(name)
         for number in range(PICTURES):
             picture = photograph(f"{kind} {seed} {number}")
-            (distort(picture, rng) if number in spoiled else picture).save(folder / f"{number:02}.png")
+            (distort(picture, rng) if number in spoiled else picture).save(
+                folder / f"{number:02}.png", compress_level=1
+            )
         found = findings(folder)
     wanted = {f"{number:02}.png" for number in spoiled}
     return _rate(kind, wanted, {path.name for item in found if item.kind == kind for path in item.pictures})
@@ -65,9 +67,9 @@ def copied_set(name: str, distort: Distort, seed: int) -> Rate:
         folder = Path(place)
         for number in range(PICTURES - SPOILED):
             picture = photograph(f"{name} {seed} {number}")
-            picture.save(folder / f"{number:02}.png")
+            picture.save(folder / f"{number:02}.png", compress_level=1)
             if number in spoiled:
-                distort(picture, rng).save(folder / f"{number:02}-copy.png")
+                distort(picture, rng).save(folder / f"{number:02}-copy.png", compress_level=1)
         found = findings(folder)
     groups = [{path.name for path in item.pictures} for item in found if item.kind == "duplicate"]
     pairs = {f"{number:02}-copy.png" for number in spoiled if {f"{number:02}.png", f"{number:02}-copy.png"} in groups}
@@ -79,7 +81,7 @@ def clean_set(seed: int = 0) -> list[Finding]:
     """Everything that is said of 50 clean pictures."""
     with tempfile.TemporaryDirectory() as name:
         for number in range(CLEAN):
-            photograph(f"clean {seed} {number}").save(Path(name) / f"{number:02}.png")
+            photograph(f"clean {seed} {number}").save(Path(name) / f"{number:02}.png", compress_level=1)
         return findings(Path(name))
 
 
