@@ -33,6 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     checks = kinds.add_parser("checks", help="precision and recall of the checks of a folder, and a clean folder")
     checks.add_argument("--seeds", type=int, default=3, help="sets a check")
     checks.set_defaults(run=_checks)
+    mending = kinds.add_parser("mending", help="a face trained from a spoiled folder, and from the folder made good")
+    mending.add_argument("--steps", type=int, default=200)
+    mending.add_argument("--seeds", type=int, default=1)
+    mending.add_argument("--cases", nargs="+", default=["trigger word first", "duplicates out", "masks"])
+    mending.set_defaults(run=_mending)
     growth = kinds.add_parser("growth", help="step time against batch, tokens, rank and layers, with a plot")
     growth.add_argument("--plot", type=Path, default=Path("docs/growth.png"))
     growth.set_defaults(run=_growth)
@@ -151,6 +156,13 @@ def _checks(options: argparse.Namespace) -> None:
     from benchmarks.checks.rates import clean_set, measure_rates, report_rates
 
     report_rates(list(measure_rates(options.seeds)), [clean_set(seed) for seed in range(options.seeds)])
+
+
+def _mending(options: argparse.Namespace) -> None:
+    from benchmarks.dataset_learning import compare, report_comparison
+
+    for found in compare(options.cases, options.steps, options.seeds):
+        report_comparison(*found)
 
 
 def _growth(options: argparse.Namespace) -> None:
