@@ -172,16 +172,22 @@
         // What is being typed stays: its own save brings the version along.
         if (!element.dirty) {
             text.value = picture.caption;
-            status(element, picture.problem || (picture.excluded ? "Not in the run" : ""));
+            status(element, picture.problem || (picture.excluded ? "Not in the run" : tokensOf(picture)));
         }
         drawCrop(element, picture.crop);
     }
 
-    function showChanged(picture) {
-        const element = bench().querySelector("[data-number='" + picture.number + "']");
-        if (element) {
-            show(element, picture);
+    // The text encoder reads 75 tokens at a time.
+    function tokensOf(picture) {
+        if (picture.tokens === null) {
+            return "";
         }
+        const chunks = Math.max(1, Math.ceil(picture.tokens / 75));
+        return picture.tokens + " tokens" + (chunks > 1 ? " in " + chunks + " chunks of 75" : "");
+    }
+
+    function showChanged(picture) {
+        bench().querySelectorAll("[data-number='" + picture.number + "']").forEach(element => show(element, picture));
     }
 
     function status(element, text, wrong) {
@@ -225,7 +231,7 @@
                     conflict(element, answer.conflict);
                     return;
                 }
-                status(element, "Saved");
+                status(element, "Saved · " + tokensOf(element.picture));
                 if (element.dirty) {
                     save(element);
                 }

@@ -17,7 +17,8 @@
         });
     }
 
-    const actions = {
+    // The other script of the workbench adds its own.
+    const actions = window.trainLoraWorkbenchActions = {
         close: function() {
             kit().bench().hidden = true;
         },
@@ -38,6 +39,9 @@
             const text = value("text") || (value("action") === "first" ? state.word : "");
             const command = {do: "bulk", action: value("action"), text: text, new: value("new"), tag: state.tag};
             kit().change(Object.assign(command, {numbers: state.numbers})).then(kit().load).catch(function() {});
+        },
+        faces: function() {
+            kit().change({do: "faces"}).catch(function() {});
         },
         exclude: function(element) {
             const picture = element.picture;

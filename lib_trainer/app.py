@@ -51,7 +51,7 @@ def page_grid_job() -> GridJob:
 @lru_cache(maxsize=1)
 def page_workbench() -> Workbench:
     """Cached like the runs: a page that is open keeps its folder."""
-    return Workbench(host_and_jobs()[0].cache_dir)
+    return Workbench(host_and_jobs()[0])
 
 
 def make_tab() -> Tab:
@@ -82,7 +82,7 @@ def serve(host: Host, access: Access, address: str = "127.0.0.1", port: int = 78
     from lib_trainer.ui.status_view import show_panel
     from lib_trainer.web.router import make_router
 
-    jobs, grid_job, workbench = Jobs(host, default_run), GridJob(host), Workbench(host.cache_dir)
+    jobs, grid_job, workbench = Jobs(host, default_run), GridJob(host), Workbench(host)
     page = open_page(host, jobs, access, address, port, grid_job, workbench)
     page.app.include_router(make_router(host, jobs, access, grid_job, show_panel, workbench))
     page.block_thread()

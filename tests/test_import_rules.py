@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapter.kernels": {"adapter.delta_weight", "models"},
     "dataset": BASE | {"models"},
     "memory": BASE | {"models", "adapter", "dataset"},
-    "workbench": BASE | {"dataset", "captioning"},
+    "workbench": BASE | {"dataset", "captioning", "host.base"},
     "captioning": BASE | {"dataset"},
     "recipes": {"errors", "config", "utils", "adapter.metadata"},
     "lora": BASE | {"models", "adapter"},

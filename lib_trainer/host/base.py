@@ -121,6 +121,12 @@ class Host(Protocol):
     def memory_profile(self) -> MemoryProfile | None:
         """What training would find now, without opening the model; None where only loading it would tell."""
 
+    def count_tokens(self, text: str) -> int | None:
+        """Tokens of a caption by the loaded checkpoint's tokenizer; None while none is loaded."""
+
+    def captioners(self) -> list[Any]:
+        """What the program itself captions pictures with, as `captioning.Captioner`s; call them in `run_exclusive`."""
+
     def describe(self) -> str:
         """One line for the tab's head: checkpoint · family · precision · memory."""
 

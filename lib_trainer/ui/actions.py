@@ -26,7 +26,15 @@ from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.missing_packages import show_missing
 from lib_trainer.ui.proposals import NAMED, Proposed, existing_adapter, tell_existing
 from lib_trainer.ui.recipe_check import dataset_config, name_from, problems_of, scan_pictures
-from lib_trainer.ui.recipe_panel import load_preset, load_upload, preset_for, recipe_values, show_length, show_notices
+from lib_trainer.ui.recipe_panel import (
+    load_preset,
+    load_upload,
+    pictures_drawn,
+    preset_for,
+    recipe_values,
+    show_length,
+    show_notices,
+)
 from lib_trainer.ui.settings_panel import reset_to_base, show_base
 from lib_trainer.ui.start_actions import StartActions
 from lib_trainer.ui.starting_point import starting_point
@@ -122,7 +130,16 @@ class Actions:
         name, prompt = self._kept(entered["output_name"], prompt, proposed, new)
         length, folder = show_length(count, entered), gr.update(info=help_of("train_data_dir"))
         key = self._workbench.open(scan, dataset_config(entered), kind) if self._workbench else ""
-        return [show_scan(verified, key, said), count, length, folder, word, name, prompt, new]
+        return [
+            show_scan(verified, key, said, pictures_drawn(count, entered)),
+            count,
+            length,
+            folder,
+            word,
+            name,
+            prompt,
+            new,
+        ]
 
     def rescan(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """As `scan`, once there is a folder."""

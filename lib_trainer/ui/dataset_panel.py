@@ -56,12 +56,13 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
     return DatasetPanel(kind, folder, scan, trigger_word, word_first, gallery, drop)
 
 
-def show_scan(verified: Verified, key: str = "", said: Sequence[str] = ()) -> str:
+def show_scan(verified: Verified, key: str = "", said: Sequence[str] = (), draws: int = 0) -> str:
     """Thumbnails, how many pictures there are, and what may spoil the result.
 
     Args:
         key: of the folder in the workbench; the script adds its findings.
         said: sentences about files that were just added.
+        draws: pictures that the run draws in all; 0 where that is not known.
     """
     scan = verified.scan
     # Some thousand thumbnails would be megabytes of HTML.
@@ -80,8 +81,25 @@ def show_scan(verified: Verified, key: str = "", said: Sequence[str] = ()) -> st
         f'<div class="train-lora-pictures"><p>{escape(summary_of(scan))} {undecoded}</p>'
         f'<ul class="warnings">{warnings}</ul>'
         f'<div class="findings" data-workbench="{escape(key, quote=True)}">{opening}<ul></ul></div>'
-        f'<div class="grid">{pictures}{more}</div></div>'
+        f'<div class="grid">{pictures}{more}</div>{_show_epoch(scan, draws)}</div>'
     )
+
+
+def _show_epoch(scan: Scan, draws: int) -> str:
+    """What an epoch draws, for folders that differ; one folder is told by the summary."""
+    # Imported late, as everything that needs Pillow.
+    from lib_trainer.dataset.epoch_table import epoch_table
+
+    rows = epoch_table(scan, draws)
+    if len(rows) < 2:
+        return ""
+    lines = "".join(
+        f"<tr><td>{escape(row.folder.name)}{' (regularisation)' if row.regularising else ''}</td>"
+        f"<td>{row.pictures}</td><td>{row.repeats}</td><td>{row.drawn} ({row.share:.0%})</td><td>{row.times:.0f}</td></tr>"
+        for row in rows
+    )
+    head = "<tr><th>Folder</th><th>Pictures</th><th>Repeats</th><th>In an epoch</th><th>Each, in the run</th></tr>"
+    return f'<table class="epoch">{head}{lines}</table>'
 
 
 def summary_of(scan: Scan) -> str:

@@ -95,6 +95,16 @@ def show_notices(title: str, loaded: LoadedRecipe, kept: Mapping[str, str]) -> s
     return f'<div class="train-lora-note"><b>{escape(title)}</b> is loaded.<ul>{lines}</ul></div>'
 
 
+def pictures_drawn(pictures: int, values: Mapping[str, Any]) -> int:
+    """Pictures that a run draws in all, for so many an epoch; 0 until it is known."""
+    try:
+        steps, epochs = int(values["max_train_steps"]), int(values["epoch"])
+        batch = int(values["train_batch_size"]) * int(values["gradient_accumulation_steps"])
+    except (TypeError, ValueError):
+        return 0
+    return steps * batch if steps else epochs * pictures
+
+
 def show_length(pictures: int, values: Mapping[str, Any]) -> str:
     """How long the run will be: `1200 steps: 10 epochs of 120 pictures`. Empty until it is known."""
     try:

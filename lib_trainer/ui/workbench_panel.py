@@ -25,7 +25,17 @@ _LAYOUT = """
       <option value="sort">Sort tags</option><option value="dedupe">Remove repeated tags</option></select>
     <input data-bulk="text" placeholder="tag, or the text to replace"/>
     <input data-bulk="new" placeholder="replace with" hidden/>
-    <button data-do="bulk">Change all</button><span class="scope"></span></div>
+    <button data-do="bulk">Change all</button><span class="scope"></span>
+    <button data-do="faces">Keep faces in the crop</button></div>
+  <details class="auto"><summary>Caption by a machine</summary><div class="bulk">
+    <select data-auto="captioner"></select>
+    <input data-auto="prefix" placeholder="before (the trigger word)"/>
+    <input data-auto="postfix" placeholder="after"/>
+    <input data-auto="exclude" placeholder="never these tags"/>
+    <label>threshold <input data-auto="threshold" type="number" min="0.05" max="0.95" step="0.05" value="0.35"/></label>
+    <label><input data-auto="only_missing" type="checkbox" checked/> only where there is none</label>
+    <button data-do="auto">Start</button><button data-do="autoStop" hidden>Stop</button>
+    <span class="progress"></span></div></details>
   <div class="body"><div class="cards"></div><aside><h4>Tags</h4>
     <p class="note"></p><div class="tags"></div></aside></div>
   <footer><button data-do="earlier">Earlier</button><span class="place"></span>

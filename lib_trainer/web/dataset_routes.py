@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Response
@@ -27,6 +28,7 @@ def add_dataset_routes(context: RouteContext, workbench: Workbench) -> None:
     context.reads("/datasets/{key}/pictures", routes.pictures, **hidden)
     context.reads("/datasets/{key}/pictures/{number}", routes.thumbnail, response_class=Response, **hidden)
     context.reads("/datasets/{key}/findings", routes.findings, **hidden)
+    context.reads("/datasets/{key}/captioning", routes.captioning, **hidden)
     context.reads("/datasets/{key}/tags", routes.tags, **hidden)
 
 
@@ -50,6 +52,11 @@ class DatasetRoutes:
 
     def tags(self, key: str) -> list[dict[str, Any]]:
         return self._answer(key, lambda folder: folder.tags())
+
+    def captioning(self, key: str) -> dict[str, Any]:
+        """What can caption, and how far a captioning is."""
+        state = self._answer(key, lambda _folder: self._workbench.commands(key).auto.state)
+        return {"captioners": [one.label for one in self._workbench.captioners()], **asdict(state)}
 
     def _answer(self, key: str, ask: Callable[[OpenFolder], Any]) -> Any:
         try:

@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lib_trainer.captioning.captioner import Captioned, Captioner, CaptionPlan
+from lib_trainer.dataset.checks.faces import face_finder
 from lib_trainer.dataset.editing.bulk import Change
-from lib_trainer.dataset.editing.sidecar import Caption, CaptionConflict, remove_sidecar, write_sidecar
+from lib_trainer.dataset.editing.sidecar import Caption, CaptionConflict, read_sidecar, remove_sidecar, write_sidecar
 from lib_trainer.dataset.edits import PictureEdit, change_edits, read_edits, valid_crop
 from lib_trainer.errors import UserError
+from lib_trainer.workbench.auto_captions import AutoCaptions
 from lib_trainer.workbench.open_folder import MOST_AT_ONCE, OpenFolder
 
 _MOST_UNDONE = 100
@@ -40,8 +43,8 @@ class _Decided:
 class Commands:
     """The changes of one page in one folder, and the way back from them."""
 
-    def __init__(self, folder: OpenFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: OpenFolder, auto: AutoCaptions, captioners: Callable[[], list[Captioner]]) -> None:
+        self._folder, self.auto, self._captioners = folder, auto, captioners
         self._undo: list[list[_Done | _Decided]] = []
         # Two events of one page may come at once.
         self._lock = threading.Lock()
@@ -54,7 +57,8 @@ class Commands:
         """
         actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "caption": self._caption, "bulk": self._bulk, "exclude": self._exclude, "crop": self._crop,
-            "undo": self._undo_last,
+            "undo": self._undo_last, "auto": self._start_auto, "auto_stop": self._stop_auto,
+            "faces": self._keep_faces,
         }  # fmt: skip
         action = actions.get(str(values.get("do")))
         if action is None:
@@ -97,6 +101,31 @@ class Commands:
         said = f"{len(done)} caption{'s' * (len(done) != 1)} changed."
         return self._answer([item.number for item in done], f"{said} {failed[0]}" if failed else said)
 
+    def _start_auto(self, values: dict[str, Any]) -> dict[str, Any]:
+        label = str(values.get("captioner"))
+        captioner = next((one for one in self._captioners() if one.label == label), None)
+        if captioner is None:
+            raise UserError(f"There is no captioner {label[:80]!r}.", "Open the folder again to see those there are.")
+        threshold = values.get("threshold")
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
+            raise UserError("The threshold is not a number between 0 and 1.", "0.35 is usual.")
+        texts = [str(values.get(name, "")) for name in ("prefix", "postfix", "exclude")]
+        plan = CaptionPlan(*texts, values.get("only_missing") is not False, float(threshold))
+        folder = self._folder
+        numbers = [number for number in folder.chosen() if not folder.edit(number).excluded]
+        before = {folder.image(number): (number, folder.sidecar(number), folder.caption(number)) for number in numbers}
+
+        def done(made: list[Captioned]) -> None:
+            found = [before[item.image] for item in made]
+            self._remember([_Done(n, path, caption, read_sidecar(path)) for n, path, caption in found])
+
+        self.auto.start(list(before), folder.endings, captioner, plan, done)
+        return self._answer([], "")
+
+    def _stop_auto(self, _values: dict[str, Any]) -> dict[str, Any]:
+        self.auto.stop()
+        return self._answer([], "")
+
     def _exclude(self, values: dict[str, Any]) -> dict[str, Any]:
         number = values.get("number")
         return self._decide(number, lambda edit: replace(edit, excluded=values.get("excluded") is True))
@@ -107,6 +136,20 @@ class Commands:
         except (TypeError, ValueError) as error:
             raise UserError("That part is too small to be trained on.", "Drag a larger one.") from error
         return self._decide(values.get("number"), lambda edit: replace(edit, crop=crop))
+
+    def _keep_faces(self, _values: dict[str, Any]) -> dict[str, Any]:
+        finder = face_finder()
+        if finder is None:
+            raise UserError("Faces are found with OpenCV, which is not installed here.", "Drag the crops by hand.")
+        crops = self._folder.face_crops(finder)
+        step: list[_Done | _Decided] = []
+        for number, crop in crops.items():
+            image = self._folder.image(number)
+            before = read_edits(image.parent).of(image.name)
+            change_edits(image.parent, {image.name: replace(before, crop=crop)})
+            step.append(_Decided(number, before))
+        self._remember(step)
+        return self._answer(list(crops), f"{len(crops)} cropped so that the face stays in.")
 
     def _decide(self, number: Any, change: Callable[[PictureEdit], PictureEdit]) -> dict[str, Any]:
         image = self._folder.image(number)

@@ -6,12 +6,13 @@ import secrets
 import threading
 from collections import OrderedDict
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_trainer.errors import UserError
+from lib_trainer.host.base import Host
 
 if TYPE_CHECKING:
+    from lib_trainer.captioning.captioner import Captioner
     from lib_trainer.config.recipe import DatasetConfig
     from lib_trainer.dataset.scan import Scan
     from lib_trainer.dataset.thumbnails import Thumbnails
@@ -25,21 +26,22 @@ _MOST_OPEN = 16
 class Workbench:
     """All open folders of a program. A page gets a key from the tab's own event, and reads with it by the routes."""
 
-    def __init__(self, cache_dir: Path) -> None:
-        self._cache_dir = cache_dir
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._open: OrderedDict[str, tuple[OpenFolder, Commands]] = OrderedDict()
         self._lock = threading.Lock()
 
     def open(self, scan: Scan, config: DatasetConfig, kind: str = "") -> str:
         """Opens a folder that was scanned, starts its checks, and returns its key."""
         # Imported late: they pull in Pillow and numpy, which a page that is only opened does not need.
+        from lib_trainer.workbench.auto_captions import AutoCaptions
         from lib_trainer.workbench.commands import Commands
         from lib_trainer.workbench.open_folder import OpenFolder
 
-        folder = OpenFolder(scan, config, kind, self._thumbnails)
+        folder = OpenFolder(scan, config, kind, self._thumbnails, self._host.count_tokens)
         key = secrets.token_urlsafe(16)
         with self._lock:
-            self._open[key] = folder, Commands(folder)
+            self._open[key] = folder, Commands(folder, AutoCaptions(self._host.run_exclusive), self.captioners)
             while len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)[1][0].close()
         folder.checking.start()
@@ -58,9 +60,15 @@ class Workbench:
         from lib_trainer.dataset.checks.measure import MEASURED_PX
         from lib_trainer.dataset.thumbnails import Thumbnails
 
-        thumbnails = Thumbnails(self._cache_dir / "thumbnails", MEASURED_PX)
+        thumbnails = Thumbnails(self._host.cache_dir / "thumbnails", MEASURED_PX)
         thumbnails.prune()
         return thumbnails
+
+    def captioners(self) -> list[Captioner]:
+        """What can caption here: the program's own, then every tagger's ONNX file below its models."""
+        from lib_trainer.captioning.onnx_tagger import OnnxTagger, find_taggers
+
+        return [*self._host.captioners(), *map(OnnxTagger, find_taggers([self._host.lora_dir.parent]))]
 
     def _entry(self, key: str) -> tuple[OpenFolder, Commands]:
         with self._lock:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.captions import caption_endings
+from lib_trainer.dataset.checks.faces import FaceFinder
+from lib_trainer.dataset.editing.face_crop import crop_with_face
 from lib_trainer.dataset.editing.sidecar import Caption, caption_file, read_sidecar
 from lib_trainer.dataset.editing.tag_table import has_tag, tag_table
-from lib_trainer.dataset.edits import PictureEdit, read_edits
+from lib_trainer.dataset.edits import Crop, PictureEdit, read_edits
 from lib_trainer.dataset.images import shown_name
 from lib_trainer.dataset.scan import Sample, Scan
 from lib_trainer.dataset.thumbnails import Thumbnails
@@ -31,12 +34,20 @@ class OpenFolder:
         checking: the checks, which run by themselves.
     """
 
-    def __init__(self, scan: Scan, config: DatasetConfig, kind: str, thumbnails: Thumbnails) -> None:
+    def __init__(
+        self,
+        scan: Scan,
+        config: DatasetConfig,
+        kind: str,
+        thumbnails: Thumbnails,
+        count_tokens: Callable[[str], int | None],
+    ) -> None:
         samples = sorted([*scan.samples, *scan.excluded], key=lambda sample: str(sample.image))
         self.images = [sample.image for sample in samples]
         self.trigger_word = scan.trigger_word
         self._samples, self._thumbnails = samples, thumbnails
-        self._endings = caption_endings(config)
+        self._count_tokens, self._config = count_tokens, config
+        self.endings = caption_endings(config)
         self._captions: dict[Path, tuple[tuple[int, int], Caption]] = {}
         numbers = {image: number for number, image in enumerate(self.images)}
         self.checking = Checking(scan, config, kind, thumbnails.read, numbers)
@@ -55,7 +66,7 @@ class OpenFolder:
         return self._thumbnails.jpeg(self.image(number))
 
     def sidecar(self, number: int) -> Path:
-        return caption_file(self.image(number), self._endings)
+        return caption_file(self.image(number), self.endings)
 
     def caption(self, number: int) -> Caption:
         """As it stands on the disk now."""
@@ -89,6 +100,20 @@ class OpenFolder:
         among = range(len(self.images)) if numbers is None else [n for n in numbers if 0 <= n < len(self.images)]
         return [number for number in among if not tag or has_tag(self.caption(number).text, tag)]
 
+    def face_crops(self, finder: FaceFinder) -> dict[int, Crop]:
+        """Crops for those pictures of which the bucket would cut a face; a crop that a person has drawn stays."""
+        crops = {}
+        for number, image in enumerate(self.images):
+            if self._samples[number].crop_px or self.edit(number).crop:
+                continue
+            # A picture that cannot be decoded is named by the checks.
+            with suppress(UserError):
+                faces = finder.boxes(self._thumbnails.read(image).convert("L"))
+                width, height = _whole_size(self._samples[number])
+                if faces and (crop := crop_with_face(width, height, faces[0], self._config)):
+                    crops[number] = crop
+        return crops
+
     def tags(self) -> list[dict[str, Any]]:
         """The table of tags of all pictures that are in the run."""
         edits = {folder: read_edits(folder) for folder in {image.parent for image in self.images}}
@@ -103,8 +128,14 @@ class OpenFolder:
         return {
             "number": number, "name": shown_name(image), "folder": shown_name(image.parent), "caption": caption.text,
             "version": caption.version, "problem": caption.problem, "excluded": edit.excluded, "crop": edit.crop,
-            "width_px": width, "height_px": height, "file": os.fspath(self.sidecar(number).suffix),
+            "width_px": width, "height_px": height,
+            "tokens": self._tokens(caption.text), "file": os.fspath(self.sidecar(number).suffix),
         }  # fmt: skip
+
+    def _tokens(self, text: str) -> int | None:
+        """Of the longest line; None where the checkpoint is not loaded."""
+        counts = [self._count_tokens(line) for line in text.splitlines() if line.strip()]
+        return max((count for count in counts if count is not None), default=None)
 
 
 def _whole_size(sample: Sample) -> tuple[int, int]:

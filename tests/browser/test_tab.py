@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
 NAME = "#train_lora_output_name textarea, #train_lora_output_name input"
 SLOW_MS = 60_000
-WORKBENCH = ("train_lora_workbench.js", "train_lora_workbench_events.js")
+WORKBENCH = ("train_lora_workbench.js", "train_lora_workbench_events.js", "train_lora_workbench_machine.js")
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM")
 
@@ -47,7 +47,7 @@ class Site:
         self.pictures = draw_pictures(folder / "pictures")
         self._browser = browser
         self.access = access or Access()
-        workbench = Workbench(self.host.cache_dir)
+        workbench = Workbench(self.host)
         tab = build(self.host, self.jobs, self.access, workbench=workbench)
         style = (ROOT / "style.css").read_text(encoding="utf-8")
         with gr.Blocks(css=style, analytics_enabled=False) as outer, gr.Tabs(elem_id="tabs"):

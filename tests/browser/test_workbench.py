@@ -165,3 +165,33 @@ def test_findings_lead_to_their_pictures(site):
     page.wait_for_selector(".train-lora-workbench .scope:has-text('show the same')")
     assert page.locator(".train-lora-workbench article").count() >= 2
     keep(page, "workbench-dark-800")
+
+
+class Reader:
+    """A captioner of the host's."""
+
+    label = "Reader"
+
+    def caption(self, picture, threshold):
+        return f"seen at {threshold:g}, hat"
+
+
+def test_a_machine_captions_what_has_no_caption(site):
+    folder = site.pictures / "10_jeff_person"
+    site.host.captioners = lambda: [Reader()]
+    page = site.open()
+    open_bench(page, site.pictures)
+    page.click(".train-lora-workbench .auto summary")
+    page.wait_for_selector("[data-auto=captioner] option", state="attached")
+    page.fill("[data-auto=threshold]", "0.5")
+    page.click("[data-do=auto]")
+    wait_for_text(page, folder / "0.txt", "jeff_person, seen at 0.5, hat")
+    page.wait_for_selector(".auto .progress:has-text('1 captioned by Reader')")
+    page.wait_for_function(
+        "document.querySelector(`.train-lora-workbench [data-number='0'] textarea`).value.includes('seen at')"
+    )
+    assert "7 tokens" in page.inner_text(CARD.format(0) + " .state")
+    keep(page, "workbench-captioned-light-1280")
+    page.click("[data-do=undo]")
+    page.wait_for_function("document.querySelector(`.train-lora-workbench [data-number='0'] textarea`).value === ''")
+    assert not (folder / "0.txt").exists()

@@ -95,6 +95,12 @@ class Easel:
     def lora_changed(self, path: Path) -> None:
         self.changed.append(path)
 
+    def count_tokens(self, text: str) -> int | None:
+        return len(text.replace(",", " ,").split())
+
+    def captioners(self) -> list[Any]:
+        return []
+
     def interrupted(self) -> bool:
         return self.interrupt
 

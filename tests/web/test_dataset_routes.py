@@ -15,7 +15,7 @@ from lib_trainer.workbench.folders import Workbench
 
 def test_an_open_folder_is_read_under_the_programs_login(program):
     one = program(api_users={"bob": "pass"})
-    workbench = Workbench(one.folder / "cache")
+    workbench = Workbench(one.host)
     config = DatasetConfig(train_data_dir=str(one.pictures))
     key = workbench.open(scan_folder(config), config, "face")
     workbench.get(key).checking.wait()
@@ -35,6 +35,7 @@ def test_an_open_folder_is_read_under_the_programs_login(program):
     assert get(f"{key}/tags", headers=mine).json() == []
     for path in ("guess/pictures", f"{key}/pictures/99", "..%2F..%2Fetc/pictures"):
         assert get(path, headers=mine).status_code == 404
+    assert get(f"{key}/captioning", headers=mine).json()["running"] is False
     foreign = {**mine, "origin": "http://evil.example", "sec-fetch-site": "cross-site"}
     assert get(f"{key}/pictures", headers=foreign).status_code == 403
     assert str(one.folder) not in get(f"{key}/pictures", headers=mine).text

@@ -12,6 +12,7 @@ from lib_trainer.errors import NotWritten, UserError
 from lib_trainer.workbench.commands import read_command
 from lib_trainer.workbench.folders import Workbench
 from tests.dataset.tiny import make_config
+from tests.ui.fakes import FakeHost
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ class Bench:
 
     def __init__(self, tmp_path):
         self.folder = tmp_path / "data/5_jeff"
-        self.workbench = Workbench(tmp_path / "cache")
+        self.workbench = Workbench(FakeHost(tmp_path))
         self.open()
 
     def open(self):
@@ -152,7 +153,7 @@ def test_ten_thousand_pictures_are_listed_at_once(tmp_path, draw_picture):
         os.link(first.with_suffix(".txt"), first.with_name(f"{number}.txt"))
     config = make_config(first.parent)
     scan = scan_folder(config)
-    workbench = Workbench(tmp_path / "cache")
+    workbench = Workbench(FakeHost(tmp_path))
     started = time.process_time()
     key = workbench.open(scan, config)
     folder = workbench.get(key)
@@ -160,3 +161,71 @@ def test_ten_thousand_pictures_are_listed_at_once(tmp_path, draw_picture):
     assert len(folder.page(0, 60)["pictures"]) == 60
     folder.checking.wait()
     assert time.process_time() - started < 2
+
+
+class Reader:
+    """A captioner that needs its weights from the third picture on."""
+
+    label = "reader"
+    broken = False
+
+    def caption(self, picture, threshold):
+        if self.broken:
+            raise UserError("reader needs the file weights.pt, which is missing.", "Put it into models.")
+        return "hat, smile"
+
+
+def auto(bench, **values):
+    command = {"do": "auto", "captioner": "reader", "threshold": 0.5, "prefix": "jeff", "exclude": "smile"}
+    bench.run(**{**command, **values})
+    commands = bench.workbench.commands(bench.key)
+    commands.auto.wait()
+    return commands.auto.state
+
+
+def test_captions_are_made_for_pictures_without_one_and_undone_as_one(bench, monkeypatch):
+    monkeypatch.setattr(FakeHost, "captioners", lambda _host: [Reader()])
+    before = bench.captions()
+    state = auto(bench)
+    assert (state.running, state.done, state.total, state.written) == (False, 4, 4, 1)
+    assert bench.captions() == [*before[:3], "jeff, hat"]
+    state = auto(bench, only_missing=False)
+    assert state.message == "4 captioned by reader." and bench.captions() == ["jeff, hat"] * 4
+    assert "4 undone" in bench.run(do="undo")["message"]
+    bench.run(do="undo")
+    assert bench.captions() == before
+
+
+def test_missing_weights_and_wrong_wishes_are_one_sentence(bench, monkeypatch):
+    monkeypatch.setattr(FakeHost, "captioners", lambda _host: [Reader()])
+    monkeypatch.setattr(Reader, "broken", True)
+    assert auto(bench).message == "reader needs the file weights.pt, which is missing. Put it into models."
+    for wrong in ({"captioner": "nobody"}, {"threshold": "0.5"}, {"threshold": 7}):
+        with pytest.raises(UserError):
+            auto(bench, **wrong)
+
+
+def test_tokens_are_counted_by_the_host(bench):
+    assert [picture["tokens"] for picture in bench.pictures()] == [4, 4, 4, None]
+
+
+class Finder:
+    """A face at the left edge of every picture."""
+
+    def boxes(self, grey):
+        return [(0.0, 0.2, 0.1, 0.4)]
+
+
+def test_faces_are_kept_where_a_bucket_would_cut_them(bench, draw_picture, monkeypatch):
+    monkeypatch.setattr("lib_trainer.workbench.commands.face_finder", lambda: None)
+    with pytest.raises(UserError, match="OpenCV"):
+        bench.run(do="faces")
+    monkeypatch.setattr("lib_trainer.workbench.commands.face_finder", Finder)
+    draw_picture("data/5_jeff/0.png", 400, 128)
+    config = make_config(bench.folder.parent, enable_bucket=False)
+    bench.key = bench.workbench.open(scan_folder(config), config)
+    assert "1 cropped" in bench.run(do="faces")["message"]
+    (left, _, right, _) = bench.pictures()[0]["crop"]
+    assert (left, right) == pytest.approx((0, 0.32)) and bench.pictures()[1]["crop"] is None
+    bench.run(do="undo")
+    assert bench.pictures()[0]["crop"] is None

@@ -155,6 +155,15 @@ class StandaloneHost:
         with self._model() as model:
             return model.memory_profile()
 
+    def count_tokens(self, text: str) -> int | None:
+        # Opening the checkpoint for a count would take longer than typing the caption.
+        if "_pipeline" not in vars(self):
+            return None
+        return len(self._pipeline.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def captioners(self) -> list[Any]:
+        return []
+
     def describe(self) -> str:
         """`embedded · SD 1.x · float32 · on the CPU`."""
         pipeline = self._pipeline

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lib_trainer.host.base import GenerateRequest, describe_checkpoint
-from lib_trainer.host.webui import loras, paths, txt2img
+from lib_trainer.host.webui import interrogate, loras, paths, tokens, txt2img
 from lib_trainer.host.webui.lock import InterruptFlags, show_progress
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import forget_prompts
@@ -179,6 +179,13 @@ class WebuiHost(ABC):
 
     def bind_sending(self, button: Any, infotext: Any) -> bool:
         return txt2img.bind_sending(button, infotext)
+
+    def count_tokens(self, text: str) -> int | None:
+        loaded = self._loaded()
+        return None if loaded is None else tokens.count_tokens(loaded, text)
+
+    def captioners(self) -> list[Any]:
+        return [interrogate.WebuiInterrogator(name) for name in (interrogate.BLIP, interrogate.DEEPBOORU)]
 
     def interrupted(self) -> bool:
         return self._flags.interrupted()
