@@ -26,7 +26,7 @@ from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.run import run
 
 KINDS = ("good", "fast", "few", "untold", "bare")
-STEPS, EVERY = {"face": 240, "style": 320}, 40
+STEPS, EVERY = {"face": 360, "style": 360}, 40
 STRENGTHS = (1.0, 0.8, 0.6)
 SEEDS = (11, 12, 13)
 DRAW_STEPS, CFG = 12, 1.5

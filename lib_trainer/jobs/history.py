@@ -187,7 +187,8 @@ class RunLog:
             case Evaluated():
                 self.write_changes(evaluations=(*self.past.evaluations, asdict(event)))
             case Finished():
-                self.past = replace(self.past, step=event.steps)
+                found = event.evaluated and asdict(event.evaluated)
+                self.past = replace(self.past, step=event.steps, evaluated=found)
 
     def finish(self, state: str, error: str = "") -> None:
         """Records the end of the run: done, stopped or failed."""

@@ -24,6 +24,7 @@ class PastRun:
         recipe: `Recipe.flat()`. checkpoint, pictures: what it trained on; the second is a fingerprint.
         files: names in the LoRA folder. samples: (step, file name in `samples`, prompt).
         evaluations: what was measured, oldest first: the values of `events.Evaluated`.
+        evaluated: the same of the adapter that the run left; None for a run without evaluation.
     """
 
     id: str
@@ -41,6 +42,7 @@ class PastRun:
     files: tuple[str, ...] = ()
     samples: tuple[tuple[int, str, str], ...] = ()
     evaluations: tuple[dict[str, Any], ...] = ()
+    evaluated: dict[str, Any] | None = None
     error: str = ""
 
     @property
@@ -51,6 +53,12 @@ class PastRun:
     def extendable(self) -> bool:
         """Done, with a state from which it can take more steps."""
         return self.state == "done" and 0 < self.step <= self.kept_step
+
+    @property
+    def proposed_steps(self) -> int:
+        """The steps of the whole run with those that may still help; 0 where it cannot go on or none would."""
+        more = (self.evaluated or {}).get("more_steps", 0)
+        return self.step + more if self.extendable and more else 0
 
     def as_recipe(self) -> Recipe:
         """Its recipe; settings that this release does not know are left out."""

@@ -113,6 +113,12 @@ class Status:
         """The training time since the resume state, which a stop without saving would lose."""
         return (self.step - max(self.kept_step, 0)) * self.seconds_per_step
 
+    @property
+    def more_steps(self) -> int:
+        """About how many more steps may help a run that is done and can go on."""
+        can_go_on = self.state == "done" and self.kept_step >= self.step
+        return self.evaluated.more_steps if can_go_on and self.evaluated else 0
+
 
 class Record:
     """Collects the events of one run. Not thread-safe: its owner locks."""

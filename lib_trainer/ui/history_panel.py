@@ -88,10 +88,22 @@ class HistoryActions:
             past = self._past(chosen)
             # A folder that was allowed then may not be allowed now.
             require_allowed(self._access, str((past.recipe or {}).get("train_data_dir", "")))
-            self._jobs.resume_run(past.id)
+            self._jobs.resume_run(past.id, past.proposed_steps)
         except UserError as error:
             return [gr.update(), show_error(error, "Not resumed."), *self._live.show()]
         return [*self.list_runs(chosen), *self._live.show()]
+
+    def train_more(self) -> list[Any]:
+        """-> message, *live: the run that has just ended goes on to the steps that may still help."""
+        status = self._jobs.status()
+        try:
+            if status.more_steps:
+                recipe = self._jobs.history.find(status.id).recipe or {}
+                require_allowed(self._access, str(recipe.get("train_data_dir", "")))
+                self._jobs.resume_run(status.id, status.step + status.more_steps)
+        except UserError as error:
+            return [show_error(error, "Not started."), *self._live.show()]
+        return ["", *self._live.show()]
 
     def remove(self, chosen: str | None) -> list[Any]:
         """-> choice, shown, *live. A run that waits leaves the queue, and stays in the history."""
@@ -120,7 +132,8 @@ class HistoryActions:
         # Read from disk when it is asked for: hundreds of runs would fill the memory.
         losses = self._jobs.history.losses(past.id)
         curve = draw_curve([(step, loss) for step, loss, _ in losses], [(step, rate) for step, _, rate in losses])
-        meter = show_meter([Evaluated.from_values(found) for found in past.evaluations])
+        last = Evaluated.from_values(past.evaluated) if past.evaluated else None
+        meter = show_meter([Evaluated.from_values(found) for found in past.evaluations], last)
         return f'<div class="train-lora-status">{_facts(past)}{meter}{curve}</div>'
 
 
@@ -151,6 +164,8 @@ def _facts(past: PastRun) -> str:
     }
     # A run that is still live shows its own buttons.
     if past.resumable and past.state not in LIVE:
-        facts["Resume"] = f"from step {past.kept_step}" if past.kept_step > 0 else "from the start: no state was saved"
+        to = f" to step {past.proposed_steps}" if past.proposed_steps else ""
+        begins = f"from step {past.kept_step}" if past.kept_step > 0 else "from the start: no state was saved"
+        facts["Resume"] = begins + to
     lines = "".join(f"<li>{name}: {escape(str(text))}</li>" for name, text in facts.items() if text)
     return f"<ul>{lines}</ul>"

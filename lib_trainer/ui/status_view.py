@@ -68,7 +68,8 @@ def show_parts(status: Status) -> dict[str, str]:
 
 def buttons_of(status: Status) -> str:
     """What the buttons depend on: when it changes, gradio has to update them."""
-    return f"{status.id}-{status.state}-{int(status.stopping)}-{int(status.step > 0)}-{len(status.queue)}"
+    parts = (status.state, int(status.stopping), int(status.step > 0), len(status.queue), status.more_steps)
+    return "-".join(map(str, (status.id, *parts)))
 
 
 def _head(status: Status) -> str:

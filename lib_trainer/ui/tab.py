@@ -187,6 +187,7 @@ def _bind_run(actions: Actions, page: Page) -> None:
         (train.less, actions.start.train_with_less),
     ):
         button.click(action, [*sent, *page.form.components], checked, **QUICK)
+    train.more.click(actions.history.train_more, None, [train.message, *train.live], **QUICK)
     for button, action in (
         (train.pause, live.pause),
         (train.stop_save, live.stop_save),

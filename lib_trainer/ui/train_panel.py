@@ -28,6 +28,7 @@ class TrainPanel:
     stop: gr.Button
     save: gr.Button
     sample: gr.Button
+    more: gr.Button
     less: gr.Button
     replace: gr.Button
     stop_anyway: gr.Button
@@ -39,8 +40,8 @@ class TrainPanel:
     @property
     def live(self) -> list[gr.components.Component]:
         """What follows the run: the outputs of `LiveView.show`."""
-        buttons = [self.train, self.pause, self.stop_save, self.stop, self.save, self.sample, self.less]
-        buttons.append(self.stop_anyway)
+        buttons = [self.train, self.pause, self.stop_save, self.stop, self.save, self.sample, self.more]
+        buttons += [self.less, self.stop_anyway]
         return [self.status, *buttons, self.heartbeat]
 
 
@@ -59,12 +60,13 @@ def place_train() -> TrainPanel:
     replace = gr.Button("Replace", visible=False, elem_id="train_lora_replace")
     status = gr.HTML(show_status(Status()), elem_id="train_lora_status")
     less = gr.Button("Train with less memory", visible=False, elem_id="train_lora_less")
+    more = gr.Button("Train more steps", visible=False, elem_id="train_lora_more")
     # Hidden by style.css, not by gradio: what gradio hides may be missing from the page.
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
         heartbeat = gr.HTML("", elem_id="train_lora_heartbeat")
     return TrainPanel(
-        train, pause, stop_save, stop, save, sample, less, replace, stop_anyway, message, status, refresh, heartbeat
+        train, pause, stop_save, stop, save, sample, more, less, replace, stop_anyway, message, status, refresh, heartbeat
     )
 
 
@@ -91,6 +93,7 @@ class LiveView:
             gr.update(interactive=status.live and not status.stopping),
             gr.update(interactive=learning),
             gr.update(interactive=learning),
+            gr.update(visible=status.more_steps > 0, value=f"Train {status.more_steps} more steps"),
             gr.update(visible=status.state == "failed" and bool(status.remedy)),
             _question(status, asking),
             f'<i data-heartbeat="{next(self._heartbeats)}" data-key="{self._page_key}"'

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.start import FILE_FIELDS, named_paths, without_folders
@@ -36,6 +36,12 @@ class HowToStop(BaseModel):
     """With `save` the adapter is saved first."""
 
     save: bool = True
+
+
+class HowToResume(BaseModel):
+    """With `max_train_steps` a run that is done goes on to so many steps."""
+
+    max_train_steps: int = Field(0, ge=0)
 
 
 def add_run_routes(context: RouteContext) -> None:
@@ -110,14 +116,14 @@ class RunRoutes:
         """Pause a run after the current step."""
         return self._command(run_id, lambda: self._jobs.pause(run_id))
 
-    def resume(self, run_id: str) -> dict[str, Any]:
-        """Resume a run that is paused, or that ended early."""
+    def resume(self, run_id: str, how: HowToResume = HowToResume()) -> dict[str, Any]:  # noqa: B008 - as above
+        """Resume a run that is paused or ended early, or train one that is done for more steps."""
         past = self._past(run_id)
         if past.state == "paused":
             return self._command(run_id, lambda: self._jobs.resume(run_id))
         # A folder that was allowed then may not be allowed now.
         self._guard.folder(str((past.recipe or {}).get("train_data_dir", "")))
-        return self._command(run_id, lambda: self._jobs.resume_run(run_id))
+        return self._command(run_id, lambda: self._jobs.resume_run(run_id, how.max_train_steps))
 
     def save(self, run_id: str) -> dict[str, Any]:
         """Save a copy after the current step."""

@@ -13,6 +13,7 @@ from lib_trainer.jobs.queue import Jobs
 from lib_trainer.ui.history_panel import HistoryActions
 from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.train_panel import LiveView
+from tests.jobs.runs import unfinished_run
 from tests.ui.fakes import FakeHost, SlowRun
 from tests.ui.test_tab import Page, page, pictures  # noqa: F401 - fixtures
 from tests.waiting import PATIENCE_S
@@ -50,6 +51,26 @@ def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
     assert "still going" in refused[1]
     tab.jobs.stop(save=False)
     tab.jobs.wait(PATIENCE_S)
+
+
+def test_a_run_that_has_not_learned_goes_on_with_a_click(tmp_path, pictures):  # noqa: F811
+    tab = Page(tmp_path, unfinished_run)
+    tab.train(train_data_dir=pictures)
+    tab.jobs.wait(PATIENCE_S)
+    more = tab.actions.live.show()[-4]
+    assert {"visible": True, "value": "Train 5 more steps"}.items() <= more.items()
+    assert "from step 3 to step 8" in tab.actions.history.show_past(lines(tab)[0])
+    message, *_ = tab.actions.history.train_more()
+    assert message == "" and tab.jobs.wait(PATIENCE_S).step == 8
+    assert {"visible": False}.items() <= tab.actions.live.show()[-4].items()
+
+
+def test_a_past_run_that_has_not_learned_is_resumed_to_more_steps(tmp_path, pictures):  # noqa: F811
+    tab = Page(tmp_path, unfinished_run)
+    tab.train(train_data_dir=pictures)
+    tab.jobs.wait(PATIENCE_S)
+    tab.actions.history.resume(lines(tab)[0])
+    assert tab.jobs.wait(PATIENCE_S).step == 8
 
 
 def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa: F811

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lib_trainer.host.access import Access
+from lib_trainer.jobs.job import Run
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.web.router import PREFIX, make_router
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
@@ -31,10 +32,11 @@ class Program:
     folder: Path
     steps: int = 3
     options: dict[str, Any] = field(default_factory=dict)
+    run: Run | None = None
 
     def __post_init__(self) -> None:
         self.host = FakeHost(self.folder)
-        self.jobs = Jobs(self.host, SlowRun(self.steps, 0.005))
+        self.jobs = Jobs(self.host, self.run or SlowRun(self.steps, 0.005))
         self.access = Access(**{"changes": True, "folders": (self.folder,), **self.options})
         self.app = FastAPI()
         self.app.include_router(make_router(self.host, self.jobs, self.access, GridJob(self.host), show_panel))
@@ -59,8 +61,8 @@ def program(tmp_path):
     """Starts a program with options; its runs are ended with the test."""
     started: list[Program] = []
 
-    def start(steps: int = 3, **options: Any) -> Program:
-        started.append(Program(tmp_path, steps, options))
+    def start(steps: int = 3, run: Run | None = None, **options: Any) -> Program:
+        started.append(Program(tmp_path, steps, options, run))
         return started[-1]
 
     yield start

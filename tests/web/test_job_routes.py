@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import pytest
 
 from lib_trainer.web.router import PREFIX
+from tests.jobs.runs import unfinished_run
 from tests.waiting import PATIENCE_S, until
 
 
@@ -49,6 +50,17 @@ def test_pause_resume_save_and_sample(program):
     picture = one.get(f"/jobs/{run_id}/samples/{sample['file']}")
     assert picture.headers["content-type"] == "image/png" and picture.content.startswith(b"\x89PNG")
     assert one.post(f"/jobs/{run_id}/resume").json()["state"] == "training"
+
+
+def test_a_run_that_has_not_learned_is_trained_for_more_steps(program):
+    one = program(run=unfinished_run)
+    run_id = one.start().json()["id"]
+    one.jobs.wait(PATIENCE_S)
+    assert one.get("/status").json()["evaluated"]["more_steps"] == 5
+    assert one.post(f"/jobs/{run_id}/resume").status_code == 409
+    assert one.post(f"/jobs/{run_id}/resume", {"max_train_steps": 8}).status_code == 200
+    assert one.jobs.wait(PATIENCE_S).state == "done" and one.jobs.status().step == 8
+    assert one.get(f"/jobs/{run_id}").json()["evaluated"]["more_steps"] == 0
 
 
 def test_what_can_be_mended_is_answered_with_a_sentence(program):
