@@ -129,6 +129,8 @@ class Evaluated:
         more_steps: about how many more steps may help; 0 if none do.
         curve: (strength, share of the loss that is gone): the parabola of loss over strength.
         by_picture: name -> share of its loss that is gone.
+        left: name -> what training has left of its loss since the last evaluation, 1 being the usual at the start.
+        unlearned, at_once: names of pictures of which far more, or far less, is left than of the others.
     """
 
     step: int
@@ -147,12 +149,17 @@ class Evaluated:
     more_steps: int = 0
     curve: tuple[tuple[float, float], ...] = ()
     by_picture: dict[str, float] = field(default_factory=dict)
+    left: dict[str, float] = field(default_factory=dict)
+    unlearned: tuple[str, ...] = ()
+    at_once: tuple[str, ...] = ()
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Evaluated:
         """From the JSON of `asdict`; ignores fields of other releases."""
         known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
-        return cls(**{**known, "curve": tuple((strength, share) for strength, share in values.get("curve", ()))})
+        curve = tuple((strength, share) for strength, share in values.get("curve", ()))
+        odd = {name: tuple(values.get(name, ())) for name in ("unlearned", "at_once")}
+        return cls(**{**known, **odd, "curve": curve})
 
 
 @dataclass(frozen=True)

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from benchmarks.learning import detector
+from benchmarks.learning.drawing import SEEDS, Easel, open_easel
 from benchmarks.report import say, table
 from lib_trainer.demo import datasets
 from lib_trainer.demo.recipes import DEMO_RUNS
 from lib_trainer.evaluation.choice import Choice
 from lib_trainer.events import Evaluated, Step
-from lib_trainer.host.base import GenerateRequest
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.run import run
 
 KINDS = ("good", "fast", "few", "untold", "bare")
-STEPS, EVERY = {"face": 360, "style": 360}, 40
+STEPS, EVERY = 320, 40
 STRENGTHS = (1.0, 0.8, 0.6)
-SEEDS = (11, 12, 13)
-DRAW_STEPS, CFG = 12, 1.5
 BACKGROUNDS = ("blue", "white", "pink")
 SUBJECTS = ("house", "cat", "cup")
 UNRELATED = (
@@ -62,24 +61,18 @@ class Cell:
 
 def study(folder: Path, subject: str, kind: str, seed: int) -> dict[str, Any]:
     """One run and all its cells, as JSON; what is there already is not done again."""
-    result = folder / f"{subject}-{kind}-{seed}.json"
+    result, out = folder / f"{subject}-{kind}-{seed}.json", folder / f"{subject}-{kind}-{seed}"
     if result.exists():
         return json.loads(result.read_text())
-    out = folder / f"{subject}-{kind}-{seed}"
-    shutil.rmtree(out, ignore_errors=True)
-    host = StandaloneHost(out)
-    evaluations, seconds = _train(host, out, subject, kind, seed)
-    base = _draw(host, UNRELATED, (SEEDS[0],))
-    usual = detector.spread(_class_pictures(host, subject))
-    cells = [
-        _score(host, subject, step, strength, base, usual)
-        for step in range(EVERY, STEPS[subject] + 1, EVERY)
-        for strength in STRENGTHS
-    ]
-    values = {
-        "subject": subject, "kind": kind, "seed": seed, "seconds": seconds,
-        "evaluations": [asdict(found) for found in evaluations], "cells": [asdict(cell) for cell in cells],
-    }  # fmt: skip
+    # Scoring takes as long as training: a study that is cut off between them does not train again.
+    host, trained = StandaloneHost(out), out / "trained.json"
+    if not trained.exists():
+        shutil.rmtree(out, ignore_errors=True)
+        evaluations, seconds = _train(host, out, subject, kind, seed)
+        trained.write_text(json.dumps({"seconds": seconds, "evaluations": [asdict(found) for found in evaluations]}))
+    with open_easel(host) as easel:
+        cells = [asdict(cell) for cell in _score_all(easel, host.lora_dir, subject)]
+    values = {"subject": subject, "kind": kind, "seed": seed, **json.loads(trained.read_text()), "cells": cells}
     result.write_text(json.dumps(values))
     shutil.rmtree(out)
     return values
@@ -102,7 +95,7 @@ def _train(
             text = caption.read_text().replace(f", painted in {demo.name} style", "").replace(f"{demo.name}, ", "")
             caption.write_text(text)
     changes: dict[str, Any] = {
-        "seed": seed, "validation_seed": seed, "max_train_steps": STEPS[subject], "held_out": "",
+        "seed": seed, "validation_seed": seed, "max_train_steps": STEPS, "held_out": "",
         "validate_every_n_steps": EVERY, "save_every_n_steps": EVERY, "output_name": "x", "save_precision": "fp32",
     }  # fmt: skip
     recipe = demo.recipe(data).with_values(changes)
@@ -118,18 +111,18 @@ def _train(
     return found, seconds
 
 
-def _score(
-    host: StandaloneHost, subject: str, step: int, strength: float, base: list[Image.Image], usual: float
-) -> Cell:
-    name = "x" if step == STEPS[subject] else f"x-step{step:08d}"
-    tag = f" <lora:{name}:{strength:g}>"
+def _score_all(easel: Easel, lora_dir: Path, subject: str) -> Iterator[Cell]:
+    """Every step × strength, by what is drawn."""
+    base = [group[0] for group in easel.draw(UNRELATED, 1)]
+    usual = detector.spread(_class_pictures(easel, subject))
     prompts, asked = _own_prompts(subject, DEMO_RUNS[subject].name)
-    groups = [_draw(host, [prompt + tag], SEEDS) for prompt in prompts]
-    pictures = [picture for group in groups for picture in group]
     see = detector.see_face if subject == "face" else detector.see_style
-    seen = see(pictures, [word for word in asked for _ in SEEDS])
-    kept = detector.kept(_draw(host, [prompt + tag for prompt in UNRELATED], (SEEDS[0],)), base)
-    return Cell(step, strength, seen.likeness, seen.obedience, kept, detector.variety(groups, usual))
+    for step, strength in product(range(EVERY, STEPS + 1, EVERY), STRENGTHS):
+        file = lora_dir / ("x.safetensors" if step == STEPS else f"x-step{step:08d}.safetensors")
+        groups = easel.draw(prompts, SEEDS, file, strength)
+        seen = see([picture for group in groups for picture in group], [word for word in asked for _ in range(SEEDS)])
+        kept = detector.kept([group[0] for group in easel.draw(UNRELATED, 1, file, strength)], base)
+        yield Cell(step, strength, seen.likeness, seen.obedience, kept, detector.variety(groups, usual))
 
 
 def _own_prompts(subject: str, word: str) -> tuple[list[str], Sequence[str]]:
@@ -139,30 +132,18 @@ def _own_prompts(subject: str, word: str) -> tuple[list[str], Sequence[str]]:
     return [f"a {name}, painted in {word} style" for name in SUBJECTS], SUBJECTS
 
 
-def _class_pictures(host: StandaloneHost, subject: str) -> list[list[Image.Image]]:
+def _class_pictures(easel: Easel, subject: str) -> list[list[Image.Image]]:
     """Pictures that vary as they should: the base's own people, or real drawings in the style."""
     if subject == "style":
         return [[drawing.picture for drawing in datasets.unseen_style()]]
-    prompts = ["a portrait of a person, smiling, looking at camera on a blue background"]
-    return [_draw(host, prompts, SEEDS)]
-
-
-def _draw(host: StandaloneHost, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-    size = datasets.SIZE_PX
-    return [
-        picture
-        for prompt in prompts
-        for picture in host.generate(
-            GenerateRequest(
-                prompt, width_px=size, height_px=size, steps=DRAW_STEPS, cfg_scale=CFG, seed=seeds[0],
-                batch_size=len(seeds),
-            )
-        )
-    ]  # fmt: skip
+    return easel.draw(["a portrait of a person, smiling, looking at camera on a blue background"], SEEDS)
 
 
 def picks(values: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Way to pick -> share of the best cell's A and B that it gets, and the step after which it stops."""
+    """Way to pick -> share of the best cell's A and B that it gets, and the step after which it stops.
+
+    Empty for a run in which no cell shows anything of what was to be learned.
+    """
     cells = {(cell["step"], cell["strength"]): Cell(**cell) for cell in values["cells"]}
     found = [Evaluated.from_values(item) for item in values["evaluations"]]
     last = found[-1].step
@@ -172,7 +153,7 @@ def picks(values: dict[str, Any]) -> dict[str, dict[str, float]]:
     for item in found:
         stopped = item
         choice.note(item.step, item.score, item.strength)
-        if choice.settled:
+        if choice.converged:
             break
     chosen = {
         "J": (by_j.step, by_j.strength, last),
@@ -181,6 +162,8 @@ def picks(values: dict[str, Any]) -> dict[str, dict[str, float]]:
         "last at 1": (last, 1.0, last),
     }
     best_a, best_b = (max(getattr(cell, score) for cell in cells.values()) for score in ("a", "b"))
+    if not best_b:
+        return {}
     shares = {}
     for way, (step, strength, steps) in chosen.items():
         cell = cells[step, min(STRENGTHS, key=lambda drawn: abs(drawn - strength))]
@@ -190,16 +173,19 @@ def picks(values: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def report_study(runs: Sequence[dict[str, Any]]) -> None:
     """A row a run and one for all: the share of the best cell's A and B that each way to pick gets."""
-    ways = list(picks(runs[0]))
+    ways = next((list(found) for found in map(picks, runs) if found), [])
     rows, shares = [], {way: ([], []) for way in ways}
     for values in runs:
-        found = picks(values)
+        found, last = picks(values), values["evaluations"][-1]
+        name = f"{values['subject']}, {values['kind']}, {values['seed']}"
+        if not found:
+            rows.append([name, last["verdict"], *("nothing drawn" for _ in ways), ""])
+            continue
         for way in ways:
             for place, score in enumerate(("A", "B")):
                 shares[way][place].append(found[way][score])
-        last = values["evaluations"][-1]
         rows.append([
-            f"{values['subject']}, {values['kind']}, {values['seed']}", last["verdict"],
+            name, last["verdict"],
             *(f"{found[way]['A']:.2f} · {found[way]['B']:.2f}" for way in ways),
             f"{found['stopped by J']['steps']} of {last['step']}",
         ])  # fmt: skip

@@ -22,7 +22,9 @@ from lib_trainer.memory.estimate import optimizer_bytes
 from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.storage_peak import StoragePeak
 from lib_trainer.models.base import HostModel, SizeCond, TextCond
+from lib_trainer.training.denoiser import Denoiser, Query
 from lib_trainer.training.loop import Training, step_loss
+from lib_trainer.training.preservation import Preservation
 
 _TEXT_TOKENS, _LATENT_PX = 77, 8
 _STEPS = 2
@@ -60,10 +62,15 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
                 micro_batches = [
                     training.prepare((index, ())) for index in range(recipe.training.gradient_accumulation_steps)
                 ]
-                for _ in range(_STEPS):
+                for number in range(_STEPS):
                     step_loss(training, micro_batches, len(micro_batches))
+                    if recipe.evaluation.prior_preservation:
+                        training.step_method.backward(_preservation(training, batch).loss(number))
                     optimizer.step()
                     adapter.zero_grad(set_to_none=True)
+                    if recipe.evaluation.evaluates:
+                        queries = [_query(batch)] * plan.savings.batch
+                        Denoiser(training, _SameText(batch)).predict(queries, 1.0)
     return peak.peak
 
 
@@ -90,6 +97,32 @@ def _training(
     optimizer = _StateOnly(training.optimizer.param_groups, plan.savings.optimizer)
     training.step_method = type(training.step_method)(optimizer, training.scaler, recipe.training.max_grad_norm)
     return training, optimizer
+
+
+class _SameText:
+    """Stands in for a `TextStore`: every caption has the text of the batch's first picture."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def read(self, _caption: str) -> TextCond:
+        return self._batch.text.mapped(lambda tensor: tensor[0])
+
+
+class _FixedPreservation(Preservation):
+    """Asks the same each time: fake tensors have no values to draw a timestep from."""
+
+    def query(self, number: int) -> Query:
+        return Query(self._latents[0], 0, self._prompts[0], self._size)
+
+
+def _query(batch: Batch) -> Query:
+    return Query(batch.latents[0], 0, "", batch.sizes.pixels[0])
+
+
+def _preservation(training: Training, batch: Batch) -> Preservation:
+    asked = _query(batch)
+    return _FixedPreservation(Denoiser(training, _SameText(batch)), [asked.caption], [asked.x_t], asked.size)
 
 
 class _StateOnly(torch.optim.Optimizer):

@@ -75,6 +75,12 @@ def shown_name(path: Path) -> str:
     return path.name.encode("utf-8", "replace").decode("utf-8")
 
 
+def path_below(path: Path, root: str | Path) -> str:
+    """`10_jeff_person/3.png` for a picture of the folder `root`, as text that every console and page can show."""
+    text = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def read_size(path: Path) -> tuple[int, int]:
     """Width and height of the picture as seen (EXIF rotation applied), read from the file's header alone.
 

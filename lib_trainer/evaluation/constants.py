@@ -15,8 +15,9 @@ STRENGTHS = tuple(round(0.4 + 0.05 * place, 2) for place in range(13))
 
 # What a unit of drift costs in J: with held-out pictures, and without.
 DRIFT_WEIGHT, DRIFT_WEIGHT_ALONE = 0.1, 0.15
-# Beyond this drift unrelated prompts come out damaged.
-DAMAGED_DRIFT = 0.35
+# Beyond this drift unrelated prompts come out damaged. Good runs ended at 0.36 at most, those with a rate ten times too
+# high or without regularisation pictures at 0.39 at least.
+DAMAGED_DRIFT = 0.38
 # Beyond this gap between training and held-out pictures, what is drawn varies less.
 MEMORISED_GAP = 0.4
 # Below this best strength the adapter is over-driven; from HEALTHY_STRENGTH on it is healthy.
@@ -33,8 +34,14 @@ TRAINED_PROBES = 2
 LEAST_BOUND = -0.05
 # Less of the loss gone than this is not learned, whatever more steps bring.
 LEAST_LEARNED = 0.05
-# Without held-out pictures, more of the loss gone than this was learned by heart.
-MEMORISED_ALONE = 0.6
+# With too few pictures to hold some out, more of the loss gone than this was likely learned by heart.
+MEMORISED_ALONE = 0.45
+
+# Each picture's loss is followed where so many pictures are trained on, and told where a picture was drawn so often
+# between two evaluations. A picture is named where what is left of its loss lies so many spreads of all pictures, and
+# such a share of the usual, from the usual.
+LEAST_FOLLOWED, MOST_FOLLOWED, LEAST_DRAWS = 6, 300, 8
+ODD_SPREADS, ODD_SHARE = 3.5, 0.35
 
 # An evaluation may take this share of training's time; a training step takes as long as so many forward passes.
 COST_SHARE, FORWARDS_A_STEP = 0.035, 3

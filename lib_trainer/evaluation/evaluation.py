@@ -13,13 +13,15 @@ from torch import Tensor
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.cache_store import LatentStore, TextStore
+from lib_trainer.dataset.images import path_below
 from lib_trainer.dataset.scan import Scan
 from lib_trainer.evaluation.choice import Choice
 from lib_trainer.evaluation.constants import COST_SHARE, FORWARDS_A_STEP
 from lib_trainer.evaluation.measures import Figures
 from lib_trainer.evaluation.meter import Meter
+from lib_trainer.evaluation.pictures import PictureLosses, odd_pictures
 from lib_trainer.evaluation.probes import ProbePlan, describe_held_out
-from lib_trainer.evaluation.verdict import judge
+from lib_trainer.evaluation.verdict import Pictures, judge
 from lib_trainer.events import Evaluated, Event, Notice, Step
 from lib_trainer.training.denoiser import Denoiser
 from lib_trainer.training.loop import Training
@@ -43,7 +45,10 @@ def prepare_evaluation(
     if text := describe_held_out(plan, scan):
         yield Notice(text)
     yield from meter.prepare()
-    return Evaluation(meter, training.adapter, training.recipe, plan.trigger_word)
+    root = training.recipe.dataset.train_data_dir
+    followed = PictureLosses({index: path_below(scan.samples[index].image, root) for index in plan.concept})
+    training.watch_losses = followed.note
+    return Evaluation(meter, training.adapter, training.recipe, plan, followed)
 
 
 def steps_between(recipe: Recipe, forwards: int) -> int:
@@ -62,12 +67,15 @@ class Evaluation:
         found: oldest first.
     """
 
-    def __init__(self, meter: Meter, adapter: Adapter, recipe: Recipe, trigger_word: str) -> None:
+    def __init__(
+        self, meter: Meter, adapter: Adapter, recipe: Recipe, plan: ProbePlan, followed: PictureLosses
+    ) -> None:
         self.every = steps_between(recipe, meter.forwards_each)
         self.chooses = recipe.evaluation.stop_when_learned
         self.found: list[Evaluated] = []
-        self._meter, self._adapter, self._trigger_word = meter, adapter, trigger_word
-        self._choice = Choice()
+        self._meter, self._adapter = meter, adapter
+        self._choice, self._followed = Choice(), followed
+        self._pictures = Pictures(plan.trigger_word, plan.named, plan.few)
         self._best: dict[str, Tensor] = {}
 
     def is_due(self, step: Step) -> bool:
@@ -109,17 +117,23 @@ class Evaluation:
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(the best weights, everything else as JSON), for a resume."""
-        return self._best, {"choice": asdict(self._choice), "found": [asdict(found) for found in self.found]}
+        found = [asdict(found) for found in self.found]
+        return self._best, {"choice": asdict(self._choice), "found": found, "pictures": self._followed.pack()}
 
     def unpack(self, best: dict[str, Tensor], values: dict[str, Any]) -> None:
         self._best, self._choice = best, Choice(**values["choice"])
         self.found = [Evaluated.from_values(found) for found in values["found"]]
+        # A state of an earlier release has none.
+        if "pictures" in values:
+            self._followed.unpack(values["pictures"])
 
     def _told(self, figures: Figures) -> Evaluated:
         curve = figures.held_out or figures.trained
         peak = min(figures.least_loss_strength, _STRONGEST)
         gap, bind = figures.memorised, figures.bound
-        verdict, advice, more_steps = judge(figures, self._choice, self._trigger_word)
+        verdict, advice, more_steps = judge(figures, self._choice, self._pictures)
+        left = self._followed.close_window()
+        unlearned, at_once = odd_pictures([*(found.left for found in self.found), left])
         return Evaluated(
             step=figures.step,
             learned=round(figures.learned, _DIGITS),
@@ -137,9 +151,12 @@ class Evaluation:
             more_steps=more_steps,
             curve=tuple((strength, round(curve.at(strength), _DIGITS)) for strength in _CURVE),
             by_picture={name: round(share, _DIGITS) for name, share in figures.by_picture.items()},
+            left=left,
+            unlearned=tuple(unlearned),
+            at_once=tuple(at_once),
         )
 
     def _judged(self, found: Evaluated) -> Evaluated:
-        verdict, advice, more_steps = judge(found, self._choice, self._trigger_word)
+        verdict, advice, more_steps = judge(found, self._choice, self._pictures)
         best = {"best_step": self._choice.best_step, "best_strength": self._choice.best_strength}
         return replace(found, verdict=verdict, advice=advice, more_steps=more_steps, **best)

@@ -27,13 +27,22 @@ class ProbePlan:
         held_out: samples that are not trained on, as indices into `Scan.samples`.
         measured: those of them that are measured.
         trained: samples that are trained on and measured.
+        concept: all samples that are trained on and show what is learned.
         trigger_word: "" where the run has none.
+        named: some caption has the trigger word.
     """
 
     held_out: tuple[int, ...] = ()
     measured: tuple[int, ...] = ()
     trained: tuple[int, ...] = ()
+    concept: tuple[int, ...] = ()
     trigger_word: str = ""
+    named: bool = True
+
+    @property
+    def few(self) -> bool:
+        """Too few pictures to hold some out."""
+        return len(self.concept) + len(self.held_out) < LEAST_PICTURES
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -65,7 +74,9 @@ def plan_probes(scan: Scan, recipe: Recipe) -> ProbePlan:
         raise ConfigError({"held_out": "no picture would be left to train on"})
     most = recipe.evaluation.max_validation_steps or MOST_HELD_OUT
     trained = sorted(rng.sample(rest, min(TRAINED_PROBES, len(rest))))
-    return ProbePlan(tuple(held_out), tuple(held_out[:most]), tuple(trained), scan.trigger_word)
+    word = scan.trigger_word
+    named = any(word.lower() in scan.samples[index].caption.lower() for index in concept)
+    return ProbePlan(tuple(held_out), tuple(held_out[:most]), tuple(trained), tuple(rest), word, named)
 
 
 def describe_held_out(plan: ProbePlan, scan: Scan) -> str:
@@ -91,13 +102,15 @@ def class_word(trigger_word: str) -> str:
 
 
 def _concept(scan: Scan) -> list[int]:
-    """The samples that show what is learned: those whose caption has the trigger word, if any has.
+    """The samples that show what is learned: those whose caption has the trigger word, else those whose folder has it.
 
     Pictures without it may be kohya's regularisation pictures, which remind the model of what it knows.
     """
-    word = scan.trigger_word.lower()
-    own = [index for index, sample in enumerate(scan.samples) if not sample.regularising]
-    named = [index for index in own if word and word in scan.samples[index].caption.lower()]
+    word, samples = scan.trigger_word.lower(), scan.samples
+    own = [index for index, sample in enumerate(samples) if not sample.regularising]
+    named = [index for index in own if word and word in samples[index].caption.lower()]
+    # Captions that never name it are a mistake, which is found only by measuring these very pictures.
+    named = named or [index for index in own if word and word in samples[index].image.parent.name.lower()]
     return named or own
 
 

@@ -13,7 +13,7 @@ from lib_trainer.utils.atomic_file import write_atomically
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 150, 46, 20, 8
 # The meters are full at twice what is too much.
 _FULL_DRIFT = 2 * DAMAGED_DRIFT
-_NAMED_PICTURES = 3
+_NAMED_PICTURES, _NAMED_ODD, _LISTED_PICTURES = 3, 8, 60
 
 Points = Sequence[tuple[float, float]]
 
@@ -43,7 +43,7 @@ def show_meter(found: Sequence[Evaluated], last: Evaluated | None = None) -> str
     best = f"<span>best: step {said.best_step} at {said.best_strength:g}</span>"
     return (
         f'<div class="train-lora-meter {kind}"><p><b>{escape(said.verdict.capitalize())}</b> {escape(said.advice)}</p>'
-        f'<p class="meters">{meters}{best}</p>{_curves(found)}</div>'
+        f'<p class="meters">{meters}{best}</p>{_curves(found)}{show_odd_pictures(found[-1])}</div>'
     )
 
 
@@ -55,10 +55,26 @@ def write_report(path: Path, name: str, found: Sequence[Evaluated], last: Evalua
         f"<h2>Over strength, at step {last.step}</h2>{_chart([('held', last.curve)], 'strength')}",
         f"<h2>Figures</h2>{_table(found)}",
         _pictures(last),
+        show_odd_pictures(found[-1]),
+        _left(found),
         "<p><small>The limits behind the verdict come from one small model: they are hints.</small></p>",
     ]
     page = f"<!doctype html><meta charset='utf-8'><title>{escape(name)}</title><style>{_STYLE}</style>{''.join(parts)}"
     write_atomically(path, page.encode())
+
+
+def show_odd_pictures(found: Evaluated) -> str:
+    """Pictures that learn far less, or far sooner, than the others, with what to look at; "" where there are none."""
+    kinds = (
+        ("Hardly learned", found.unlearned, "Look at their captions, and whether they show what the others show."),
+        ("Learned at once", found.at_once, "Duplicates, or pictures with little on them."),
+    )
+    text = ""
+    for kind, names, hint in kinds:
+        if names:
+            shown = ", ".join(escape(name) for name in names[:_NAMED_ODD])
+            text += f"<p>{kind}: {shown}{' …' if len(names) > _NAMED_ODD else ''}. {hint}</p>"
+    return text
 
 
 def _meter(label: str, share: float, text: str) -> str:
@@ -134,3 +150,22 @@ def _pictures(found: Evaluated) -> str:
     names = lambda chosen: ", ".join(f"{escape(name)} ({found.by_picture[name]:.0%})" for name in chosen)  # noqa: E731
     hardest, easiest = order[:_NAMED_PICTURES], order[::-1][:_NAMED_PICTURES]
     return f"<h2>Pictures</h2><p>Least learned: {names(hardest)}.<br>Most learned: {names(easiest)}.</p>"
+
+
+def _left(found: Sequence[Evaluated]) -> str:
+    """What is left of each picture's loss, over the run; the most first."""
+    windows = [item for item in found if item.left]
+    if not windows:
+        return ""
+    names = sorted(windows[-1].left, key=windows[-1].left.__getitem__, reverse=True)[:_LISTED_PICTURES]
+    head = "<th>picture</th>" + "".join(f"<th>{item.step}</th>" for item in windows)
+    rows = ""
+    for name in names:
+        cells = "".join(f"<td>{_plain_share(item.left.get(name))}</td>" for item in windows)
+        rows += f"<tr><td>{escape(name)}</td>{cells}</tr>"
+    about = "What is left of each picture's loss before each evaluation; 100% is the usual loss at the start."
+    return f"<h2>Every picture</h2><p>{about}</p><table><tr>{head}</tr>{rows}</table>"
+
+
+def _plain_share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from lib_trainer.evaluation.choice import Choice
@@ -36,9 +37,24 @@ class Measured(Protocol):
     def least_loss_strength(self) -> float: ...
 
 
-def judge(figures: Measured, choice: Choice, trigger_word: str = "") -> tuple[str, str, int]:
+@dataclass(frozen=True)
+class Pictures:
+    """What a verdict has to know of the pictures of a run.
+
+    Attributes:
+        trigger_word: "" where the run has none.
+        named: some caption has the trigger word.
+        few: too few to hold some out.
+    """
+
+    trigger_word: str = ""
+    named: bool = True
+    few: bool = False
+
+
+def judge(figures: Measured, choice: Choice, pictures: Pictures) -> tuple[str, str, int]:
     """(verdict, a sentence with what to do, more steps that may help) of weights in the run that `choice` follows."""
-    verdict, advice = _judge(figures, choice, trigger_word)
+    verdict, advice = _judge(figures, choice, pictures)
     if advice:
         return verdict, advice, 0
     said, more = f"{figures.learned:.0%} of the loss is gone", _rounded(choice.steps_to_go())
@@ -47,10 +63,14 @@ def judge(figures: Measured, choice: Choice, trigger_word: str = "") -> tuple[st
     return verdict, f"{said}, and it still grows. About {more} more steps may help.", more
 
 
-def _judge(figures: Measured, choice: Choice, trigger_word: str) -> tuple[str, str]:
+def _judge(figures: Measured, choice: Choice, pictures: Pictures) -> tuple[str, str]:
     """(verdict, sentence); "" for one that is not learned yet for want of steps."""
     use = f"Use step {choice.best_step} at strength {choice.best_strength:g}"
     peak, lost, gap = figures.least_loss_strength, figures.drift, figures.memorised
+    word = pictures.trigger_word
+    if word and not pictures.named:
+        said = f"The captions never bind the trigger word “{word}”: none of them has it"
+        return NOT_LEARNED, f"{said}. Put the word into every caption, and train again."
     if peak < OVERDRIVEN_STRENGTH:
         return (
             BURNING,
@@ -61,11 +81,11 @@ def _judge(figures: Measured, choice: Choice, trigger_word: str) -> tuple[str, s
     if gap is not None and gap > MEMORISED_GAP:
         said = f"Training pictures are learned by heart ({gap:.0%} ahead of held-out ones)"
         return MEMORISING, f"{said}. More pictures or fewer steps help. {use}."
-    if gap is None and figures.learned > MEMORISED_ALONE:
+    if pictures.few and figures.learned > MEMORISED_ALONE:
         said = f"{figures.learned:.0%} of the loss on the pictures is gone, and too few are there to hold some out"
         return MEMORISING, f"{said}: they are likely learned by heart. More pictures or fewer steps help. {use}."
     if figures.bound is not None and figures.bound < LEAST_BOUND and choice.is_flat:
-        said = f"The captions never bind the trigger word “{trigger_word}”: without it as much is learned"
+        said = f"The captions never bind the trigger word “{word}”: without it as much is learned"
         return NOT_LEARNED, f"{said}. Put the word into every caption, and train again."
     if choice.is_flat and figures.learned >= LEAST_LEARNED:
         return LEARNED, f"More steps do not help. {use}."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -100,7 +100,11 @@ def predict(work: Work, savings: Savings) -> Parts:
     shapes = walk.adapter_shapes()
     state = sum(optimizer_bytes(savings.optimizer, shape) for shape in shapes)
     # Forward never has more alive than backward when it starts.
-    gradients, activations, working = walk.peak()
+    moments = [walk.peak()]
+    if work.recipe.evaluation.prior_preservation:
+        # Its one picture follows those of the step, whose gradients are there.
+        moments.append(_Backward(work, replace(savings, batch=1)).peak(accumulated=True))
+    gradients, activations, working = max(moments, key=sum)
     base = walk.base_bytes() + work.frozen_bytes
     # A moving average is as large as the adapter.
     adapter = walk.adapter_bytes() * (2 if work.recipe.training.ema_decay else 1)
@@ -215,11 +219,16 @@ class _Backward:
             return 0
         return 4 * _FLOAT_BYTES * max(math.prod(site.operation.shape) for b in self.blocks for site in b.sites)
 
-    def peak(self) -> tuple[int, int, int]:
-        """(gradients, activations, working) at the moment when their sum is largest."""
+    def peak(self, *, accumulated: bool = False) -> tuple[int, int, int]:
+        """(gradients, activations, working) at the moment when their sum is largest.
+
+        Args:
+            accumulated: gradients of other pictures are there when backward begins; those of the recipe's own
+                micro-batches are counted anyway.
+        """
+        accumulated = accumulated or self._accumulates
         kept = [self._kept(index) for index in range(len(self.blocks))]
-        # Accumulated gradients of the micro-batches before are there when backward begins.
-        gradients = self.adapter_bytes() if self._accumulates else 0
+        gradients = self.adapter_bytes() if accumulated else 0
         before, best = sum(kept), (0, 0, 0)
         fetched = self._fetched_bytes()
         for index in reversed(range(len(self.blocks))):
@@ -231,7 +240,7 @@ class _Backward:
                 alive = before + self._bytes(site.alive) + block.float_rows * _FLOAT_BYTES * self.savings.batch
                 moment = (gradients + own, alive, cost.backward + fetched)
                 best = max(best, moment, key=sum)
-                if not self.savings.fused and not self._accumulates:
+                if not self.savings.fused and not accumulated:
                     gradients += own
         return best
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice, tee
 from typing import Protocol
 
@@ -30,6 +30,8 @@ from lib_trainer.training.schedules import make_schedule
 from lib_trainer.utils.prefetch import prefetched
 
 MakeBatch = Callable[[tuple[Draw, ...]], Batch]
+# (sample of each image, timesteps (B,) on the CPU, its mean squared error (B,) on the device).
+WatchLosses = Callable[[tuple[int, ...], Tensor, Tensor], None]
 # One suffices: preparing a micro-batch takes far less time than training on it.
 _MICRO_BATCHES_AHEAD = 1
 
@@ -54,6 +56,7 @@ class Training:
         average: of the weights, where the recipe asks for one.
         notice: why another optimizer replaces the recipe's; "" if none does.
         preservation: an extra loss of some steps; set before `fit`.
+        watch_losses: is told the loss of every image; set before `fit`.
     """
 
     model: HostModel
@@ -62,6 +65,7 @@ class Training:
     schedule: Schedule
     make_batch: MakeBatch
     preservation: ExtraLoss | None = None
+    watch_losses: WatchLosses | None = None
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.model.device
@@ -115,6 +119,7 @@ class Training:
         """The run's micro-batch of this number and these draws. Thread-safe, in any order."""
         index, draws = numbered
         prepared = prepare_micro_batch(self.make_batch(draws), index, self.model, self.recipe, self.dtype)
+        prepared = replace(prepared, samples=tuple(draw.sample for draw in draws))
         return prepared.pinned() if self.model.device.type == "cuda" else prepared
 
 
@@ -200,6 +205,9 @@ def _loss(training: Training, micro_batch: MicroBatch) -> Tensor:
     drawn = micro_batch.on(training.model.device)
     text = drawn.text or _encode_text(training, drawn)
     predicted = training.model.predict(drawn.x_t, drawn.timesteps, text, drawn.sizes)
+    if training.watch_losses:
+        errors = (predicted.detach().float() - drawn.wanted.float()).square().flatten(1).mean(1)
+        training.watch_losses(micro_batch.samples, micro_batch.timesteps, errors)
     loss_type = training.recipe.loss.loss_type
     return weighted_loss(predicted, drawn.wanted, drawn.weights, loss_type, drawn.thresholds, drawn.masks)
 

@@ -32,6 +32,7 @@ class MicroBatch:
         sizes: of the images.
         captions: one an image.
         text: their encodings in the compute dtype; None while the text encoders are trained.
+        samples: index of each image into `Scan.samples`; empty where no watcher needs them.
         generator: for what else the micro-batch draws, such as dropout.
     """
 
@@ -45,6 +46,7 @@ class MicroBatch:
     captions: tuple[str, ...]
     text: TextCond | None
     generator: torch.Generator
+    samples: tuple[int, ...] = ()
 
     def on(self, device: torch.device) -> MicroBatch:
         """The same on the device; from pinned memory the copies do not block the CPU."""

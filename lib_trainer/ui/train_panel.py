@@ -65,9 +65,8 @@ def place_train() -> TrainPanel:
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
         heartbeat = gr.HTML("", elem_id="train_lora_heartbeat")
-    return TrainPanel(
-        train, pause, stop_save, stop, save, sample, more, less, replace, stop_anyway, message, status, refresh, heartbeat
-    )
+    buttons = (train, pause, stop_save, stop, save, sample, more, less, replace, stop_anyway)
+    return TrainPanel(*buttons, message, status, refresh, heartbeat)
 
 
 class LiveView:

@@ -72,3 +72,12 @@ def test_captions_with_and_without_the_trigger_word() -> None:
 )  # fmt: skip
 def test_the_class_word(word: str, kind: str) -> None:
     assert class_word(word) == kind
+
+
+def test_pictures_whose_captions_never_name_the_word_are_known_by_their_folder() -> None:
+    """Else pictures that remind of what is known would be measured, of which nothing is learned."""
+    own = [Sample(Path(f"10_jeff_person/{i}.png"), f"photo {i}", 10, 64, 64, True) for i in range(12)]
+    rest = [Sample(Path(f"2_reminders/{i}.png"), f"a red car {i}", 1, 64, 64, True) for i in range(60)]
+    found = plan_probes(Scan((*own, *rest), (), "jeff_person"), Recipe().with_values({"stop_when_learned": True}))
+    assert max(found.samples) < 12 and not found.named and not found.few
+    assert plan(12).named and plan(6).few

@@ -38,6 +38,20 @@ def test_the_last_word_may_be_another() -> None:
     assert "Done." in show_meter([FIRST], SECOND)
 
 
+def test_odd_pictures_are_named_with_what_to_do() -> None:
+    odd = replace(SECOND, unlearned=("a<b.png",), at_once=tuple(f"{i}.png" for i in range(9)))
+    html = show_meter([FIRST, odd])
+    assert "Hardly learned: a&lt;b.png. Look at their captions" in html
+    assert "7.png …. Duplicates" in html and "8.png" not in html
+
+
+def test_the_report_has_every_picture_over_the_run(tmp_path: Path) -> None:
+    found = [replace(FIRST, left={"a.png": 1.0, "b.png": 0.9}), replace(SECOND, left={"a.png": 0.5, "b.png": 0.8})]
+    write_report(tmp_path / "x.html", "x", found, found[-1])
+    text = (tmp_path / "x.html").read_text("utf-8")
+    assert "<tr><td>b.png</td><td>90%</td><td>80%</td></tr><tr><td>a.png</td><td>100%</td><td>50%</td></tr>" in text
+
+
 def test_the_report_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "jeff.report.html"
     write_report(path, "jeff", [FIRST, SECOND], SECOND)

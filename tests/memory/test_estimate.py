@@ -13,10 +13,10 @@ from benchmarks.simulation.simulate import simulate
 from lib_trainer.config.optimization import OPTIMIZERS
 from lib_trainer.host.standalone.fake_model import FakeModel, build_unet, fake_model, pooled_width
 from lib_trainer.memory.estimate import optimizer_bytes
-from lib_trainer.memory.plan import Budget, Plan
+from lib_trainer.memory.plan import Budget, Plan, make_plan
 from lib_trainer.models.families import SD1, SDXL, Family, UNetShape
 from lib_trainer.training.optimizer import make_optimizer
-from tests.memory.plans import FACE, STYLE, plan_of
+from tests.memory.plans import FACE, STYLE, plan_of, work_of
 
 # As wide as the real ones, with fewer and shallower blocks.
 SD1_SMALL = UNetShape((320, 640), 1, (1, 1), 1, 768, (8, 8))
@@ -53,6 +53,23 @@ def test_the_prediction_is_what_a_simulated_step_takes(
 ) -> None:
     plan = plan_of(family, size_px, Budget.of_card(card) if card else None, adapter=adapter, **training)
     assert error(plan.parts.total, simulated(plan)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("family", "size_px", "training", "evaluation"),
+    [
+        # Gradients of the step are there when the preserved picture comes: more than a step without it takes.
+        (SMALL_SD1, 512, {"gradient_checkpointing": True}, {"prior_preservation": True}),
+        (SMALL_SDXL, 512, {"train_batch_size": 2}, {"prior_preservation": True}),
+        (SMALL_SD1, 512, {"train_batch_size": 2}, {"validate_every_n_steps": 1}),
+    ],
+)
+def test_preservation_and_evaluations_are_predicted(
+    family: Family, size_px: int, training: dict[str, Any], evaluation: dict[str, Any]
+) -> None:
+    work = work_of(family, size_px, **training)
+    with_it = make_plan(replace(work, recipe=work.recipe.with_values(evaluation)), None)
+    assert error(with_it.parts.total, simulated(with_it)) < 0.05
 
 
 def test_a_real_step_takes_what_the_simulated_one_does() -> None:

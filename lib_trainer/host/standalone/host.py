@@ -98,7 +98,7 @@ class StandaloneHost:
         # Before the model is touched: a typing error must not cost a minute of loading.
         files = find_loras(self.lora_dir, wanted)
         with self._model() as model, merged_loras([*model.adaptable_layers(), *model.text_layers()], files):
-            pictures = draw(model, prompt, request)
+            pictures = draw(model, [prompt], request)
         sampler, checkpoint = request.sampler or next(iter(SAMPLERS)), self._checkpoint_info
         for index, picture in enumerate(pictures):
             picture.info[INFOTEXT_KEY] = infotext_of(request, sampler, checkpoint.name, checkpoint.sha256, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,19 +40,20 @@ def check_request(request: GenerateRequest) -> None:
 
 
 @torch.no_grad()
-def draw(model: StandaloneModel, prompt: str, request: GenerateRequest) -> list[Image]:
-    """`request.batch_size` pictures of `prompt`; picture i is the one that seed + i draws alone.
+def draw(model: StandaloneModel, prompts: Sequence[str], request: GenerateRequest) -> list[Image]:
+    """`request.batch_size` pictures of each prompt; picture i of a prompt is the one that seed + i draws alone.
 
     Guidance as in Ho & Salimans, "Classifier-Free Diffusion Guidance" (2022). `request.prompt` is ignored.
     """
-    count, guided = request.batch_size, request.cfg_scale != 1
+    each, guided = request.batch_size, request.cfg_scale != 1
+    without = [request.negative_prompt] * len(prompts) if guided else []
     # Before the UNet moves in: text encoders and UNet need not share the device.
-    text = _repeated(model.encode_text([request.negative_prompt, prompt] if guided else [prompt], 1), count)
+    text = _repeated(model.encode_text([*without, *prompts], 1), each)
     sizes = _sizes(request, len(text.context), model.device)
     model.move(model.unet)
     dtype = model.unet.dtype
     text = _on_device(text, model.device, dtype)
-    generators = [torch.Generator().manual_seed(request.seed + index) for index in range(count)]
+    generators = [torch.Generator().manual_seed(request.seed + index) for _ in prompts for index in range(each)]
     scheduler: Any = SAMPLERS[request.sampler or "Euler"].from_config(model.pipeline.scheduler.config)
     scheduler.set_timesteps(request.steps, device=model.device)
     shape = (1, 4, request.height_px // _LATENT_CELL_PX, request.width_px // _LATENT_CELL_PX)
@@ -63,8 +65,8 @@ def draw(model: StandaloneModel, prompt: str, request: GenerateRequest) -> list[
         scaled = torch.cat([scaled, scaled]) if guided else scaled
         predicted = model.predict(scaled, timestep.expand(len(scaled)), text, sizes)
         if guided:
-            without, with_prompt = predicted.chunk(2)
-            predicted = without + request.cfg_scale * (with_prompt - without)
+            unguided, with_prompt = predicted.chunk(2)
+            predicted = unguided + request.cfg_scale * (with_prompt - unguided)
         latents = scheduler.step(predicted, timestep, latents, **_noise_source(scheduler, generators)).prev_sample
     return _decode(model, latents)
 
