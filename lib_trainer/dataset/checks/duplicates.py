@@ -5,6 +5,7 @@ Hashes propose pairs; the small copies of both decide, moved and scaled until th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ _BITS, _ALIKE = 16, 0.965
 # Pairs that agree less at first are not looked at closer.
 _PROMISING, _FLAT = 0.5, 2.0
 _COMPARED_PX, _ROWS = 32, 512
+# Pairs that are looked at for each picture and block of others.
+_MOST_NEAR = 12
 # How far a crop's edges may lie from those of one of the parts, as shares of the side, coarse to fine.
 _NUDGES = (0.05, 0.03, 0.015)
 # Comparing every part of every picture with all others grows with the square of their number.
@@ -74,15 +77,27 @@ def _candidates(pictures: Pictures) -> list[_Pair]:
     best: dict[tuple[int, int], _Pair] = {}
     for start in range(0, len(pictures), _ROWS):
         ours = own[start : start + _ROWS].reshape(-1, 64).astype(np.float32) * 2 - 1
+        owner = start + np.arange(len(ours)) // 2
         step = max(1, 2_000_000 // len(ours))
         for column in range(0, len(theirs), step):
             bits = (64 - ours @ theirs[column : column + step].T) / 2
-            for row, place in np.argwhere(bits <= _BITS).tolist():
+            # Every picture is like itself and its own parts.
+            bits[owner[:, None] == (column + np.arange(bits.shape[1])) // len(boxes)] = 64
+            for row, place in _nearest(bits):
                 one, (other, part) = start + row // 2, divmod(column + place, len(boxes))
                 pair = _Pair(int(bits[row, place]), one, other, boxes[part], row % 2 == 1)
-                if one != other and ((one, other) not in best or pair.bits < best[one, other].bits):
+                if (one, other) not in best or pair.bits < best[one, other].bits:
                     best[one, other] = pair
     return sorted(best.values(), key=lambda pair: pair.bits)
+
+
+def _nearest(bits: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(row, column) of the few nearest in each row: groups grow by them, and a film's frames have millions of pairs."""
+    for row, near in enumerate(bits <= _BITS):
+        places = np.flatnonzero(near)
+        if len(places) > _MOST_NEAR:
+            places = places[np.argpartition(bits[row, places], _MOST_NEAR)[:_MOST_NEAR]]
+        yield from ((row, int(place)) for place in places)
 
 
 def _looks_alike(one: Measured, other: Measured, pair: _Pair) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -165,3 +166,14 @@ def test_thumbnails_are_kept_and_follow_the_picture(tmp_path, photographs):
     assert max(thumbnails.read(tmp_path / "a.png").size) == 64
     thumbnails.prune(unused_days=-1)
     assert not list((tmp_path / "cache").glob("*/*.jpg"))
+
+
+def test_a_film_of_one_picture_is_one_group_in_little_memory(photographs):
+    one = measure(photographs[0], None, with_parts=False)
+    pictures = [(Sample(Path(f"{number}.png"), "", 1, 9, 9, False), one) for number in range(2000)]
+    tracemalloc.start()
+    (group,) = check_duplicates(pictures)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # All four million pairs would take a gigabyte.
+    assert len(group.pictures) == 2000 and peak_bytes < 2**27
