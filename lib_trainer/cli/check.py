@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from lib_trainer.cli.train import parse_settings
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.checks.check_folder import check_folder
 from lib_trainer.dataset.checks.finding import Finding
+from lib_trainer.dataset.epoch_table import epoch_table
 from lib_trainer.dataset.scan import Scan, scan_folder
 from lib_trainer.events import Progress
 
@@ -38,6 +40,7 @@ def _describe(scan: Scan, found: list[Finding]) -> dict[str, Any]:
         "pictures": len(scan.samples),
         "trigger_word": scan.trigger_word,
         "skipped": [{"path": item.path, "reason": item.reason} for item in scan.skipped],
+        "folders": [{**asdict(row), "folder": row.folder.name} for row in epoch_table(scan)],
         "notices": list(scan.notices),
         "findings": [
             {"kind": item.kind, "severity": item.severity, "sentence": item.sentence, "pictures": list(item.pictures)}
@@ -48,7 +51,13 @@ def _describe(scan: Scan, found: list[Finding]) -> dict[str, Any]:
 
 def _lines(scan: Scan, found: list[Finding]) -> list[str]:
     lines = [f"{len(scan.samples)} pictures, trigger word “{scan.trigger_word}”."]
+    rows = epoch_table(scan)
+    for row in rows if len(rows) > 1 else ():
+        mark = " (regularisation)" if row.regularising else ""
+        lines.append(
+            f"  {row.folder.name}{mark}: {row.pictures} × {row.repeats} = {row.drawn} ({row.share:.0%}) in an epoch"
+        )
     lines += [f"⚠ {item.path.name} is skipped: {item.reason}" for item in scan.skipped]
     lines += [f"⚠ {text}" for text in scan.notices]
     lines += [f"{_MARKS[item.severity]} {item.sentence}" for item in found]
-    return lines if len(lines) > 1 else [*lines, "Nothing to mend."]
+    return lines if found or scan.skipped or scan.notices else [*lines, "Nothing to mend."]

@@ -82,6 +82,11 @@ def put_first(word: str, caption: str) -> str:
     return ", ".join([word, *others])
 
 
+def expand(caption: str, word: str, folder_words: str) -> str:
+    """With the trigger word for `[trigger]`, as in ai-toolkit, and the words of the folder's name for `[folder]`."""
+    return caption.replace("[trigger]", word).replace("[folder]", folder_words)
+
+
 def has_word(word: str, caption: str) -> bool:
     """Whether the caption holds the word by itself, in any letter case: not `jeff` in `jeffrey`."""
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption, re.IGNORECASE) is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_trainer.config.recipe import DatasetConfig, field_of
-from lib_trainer.dataset.captions import caption_endings, caption_of, has_word, put_first, read_captions
+from lib_trainer.dataset.captions import caption_endings, caption_of, expand, has_word, put_first, read_captions
 from lib_trainer.dataset.edits import EDITS_DIR, EDITS_FILE, Crop, FolderEdits, crop_px, read_edits
 from lib_trainer.dataset.folders import (
     NO_REPEATS,
@@ -166,7 +166,7 @@ def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skippe
         sidecars = (by_name[stem, suffix] for suffix in caption_endings(config) if (stem, suffix) in by_name)
         lines = _captions_in(next(sidecars, None), root, skipped)
         word = config.trigger_word or folder.trigger_words
-        captions = caption_of(lines, config) or (word,)
+        captions = tuple(expand(text, word, folder.trigger_words) for text in caption_of(lines, config)) or (word,)
         if config.trigger_word_first and word:
             captions = tuple(put_first(word, caption) for caption in captions)
         yield Sample(

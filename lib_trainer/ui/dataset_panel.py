@@ -95,7 +95,8 @@ def _show_epoch(scan: Scan, draws: int) -> str:
         return ""
     lines = "".join(
         f"<tr><td>{escape(row.folder.name)}{' (regularisation)' if row.regularising else ''}</td>"
-        f"<td>{row.pictures}</td><td>{row.repeats}</td><td>{row.drawn} ({row.share:.0%})</td><td>{row.times:.0f}</td></tr>"
+        f"<td>{row.pictures}</td><td>{row.repeats}</td><td>{row.drawn} ({row.share:.0%})</td>"
+        f"<td>{row.times:.0f}</td></tr>"
         for row in rows
     )
     head = "<tr><th>Folder</th><th>Pictures</th><th>Repeats</th><th>In an epoch</th><th>Each, in the run</th></tr>"

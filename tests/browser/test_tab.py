@@ -60,7 +60,7 @@ class Site:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         outer.launch(server_name="127.0.0.1", server_port=self.port, prevent_thread_lock=True, quiet=True)
-        outer.app.include_router(
+        outer.server_app.include_router(
             make_router(self.host, self.jobs, self.access, GridJob(self.host), show_panel, workbench)
         )
 

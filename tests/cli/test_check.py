@@ -18,3 +18,12 @@ def test_findings_are_printed_and_given_to_programs(pictures, capsys, last_json)
 def test_a_folder_that_is_not_there_is_a_mistake(tmp_path, capsys):
     assert main(["check", str(tmp_path / "nothing")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_several_folders_are_shown_with_what_an_epoch_draws(pictures, capsys, last_json):
+    (pictures / "1_man").mkdir()
+    (pictures / "2_jeff/0.png").rename(pictures / "1_man/0.png")
+    assert main(["check", str(pictures)]) == 0
+    assert "  2_jeff: 2 × 2 = 4 (80%) in an epoch" in capsys.readouterr().out
+    main(["check", str(pictures), "--json"])
+    assert [row["drawn"] for row in last_json()["folders"]] == [1, 4]

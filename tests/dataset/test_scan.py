@@ -267,3 +267,9 @@ def _png_header(width: int, height: int) -> bytes:
 
     size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + b"\x08\x02\0\0\0") + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+
+
+def test_words_in_brackets_stand_for_the_trigger_word_and_the_folder(tmp_path, draw_picture):
+    draw_picture("10_jeff person/a.png", caption="[trigger], [folder] in a hat, [other]")
+    assert scan(tmp_path).samples[0].caption == "jeff person, jeff person in a hat, [other]"
+    assert scan(tmp_path, trigger_word="zxc").samples[0].caption == "zxc, jeff person in a hat, [other]"
