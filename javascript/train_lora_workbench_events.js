@@ -3,6 +3,7 @@
     "use strict";
 
     const EDGE = 0.05;
+    const MOST_LISTED = 3000;
     let drag = null;
     let ended = "";
 
@@ -64,7 +65,8 @@
         if (opener) {
             kit().open();
         } else if (finding) {
-            const numbers = JSON.parse(finding.dataset.pictures);
+            // They travel in an address, which servers limit.
+            const numbers = JSON.parse(finding.dataset.pictures).slice(0, MOST_LISTED);
             kit().open().then(function() {
                 filter("", numbers, numbers.length + " pictures: " + finding.textContent);
             });

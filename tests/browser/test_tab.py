@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
 NAME = "#train_lora_output_name textarea, #train_lora_output_name input"
 SLOW_MS = 60_000
-WORKBENCH = ("train_lora_workbench.js", "train_lora_workbench_events.js", "train_lora_workbench_machine.js")
+WORKBENCH = tuple(f"train_lora_workbench{part}.js" for part in ("", "_cards", "_events", "_machine"))
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM")
 
