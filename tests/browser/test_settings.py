@@ -59,6 +59,7 @@ def test_a_group_shows_its_common_settings_and_the_others_on_a_click(page):
 def test_the_filter_finds_settings_by_label_help_and_name(page):
     page.fill(".train-lora-filter [type=search]", "bucket")
     found = ["enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"]
+    found.append("bucket_panoramas")
     assert visible_settings(page) == found, "rare ones are found as well"
     page.fill(".train-lora-filter [type=search]", "also saves")
     assert visible_settings(page) == ["save_every_n_steps", "save_every_n_epochs"]
