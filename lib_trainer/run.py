@@ -80,6 +80,9 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     # Fixed now and kept in the resume state: the WebUI may be set otherwise by the time of a resume.
     recipe = recipe.with_values({"clip_skip": recipe.training.clip_skip or host.clip_skip()})
     start = open_start(recipe, host)
+    if target.exists() and not resumed:
+        # Said now: kohya's tools replace a file of that name without a word.
+        yield Notice(f"{target.name} exists: when this run is done it is kept as {target.stem}-previous.")
     scan = scan_folder(recipe.dataset)
     for skipped in scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")

@@ -234,7 +234,10 @@ def test_somebody_elses_file_is_never_replaced(forge: ForgeRoom, pictures: Path)
     card.write_text(
         json.dumps({**json.loads(card.read_text("utf-8")), "notes": "my favourite", "preferred weight": 0.6})
     )
-    drive(forge, replace(recipe_of(pictures, "ours"), dataset=replace(recipe_of(pictures).dataset, trigger_word="bob")))
+    bob = replace(recipe_of(pictures, "ours"), dataset=replace(recipe_of(pictures).dataset, trigger_word="bob"))
+    events = drive(forge, bob)
+    # Before the first step, for those who start it without the page.
+    assert events[0] == Notice("ours.safetensors exists: when this run is done it is kept as ours-previous.")
     kept = json.loads(card.with_name("ours-previous.json").read_text("utf-8"))
     assert kept["notes"] == "my favourite" and kept["preferred weight"] == 0.6
     assert json.loads(card.read_text("utf-8"))["activation text"] == "bob"

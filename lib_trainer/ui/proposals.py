@@ -45,4 +45,4 @@ def existing_adapter(lora_dir: Path, name: str) -> Path | None:
 
 
 def tell_existing(path: Path) -> str:
-    return f"{path.name} exists: Train asks before it replaces it."
+    return f"{path.name} exists: Train asks first."
