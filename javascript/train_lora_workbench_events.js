@@ -93,6 +93,18 @@
         }
     });
 
+    // A folder of pictures of the class: it is scanned again, to show what an epoch draws then.
+    document.addEventListener("change", function(event) {
+        const box = hit(event, "#train_lora_gallery [data-regularise]");
+        if (box) {
+            kit().change({do: "regularise", folder: box.dataset.regularise, on: box.checked}).then(function() {
+                kit().find("#train_lora_scan").click();
+            }).catch(function() {
+                box.checked = !box.checked;
+            });
+        }
+    });
+
     document.addEventListener("focusout", function(event) {
         const element = hit(event, ".train-lora-workbench [data-number]");
         if (element) {

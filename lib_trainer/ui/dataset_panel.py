@@ -94,13 +94,15 @@ def _show_epoch(scan: Scan, draws: int) -> str:
     if len(rows) < 2:
         return ""
     lines = "".join(
-        f"<tr><td>{escape(row.folder.name)}{' (regularisation)' if row.regularising else ''}</td>"
+        f"<tr><td>{escape(row.folder.name)}</td>"
         f"<td>{row.pictures}</td><td>{row.repeats}</td><td>{row.drawn} ({row.share:.0%})</td>"
-        f"<td>{row.times:.0f}</td></tr>"
+        f'<td>{row.times:.0f}</td><td><input type="checkbox" data-regularise="{escape(row.folder.name, quote=True)}"'
+        f"{' checked' if row.regularising else ''}/></td></tr>"
         for row in rows
     )
-    head = "<tr><th>Folder</th><th>Pictures</th><th>Repeats</th><th>In an epoch</th><th>Each, in the run</th></tr>"
-    return f'<table class="epoch">{head}{lines}</table>'
+    titles = ("Folder", "Pictures", "Repeats", "In an epoch", "Each, in the run", "Regularisation")
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    return f'<table class="epoch"><tr>{head}</tr>{lines}</table>'
 
 
 def summary_of(scan: Scan) -> str:

@@ -14,6 +14,7 @@ from lib_trainer.dataset.checks.faces import face_finder
 from lib_trainer.dataset.editing.bulk import Change
 from lib_trainer.dataset.editing.sidecar import Caption, CaptionConflict, read_sidecar, remove_sidecar, write_sidecar
 from lib_trainer.dataset.edits import PictureEdit, change_edits, read_edits, valid_crop
+from lib_trainer.dataset.images import shown_name
 from lib_trainer.errors import UserError
 from lib_trainer.workbench.auto_captions import AutoCaptions
 from lib_trainer.workbench.open_folder import MOST_AT_ONCE, OpenFolder
@@ -58,7 +59,7 @@ class Commands:
         actions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "caption": self._caption, "bulk": self._bulk, "exclude": self._exclude, "crop": self._crop,
             "undo": self._undo_last, "auto": self._start_auto, "auto_stop": self._stop_auto,
-            "faces": self._keep_faces,
+            "faces": self._keep_faces, "regularise": self._regularise,
         }  # fmt: skip
         action = actions.get(str(values.get("do")))
         if action is None:
@@ -136,6 +137,13 @@ class Commands:
         except (TypeError, ValueError) as error:
             raise UserError("That part is too small to be trained on.", "Drag a larger one.") from error
         return self._decide(values.get("number"), lambda edit: replace(edit, crop=crop))
+
+    def _regularise(self, values: dict[str, Any]) -> dict[str, Any]:
+        folder = next((one for one in self._folder.folders() if shown_name(one) == values.get("folder")), None)
+        if folder is None:
+            raise UserError("There is no such folder.", "Press Scan again.")
+        change_edits(folder, {}, regularisation=values.get("on") is True)
+        return self._answer([], f"{shown_name(folder)} {'regularises' if values.get('on') is True else 'is trained'}.")
 
     def _keep_faces(self, _values: dict[str, Any]) -> dict[str, Any]:
         finder = face_finder()

@@ -52,6 +52,10 @@ class OpenFolder:
         numbers = {image: number for number, image in enumerate(self.images)}
         self.checking = Checking(scan, config, kind, thumbnails.read, numbers)
 
+    def folders(self) -> list[Path]:
+        """Those that hold the pictures."""
+        return sorted({image.parent for image in self.images})
+
     def close(self) -> None:
         self.checking.stop()
 

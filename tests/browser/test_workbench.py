@@ -15,6 +15,7 @@ pytest.importorskip("playwright")
 
 from PIL import Image
 
+from lib_trainer.config.settings import DatasetConfig
 from lib_trainer.dataset.scan import scan_folder
 from tests.browser.conftest import CHROMIUM
 from tests.browser.test_tab import FOLDER, Site, keep, wait_for_step
@@ -195,3 +196,20 @@ def test_a_machine_captions_what_has_no_caption(site):
     page.click("[data-do=undo]")
     page.wait_for_function("document.querySelector(`.train-lora-workbench [data-number='0'] textarea`).value === ''")
     assert not (folder / "0.txt").exists()
+
+
+def test_several_folders_are_a_table_and_one_is_marked_as_regularisation(site):
+    (site.pictures / "2_man").mkdir()
+    (site.pictures / "10_jeff_person/0.jpg").rename(site.pictures / "2_man/0.jpg")
+    page = site.open()
+    page.fill(FOLDER, str(site.pictures))
+    page.click("#train_lora_scan")
+    rows = page.locator("#train_lora_gallery .epoch tr")
+    rows.nth(2).wait_for()
+    assert rows.nth(1).inner_text().split() == ["10_jeff_person", "7", "10", "70", "(97%)", "167"]
+    page.check("[data-regularise='2_man']")
+    page.wait_for_selector(".train-lora-workbench output:has-text('2_man regularises')", state="attached")
+    page.wait_for_selector("[data-regularise='2_man'][checked]")
+    marked = [sample for sample in scan_folder(DatasetConfig(str(site.pictures))).samples if sample.regularising]
+    assert [sample.image.parent.name for sample in marked] == ["2_man"]
+    keep(page, "several-folders-light-1280")

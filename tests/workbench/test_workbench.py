@@ -229,3 +229,14 @@ def test_faces_are_kept_where_a_bucket_would_cut_them(bench, draw_picture, monke
     assert (left, right) == pytest.approx((0, 0.32)) and bench.pictures()[1]["crop"] is None
     bench.run(do="undo")
     assert bench.pictures()[0]["crop"] is None
+
+
+def test_a_folder_is_marked_as_regularisation_and_back(bench, draw_picture):
+    draw_picture("data/1_man/a.png")
+    bench.open()
+    for on in (True, False):
+        bench.run(do="regularise", folder="1_man", on=on)
+        marked = {s.image.parent.name for s in scan_folder(make_config(bench.folder.parent)).samples if s.regularising}
+        assert marked == ({"1_man"} if on else set())
+    with pytest.raises(UserError, match="no such folder"):
+        bench.run(do="regularise", folder="../elsewhere", on=True)
