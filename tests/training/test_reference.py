@@ -30,6 +30,12 @@ RECIPES = {
     ),
     "lokr": AdapterConfig(algo="lokr", network_dim=2, network_alpha=1, conv_dim=2, conv_alpha=1, factor=4),
     "locon": AdapterConfig(algo="locon", network_dim=4, network_alpha=2, conv_dim=2, conv_alpha=1),
+    "locon rank-stabilized": AdapterConfig(
+        algo="locon", network_dim=4, network_alpha=2, conv_dim=2, conv_alpha=1, rs_lora=True
+    ),
+    "lokr unbalanced": AdapterConfig(
+        algo="lokr", network_dim=2, network_alpha=1, conv_dim=2, factor=2, unbalanced_factorization=True
+    ),
 }
 # Those whose forwards run twice with gradient checkpointing.
 CHECKPOINTED = ("loha tucker", "lokr")
@@ -79,7 +85,8 @@ def lycoris_losses(recipe: Recipe) -> list[float]:
     for layer in model.layers:
         wide = layer.kind == "conv2d" and layer.shape[2:] != (1, 1)
         rank, alpha = (config.conv_dim, config.conv_alpha) if wide else (config.network_dim, config.network_alpha)
-        options = {"use_tucker": config.use_tucker, "factor": config.factor}
+        options = {"use_tucker": config.use_tucker, "factor": config.factor, "rs_lora": config.rs_lora}
+        options["unbalanced_factorization"] = config.unbalanced_factorization
         made = _lycoris_module(config.algo)(layer.name, layer.module, 1.0, rank, alpha, **options)
         by_name = dict(made.named_parameters())
         with torch.no_grad():
