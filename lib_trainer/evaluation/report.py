@@ -52,15 +52,24 @@ def write_report(path: Path, name: str, found: Sequence[Evaluated], last: Evalua
     parts = [
         f"<h1>{escape(name)}</h1><p><b>{escape(last.verdict.capitalize())}.</b> {escape(last.advice)}</p>",
         f"<h2>Over the run</h2>{_curves(found)}",
-        f"<h2>Over strength, at step {last.step}</h2>{_chart([('held', last.curve)], 'strength')}",
-        f"<h2>Figures</h2>{_table(found)}",
-        _pictures(last),
         show_odd_pictures(found[-1]),
-        _left(found),
+        _details(found, last),
         "<p><small>The limits behind the verdict come from one small model: they are hints.</small></p>",
     ]
     page = f"<!doctype html><meta charset='utf-8'><title>{escape(name)}</title><style>{_STYLE}</style>{''.join(parts)}"
     write_atomically(path, page.encode())
+
+
+def show_details(found: Sequence[Evaluated], last: Evaluated | None = None) -> str:
+    """What the report has besides the meter, folded; "" before the first evaluation."""
+    if not found:
+        return ""
+    return f'<details class="train-lora-report"><summary>Report</summary>{_details(found, last or found[-1])}</details>'
+
+
+def _details(found: Sequence[Evaluated], last: Evaluated) -> str:
+    strengths = f"<h2>Over strength, at step {last.step}</h2>{_chart([('held', last.curve)], 'strength')}"
+    return f"{strengths}<h2>Figures</h2>{_table(found)}{_pictures(last)}{_left(found)}"
 
 
 def show_odd_pictures(found: Evaluated) -> str:

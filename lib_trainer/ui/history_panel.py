@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from lib_trainer.errors import UserError
-from lib_trainer.evaluation.report import show_meter
+from lib_trainer.evaluation.report import show_details, show_meter
 from lib_trainer.events import Evaluated
 from lib_trainer.host.access import Access
 from lib_trainer.jobs.history import PastRun
@@ -33,11 +33,17 @@ class HistoryPanel:
     resume: gr.Button
     remove: gr.Button
     shown: gr.HTML
+    beside: gr.Dropdown
+
+    @property
+    def chosen(self) -> list[gr.components.Component]:
+        """The run that is shown, and the one beside it."""
+        return [self.choice, self.beside]
 
     @property
     def changing(self) -> list[gr.components.Component]:
         """What is set anew when the history has changed."""
-        return [self.choice, self.shown]
+        return [self.choice, self.shown, self.beside]
 
 
 def place_history() -> HistoryPanel:
@@ -54,8 +60,12 @@ def place_history() -> HistoryPanel:
             use = gr.Button("Use these settings", size="sm", min_width=90, elem_id="train_lora_past_use")
             resume = gr.Button("Resume", size="sm", min_width=90, elem_id="train_lora_past_resume")
             remove = gr.Button("Remove", size="sm", min_width=90, elem_id="train_lora_past_remove")
+        beside = gr.Dropdown(
+            choices=[], label="Beside it", info="Shows a second run beside the first.", elem_id="train_lora_past_beside"
+        )
+        beside.do_not_save_to_config = True
         shown = gr.HTML("", elem_id="train_lora_past_shown", elem_classes="train-lora-maybe")
-    return HistoryPanel(choice, use, resume, remove, shown)
+    return HistoryPanel(choice, use, resume, remove, shown, beside)
 
 
 class HistoryActions:
@@ -67,31 +77,34 @@ class HistoryActions:
     def __init__(self, jobs: Jobs, live: LiveView, access: Access) -> None:
         self._jobs, self._live, self._access = jobs, live, access
 
-    def list_runs(self, chosen: str | None = None) -> list[Any]:
-        """-> choice, shown: every run, and the one that was chosen if it is still there."""
+    def list_runs(self, chosen: str | None = None, beside: str | None = None) -> list[Any]:
+        """-> choice, shown, beside: every run, and those that were chosen if they are still there."""
         runs = self._jobs.past()
         # The chosen run's line changes while it runs, its id does not.
-        kept = next((past for past in runs if chosen and past.id == _id_of(chosen)), None)
-        choice = gr.update(choices=[line_of(past) for past in runs], value=line_of(kept) if kept else None)
-        return [choice, self._show(kept) if kept else ""]
+        kept, other = (
+            next((past for past in runs if line and past.id == _id_of(line)), None) for line in (chosen, beside)
+        )
+        lines = [line_of(past) for past in runs]
+        updates = [gr.update(choices=lines, value=line_of(past) if past else None) for past in (kept, other)]
+        return [updates[0], self._show_both(kept, other) if kept else "", updates[1]]
 
-    def show_past(self, chosen: str | None) -> str:
+    def show_past(self, chosen: str | None, beside: str | None = None) -> str:
         """-> shown."""
         try:
-            return self._show(self._past(chosen))
+            return self._show_both(self._past(chosen), self._past(beside) if beside else None)
         except UserError as error:
             return show_error(error)
 
-    def resume(self, chosen: str | None) -> list[Any]:
-        """-> choice, shown, *live."""
+    def resume(self, chosen: str | None, beside: str | None = None) -> list[Any]:
+        """-> choice, shown, beside, *live."""
         try:
             past = self._past(chosen)
             # A folder that was allowed then may not be allowed now.
             require_allowed(self._access, str((past.recipe or {}).get("train_data_dir", "")))
             self._jobs.resume_run(past.id, past.proposed_steps)
         except UserError as error:
-            return [gr.update(), show_error(error, "Not resumed."), *self._live.show()]
-        return [*self.list_runs(chosen), *self._live.show()]
+            return [gr.update(), show_error(error, "Not resumed."), gr.update(), *self._live.show()]
+        return [*self.list_runs(chosen, beside), *self._live.show()]
 
     def train_more(self) -> list[Any]:
         """-> message, *live: the run that has just ended goes on to the steps that may still help."""
@@ -105,8 +118,8 @@ class HistoryActions:
             return [show_error(error, "Not started."), *self._live.show()]
         return ["", *self._live.show()]
 
-    def remove(self, chosen: str | None) -> list[Any]:
-        """-> choice, shown, *live. A run that waits leaves the queue, and stays in the history."""
+    def remove(self, chosen: str | None, beside: str | None = None) -> list[Any]:
+        """-> choice, shown, beside, *live. A run that waits leaves the queue, and stays in the history."""
         try:
             past = self._past(chosen)
             # One button for both: neither a waiting nor a past run is needed any more.
@@ -115,8 +128,8 @@ class HistoryActions:
             else:
                 self._jobs.forget(past.id)
         except UserError as error:
-            return [gr.update(), show_error(error), *self._live.show()]
-        return [*self.list_runs(chosen), *self._live.show()]
+            return [gr.update(), show_error(error), gr.update(), *self._live.show()]
+        return [*self.list_runs(chosen, beside), *self._live.show()]
 
     def settings(self, chosen: str | None) -> LoadedRecipe:
         """The settings of the chosen run. Raises UserError where there is none."""
@@ -128,13 +141,20 @@ class HistoryActions:
             raise UserError("No run is chosen.", "Choose one in the list.")
         return found
 
+    def _show_both(self, past: PastRun, other: PastRun | None) -> str:
+        if other is None or other.id == past.id:
+            return self._show(past)
+        columns = "".join(f"<div><b>{escape(run.name)}</b>{self._show(run)}</div>" for run in (past, other))
+        return f'<div class="train-lora-two-runs">{columns}</div>'
+
     def _show(self, past: PastRun) -> str:
         # Read from disk when it is asked for: hundreds of runs would fill the memory.
         losses = self._jobs.history.losses(past.id)
         curve = draw_curve([(step, loss) for step, loss, _ in losses], [(step, rate) for step, _, rate in losses])
         last = Evaluated.from_values(past.evaluated) if past.evaluated else None
-        meter = show_meter([Evaluated.from_values(found) for found in past.evaluations], last)
-        return f'<div class="train-lora-status">{_facts(past)}{meter}{curve}</div>'
+        found = [Evaluated.from_values(values) for values in past.evaluations]
+        report = show_meter(found, last) + show_details(found, last)
+        return f'<div class="train-lora-status">{_facts(past)}{report}{curve}</div>'
 
 
 def line_of(past: PastRun) -> str:

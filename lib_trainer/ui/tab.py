@@ -203,8 +203,9 @@ def _bind_run(actions: Actions, page: Page) -> None:
 def _bind_history(actions: Actions, page: Page) -> None:
     """Past runs: shown, used again, resumed, removed. The list follows the run."""
     history, past, changed = actions.history, page.past, [*page.past.changing, *page.train.live]
-    past.choice.input(history.show_past, past.choice, past.shown, **QUICK)
+    for choice in past.chosen:
+        choice.input(history.show_past, past.chosen, past.shown, **QUICK)
     past.use.click(actions.use_run, [past.choice, *page.typed], [page.recipe.preset, *page.filled], **QUICK)
-    past.resume.click(history.resume, past.choice, changed, **QUICK)
-    past.remove.click(history.remove, past.choice, changed, **QUICK)
-    page.train.refresh.click(history.list_runs, past.choice, past.changing, **QUICK)
+    past.resume.click(history.resume, past.chosen, changed, **QUICK)
+    past.remove.click(history.remove, past.chosen, changed, **QUICK)
+    page.train.refresh.click(history.list_runs, past.chosen, past.changing, **QUICK)

@@ -73,6 +73,21 @@ def test_a_past_run_that_has_not_learned_is_resumed_to_more_steps(tmp_path, pict
     assert tab.jobs.wait(PATIENCE_S).step == 8
 
 
+def test_the_report_is_shown_and_two_runs_stand_side_by_side(tmp_path, pictures):  # noqa: F811
+    tab = Page(tmp_path, unfinished_run)
+    for name in ("jeff", "anna"):
+        tab.train(train_data_dir=pictures, output_name=name)
+        tab.jobs.wait(PATIENCE_S)
+    anna, jeff = lines(tab)
+    alone = tab.actions.history.show_past(jeff)
+    assert "<summary>Report</summary>" in alone and "Over strength, at step 3" in alone
+    both = tab.actions.history.show_past(jeff, anna)
+    assert "train-lora-two-runs" in both and both.index("<b>jeff</b>") < both.index("<b>anna</b>")
+    assert tab.actions.history.show_past(jeff, jeff) == alone
+    choice, shown, beside = tab.actions.history.list_runs(jeff, anna)
+    assert (choice["value"], beside["value"], shown) == (jeff, anna, both)
+
+
 def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa: F811
     tab = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
     tab.train(train_data_dir=pictures)
