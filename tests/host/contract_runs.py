@@ -20,6 +20,7 @@ from lib_trainer.adapter.attach import Adapter
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Finished, Progress, Saved, Step, StopRequested
+from lib_trainer.training import start as beginning
 from tests.fakes.room import WebuiRoom
 from tests.host.helpers import differing, learned_adapter, parts_of, state_of, write_adapter
 
@@ -198,14 +199,14 @@ class Runs:
         # Imported here: what a first import logs during the run, pytest keeps with the run's frames.
         pytest.importorskip("lycoris.modules.loha")
         made: list[weakref.ref[Adapter]] = []
-        make = runs.new_adapter
+        make = beginning.new_adapter
 
         def noting(*args: Any) -> Adapter:
             adapter = make(*args)
             made.append(weakref.ref(adapter))
             return adapter
 
-        monkeypatch.setattr(runs, "new_adapter", noting)
+        monkeypatch.setattr(beginning, "new_adapter", noting)
         drive(room, recipe(pictures, "forgotten", max_train_steps=1))
         gc.collect()
         assert made[0]() is None
