@@ -156,8 +156,13 @@ def test_a_strength_grid_fills_in_is_found_again_and_chosen_from(site, browser, 
     keep(other, "done-dark-1920")
     other.close()
 
-    page.click('[data-cell="0 3"]')
+    page.click('[data-cell$=" 0 3"]')
     page.wait_for_selector("#train_lora_cell_picture img")
+    # It opens in sight, however long the page is.
+    page.wait_for_function(
+        "(box => box.top >= 0 && box.bottom <= innerHeight)(document.querySelector('#train_lora_cell_picture')"
+        ".getBoundingClientRect())"
+    )
     assert page.input_value("#train_lora_cell_infotext textarea").startswith(
         "jeff_word as a superhero <lora:jeff:0.85>\nSteps: 6, Sampler: Euler"
     )

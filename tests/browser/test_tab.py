@@ -226,3 +226,7 @@ def test_a_mistake_stands_beside_its_field(site):
     assert "does not exist" in page.inner_text("#train_lora_train_data_dir")
     assert site.jobs.status().state == "idle"
     keep(page, "mistake-dark-1280")
+    page.fill(NAME, "ab")
+    page.locator(NAME).blur()
+    page.wait_for_selector("#train_lora_output_name:not(.train-lora-wrong)")
+    assert "does not exist" in page.inner_text("#train_lora_train_data_dir"), "this is still wrong"
