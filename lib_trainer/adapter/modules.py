@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.delta_weight import DELTAS, Tensors
 from lib_trainer.adapter.kernels.autograd import LayerOp, ReadWeight, Strategy, apply_frozen, apply_strategy
-from lib_trainer.adapter.kernels.dispatch import build_strategy, choose_strategy
-from lib_trainer.adapter.kernels.strategies import Dense
+from lib_trainer.adapter.kernels.dispatch import build_strategy, choose_strategy, dense
 from lib_trainer.adapter.keys import ALPHA, FILE_KEYS
 from lib_trainer.adapter.layer_rules import layer_rule
 from lib_trainer.config.recipe import AdapterConfig
@@ -94,11 +93,10 @@ class AdapterModule(nn.Module):
     def strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
         """How `apply_to` computes for an input like x."""
         factors, scale = self.tensors, self.strength * self.scale
-        # In half precision W + ΔW would round a young ΔW away.
         precise = x.dtype == next(iter(factors.values())).dtype
         if self.row_mask is not None:
             # A mask on rows has no factored form.
-            return Dense(operation, self._masked_delta, separate_delta=not precise)
+            return dense(operation, self._masked_delta, precise=precise)
         name = choose_strategy(self.algo, factors, operation, tuple(x.shape), precise=precise)
         return build_strategy(name, self.algo, factors, operation, scale, precise=precise)
 

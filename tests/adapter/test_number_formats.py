@@ -14,9 +14,9 @@ from tests.adapter.test_kernels import STRATEGIES, gradients, plain, strategy_of
 GPU = [pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []
 DEVICES = ["cpu", *GPU]
 # Largest error as a share of the whole: a few roundings of each format.
-CLOSE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
-HALF = ("dense", "low_rank")
-CASES_OF = [(dtype, name) for dtype in CLOSE for name in ("chosen", *(STRATEGIES if dtype == torch.float32 else HALF))]
+CLOSE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2.5e-2}
+
+CASES_OF = [(dtype, name) for dtype in CLOSE for name in ("chosen", *STRATEGIES)]
 
 
 @pytest.fixture(autouse=True)

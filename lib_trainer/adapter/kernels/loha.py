@@ -9,13 +9,8 @@ from torch import Tensor
 
 from lib_trainer.adapter.delta_weight import Tensors
 from lib_trainer.adapter.kernels.autograd import Gradients, LayerOp, ReadWeight
-from lib_trainer.adapter.kernels.tiling import (
-    add_delta_product,
-    add_grad_input,
-    grad_weight_rows,
-    row_tiles,
-    tiled_product,
-)
+from lib_trainer.adapter.kernels.half import HalfFactors, half_factors, round_stochastically
+from lib_trainer.adapter.kernels.tiling import add_grad_input, grad_weight_rows, row_tiles, tiled_product
 
 
 @dataclass(frozen=True)
@@ -26,24 +21,13 @@ class HadamardDense:
 
     Attributes:
         scale: ΔW is multiplied by it.
-        separate_delta: ΔW·x is a product of its own, as for `strategies.Dense`.
     """
 
     operation: LayerOp
     scale: float
-    separate_delta: bool = False
 
     def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
-        if not self.separate_delta:
-            return tiled_product(self.operation, read, x, lambda weight, rows: self.add_rows(weight, factors, rows))
-        y = self.operation(x, *read(x))
-        # Scales the small factor once, not every tile.
-        scaled = {**factors, "w2_a": factors["w2_a"] * self.scale}
-        first = second = None
-        for rows in row_tiles(self.operation, x):
-            first, second = _halves(scaled, rows, first, second)
-            add_delta_product(self.operation, y, x, first.mul_(second).to(x.dtype), rows)
-        return y
+        return tiled_product(self.operation, read, x, lambda weight, rows: self.add_rows(weight, factors, rows))
 
     def add_rows(self, weight: Tensor, factors: Tensors, rows: slice) -> Tensor:
         """These rows of W + ΔW, (…, in·k²)."""
@@ -67,6 +51,45 @@ class HadamardDense:
                 _product_into(grads[f"{half}_a"][rows], grad_half, factors[f"{half}_b"].T, self.scale, added=False)
                 _product_into(grad_b, rows_a.T, grad_half, self.scale, added=rows.start > 0)
         return grad_x, list(grads.values())
+
+
+@dataclass(frozen=True)
+class HalfHadamardDense:
+    """`HadamardDense` where x and W are in half precision: products in it, sums of W and ΔW in float32."""
+
+    operation: LayerOp
+    scale: float
+
+    def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+        half = half_factors(factors, x.dtype)
+        return tiled_product(self.operation, read, x, lambda weight, rows: self._rounded(weight, half, rows))
+
+    def add_rows(self, weight: Tensor, factors: Tensors, rows: slice) -> Tensor:
+        """These rows of W + ΔW, (…, in·k²), rounded stochastically."""
+        return self._rounded(weight, half_factors(factors, weight.dtype), rows)
+
+    def _rounded(self, weight: Tensor, half: HalfFactors, rows: slice) -> Tensor:
+        first, second = _halves(half.tensors, rows, None, None)
+        total = half.add_to(weight.float(), first.mul_(second), self.scale)
+        return round_stochastically(total, weight.dtype, rows.start)
+
+    def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
+        half = half_factors(factors, x.dtype)
+        weight = read(x)[0].flatten(1) if needs_x else None
+        grads = {name: torch.zeros_like(factor) for name, factor in factors.items()}
+        first = second = grad_delta = grad_x = None
+        for rows in row_tiles(self.operation, x):
+            first, second = _halves(half.tensors, rows, first, second)
+            if weight is not None:
+                # To the nearest: losing a young ΔW here does no more harm than W's own rounding.
+                total = half.nearest(weight[rows], first, second, self.scale)
+                grad_x = add_grad_input(self.operation, grad_x, x, total, grad, rows)
+            grad_delta = grad_weight_rows(self.operation, x, grad, rows, _cut(grad_delta, rows))
+            for name, grad_half in (("w1", second.mul_(grad_delta)), ("w2", first.mul_(grad_delta))):
+                # Summed over tiles in float32.
+                grads[f"{name}_a"][rows].add_(grad_half @ half.tensors[f"{name}_b"].T, alpha=self.scale)
+                grads[f"{name}_b"].add_(half.tensors[f"{name}_a"][rows].T @ grad_half, alpha=self.scale)
+        return grad_x, [half.gradient(name, value) for name, value in grads.items()]
 
 
 def _halves(f: Tensors, rows: slice, first: Tensor | None, second: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,8 @@ from torch import Tensor
 from lib_trainer.adapter.delta_weight import Tensors
 from lib_trainer.adapter.kernels.autograd import Gradients, LayerOp, ReadWeight
 from lib_trainer.adapter.kernels.factored import FactoredDelta
+from lib_trainer.adapter.kernels.half import AddRows, HalfFactors, half_factors, round_stochastically
 from lib_trainer.adapter.kernels.tiling import add_grad_input, row_tiles, tiled_product
-
-# Rows of W (…, in·k²), the factors, which rows -> those rows of W + ΔW.
-AddRows = Callable[[Tensor, Tensors, slice], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,20 +25,14 @@ class Dense:
 
     Attributes:
         delta: factors -> ΔW with as many elements as W, differentiable.
-        separate_delta: ΔW·x is a product of its own, because W + ΔW in half precision would round a young ΔW away.
-            Only the gradient of x goes through W + ΔW then: there it does no more harm than W's own rounding.
     """
 
     operation: LayerOp
     delta: Callable[[Tensors], Tensor]
-    separate_delta: bool = False
 
     def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
         weight, bias = read(x)
-        delta = self.delta(factors).reshape(self.operation.shape)
-        if self.separate_delta:
-            return self.operation(x, weight, bias).add_(self.operation(x, delta.to(x.dtype)))
-        return self.operation(x, weight + delta, bias)
+        return self.operation(x, weight + self.delta(factors).reshape(self.operation.shape), bias)
 
     def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
         with torch.enable_grad():
@@ -49,25 +41,63 @@ class Dense:
         grad_x = None
         if needs_x:
             total = read(x)[0] + delta.detach().reshape(self.operation.shape)
-            grad_x = self.operation.grad_input(x, total.to(x.dtype), grad)
+            grad_x = self.operation.grad_input(x, total, grad)
             # Two tensors of W's size at once would set the step's peak.
             del total
         # One gradient of ΔW's size; autograd takes it on to the factors.
-        grad_delta = self.operation.grad_weight(x, grad).to(delta.dtype).reshape(delta.shape)
+        grad_delta = self.operation.grad_weight(x, grad).reshape(delta.shape)
         return grad_x, torch.autograd.grad(delta, list(leaves.values()), grad_delta)
 
 
 @dataclass(frozen=True)
-class DenseForward:
-    """One product with W + ΔW in full precision; the factors' gradients without ΔW's, through the factored form.
+class HalfDense:
+    """`Dense` where x and W are in half precision: ΔW too is built in it, and added to W in float32.
 
     Attributes:
-        add_rows: builds rows of W + ΔW.
+        delta: as for `Dense`, and linear in each factor.
+    """
+
+    operation: LayerOp
+    delta: Callable[[Tensors], Tensor]
+
+    def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
+        weight, bias = read(x)
+        half = half_factors(factors, x.dtype)
+        return self.operation(x, self._total(weight, half, self.delta(half.tensors)), bias)
+
+    def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
+        half = half_factors(factors, x.dtype)
+        with torch.enable_grad():
+            leaves = _leaves(half.tensors)
+            delta = self.delta(leaves)
+        grad_x = None
+        if needs_x:
+            grad_x = self.operation.grad_input(x, self._total(read(x)[0], half, delta.detach()), grad)
+        grad_delta = self.operation.grad_weight(x, grad).reshape(delta.shape)
+        grads = torch.autograd.grad(delta, list(leaves.values()), grad_delta)
+        return grad_x, [half.gradient(name, value) for name, value in zip(leaves, grads, strict=True)]
+
+    def _total(self, weight: Tensor, half: HalfFactors, delta: Tensor) -> Tensor:
+        """W + ΔW in the dtype of W."""
+        # .float() copies: a half-precision weight is the host's own.
+        total = weight.flatten(1).float()
+        half.add_to(total, delta.reshape(total.shape), 1.0)
+        return round_stochastically(total, weight.dtype).reshape(self.operation.shape)
+
+
+@dataclass(frozen=True)
+class DenseForward:
+    """One product with W + ΔW; the factors' gradients without ΔW's, through the factored form.
+
+    Attributes:
+        add_rows: builds rows of W + ΔW, in the dtype of W.
+        rows_for_grad: the same for the gradient of x.
         unit: rows come in multiples of it.
     """
 
     factored: FactoredDelta
     add_rows: AddRows
+    rows_for_grad: AddRows
     unit: int = 1
 
     def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
@@ -79,7 +109,7 @@ class DenseForward:
         if needs_x:
             weight = read(x)[0].flatten(1)
             for rows in row_tiles(operation, x, self.unit):
-                total = self.add_rows(weight[rows], factors, rows)
+                total = self.rows_for_grad(weight[rows], factors, rows)
                 grad_x = add_grad_input(operation, grad_x, x, total, grad, rows)
         return grad_x, _factor_gradients(self.factored, x, factors, grad, None)
 

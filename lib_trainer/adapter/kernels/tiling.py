@@ -12,6 +12,8 @@ from lib_trainer.adapter.kernels.autograd import LayerOp, ReadWeight, runs_on_cp
 # Elements of W + ΔW in one tile. A small tile stays in the CPU's cache, but every tile reads the input again and adds
 # to its gradient; so a tile is about as large as the input, between these bounds.
 _MIN_TILE, _MAX_TILE = 2**18, 2**22
+# In half precision a CPU's library takes more time for each call than the cache saves.
+_MIN_HALF_TILE = 2**21
 
 
 def row_tiles(operation: LayerOp, x: Tensor, unit: int = 1) -> Iterator[slice]:
@@ -20,7 +22,8 @@ def row_tiles(operation: LayerOp, x: Tensor, unit: int = 1) -> Iterator[slice]:
     wanted = _MAX_TILE // columns
     # On a GPU each tile costs kernel launches, and no cache holds one anyway.
     if runs_on_cpu(x):
-        wanted = min(wanted, max(x.numel() // columns, _MIN_TILE // columns))
+        least = _MIN_HALF_TILE if x.dtype.itemsize == 2 else _MIN_TILE
+        wanted = min(wanted, max(x.numel(), least) // columns)
     size = rows if operation.is_conv else max(unit, wanted // unit * unit)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
@@ -56,14 +59,6 @@ def add_grad_input(
         return grad[..., rows] @ total
     so_far.flatten(0, -2).addmm_(grad[..., rows].flatten(0, -2), total)
     return so_far
-
-
-def add_delta_product(operation: LayerOp, y: Tensor, x: Tensor, delta: Tensor, rows: slice) -> None:
-    """y += ΔW·x for these rows of ΔW, `delta` (…, in·k²)."""
-    if operation.is_conv:
-        y.add_(operation(x, delta.reshape(operation.shape)))
-    else:
-        y.flatten(0, -2)[:, rows].addmm_(x.flatten(0, -2), delta.T)
 
 
 def grad_weight_rows(operation: LayerOp, x: Tensor, grad: Tensor, rows: slice, out: Tensor | None = None) -> Tensor:
