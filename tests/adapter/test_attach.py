@@ -86,3 +86,13 @@ def test_rank_dropout_keeps_its_share_and_moves_all_masks_at_once() -> None:
     generator = torch.Generator().manual_seed(0)
     for module, mask in zip(adapter.layers.values(), masks, strict=True):
         assert torch.equal(mask, (torch.rand(module.out_features, generator=generator) >= 0.2).float())
+
+
+def test_rank_dropout_scale_raises_the_rows_that_stay() -> None:
+    _, layers = model_of(["linear"] * 8)
+    adapter = new_adapter(layers, RECIPES["lokr full"], seed=0)
+    config = AdapterConfig(algo="lokr", rank_dropout=0.5, rank_dropout_scale=True)
+    adapter.draw_dropout(config, torch.Generator().manual_seed(0))
+    for module in adapter.layers.values():
+        # By LyCORIS' way: whatever share was drawn, the rows weigh as much together as without dropout.
+        assert module.row_mask.mean() == pytest.approx(1.0) and len(module.row_mask.unique()) == 2

@@ -86,6 +86,13 @@ def test_block_weights_are_filled_cut_and_drawn_as_sd_scripts_does() -> None:
     assert weights("linear", 3, 0.0) == [0.0, 0.5, 1.0] and weights("reverse_linear", 3, 0.0) == [1.0, 0.5, 0.0]
 
 
+def test_what_learns_at_no_rate_is_not_adapted() -> None:
+    config = AdapterConfig(down_lr_weight="zeros", network_reg_lrs="ff_net=0, proj_in=0.001")
+    names = ("down_blocks_0_attentions_0_x", "up_blocks_0_attentions_0_x", "up_x_ff_net_0", "up_x_proj_in")
+    ranks = [layer_rule(f"lora_unet_{name}", config, wide=False).rank > 0 for name in names]
+    assert ranks == [False, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [

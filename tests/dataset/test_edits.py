@@ -52,6 +52,16 @@ def test_only_the_cropped_part_is_encoded_and_its_cache_is_its_own(tmp_path, dra
     assert torch.equal(encode()[0], whole)
 
 
+def test_a_folder_of_the_class_stays_one_whatever_is_decided_about_its_pictures(tmp_path, draw_picture):
+    draw_picture("a.png")
+    change_edits(tmp_path, {}, regularisation=True)
+    change_edits(tmp_path, {"a.png": LEFT_HALF})
+    assert [sample.regularising for sample in scan_folder(make_config(tmp_path)).samples] == [True]
+    change_edits(tmp_path, {}, regularisation=False)
+    assert read_edits(tmp_path).of("a.png") == LEFT_HALF
+    assert [sample.regularising for sample in scan_folder(make_config(tmp_path)).samples] == [False]
+
+
 def test_all_excluded_is_said(tmp_path, draw_picture):
     draw_picture("a.png")
     change_edits(tmp_path, {"a.png": PictureEdit(excluded=True)})

@@ -98,6 +98,20 @@ def test_a_mask_of_another_size_fits_and_an_opaque_channel_is_none(tmp_path, dra
     assert read_mask(path.read_bytes(), path, (128, 128)) is None
 
 
+def test_a_mask_that_is_a_link_is_not_followed(tmp_path, draw_picture):
+    path = draw_picture("data/a.png")
+    half_white().save(tmp_path / "elsewhere.png")
+    (tmp_path / "data/a.mask.png").symlink_to(tmp_path / "elsewhere.png")
+    assert read_mask(path.read_bytes(), path, (128, 128)) is None
+
+
+def test_a_mask_that_was_painted_anew_is_not_read_from_the_cache(masked, model, tmp_path):
+    cached(masked, model, tmp_path / "cache")
+    Image.new("L", (128, 128), 255).save(masked / "5_jeff/a.mask.png")
+    _, _, store = cached(masked, model, tmp_path / "cache")
+    assert float(store.tensors(0, 0)["mask"].min()) == 1.0
+
+
 def test_the_batch_has_ones_for_pictures_without_a_mask_and_the_loss_their_weights(masked, model):
     recipe, _, store = cached(masked, model, unmasked_weight=0.1)
     batch = make_batch([Draw(0, 0, "jeff"), Draw(3, 0, "jeff")], store, None)

@@ -55,6 +55,13 @@ def test_without_strength_0_nothing_is_compared(easel):
     assert all(item.change is None for item in draw_cells(easel, plan_of(strengths=(0.5, 1))))
 
 
+def test_a_row_whose_strength_0_was_skipped_is_not_compared_with_another(easel, monkeypatch):
+    generate = easel.generate
+    monkeypatch.setattr(easel, "generate", lambda request: [] if request.prompt == "q" else generate(request))
+    changes = {(item.cell.row, item.cell.column): item.change for item in draw_cells(easel, plan_of())}
+    assert changes[0, 1] is not None and changes[1, 1] is None and changes[1, 2] is None
+
+
 def test_the_same_picture_is_drawn_once(easel):
     spec = checkpoint_grid(BASE, ["p"], [1], [("jeff-000001", "epoch 1"), ("jeff", "final")], [0, 1])
     drawn = list(draw_cells(easel, spec))

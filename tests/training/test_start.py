@@ -12,7 +12,8 @@ from torch import Tensor
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.adapter.foreign_keys import kohya_key, names_in_model
 from lib_trainer.adapter.frozen import FrozenLoras
-from lib_trainer.adapter.io import adapter_tensors, read_adapter, save_adapter
+from lib_trainer.adapter.io import AdapterFile, adapter_tensors, read_adapter, save_adapter
+from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.adapter.start import config_of, continued_adapter, factors_for
 from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.config.start import StartConfig, named_paths, without_folders
@@ -174,6 +175,14 @@ def test_files_of_other_models_and_kinds_are_refused(tmp_path: Path) -> None:
         save_adapter(tmp_path / f"{number}.safetensors", tensors, {})
         with pytest.raises(UserError, match=message):
             factors_for(read_adapter(tmp_path / f"{number}.safetensors"), model.layers, "it")
+
+
+def test_a_file_of_as_many_numbers_in_another_shape_is_refused() -> None:
+    """The layers of two model families may hold equally many numbers; only the rows tell them apart."""
+    layer = Layer("lora_unet_proj", torch.nn.Linear(6, 4), "linear", (4, 6))
+    turned = AdapterModule("locon", {"up": torch.ones(6, 2), "down": torch.ones(2, 4)}, 2.0)
+    with pytest.raises(UserError, match="does not fit this checkpoint"):
+        factors_for(AdapterFile({}, {layer.name: turned}, ()), [layer], "it")
 
 
 def test_strengths_are_given_in_order_and_1_where_none_is() -> None:

@@ -134,3 +134,14 @@ def test_cfg_is_the_familys_unless_it_is_given(tried):
         started.post("/grid", {**GRID, "prompts": ["p"], "strengths": "1", **given})
         whole(started)
         assert started.host.requests[-1].cfg_scale == drawn
+
+
+def test_nothing_is_drawn_or_chosen_while_the_checkpoint_is_trained_on(tried):
+    started = tried(steps=500)
+    started.post("/grid", GRID)
+    whole(started)
+    started.start("anna")
+    for path, content in (("/grid", GRID), ("/grid/cells/0/1/choose", {})):
+        answer = started.post(path, content)
+        assert answer.status_code == 409 and "being trained on" in answer.json()["detail"]["error"]
+    assert not (started.host.lora_dir / "jeff.png").exists()

@@ -158,3 +158,13 @@ def test_the_head_follows_the_checkpoint(program):
     assert first["head"].startswith("Realistic.safetensors")
     one.host.describe = lambda: "Other.safetensors · SD 1.x · on the CPU"
     assert one.get("/view", params={"seen": first["version"]}).json()["head"].startswith("Other")
+
+
+def test_only_pictures_that_a_run_has_drawn_are_sent(program):
+    one = program()
+    run_id = one.start().json()["id"]
+    one.jobs.wait(PATIENCE_S)
+    folder = one.jobs.history.folder / run_id / "samples"
+    folder.mkdir(exist_ok=True)
+    (folder / "portrait.png").write_bytes(b"of somebody")
+    assert one.get(f"/jobs/{run_id}/samples/portrait.png").status_code == 404

@@ -11,6 +11,7 @@ from lib_trainer.dataset.editing.sidecar import (
     CaptionConflict,
     caption_file,
     read_sidecar,
+    remove_sidecar,
     restore_original,
     write_sidecar,
 )
@@ -37,6 +38,18 @@ def test_where_there_was_no_caption_none_comes_back(tmp_path):
     assert not path.exists()
     with pytest.raises(UserError, match="was not changed here"):
         restore_original(tmp_path / "b.txt")
+
+
+def test_a_caption_that_is_removed_comes_back(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("jeff")
+    seen = read_sidecar(path).version
+    path.write_text("jeff, hat")
+    with pytest.raises(CaptionConflict):
+        remove_sidecar(path, seen)
+    remove_sidecar(path, read_sidecar(path).version)
+    assert not path.exists()
+    assert restore_original(path).text == "jeff, hat" == path.read_text()
 
 
 def test_a_change_on_the_disk_is_noticed_and_kept(tmp_path):
