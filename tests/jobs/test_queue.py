@@ -19,7 +19,7 @@ from lib_trainer.events import Finished, Started, StateSaved, Step, StopRequeste
 from lib_trainer.jobs.queue import Jobs
 from tests.jobs.runs import RECIPE, LedRun, events_run, named, step
 from tests.ui.fakes import FakeHost, SlowRun
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 
 def test_a_second_start_is_refused_until_the_first_is_over(host):
@@ -103,6 +103,20 @@ def test_a_run_that_waits_can_be_taken_out(host):
     run.go.release()
     assert jobs.wait(PATIENCE_S).name == "a"
     assert {past.name: past.state for past in jobs.past()} == {"a": "done", "b": "stopped"}
+
+
+def test_pages_hear_of_the_queue_though_the_current_run_stands_still(host):
+    run = LedRun(steps=1)
+    jobs = Jobs(host, run)
+    jobs.start(named("a"))
+    until(lambda: jobs.status().state == "preparing")
+    alone = jobs.version()
+    second = jobs.start(named("b"))
+    assert jobs.version() != alone
+    jobs.stop(save=False, run_id=second)
+    assert jobs.version() == alone
+    run.go.release()
+    jobs.wait(PATIENCE_S)
 
 
 def test_a_run_that_was_cut_off_is_called_interrupted_and_goes_on(tmp_path):

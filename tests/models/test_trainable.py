@@ -111,6 +111,12 @@ def test_outputs_of_custom_functions_that_are_views_can_be_added_to() -> None:
     assert not layer._forward_hooks
 
 
+def test_pictures_that_are_drawn_meanwhile_take_no_copies() -> None:
+    layer, x = nn.Identity(), torch.ones(2, 3)
+    with trainable.owned_outputs([layer]), trainable.cloned_inputs([layer]), torch.no_grad():
+        assert layer(x.T).data_ptr() == x.data_ptr()
+
+
 def test_checkpointing_recomputes_from_the_input_as_it_was() -> None:
     class Block(nn.Module):
         calls = 0

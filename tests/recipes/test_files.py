@@ -200,3 +200,15 @@ def test_a_file_that_is_no_adapter_of_ours_is_said(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(UserError):
         load_recipe(path)
+
+
+def test_our_own_name_of_a_setting_wins_over_kohyas(tmp_path: Path) -> None:
+    both = {
+        "network_dim": 8,
+        "resolution_px": "512,512",
+        "max_resolution": "768,768",
+        "epoch": 3,
+        "max_train_epochs": 9,
+    }
+    recipe = load(tmp_path, both).recipe
+    assert (recipe.dataset.resolution_px, recipe.training.epoch) == ((512, 512), 3)

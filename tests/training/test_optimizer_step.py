@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from lib_trainer.errors import MissingPackage
 from lib_trainer.models.optimizers import build_optimizer
+from lib_trainer.training.layer_snapshot import LayerSnapshot
 from lib_trainer.training.optimizer_step import Diverged, FusedBackwardStep, OptimizerStep, StepMethod
 from tests.training.small import InfiniteGradient
 
@@ -148,3 +150,19 @@ def test_the_last_good_weights_are_those_before_the_step_that_diverged() -> None
     with pytest.raises(Diverged, match="step 1"):
         take(update, lambda: net(torch.full((1, WIDTH), float("nan"))).sum(), steps=1)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_what_an_optimizer_counts_in_its_group_is_taken_back_too() -> None:
+    """Schedule-Free optimizers and Prodigy keep their step number there."""
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([{"params": [parameter], "k": 4}], lr=0.1, momentum=0.9)
+    (group,) = optimizer.param_groups
+    for overflow, count, weight in ((False, 5, 0.9), (True, 5, 0.9)):
+        snapshot = LayerSnapshot(optimizer, group)
+        parameter.grad = torch.full((2,), math.nan if overflow else 1.0)
+        optimizer.step()
+        group["k"] += 1
+        restore = snapshot.undo_on_device(torch.tensor(overflow))
+        if overflow:
+            restore()
+        assert group["k"] == count and parameter.tolist() == pytest.approx([weight] * 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from dataclasses import replace
 
@@ -149,6 +150,14 @@ def test_pictures_appear_one_by_one_and_are_sent_once(room):
     assert "Stopped" in html and "Saved as" in html and 'data-live="0"' in html
     assert html.count("<img") == 3
     assert (grid["interactive"], stop["interactive"]) == (True, False)
+
+
+def test_the_next_grid_shows_its_own_pictures(room):
+    shown = []
+    for seed in "78":
+        room.made(seeds=seed)
+        shown.append(re.findall('<img alt="" src="([^"]+)"', room.actions.show(-1)[1]))
+    assert len(shown[0]) == len(shown[1]) == 6 and not set(shown[0]) & set(shown[1])
 
 
 def test_names_and_prompts_cannot_break_the_page(room):
