@@ -48,6 +48,10 @@ def test_only_the_cropped_part_is_encoded_and_its_cache_is_its_own(tmp_path, dra
     # Red on the left, blue on the right; pixels are −1…1.
     assert left.shape == (4, 8, 8) and torch.all(left[0] > 0.5) and torch.all(left[2] < -0.9)
     assert whole.shape == (4, 8, 16) and plain != cropped
+    # Of the same size and from the same file, and still another picture.
+    change_edits(tmp_path / "data", {"a.png": PictureEdit(crop=(0.5, 0, 1, 1))})
+    right, moved = encode()
+    assert torch.all(right[0] < -0.9) and torch.all(right[2] > 0.5) and moved != cropped
     change_edits(tmp_path / "data", {"a.png": PictureEdit()})
     assert torch.equal(encode()[0], whole)
 
