@@ -78,12 +78,16 @@ def test_a_mask_follows_the_crop_that_a_person_has_drawn(masked, model):
     _, _, store = cached(masked, model)
     mask = store.tensors(0, 0)["mask"]
     assert mask.shape == (16, 8) and float(mask[:, :4].min()) > 0.98 and float(mask[:, 4:].max()) < 0.02
+    change_edits(masked / "5_jeff", {"a.png": PictureEdit(crop=(0, 0, 0.5, 1))})
+    assert float(cached(masked, model)[2].tensors(0, 0)["mask"].min()) > 0.98, "the left half is white"
 
 
 @pytest.mark.parametrize("change", [Augmentation(), Augmentation(mirrored=True), Augmentation(across=0.1, down=0.9)])
 def test_a_mask_is_cut_as_its_picture(change):
     """A picture that is its own mask: what is cut out of both is the same."""
-    mask = Image.radial_gradient("L").resize((300, 170))
+    # Other on every side, so that a wrong corner or side shows.
+    down = Image.linear_gradient("L")
+    mask = Image.blend(down, down.rotate(90), 0.3).resize((300, 170))
     config, bucket = DatasetConfig(resolution_px=(128, 128)), Bucket(128, 128)
     pixels = cut(mask.convert("RGB"), bucket, config, change).pixels[0] / 2 + 0.5
     assert float((pixels - cut_mask(mask, bucket, config, change)).abs().max()) < 0.05

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lib_trainer.errors import ConfigError, UserError
-from lib_trainer.events import Command, Finished, Notice, Progress, Step
+from lib_trainer.events import Command, Finished, Notice, Progress, StateSaved, Step
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.jobs.status import KEPT_LOSSES
 from tests.jobs.runs import RECIPE, LedRun, events_run, named, step
@@ -190,6 +190,21 @@ def test_commands_are_taken_after_the_step_and_also_while_paused(host):
     assert (jobs.status().state, run.number) == ("paused", 2)
     jobs.stop(save=False)
     jobs.wait(PATIENCE_S)
+
+
+def test_a_command_that_comes_too_early_waits_for_a_step(host):
+    heard = []
+
+    def run(_host, _recipe, _folder):
+        jobs.ask(Command.SAVE)
+        heard.append((yield Progress("caching", 1, 2, "")))
+        heard.append((yield Step(1, 1, 1, 0.5, 1e-4, 0.001)))
+        yield StateSaved(1)
+
+    jobs = Jobs(host, run)
+    jobs.start(RECIPE)
+    jobs.wait(PATIENCE_S)
+    assert heard == [None, Command.SAVE]
 
 
 def test_a_run_that_was_stopped_leaves_nothing_of_itself_in_memory(tmp_path: Path) -> None:

@@ -109,3 +109,9 @@ def test_where_files_cannot_be_locked_nobody_is_refused(tmp_path: Path, caplog) 
     (tmp_path / LOCK_FILE).mkdir()
     RunLock(tmp_path).release()
     assert "cannot be locked" in caplog.text and not is_locked(tmp_path)
+
+
+def test_asking_leaves_no_files_in_folders_of_earlier_releases(tmp_path):
+    (tmp_path / "run").mkdir()
+    assert not is_locked(tmp_path / "run") and not is_locked(tmp_path / "gone")
+    assert list((tmp_path / "run").iterdir()) == [] and not (tmp_path / "gone").exists()

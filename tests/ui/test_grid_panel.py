@@ -156,7 +156,10 @@ def test_the_next_grid_shows_its_own_pictures(room):
     shown = []
     for seed in "78":
         room.made(seeds=seed)
-        shown.append(re.findall('<img alt="" src="([^"]+)"', room.actions.show(-1)[1]))
+        html = room.actions.show(-1)[1]
+        # By this a click says which grid it means.
+        assert f'data-cell="{len(shown) + 1} 1 2"' in html
+        shown.append(re.findall('<img alt="" src="([^"]+)"', html))
     assert len(shown[0]) == len(shown[1]) == 6 and not set(shown[0]) & set(shown[1])
 
 
