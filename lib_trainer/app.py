@@ -77,12 +77,20 @@ def add_routes(app: Any) -> None:
 
 
 def serve(host: Host, access: Access, address: str = "127.0.0.1", port: int = 7861) -> None:
-    """Serves the tab as a page of its own, with the routes, until the program is interrupted."""
+    """Serves the tab as a page of its own, with the routes, until the program is interrupted.
+
+    Raises:
+        UserError: another program has the port.
+    """
     from lib_trainer.ui.standalone_page import open_page
     from lib_trainer.ui.status_view import show_panel
     from lib_trainer.web.router import make_router
 
     jobs, grid_job, workbench = Jobs(host, default_run), GridJob(host), Workbench(host)
-    page = open_page(host, jobs, access, address, port, grid_job, workbench)
+    try:
+        page = open_page(host, jobs, access, address, port, grid_job, workbench)
+    except OSError as error:
+        message = f"Port {port} cannot be opened: {error}."
+        raise UserError(message, "Close the other program, or name another port.") from error
     page.app.include_router(make_router(host, jobs, access, grid_job, show_panel, workbench))
     page.block_thread()

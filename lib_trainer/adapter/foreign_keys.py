@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from lib_trainer.adapter.keys import DORA, FILE_KEYS
 from lib_trainer.models.layer_names import UNET_PREFIX, diffusers_file_names
 
 _UP_DOWN = {
@@ -27,6 +28,10 @@ _PREFIXES = {
     "text_model.": "lora_te_text_model_",
 }
 _LYCORIS = "lycoris_"
+# PEFT's name of a DoRA's magnitudes.
+_MAGNITUDES = ("lora_magnitude_vector.weight", "lora_magnitude_vector")
+# What ComfyUI writes behind a layer's dotted name as kohya does.
+_OWN_ENDS = (DORA, *(key for keys in FILE_KEYS.values() for key in keys.values()))
 
 
 def kohya_key(key: str) -> str:
@@ -40,10 +45,28 @@ def kohya_key(key: str) -> str:
     for theirs, kohyas in _UP_DOWN.items():
         if key.endswith(f".{theirs}"):
             return f"{_kohya_layer(key[: -len(theirs) - 1])}.{kohyas}"
+    for theirs in _MAGNITUDES:
+        if key.endswith(f".{theirs}"):
+            return f"{_kohya_layer(key[: -len(theirs) - 1])}.{DORA}"
+    for own in _OWN_ENDS:
+        layer = key.removesuffix(f".{own}")
+        # kohya's own layer names hold no dots.
+        if layer != key and "." in layer:
+            return f"{_kohya_layer(layer)}.{own}"
     # PEFT's files have no alpha; those that diffusers' scripts convert do.
     if key.endswith(".alpha") and key.count(".") > 1:
         return f"{_kohya_layer(key.removesuffix('.alpha'))}.alpha"
     return key
+
+
+def naming_of(keys: Iterable[str]) -> str:
+    """Whose names the keys of a file are: `kohya`, `LyCORIS`, `ComfyUI`, `PEFT` or `diffusers`."""
+    keys = list(keys)
+    starts = {"LyCORIS": _LYCORIS, "ComfyUI": "diffusion_model.", "PEFT": "base_model.model."}
+    for program, start in starts.items():
+        if any(key.startswith(start) for key in keys):
+            return program
+    return "diffusers" if any(kohya_key(key) != key for key in keys) else "kohya"
 
 
 def names_in_model(names: Iterable[str], layers: Sequence[str]) -> dict[str, str]:

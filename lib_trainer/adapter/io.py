@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
-from lib_trainer.adapter.delta_weight import lokr_second
-from lib_trainer.adapter.foreign_keys import kohya_key
-from lib_trainer.adapter.keys import ALPHA, FILE_KEYS, algo_of, split_key
+from lib_trainer.adapter.delta_weight import DELTAS, lokr_second
+from lib_trainer.adapter.foreign_keys import kohya_key, naming_of
+from lib_trainer.adapter.keys import ALPHA, DORA, FILE_KEYS, algo_of, split_key
 from lib_trainer.adapter.metadata import RECIPE_KEY, file_hashes
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
@@ -40,12 +41,16 @@ class AdapterFile:
     Attributes:
         metadata: the file's own.
         factors: layer name -> its factors, float32 on the CPU.
-        unmatched: keys that belong to no LoHa, LoKr or LoCon layer.
+        unmatched: keys that belong to no LoHa, LoKr or LoCon layer, and those of layers that cannot be computed.
+        dora: layers that are scaled by their magnitude too (DoRA), which their factors alone do not say.
+        naming: whose names its keys have; see `foreign_keys.naming_of`.
     """
 
     metadata: dict[str, str]
     factors: dict[str, AdapterModule]
     unmatched: tuple[str, ...]
+    dora: tuple[str, ...] = ()
+    naming: str = "kohya"
 
 
 def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
@@ -108,11 +113,14 @@ def read_adapter(path: Path) -> AdapterFile:
         raise _unreadable(path, error) from error
     found: dict[str, dict[str, dict[str, Tensor]]] = {}
     alphas: dict[str, float] = {}
-    unmatched = []
+    unmatched, dora = [], []
     for key, value in tensors.items():
         layer, rest = split_key(kohya_key(key))
         if rest == ALPHA:
-            alphas[layer] = float(value)
+            # Something else than one number: the layer cannot be scaled.
+            alphas[layer] = float(value) if value.numel() == 1 else math.nan
+        elif rest == DORA:
+            dora.append(layer)
         elif known := algo_of(rest):
             found.setdefault(layer, {}).setdefault(known[0], {})[known[1]] = value.float()
         else:
@@ -124,10 +132,12 @@ def read_adapter(path: Path) -> AdapterFile:
             unmatched += [key for key in tensors if split_key(kohya_key(key))[0] == layer]
         else:
             factors[layer] = made
-    unmatched += [f"{layer}.{ALPHA}" for layer in alphas if layer not in found]
+    alone = {key: split_key(kohya_key(key)) for key in tensors}
+    unmatched += [key for key, (layer, rest) in alone.items() if rest in (ALPHA, DORA) and layer not in found]
     if not factors:
         raise UserError(f"{path.name} holds no LoHa, LoKr or LoRA layer.", "Choose a file from models/Lora.")
-    return AdapterFile(metadata, factors, tuple(unmatched))
+    whole = tuple(layer for layer in dora if layer in factors)
+    return AdapterFile(metadata, factors, tuple(unmatched), whole, naming_of(list(tensors)))
 
 
 def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> AdapterModule | None:
@@ -139,9 +149,25 @@ def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> Adap
         return None
     ordered = {name: tensors[name] for name in FILE_KEYS[algo] if name in tensors}
     factors = AdapterModule(algo, ordered, 0.0)
+    if not _computes(algo, ordered):
+        return None
     # A file without alpha means alpha = rank.
     factors.alpha = float(factors.rank or 1) if alpha is None else alpha
-    return factors
+    return factors if math.isfinite(factors.alpha) else None
+
+
+def _computes(algo: str, tensors: dict[str, Tensor]) -> bool:
+    """Whether the factors fit together; tried on their shapes alone."""
+    if any(tensor.ndim < 2 for tensor in tensors.values()):
+        return False
+    # A LoHa has both Tucker cores or none.
+    if algo == "loha" and ("t1" in tensors) != ("t2" in tensors):
+        return False
+    try:
+        DELTAS[algo]({name: tensor.to("meta") for name, tensor in tensors.items()})
+    except (RuntimeError, IndexError, ValueError):
+        return False
+    return True
 
 
 def is_ours(path: Path) -> bool:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from lib_trainer.cli.host import open_host
 from lib_trainer.cli.output import Answer
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import GenerateRequest, Host
+from lib_trainer.host.base import GenerateRequest, Host, picture_problem
 from lib_trainer.host.standalone.images import save_picture
 from lib_trainer.lora.card import saved_prompts
 from lib_trainer.lora.checkpoints import saved_steps_of
@@ -70,11 +70,15 @@ def make_plan(host: Host, options: argparse.Namespace) -> GridSpec:
     strengths = read_strengths(options.strengths)
     width_px, height_px = _size(options.size) if options.size else (host.drawing_size_px(),) * 2
     seeds = read_seeds(options.seed)
+    if problem := picture_problem(width_px, height_px, options.steps):
+        raise UserError(f"{problem}.", "See --size and --steps.")
     base = GenerateRequest(
         "", options.negative, width_px, height_px, options.steps, options.cfg, options.sampler, seed=seeds[0]
     )
     other, other_strengths = _other(options.other)
     loras = host.loras()
+    if not options.lora:
+        raise UserError("No LoRA is named.", "Write its name after --lora, without .safetensors.")
     # Named on the command line, so they must exist even where no prompt holds them.
     require_loras([f"<lora:{name}:1>" for name in (options.lora, other) if name], loras, None)
     lora = find_lora(options.lora, loras)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lib_trainer.adapter.io import AdapterFile, read_adapter
-from lib_trainer.adapter.metadata import LABELS
+from lib_trainer.adapter.metadata import LABELS, RECIPE_KEY
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.cli.output import Answer
 from lib_trainer.lora.describe import family_by_layers, family_by_metadata
@@ -43,6 +45,9 @@ def inspect_file(path: Path) -> Answer:
         "file": path,
         "bytes": path.stat().st_size,
         "adapter": sorted({LABELS[factors.algo] for factors in file.factors.values()}),
+        "dora": len(file.dora),
+        "naming": file.naming,
+        "program": program_of(file.metadata),
         "family": family_of(file),
         "modules": {
             "unet": sum(name.startswith("lora_unet_") for name in names),
@@ -54,6 +59,26 @@ def inspect_file(path: Path) -> Answer:
         "metadata": file.metadata,
     }
     return Answer(values, tuple(_lines(values)))
+
+
+def program_of(metadata: Mapping[str, str]) -> str:
+    """The program that wrote a file, by what each puts into the metadata; "" where nothing says it."""
+    if RECIPE_KEY in metadata:
+        return "Train LoRA"
+    # ai-toolkit writes {"name": …, "repo": …} as JSON.
+    with suppress(ValueError):
+        software = json.loads(metadata.get("software", ""))
+        if isinstance(software, dict) and software.get("name"):
+            return str(software["name"])
+    if any(key.startswith("ot_") for key in metadata):
+        return "OneTrainer"
+    if metadata.get("ss_network_module"):
+        library = "LyCORIS in " if metadata["ss_network_module"].startswith("lycoris") else ""
+        return f"{library}kohya's sd-scripts"
+    if "lora_adapter_metadata" in metadata:
+        return "diffusers"
+    implementation = metadata.get("modelspec.implementation", "")
+    return "" if implementation in ("", "diffusers") else implementation
 
 
 def family_of(file: AdapterFile) -> str:
@@ -84,12 +109,17 @@ def _ranks(layers: Mapping[str, AdapterModule]) -> dict[str, int]:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     modules, unmatched = values["modules"], values["unmatched_keys"]
+    kind = " and ".join(values["adapter"]) + (" (DoRA)" if values["dora"] else "")
     lines = [
         f"{values['file']}: {values['bytes'] / 1e6:.1f} MB",
-        f"{' and '.join(values['adapter'])} for {values['family']}, {values['parameters'] / 1e6:.2f} M parameters",
+        f"{kind} for {values['family']}, {values['parameters'] / 1e6:.2f} M parameters",
         f"{modules['unet']} layers of the UNet, {modules['text_encoder']} of the text encoder",
         *(f"  {count} with {rank}" for rank, count in values["ranks"].items()),
     ]
+    if values["program"]:
+        lines.append(f"written by {values['program']}")
+    if values["naming"] != "kohya":
+        lines.append(f"keys named as {values['naming']} names them")
     if unmatched:
         shown = ", ".join(unmatched[:_SHOWN]) + (" …" if len(unmatched) > _SHOWN else "")
         lines.append(f"{len(unmatched)} keys that no WebUI matches: {shown}")

@@ -30,6 +30,10 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     """Runs one command. Its exit code: 0 done, 2 a person's mistake, 130 interrupted."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        # What a console cannot show, as × on a Russian Windows, is replaced: it must not end a run that is done.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     # Looked up before parsing, because a parse error must be answered as JSON as well.
     as_json = "--json" in arguments
     try:
@@ -54,6 +58,15 @@ def main(arguments: Sequence[str]) -> int:
     return INTERRUPTED if result.values.get("stopped_early") else DONE
 
 
+def _path(text: str) -> Path:
+    """A path, with `~` for the home folder also where the shell leaves it alone, as in --out=~/loras."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        # ~name of a person that this system does not know.
+        raise UserError(f"There is no home folder for {text}.", "Write the whole path.") from error
+
+
 def _parser() -> Parser:
     parser = Parser(prog="lib_trainer", description="Trains LoHa and LoKr adapters without a WebUI.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -76,7 +89,7 @@ def _parser() -> Parser:
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("demo", help="train on the embedded model and measure what it learned")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for all results (default: out)")
+    parser.add_argument("--out", type=_path, default=Path("out"), help="folder for all results (default: out)")
     parser.add_argument("--recipe", choices=("face", "style", "both"), default="face")
     parser.set_defaults(command=_run_demo)
 
@@ -84,7 +97,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("train", help="train a recipe on a folder of pictures")
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's .json file, or the name of a shipped one")
-    parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
+    parser.add_argument("--data", type=_path, required=True, help="folder of pictures")
     parser.add_argument("--name", required=True, help="NAME in <lora:NAME:0.8>")
     parser.add_argument("--trigger-word", "--word", default="", help="(default: the folder's)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
@@ -118,7 +131,7 @@ def _add_grid(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--cfg", type=float, default=7.0, help="CFG scale (default: 7)")
     parser.add_argument("--sampler", default="", help="name of a sampler (default: Euler)")
     parser.add_argument("--size", metavar="WxH", help="size of one picture (default: the checkpoint's own)")
-    parser.add_argument("--file", type=Path, help="where the picture goes (default: OUT/strength_grid.png)")
+    parser.add_argument("--file", type=_path, help="where the picture goes (default: OUT/strength_grid.png)")
     _add_host(parser)
     parser.set_defaults(command=_run_grid)
 
@@ -151,7 +164,7 @@ def _add_save_recipe(commands: argparse._SubParsersAction) -> None:
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("inspect", help="show what an adapter file contains")
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=_path, metavar="FILE")
     parser.set_defaults(command=_run_inspect)
 
 
@@ -184,17 +197,22 @@ def _add_ui(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--port", type=int, default=7861)
     parser.add_argument("--api", action="store_true", help="let programs start and stop runs under /train-lora/v1")
     parser.add_argument(
-        "--allow", type=Path, action="append", default=[], metavar="FOLDER", help="programs may train on pictures there"
-    )
+        "--allow",
+        type=_path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="programs may train on pictures there",
+    )  # fmt: skip
     _add_host(parser)
     parser.set_defaults(command=_run_ui)
 
 
 def _add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", type=Path, help="an SD 1.x, SD 2.x or SDXL .safetensors file or diffusers folder"
+        "--checkpoint", type=_path, help="an SD 1.x, SD 2.x or SDXL .safetensors file or diffusers folder"
     )
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for all results (default: out)")
+    parser.add_argument("--out", type=_path, default=Path("out"), help="folder for all results (default: out)")
 
 
 # Each command imports its module when it runs: --help and a wrong option should not wait for torch.

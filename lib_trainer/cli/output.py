@@ -21,7 +21,9 @@ class Answer:
 def answer(result: Answer, *, as_json: bool) -> None:
     """The answer on stdout: one JSON object on one line, or lines to read."""
     # One line, so that a caller can take the last line of whatever was printed.
-    text = json.dumps(result.values, default=_plain, ensure_ascii=False) if as_json else "\n".join(result.lines)
+    # Letters that the console lacks are escaped in JSON: replaced, a path would lead nowhere.
+    escaped = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8"
+    text = json.dumps(result.values, default=_plain, ensure_ascii=escaped) if as_json else "\n".join(result.lines)
     if text:
         sys.stdout.write(text + "\n")
         # A pipe may be closed before the interpreter ends.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from lib_trainer.cli.output import Answer
@@ -15,7 +16,7 @@ def run_save_recipe(options: argparse.Namespace) -> Answer:
     """Writes the file and answers with its path. Raises ConfigError for every value that is wrong."""
     loaded = open_recipe(options.recipe)
     recipe = loaded.complete(parse_settings(options.set), needs_name=False)
-    path, notices = Path(options.file), loaded.notices
+    path, notices = Path(os.path.expanduser(options.file)), loaded.notices
     if options.format == "kohya":
         values, lost = kohya_values(recipe)
         notices = (*notices, *lost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -44,10 +45,11 @@ def run_train(options: argparse.Namespace) -> Answer:
 def open_recipe(name: str) -> LoadedRecipe:
     """A file, or a shipped recipe by the name of its file with or without `.json`."""
     shipped = {path.stem: path for path in presets().values()}
+    path = Path(os.path.expanduser(name))
     # A file of that name in the current folder wins over a shipped recipe.
-    if not Path(name).exists() and Path(name).stem in shipped:
-        return load_recipe(shipped[Path(name).stem])
-    return load_recipe(Path(name))
+    if not path.exists() and path.stem in shipped:
+        return load_recipe(shipped[path.stem])
+    return load_recipe(path)
 
 
 def parse_settings(settings: list[str]) -> dict[str, str]:

@@ -26,6 +26,10 @@ from lib_trainer.errors import ConfigError
 # What the prompt syntax <lora:NAME:0.8> and every file system allow.
 NAME_PATTERN = re.compile(r"[^\s:<>,/\\|?*\"\x00-\x1f]([^:<>,/\\|?*\"\x00-\x1f]*[^\s.:<>,/\\|?*\"\x00-\x1f])?")
 
+_DEVICES = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]", re.IGNORECASE)
+# 255 in nearly every file system, less what copies of a run and half-written files add to the name.
+MAX_NAME_BYTES = 220
+
 SECTIONS = {
     "adapter": AdapterConfig,
     "start": StartConfig,
@@ -157,9 +161,23 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
             f"{quoted(recipe.output.output_name)} cannot be written as <lora:NAME:0.8>:"
             " leave out / \\ : < > , | ? * and quotes, and dots or spaces at the end"
         )
+    elif text := _reserved_name(recipe.output.output_name):
+        problems["output_name"] = text
     if needs_name and not data.train_data_dir:
         problems["train_data_dir"] = "name the folder that holds the pictures"
     return problems
+
+
+def _reserved_name(name: str) -> str:
+    """Why some system cannot keep a file of this name; "" where all can."""
+    if name.startswith("."):
+        return f"{quoted(name)} begins with a dot, which hides the file"
+    # Windows means a device by these, whatever ending follows.
+    if _DEVICES.fullmatch(name.partition(".")[0].strip()):
+        return f"{quoted(name)} is a device's name on Windows, which cannot write such a file"
+    if (size := len(name.encode())) > MAX_NAME_BYTES:
+        return f"has {size} bytes; the names of its files hold {MAX_NAME_BYTES} at most"
+    return ""
 
 
 def _training_problems(recipe: Recipe) -> dict[str, str]:

@@ -43,6 +43,19 @@ class GenerateRequest:
     batch_size: int = 1
 
 
+# What the sliders of the WebUIs end at, and twice their largest side.
+SIDE_RANGE_PX, STEPS_RANGE = (64, 4096), (1, 150)
+
+
+def picture_problem(width_px: int, height_px: int, steps: int) -> str:
+    """Why nothing is drawn with these numbers; "" where it is. A typing error must not take all memory or a day."""
+    low, high = SIDE_RANGE_PX
+    if not (low <= width_px <= high and low <= height_px <= high):
+        return f"{width_px}×{height_px} px: each side must be {low} to {high} px"
+    least, most = STEPS_RANGE
+    return "" if least <= steps <= most else f"{steps} sampling steps: take {least} to {most}"
+
+
 class Host(Protocol):
     """A program that has a checkpoint loaded and can draw with it."""
 

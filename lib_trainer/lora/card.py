@@ -59,7 +59,8 @@ def card_path(lora: Path) -> Path:
 
 def read_card(lora: Path) -> dict[str, Any]:
     """The card of the LoRA file at `lora`; {} without a card that can be read."""
-    with suppress(OSError, ValueError):
+    # Deeply nested JSON ends in a RecursionError.
+    with suppress(OSError, ValueError, RecursionError):
         found = json.loads(card_path(lora).read_text("utf-8"))
         return found if isinstance(found, dict) else {}
     return {}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.base import GenerateRequest
+from lib_trainer.host.base import GenerateRequest, picture_problem
 from lib_trainer.lora.checkpoints import saved_steps_of
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.lookup import find_lora, require_loras
@@ -50,6 +50,8 @@ class GridRequest:
             max(_SMALLEST_PX, int(side) // _SIDE_STEP_PX * _SIDE_STEP_PX)
             for side in (self.width, self.height)
         )
+        if problem := picture_problem(width_px, height_px, int(self.steps)):
+            raise UserError(f"{problem}.", "Correct the number.")
         return GenerateRequest(
             "", self.negative, width_px, height_px, int(self.steps), float(self.cfg), self.sampler or "",
             self.schedule or "", read_seeds(self.seeds)[0],

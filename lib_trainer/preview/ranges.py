@@ -67,11 +67,15 @@ def _range(part: str) -> list[float]:
     if len(limits) > 3:
         raise UserError(f"{part!r} is not a range.", "Write it as start:stop:step, like 0:1:0.25.")
     start, stop, step = (*limits, Decimal("0.25"))[:3]
-    count = (stop - start) / step if step else Decimal(-1)
+    try:
+        count = (stop - start) / step if step else Decimal(-1)
+    except ArithmeticError as error:
+        # Beyond what decimals can count, like 0:1:1e-999999.
+        raise UserError(f"{part!r} has too many strengths.", f"Take {MAX_VALUES} at most.") from error
     if count < 0:
         raise UserError(f"{part!r} never gets from {start} to {stop}.", "Write it as start:stop:step, like 0:1:0.25.")
     # Counted in decimals: in binary, 0.1 · 3 is not 0.3.
-    return [float(start + step * index) for index in range(min(int(count), MAX_VALUES) + 1)]
+    return [float(start + step * index) for index in range(int(min(count, Decimal(MAX_VALUES))) + 1)]
 
 
 def _decimal(piece: str, part: str) -> Decimal:

@@ -16,7 +16,7 @@ from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import ConfigError
 from lib_trainer.events import Event, Notice, Progress, Sampled, Step
-from lib_trainer.host.base import GenerateRequest, Host
+from lib_trainer.host.base import GenerateRequest, Host, picture_problem
 from lib_trainer.lora.prompts import escape_brackets
 from lib_trainer.models.families import Family
 from lib_trainer.training.interval import is_due
@@ -63,6 +63,9 @@ def _request(line: str, plain: GenerateRequest) -> GenerateRequest:
             raise ConfigError({"sample_prompts": problem}) from error
     for side in ("width_px", "height_px"):
         options[side] = max(64, options.get(side, getattr(plain, side)) // 8 * 8)
+    steps = options.get("steps", plain.steps)
+    if problem := picture_problem(options["width_px"], options["height_px"], steps):
+        raise ConfigError({"sample_prompts": f"{problem}, in {line!r}"})
     return replace(plain, prompt=_OPTION.sub("", text).strip(), **options)
 
 

@@ -31,9 +31,18 @@ def free_target(lora_dir: Path, recipe: Recipe) -> Path:
         raise ConfigError({"output_name": f"is {excess} bytes too long for the names of its files"})
     require_writable(lora_dir)
     _remove_partial_files(target)
+    if other := _twin(target):
+        problem = f"{other.name} differs in capitals only, which Windows and macOS take for the same file"
+        raise ConfigError({"output_name": f"{problem}; write it as that one, or choose another name"})
     if target.exists() and not is_ours(target):
         raise ConfigError({"output_name": f"{target.name} exists and was made by another program; choose another name"})
     return target
+
+
+def _twin(target: Path) -> Path | None:
+    """A file beside it whose name differs in capitals only."""
+    names = (path for path in target.parent.glob(f"*{target.suffix}") if path.name != target.name)
+    return next((path for path in names if path.name.casefold() == target.name.casefold()), None)
 
 
 def require_space(target: Path, adapter: Adapter, precision: str) -> None:

@@ -32,6 +32,7 @@ class Guard:
     def reads(self, request: Request) -> None:
         """A name and password, a login of the page, or the page's own key where one of them is asked for."""
         self._refuse_other_sites(request)
+        self._refuse_other_names(request)
         access = self.access
         # Without any login the routes are as open as the WebUI itself.
         if not (access.api_users or _has_login(request, access)):
@@ -82,7 +83,11 @@ class Guard:
         # With --listen any name may lead here, and --api-auth protects by itself.
         if not self.access.local_only or self.access.api_users:
             return
-        if (urlsplit(f"//{request.headers.get('host', '')}").hostname or "") not in LOOPBACK:
+        host = request.headers.get("host", "")
+        # Behind a proxy the name is the proxy's, which --cors-allow-origins names.
+        if any(self._is_trusted(f"{scheme}://{host}") for scheme in ("http", "https")):
+            return
+        if (urlsplit(f"//{host}").hostname or "") not in LOOPBACK:
             refuse(FORBIDDEN, "This program is called by another name.", "Call 127.0.0.1, or start it with --listen.")
 
     def _is_trusted(self, origin: str) -> bool:
@@ -93,7 +98,16 @@ class Guard:
 
 def refuse(status: int, message: str, hint: str = "", **more: Any) -> NoReturn:
     """Ends the request with a sentence that says why, and one that says what to do."""
-    raise HTTPException(status, {"error": message, "hint": hint, **more})
+    raise HTTPException(status, _writable({"error": message, "hint": hint, **more}))
+
+
+def _writable(value: Any) -> Any:
+    """The same without unpaired surrogates, which a caller's JSON may hold and an answer cannot."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def refuse_error(error: UserError) -> NoReturn:

@@ -245,3 +245,22 @@ def test_merging_would_have_lost_it() -> None:
     base = weight.bfloat16()
     kept = ((base.float() + delta).bfloat16() != base).float().mean()
     assert kept < 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_with_dropout_a_young_delta_survives_half_precision_at_its_strength(dtype: torch.dtype) -> None:
+    operation = LayerOp((64, 64))
+    factors = lively_factors("lokr", operation, dtype=torch.float32)
+    factors.strength = float(1e-5 / factors.delta().detach().std())
+    x = an_input(operation, dtype=torch.float32).flatten(0, 1)[:10].to(dtype)
+    weight = (0.03 * a_weight(operation, dtype=torch.float32)[0]).to(dtype)
+    plain_change = factors.apply_to(operation, lambda like: (weight, None), x).float()
+    factors.row_mask = torch.ones(64)
+    masked = factors.apply_to(operation, lambda like: (weight, None), x).float()
+    torch.testing.assert_close(masked, plain_change, rtol=2e-2, atol=2e-3)
+    # The change itself, which a sum with the weight would have rounded away.
+    assert factors.strategy(operation, x).separate_delta
+    empty = torch.zeros(64, 64, dtype=dtype)
+    change = factors.apply_to(operation, lambda like: (empty, None), x).float()
+    wanted = F.linear(x.float(), factors.delta([64, 64]) * factors.strength)
+    assert (change - wanted).norm() / wanted.norm() < 0.03

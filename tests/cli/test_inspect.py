@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.cli.inspect import KNOWN_NAME, inspect_file
 from lib_trainer.errors import UserError
 from lib_trainer.host.standalone.model import StandaloneModel, unet_layers
@@ -101,3 +102,62 @@ def test_ranks_sizes_and_counts_are_those_of_the_file(tmp_path):
 def test_a_file_that_is_no_adapter_is_said(tmp_path):
     with pytest.raises(UserError, match="holds no"):
         inspected(tmp_path, {"model.diffusion_model.x": torch.zeros(2)})
+
+
+def factors_of(down: str, up: str, alpha: str = "") -> dict[str, torch.Tensor]:
+    made = {down: torch.zeros(4, 8), up: torch.zeros(8, 4)}
+    return {**made, alpha: torch.tensor(2.0)} if alpha else made
+
+
+@pytest.mark.parametrize(
+    ("layer", "ends", "naming"),
+    [
+        ("unet.mid_block.attentions.0.proj_in", ("lora_A.weight", "lora_B.weight"), "diffusers"),
+        ("text_encoder.text_model.encoder.layers.0.mlp.fc1",
+         ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"), "diffusers"),
+        ("base_model.model.mid_block.attentions.0.proj_in", ("lora_A.weight", "lora_B.weight"), "PEFT"),
+        ("diffusion_model.double_blocks.0.img_attn.qkv", ("lora_down.weight", "lora_up.weight"), "ComfyUI"),
+        ("lycoris_mid_block_attentions_0_proj_in", ("lora_down.weight", "lora_up.weight"), "LyCORIS"),
+    ],
+)  # fmt: skip
+def test_names_of_other_programs_are_read(tmp_path, layer, ends, naming):
+    values = inspected(tmp_path, factors_of(*(f"{layer}.{end}" for end in ends)))
+    assert values["unmatched_keys"] == [] and values["naming"] == naming
+    assert sum(values["modules"].values()) == 1
+    assert f"keys named as {naming} names them" in inspect_file(tmp_path / "a.safetensors").lines
+
+
+@pytest.mark.parametrize(
+    "key", ["lora_unet_mid_block_attentions_0_proj_in.dora_scale",
+            "unet.mid_block.attentions.0.proj_in.lora_magnitude_vector"],
+)  # fmt: skip
+def test_a_dora_is_named(tmp_path, key):
+    layer = key.rpartition(".")[0]
+    ends = ("lora_A.weight", "lora_B.weight") if layer.startswith("unet.") else ("lora_down.weight", "lora_up.weight")
+    values = inspected(tmp_path, {**factors_of(*(f"{layer}.{end}" for end in ends)), key: torch.ones(8, 1)})
+    assert values["dora"] == 1 and values["unmatched_keys"] == []
+    assert any("LoCon (DoRA) for" in line for line in inspect_file(tmp_path / "a.safetensors").lines)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "program"),
+    [
+        ({RECIPE_KEY: "{}"}, "Train LoRA"),
+        ({"ss_network_module": "networks.lora"}, "kohya's sd-scripts"),
+        ({"ss_network_module": "lycoris.kohya"}, "LyCORIS in kohya's sd-scripts"),
+        ({"ot_revision": "abc"}, "OneTrainer"),
+        ({"software": '{"name": "ai-toolkit", "repo": "x"}'}, "ai-toolkit"),
+        ({"software": "[1"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_program_that_wrote_the_file_is_named(tmp_path, metadata, program):
+    values = inspected(tmp_path, lora("lora_unet_mid_block_attentions_0_proj_in"), metadata)
+    assert values["program"] == program
+    lines = inspect_file(tmp_path / "a.safetensors").lines
+    assert (f"written by {program}" in lines) == bool(program)
+
+
+def test_a_file_without_alpha_means_the_rank(tmp_path):
+    values = inspected(tmp_path, factors_of(*(f"lora_unet_conv_in.lora_{way}.weight" for way in ("down", "up"))))
+    assert values["ranks"] == {"rank 4, alpha 4": 1}

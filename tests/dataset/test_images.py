@@ -311,3 +311,9 @@ def test_where_a_decoder_is_missing_it_is_named(tmp_path, monkeypatch, ending, n
     path.write_bytes(b"\0\0\0\x20ftyp" + ending.encode() + bytes(64))
     with pytest.raises(UnreadablePicture, match=needed):
         read_size(path)
+
+
+def test_random_crops_lie_anywhere_and_not_on_the_diagonal():
+    config = make_config(random_crop=True)
+    looks = [augmentation_of(variant, "abc", config, 1) for variant in range(1, 20)]
+    assert all(abs(look.across - look.down) > 1e-6 for look in looks)

@@ -127,3 +127,18 @@ def test_an_endless_run_is_listed_without_going_through_it(monkeypatch):
         assert len(schedule.pictures()) == 4 and not walked
     assert schedule.steps == 2_000_000
     assert isinstance(schedule.epoch(99_999)[0][0], Draw)
+
+
+def test_every_epoch_draws_anew_and_always_the_same():
+    schedule = make_schedule(*[WIDE] * 6, repeats=4, epoch=2)
+    assert schedule.epoch(1) != schedule.epoch(2)
+    assert schedule.epoch(1) == schedule.epoch(1)
+
+
+def test_every_caption_of_a_file_is_drawn_alike_often_however_short():
+    sample = Sample(Path("0.png"), "jeff", 400, *WIDE, True, ("jeff, a, b, c, d",))
+    recipe = make_recipe("x", resolution_px=(128, 64), shuffle_caption=True, caption_variants=50)
+    schedule = Schedule(Scan((sample,), (), "jeff"), recipe)
+    captions = Counter(draw.caption for batch in schedule.epoch(1) for draw in batch)
+    assert 0.4 < captions["jeff"] / 400 < 0.6
+    assert set(captions) <= set(schedule.captions())

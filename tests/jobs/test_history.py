@@ -137,3 +137,46 @@ def test_records_that_have_not_changed_are_not_read_again(past_runs, monkeypatch
     assert len(read) == 1
     past_runs.forget(logs[1].past.id)
     assert len(past_runs.runs()) == 4 and len(past_runs._read) == 4
+
+
+def test_a_path_that_leads_to_a_run_is_not_its_id(past_runs):
+    past = begin(past_runs).past
+    for name in (f"../runs/{past.id}", f"./{past.id}", f"{past.id}/", f"x/../{past.id}"):
+        with pytest.raises(UserError, match="no longer exists"):
+            past_runs.find(name)
+
+
+def test_a_run_that_may_not_go_on_is_set_free_again(past_runs):
+    old = begin(past_runs, 1)
+    old.finish("stopped")
+    twin = past_runs.begin(RECIPE)
+    with pytest.raises(UserError, match="another program"):
+        past_runs.reopen(old.past.id)
+    twin.finish("stopped")
+    past_runs.reopen(old.past.id).lock.release()
+
+
+def test_what_another_program_did_before_the_lock_was_ours_counts(past_runs, monkeypatch):
+    log = begin(past_runs, 2)
+    log.finish("stopped")
+    take_lock = History._lock
+
+    def later(self, past):
+        log.write_changes(step=7)
+        return take_lock(self, past)
+
+    monkeypatch.setattr(History, "_lock", later)
+    again = past_runs.reopen(log.past.id)
+    assert again.past.step == 7
+    again.lock.release()
+
+
+def test_the_state_of_a_run_that_is_driven_stays(past_runs, monkeypatch):
+    monkeypatch.setattr(history, "KEPT_STATES", 0)
+    logs = [past_runs.begin(RECIPE.with_values({"output_name": name})) for name in ("driven", "over")]
+    for log in logs:
+        (log.folder / STATE_FILE).touch()
+    logs[1].finish("stopped")
+    past_runs.begin(RECIPE.with_values({"output_name": "next"})).lock.release()
+    assert [(log.folder / STATE_FILE).exists() for log in logs] == [True, False]
+    logs[0].lock.release()

@@ -85,3 +85,10 @@ def test_what_cannot_be_a_grid_is_refused():
         strength_grid(BASE, [], [1], LoraRef("jeff"), [1])
     with pytest.raises(UserError, match="too many"):
         strength_grid(BASE, [f"p{n}" for n in range(50)], [1], LoraRef("jeff"), [n / 10 for n in range(9)])
+
+
+def test_a_grid_of_more_than_four_hundred_pictures_is_refused():
+    base, strengths = GenerateRequest(""), [number / 10 for number in range(40)]
+    assert len(strength_grid(base, ["p"] * 10, [1], LoraRef("a"), strengths).cells) == 400
+    with pytest.raises(UserError, match="11 × 40 pictures are too many"):
+        strength_grid(base, ["p"] * 11, [1], LoraRef("a"), strengths)

@@ -109,3 +109,13 @@ def test_a_gradient_that_overflows_is_skipped_and_scaled_less(monkeypatch: pytes
     assert rates[0] == rates[1], "a step that was not taken must not move the schedule"
     assert all(torch.isfinite(p).all() for p in adapter.parameters())
     assert all(torch.equal(a, b) for a, b in zip(start, adapter.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_norm_limit_clips_nothing(fused: bool) -> None:
+    unlimited, huge, small = (
+        [p.detach() for p in train(recipe_of(max_grad_norm=norm, fused_backward_pass=fused))[0].parameters()]
+        for norm in (0.0, 1e9, 1e-6)
+    )
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(unlimited, huge, strict=True))
+    assert not all(torch.allclose(a, b, atol=1e-6) for a, b in zip(unlimited, small, strict=True))

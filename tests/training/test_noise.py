@@ -111,3 +111,12 @@ def test_input_perturbation_adds_noise_that_is_not_to_be_found() -> None:
     generator = seeded(1)
     share = torch.rand(1, generator=generator)
     torch.testing.assert_close(at_random, noise + 0.1 * share * torch.randn(noise.shape, generator=generator))
+
+
+def test_a_noise_offset_is_another_one_for_every_channel_of_every_picture() -> None:
+    moved = (noise_of(noise_offset=0.1) - noise_of())[:, :, 0, 0]
+    assert len({round(float(value), 6) for value in moved.flatten()}) == moved.numel()
+
+
+def test_the_last_timestep_is_drawn_too() -> None:
+    assert int(draw_timesteps(20000, ALPHAS, LossConfig(), seeded()).max()) == len(ALPHAS) - 1

@@ -153,3 +153,12 @@ def test_a_full_disk_is_said_and_the_state_before_stays(tmp_path: Path, monkeypa
     monkeypatch.undo()
     assert load_state(path, training_of(recipe_of()), "pictures") == 3
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_state_of_another_release_is_not_read_as_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state.safetensors"
+    monkeypatch.setattr("lib_trainer.training.resume_state.FORMAT", -1)
+    save_state(path, training_of(recipe_of()), 3, "pictures")
+    monkeypatch.undo()
+    with pytest.raises(UserError):
+        load_state(path, training_of(recipe_of()), "pictures")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lib_trainer.web.router import PREFIX
+from tests.waiting import PATIENCE_S
 
 READ_PATHS = (
     "/status",
@@ -194,3 +195,68 @@ def test_a_sample_that_leads_elsewhere_is_not_found(program, file):
     one = program()
     run_id = one.start().json()["id"]
     assert one.get(f"/jobs/{run_id}/samples/{file}").status_code == 404
+
+
+@pytest.mark.parametrize("options", [{"api_users": {"bob": "pass"}}, {"logins": {"bob": "pass"}}])
+@pytest.mark.parametrize("user", [("nobody", ""), ("", ""), ("bob", "")])
+def test_an_unknown_name_gets_in_with_no_password(program, options, user):
+    one = program(**options)
+    assert one.get("/status", auth=user).status_code == 401
+    assert one.post("/jobs/x/stop", {}, auth=user).status_code == 401
+
+
+@pytest.mark.parametrize("path", READ_PATHS)
+def test_a_foreign_name_for_this_machine_reads_nothing(program, path):
+    """DNS rebinding: the foreign page has our origin then, and could read prompts and portraits."""
+    rebound = {"Host": "evil.example:7860", "Sec-Fetch-Site": "same-origin"}
+    one = program()
+    assert one.get(path, headers=rebound).status_code == 403
+    # It can open our page, and so knows its key.
+    assert one.get(path, headers={**rebound, "X-Train-Lora-Key": one.access.page_key}).status_code == 403
+
+
+def test_other_names_read_where_the_program_was_told_of_them(program):
+    proxied = {"Host": "loras.example", "Sec-Fetch-Site": "same-origin"}
+    assert program(local_only=False).get("/status", headers=proxied).status_code == 200
+    assert program(origins=("https://loras.example",)).get("/status", headers=proxied).status_code == 200
+    assert program(api_users={"bob": "pass"}).get("/status", headers=proxied, auth=("bob", "pass")).status_code == 200
+    for name in ("localhost:7860", "127.0.0.1:1", "[::1]:7860"):
+        assert program().get("/status", headers={"Host": name}).status_code == 200
+
+
+def test_a_neighbour_on_the_same_site_is_another_site(program):
+    one = program()
+    neighbour = {"Sec-Fetch-Site": "same-site"}
+    assert one.get("/status", headers=neighbour).status_code == 403
+    assert one.post("/jobs/x/stop", {}, headers=neighbour).status_code == 403
+
+
+def test_a_folder_is_not_inside_one_whose_name_begins_alike(program, tmp_path):
+    for name in ("data", "data-evil"):
+        (tmp_path / name).mkdir()
+    one = program(folders=(tmp_path / "data",))
+    assert one.start(folder=str(tmp_path / "data-evil")).status_code == 403
+    assert one.access.folder(str(tmp_path / "data")) == tmp_path / "data"
+
+
+def test_a_run_is_not_resumed_on_a_folder_that_is_no_longer_allowed(program, tmp_path):
+    one = program(steps=300)
+    run_id = one.start().json()["id"]
+    one.jobs.stop(save=False)
+    one.jobs.wait(PATIENCE_S)
+    assert program(folders=(tmp_path / "elsewhere",)).post(f"/jobs/{run_id}/resume", {}).status_code == 403
+    assert program().post(f"/jobs/{run_id}/resume", {}).status_code == 200
+
+
+@pytest.mark.parametrize("recipe", [
+    b'{"output_name": "\\ud800"}', b'{"\\ud800": 1}', b'{"train_data_dir": "/a\\ud800"}', b'{"seed": "\\ud800"}'
+])  # fmt: skip
+def test_a_letter_that_is_none_is_a_mistake_of_the_caller(program, recipe):
+    one = program()
+    headers = {"Content-Type": "application/json"}
+    answer = one.client.post(f"{PREFIX}/jobs", content=b'{"recipe": ' + recipe + b"}", headers=headers)
+    assert answer.status_code in (403, 409, 422), answer.text
+    preset = one.client.post(f"{PREFIX}/jobs", content=b'{"preset": "\\ud800"}', headers=headers)
+    assert preset.status_code in (404, 409, 422), preset.text
+    grid = one.client.post(f"{PREFIX}/grid", content=b'{"lora": "\\ud800", "prompts": ["\\ud800"]}', headers=headers)
+    assert grid.status_code in (409, 422), grid.text

@@ -101,7 +101,7 @@ def merged_loras(layers: Sequence[Layer], files: Sequence[tuple[Path, float]]) -
                 weight = by_name[name].module.weight.data
                 kept.setdefault(name, weight.clone())
                 with torch.no_grad():
-                    change = factor.to(weight.device).delta(weight.shape)
+                    change = _change(factor, name, weight)
                     # Summed in float32: a small change must not vanish in half precision before it is added.
                     weight.copy_(weight.float() + strength * change)
         yield
@@ -110,8 +110,20 @@ def merged_loras(layers: Sequence[Layer], files: Sequence[tuple[Path, float]]) -
             by_name[name].module.weight.data.copy_(weight)
 
 
+def _change(factor: AdapterModule, name: str, weight: Tensor) -> Tensor:
+    try:
+        return factor.to(weight.device).delta(weight.shape)
+    except RuntimeError as error:
+        message = f"The LoRA does not fit this checkpoint: its layer {name} has another size."
+        raise UserError(message, "It was trained on a model of another width.") from error
+
+
 def _matching(path: Path, by_name: dict[str, Layer]) -> dict[str, AdapterModule]:
-    factors = read_adapter(path).factors
+    file = read_adapter(path)
+    if file.dora:
+        message = f"{path.name} is a DoRA, which is drawn in a WebUI only."
+        raise UserError(message, "Choose a LoHa, LoKr or LoRA.")
+    factors = file.factors
     known = {here: factors[there] for there, here in names_in_model(factors, list(by_name)).items()}
     if not known:
         raise UserError(f"{path.name} matches none of this model's layers.", "It was trained for another model family.")

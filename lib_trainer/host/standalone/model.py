@@ -16,6 +16,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from lib_trainer.errors import UserError
 from lib_trainer.host.standalone.pipeline import alphas_cumprod, family_of, prediction_of
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
@@ -93,6 +94,10 @@ class StandaloneModel:
         encoder = self.text_encoders[index].to(self.device)
         tokenizer = self.pipeline.tokenizer_2 if index else self.pipeline.tokenizer
         hidden, pooled = [], []
+        layers = encoder.config.num_hidden_layers
+        if clip_skip > layers:
+            text = f"Clip skip {clip_skip} leaves nothing of a text encoder of {layers} layers."
+            raise UserError(text, f"Choose one up to {layers}, or 0 for the usual layer.")
         for tokens in token_chunks(tokenizer, prompts, encoder.config.max_position_embeddings):
             output = encoder(tokens.to(self.device), output_hidden_states=True)
             if self.family is SDXL:
