@@ -179,9 +179,9 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
 def _add_caption(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("caption", help="caption the pictures of a folder with a tagger's ONNX file")
     parser.add_argument("folder", metavar="FOLDER", help="folder of pictures")
-    parser.add_argument("--tagger", metavar="FILE", type=Path, help="an .onnx file with its list of tags beside it")
+    parser.add_argument("--tagger", metavar="FILE", type=_path, help="an .onnx file with its list of tags beside it")
     parser.add_argument(
-        "--out", type=Path, default=Path("out"), help="taggers are looked for in its models (default: out)"
+        "--out", type=_path, default=Path("out"), help="taggers are looked for in its models (default: out)"
     )
     parser.add_argument("--prefix", default="", help="tags before the others, like the trigger word")
     parser.add_argument("--postfix", default="", help="tags after the others")
