@@ -32,19 +32,21 @@ class LayerSnapshot:
             What restores the rest, to be called once it is known on the CPU that `overflow` is true.
         """
         rest: list[Callable[[], None]] = []
+        # What is returned must not hold `self`: until the step ends that would keep a copy of every layer.
+        states, group, settings = self._optimizer.state, self._group, self._settings
         for parameter, weight, before in zip(self._group["params"], self._weights, self._states, strict=True):
             _restore_where(overflow, parameter.data, weight)
-            now = self._optimizer.state.get(parameter, {})
+            now = states.get(parameter, {})
             if not before:
                 # Made by this very step, so it is as if the layer had never stepped.
-                rest.append(lambda parameter=parameter: self._optimizer.state.pop(parameter, None))
+                rest.append(lambda parameter=parameter: states.pop(parameter, None))
                 continue
             for name, value in before.items():
                 if isinstance(value, Tensor) and value.device == overflow.device:
                     _restore_where(overflow, now[name], value)
                 else:
                     rest.append(lambda now=now, name=name, value=value: now.__setitem__(name, value))
-        rest.append(lambda: self._group.update(self._settings))
+        rest.append(lambda: group.update(settings))
 
         def restore_the_rest() -> None:
             for restore in rest:

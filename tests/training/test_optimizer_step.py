@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -166,3 +167,19 @@ def test_what_an_optimizer_counts_in_its_group_is_taken_back_too() -> None:
         if overflow:
             restore()
         assert group["k"] == count and parameter.tolist() == pytest.approx([weight] * 2)
+
+
+@pytest.mark.parametrize("stepped_before", [False, True])
+def test_no_copy_of_a_layer_outlives_its_own_step(stepped_before: bool) -> None:
+    """Else the fused backward pass would hold a copy of all weights and states, more than it saves."""
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([{"params": [parameter]}], lr=0.1)
+    parameter.grad = torch.ones(2)
+    if stepped_before:
+        optimizer.step()
+    snapshot = LayerSnapshot(optimizer, optimizer.param_groups[0])
+    optimizer.step()
+    restore = snapshot.undo_on_device(torch.tensor(True))
+    alive = weakref.ref(snapshot)
+    del snapshot
+    assert alive() is None and callable(restore)
