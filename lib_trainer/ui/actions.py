@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -24,7 +23,7 @@ from lib_trainer.ui.history_panel import HistoryActions
 from lib_trainer.ui.memory_bar import show_memory
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.missing_packages import show_missing
-from lib_trainer.ui.proposals import NAMED, Proposed, existing_adapter, tell_existing
+from lib_trainer.ui.proposals import NAMED, Proposed, Typed, existing_adapter, tell_existing
 from lib_trainer.ui.recipe_check import dataset_config, name_from, problems_of, scan_pictures
 from lib_trainer.ui.recipe_panel import (
     load_preset,
@@ -43,15 +42,6 @@ from lib_trainer.ui.train_panel import LiveView
 if TYPE_CHECKING:
     from lib_trainer.dataset.verify import PictureVerifier
     from lib_trainer.workbench.folders import Workbench
-
-
-@dataclass(frozen=True)
-class Typed:
-    """What a person has chosen and typed beside the settings, in the order in which every event sends it."""
-
-    kind: str
-    prompt: str
-    proposed: Proposed
 
 
 class Actions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,15 @@ class Proposed(NamedTuple):
     def is_typed(self, name: str, value: str) -> bool:
         """Whether a person typed this value over what the page had put there."""
         return value not in ("", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a person has chosen and typed beside the settings, in the order in which every event sends it."""
+
+    kind: str
+    prompt: str
+    proposed: Proposed
 
 
 def existing_adapter(lora_dir: Path, name: str) -> Path | None:
