@@ -30,7 +30,7 @@ SETTINGS = {
     "resolution_px": "64,64", "min_bucket_reso": 64, "gradient_accumulation_steps": 2, "save_every_n_steps": 2,
     "save_last_n_steps": 1, "resume_every_minutes": 1e-6, "optimizer": "AdamW",
 }  # fmt: skip
-PATIENCE_S = 300
+PATIENCE_S = 900
 LOOK_SECONDS = 0.05
 
 
@@ -59,7 +59,7 @@ class _Process:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         options = ["--skip-prepare-environment", "--skip-version-check", "--skip-torch-cuda-test", "--api"]
-        options += ["--port", str(port), "--data-dir", str(data_dir), "--ckpt", str(installation.checkpoint)]
+        options += ["--port", str(port), "--data-dir", str(data_dir)]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
         self._routes, self._log = f"http://127.0.0.1:{port}/train-lora/v1/", data_dir / "console.log"
         with self._log.open("ab") as console:
@@ -90,9 +90,9 @@ class _Process:
         return False
 
     def is_over(self, run_id: str) -> bool:
-        state = self.ask(f"jobs/{run_id}")["state"]
-        assert state != "failed"
-        return state == "done"
+        job = self.ask(f"jobs/{run_id}")
+        assert job["state"] != "failed", (job, self._log.read_text("utf-8", "replace")[-4000:])
+        return job["state"] == "done"
 
 
 class _DataFolder:
@@ -101,6 +101,11 @@ class _DataFolder:
     def __init__(self, installation: Installation, folder: Path, pictures: Path) -> None:
         self.folder, self._installation = folder, installation
         self._pictures = Path(shutil.copytree(pictures, folder / "pictures"))
+        # The only one there is: Neo has no option that chooses one. A1111 reads the configuration beside it.
+        checkpoints = folder / "models" / "Stable-diffusion"
+        checkpoints.mkdir(parents=True)
+        for path in installation.checkpoint.parent.glob(f"{installation.checkpoint.stem}.*"):
+            (checkpoints / path.name).symlink_to(path.resolve())
         (folder / "extensions").mkdir()
         (folder / "extensions" / "train-lora").symlink_to(ROOT)
 

@@ -26,7 +26,7 @@ from lib_trainer.training.denoiser import Denoiser, Query
 from lib_trainer.training.loop import Training, step_loss
 from lib_trainer.training.preservation import Preservation
 
-_TEXT_TOKENS, _LATENT_PX = 77, 8
+_TEXT_TOKENS = 77
 _STEPS = 2
 
 
@@ -150,7 +150,8 @@ def _without_contents(adapter: Adapter) -> Adapter:
 def batch_of(plan: Plan, pooled_width: int) -> Batch:
     """A batch of zeros, as large as those of the plan."""
     work, size = plan.work, plan.savings.batch
-    latents = torch.zeros(size, work.shape.latent_channels, work.height_px // _LATENT_PX, work.width_px // _LATENT_PX)
+    cell_px, tokens = work.family.latent_px, getattr(work.shape, "text_tokens", _TEXT_TOKENS)
+    latents = torch.zeros(size, work.shape.latent_channels, work.height_px // cell_px, work.width_px // cell_px)
     pooled = torch.zeros(size, pooled_width) if pooled_width else None
-    text = TextCond(torch.zeros(size, _TEXT_TOKENS, work.shape.context_dim), pooled)
+    text = TextCond(torch.zeros(size, tokens, work.shape.context_dim), pooled)
     return Batch(latents, SizeCond(torch.zeros(size, 6)), ("",) * size, text)

@@ -1,7 +1,8 @@
 """A diffusion transformer as a list of blocks, each with its layers and the activations it holds.
 
-As `unet_blocks`, in elements for one image. A layer keeps its input, a norm its input, a product both its factors,
-attention q, k, v and its result. Blocks add to a copy of their input, so a norm in front of one keeps its own.
+As `unet_blocks`, in elements for one image. A layer keeps its input, a norm its own copy of its input, an activation
+its input, attention q, k, v and its result, which is the input of the projection behind it. Modulation and gates keep
+nothing: they multiply by constants, because what makes them is not trained.
 """
 
 from __future__ import annotations
@@ -86,21 +87,21 @@ class _Walk:
     def _query(self, tokens: int) -> list[_Part]:
         """Norm, modulation, and q, k, v as one layer."""
         width, unit = self.shape.width, tokens * self.shape.width
-        return [_Part(3 * unit, (width + 2 * self.kv_width, width), tokens), _Part(unit + 2 * tokens * self.kv_width)]
+        return [_Part(2 * unit, (width + 2 * self.kv_width, width), tokens), _Part(unit + 2 * tokens * self.kv_width)]
 
     def _attended(self, tokens: int) -> int:
-        """q, k, v beside one another, and the result."""
-        return tokens * (2 * self.shape.width + 2 * self.kv_width)
+        """q, k, v by heads, with keys and values repeated for the heads that share them, and the result."""
+        return 4 * tokens * self.shape.width
 
     def _after_attention(self, tokens: int) -> list[_Part]:
-        """The projection with its gate, norm and modulation, and the feed-forward part with its gate."""
-        width, unit = self.shape.width, tokens * self.shape.width
-        return [_Part(unit, (width, width), tokens), _Part(unit), *self._feed_forward(tokens, fused=True), _Part(unit)]
+        """The projection, norm and modulation, and the feed-forward part."""
+        width = self.shape.width
+        return [_Part(0, (width, width), tokens), *self._feed_forward(tokens, fused=True)]
 
     def _feed_forward(self, tokens: int, *, fused: bool) -> list[_Part]:
         """Norm, modulation, up, activation and down. `fused`: gate and up are one layer, else two."""
         shape, width, inner = self.shape, self.shape.width, self.shape.mlp_width
-        norm = 3 * tokens * width
+        norm = 2 * tokens * width
         if not shape.is_gated:
             return [_Part(norm, (inner, width), tokens), _Part(2 * tokens * inner, (width, inner), tokens)]
         # Gate, up, the activation of the gate, and their product.
@@ -114,24 +115,27 @@ class _Walk:
         shape, width, unit = self.shape, self.shape.width, tokens * self.shape.width
         inner = shape.mlp_width * (2 if shape.is_gated else 1)
         before = 3 * width + inner
-        activated = shape.mlp_width * (2 if shape.is_gated else 1)
+        # The product with a gate keeps the gate's activation.
+        activated = shape.mlp_width if shape.is_gated else 0
         return [
-            _Part(3 * unit, (before, width), tokens),
+            _Part(2 * unit, (before, width), tokens),
             _Part(tokens * before + self._attended(tokens) + tokens * activated),
             _Part(unit + tokens * shape.mlp_width, (width, width + shape.mlp_width), tokens),
-            _Part(unit),
         ]
 
     def _joint(self, tokens: int) -> list[_Part]:
-        """Norms before and after each branch; q, k, v are one layer, the feed-forward part is gated."""
+        """Norms before and after each branch; q, k, v are one layer, the feed-forward part is gated.
+
+        The norm behind a branch keeps the branch's result.
+        """
         width, unit = self.shape.width, tokens * self.shape.width
         return [
             *self._query(tokens),
             _Part(self._attended(tokens)),
-            _Part(unit, (width, width), tokens),
-            _Part(2 * unit),
+            _Part(0, (width, width), tokens),
+            _Part(unit),
             *self._feed_forward(tokens, fused=False),
-            _Part(2 * unit),
+            _Part(unit),
         ]
 
     def _crossed(self) -> list[_Part]:

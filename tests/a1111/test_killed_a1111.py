@@ -23,9 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def installation() -> Installation:
-    return Installation(
-        A1111_DIR, a1111_python(), CHECKPOINT, ("--ckpt-dir", CKPT_DIR, "--use-cpu", "all", "--no-half")
-    )
+    return Installation(A1111_DIR, a1111_python(), CHECKPOINT, ("--use-cpu", "all", "--no-half"))
 
 
 class TestKilled(Killed):

@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def installation() -> Installation:
-    return Installation(FORGE_DIR, forge_python(), CHECKPOINT, ("--ckpt-dir", str(CHECKPOINT.parent), "--always-cpu"))
+    return Installation(FORGE_DIR, forge_python(), CHECKPOINT, ("--always-cpu",))
 
 
 class TestKilled(Killed):

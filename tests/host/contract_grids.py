@@ -12,8 +12,7 @@ from lib_trainer.lora.lookup import find_lora
 from lib_trainer.lora.tags import LoraRef
 from lib_trainer.preview.grid_job import save_grid
 from lib_trainer.preview.grid_spec import combined_grid, strength_grid
-from lib_trainer.utils.png import INFOTEXT_KEY
-from tests.host.grid_checks import PROMPTS, STRENGTHS, GridRoom, drawn, put
+from tests.host.grid_checks import PROMPTS, STRENGTHS, GridRoom, drawn, infotext_of, put
 
 
 class Grids:
@@ -117,9 +116,9 @@ class Grids:
         cells = drawn(room, plan)
         paths = [room.run(lambda: save_grid(room.host, plan, cells)) for _ in range(2)]
         assert paths[0] != paths[1]
-        assert {path.suffix for path in paths} == {".png"}
+        assert {path.suffix for path in paths} == {room.grid_suffix}
         with Image.open(paths[0]) as picture:
-            text = picture.text[INFOTEXT_KEY]
+            text = infotext_of(picture)
             assert picture.width > 2 * 64
         assert text.startswith(cells[0].infotext)
         assert "Script: Train LoRA grid" in text

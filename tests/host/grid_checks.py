@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import ExifTags, Image
+
 from lib_trainer.host.base import GenerateRequest, Host
 from lib_trainer.preview.drawing import Drawn, draw_cells
 from lib_trainer.preview.grid_spec import GridSpec
+from lib_trainer.utils.png import INFOTEXT_KEY
 from tests.host.helpers import LOHA, learned_adapter, write_adapter
 
 STRENGTHS = (0, 0.25, 0.5, 0.75, 1)
@@ -20,6 +23,7 @@ class GridRoom(Protocol):
     """A host for the contract. `txt2img` draws an infotext by the host's own means, past everything of ours."""
 
     host: Host
+    grid_suffix: str
 
     def run(self, fn: Any) -> Any: ...
 
@@ -35,6 +39,14 @@ def parse_infotext(text: str) -> dict[str, str]:
     negative = next((line for line in lines if line.startswith("Negative prompt: ")), "")
     prompt = "\n".join(line for line in lines if line != negative)
     return {**found, "Prompt": prompt, "Negative prompt": negative.removeprefix("Negative prompt: ")}
+
+
+def infotext_of(picture: Image.Image) -> str:
+    """PNG keeps it as a text, JPEG in EXIF's UserComment."""
+    if INFOTEXT_KEY in picture.info:
+        return picture.info[INFOTEXT_KEY]
+    comment = picture.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    return comment.removeprefix(b"UNICODE\0").decode("utf-16-be")
 
 
 def put(room: GridRoom, name: str, seed: int = 1, **metadata: str) -> Path:

@@ -20,6 +20,8 @@ from tests.host.tiny_pipelines import tiny_pipeline
 class StandaloneGridRoom:
     host: StandaloneHost
 
+    grid_suffix = ".png"
+
     def run(self, fn: Any) -> Any:
         return self.host.run_exclusive(fn)
 

@@ -23,6 +23,13 @@ class WebUIGridRoom:
     def model(self) -> Any:
         return self.webui.model
 
+    @property
+    def grid_suffix(self) -> str:
+        from modules import shared
+
+        # Neo's default is jpg.
+        return f".{shared.opts.grid_format}"
+
     def run(self, fn: Any) -> Any:
         return self.webui.run(fn)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from lib_trainer.config.recipe import Recipe
+from benchmarks.simulation.simulate import simulate
+from benchmarks.simulation.transformer import simulated_transformer
+from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.memory.estimate import Savings, Work, all_blocks, predict
 from lib_trainer.memory.plan import Budget, Plan, make_plan
 from lib_trainer.models.families import ANIMA, CHROMA, FLUX, KLEIN4B, KLEIN9B, LUMINA2, ZIMAGE, Family
+from tests.memory.plans import plan_of
 
 # Billions of parameters, counted on the published models.
 BILLIONS = {FLUX: 11.9, CHROMA: 8.9, KLEIN4B: 3.88, KLEIN9B: 9.08, ZIMAGE: 6.15, LUMINA2: 2.61, ANIMA: 1.96}
@@ -20,7 +25,7 @@ def work(family: Family, side_px: int = 1024) -> Work:
     return Work(family, family.shape, recipe, "AdamW8bit", side_px, side_px, 2.0, torch.bfloat16)
 
 
-def plan(family: Family, side_px: int = 1024) -> Plan:
+def plan_for(family: Family, side_px: int = 1024) -> Plan:
     return make_plan(work(family, side_px), Budget.of_card(8))
 
 
@@ -32,7 +37,7 @@ def test_the_weights_are_as_many_as_in_the_published_model(family: Family) -> No
 
 @pytest.mark.parametrize("family", BILLIONS, ids=lambda family: family.key)
 def test_every_family_fits_a_card_of_8_gb(family: Family) -> None:
-    made = plan(family)
+    made = plan_for(family)
     assert made.fits and made.total_bytes <= 7.2 * GIB
     # What is streamed is said beforehand: from about half of what 8 bits leave on, or nothing.
     assert (made.savings.streamed > 0) == (BILLIONS[family] > 5)
@@ -49,4 +54,33 @@ def test_a_recomputed_block_keeps_its_input_alone() -> None:
 
 
 def test_smaller_pictures_leave_room_for_more_weights() -> None:
-    assert plan(FLUX, 512).savings.streamed < plan(FLUX).savings.streamed
+    assert plan_for(FLUX, 512).savings.streamed < plan_for(FLUX).savings.streamed
+
+
+# Full width, few blocks: each block of a kind takes what the others take.
+FEW = {
+    FLUX: {"double": 1, "single": 2},
+    KLEIN4B: {"double": 1, "single": 2},
+    ZIMAGE: {"joint": 2},
+    LUMINA2: {"joint": 2},
+}
+LORA = {"network_dim": 16, "network_alpha": 16.0, "conv_dim": 0, "factor": 8}
+
+
+@pytest.mark.parametrize(
+    ("family", "algo", "recomputes"),
+    [
+        (FLUX, "lokr", True), (FLUX, "lokr", False), (FLUX, "loha", True),
+        (KLEIN4B, "lokr", True), (ZIMAGE, "lokr", False), (ZIMAGE, "loha", True), (LUMINA2, "lokr", True),
+    ],
+)  # fmt: skip
+def test_the_prediction_is_what_a_simulated_step_takes(family: Family, algo: str, recomputes: bool) -> None:
+    few = replace(family, shape=replace(family.shape, **FEW[family]))
+    adapter = AdapterConfig(algo=algo, **LORA)
+    plan = plan_of(few, 512, None, adapter=adapter, gradient_checkpointing=recomputes, optimizer="AdamW")
+    with simulated_transformer(few, plan.work.compute) as model:
+        weights = sum(parameter.nbytes for parameter in model.unet.parameters())
+        measured = simulate(model, plan, 0)
+    # Modulation, refiners and embedders are counted on the published models.
+    predicted = plan.parts.total - plan.parts.base + weights
+    assert abs(predicted / measured - 1) < 0.05

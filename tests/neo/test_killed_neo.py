@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def installation() -> Installation:
-    return Installation(NEO_DIR, neo_python(), CHECKPOINT, ("--ckpt-dirs", str(CHECKPOINT.parent), "--cpu"))
+    return Installation(NEO_DIR, neo_python(), CHECKPOINT, ("--cpu",))
 
 
 class TestKilled(Killed):

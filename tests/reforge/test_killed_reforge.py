@@ -23,12 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def installation() -> Installation:
-    return Installation(
-        REFORGE_DIR,
-        reforge_python(),
-        CHECKPOINT,
-        ("--ckpt-dir", str(CHECKPOINT.parent), "--always-cpu", "--use-cpu", "all", "--no-half"),
-    )
+    return Installation(REFORGE_DIR, reforge_python(), CHECKPOINT, ("--always-cpu", "--use-cpu", "all", "--no-half"))
 
 
 class TestKilled(Killed):
