@@ -95,3 +95,13 @@ def test_a_broken_archive_is_named(tmp_path):
 def test_names_are_what_every_system_takes():
     assert safe_name("a<b>:c\0.") == "a_b__c_" and safe_name("NUL.txt") == "_NUL.txt" and safe_name(" .. ") == ""
     assert len(safe_name("x" * 500)) == 100
+
+
+def test_a_caption_that_lies_there_alone_is_not_written_over(tmp_path, upload):
+    folder = take_dropped([upload("a.png")], tmp_path, "jeff").folder
+    (folder / "10_jeff/a.png").unlink()
+    (folder / "10_jeff/a.txt").write_text("typed by hand")
+    (tmp_path / "upload/a.txt").write_text("dropped")
+    take_dropped([tmp_path / "upload/a.txt"], tmp_path, "jeff")
+    assert (folder / "10_jeff/a.txt").read_text() == "typed by hand"
+    assert (folder / "10_jeff/a-2.txt").read_text() == "dropped"

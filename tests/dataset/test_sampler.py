@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def test_batches_hold_one_bucket_and_only_the_last_of_it_is_smaller():
     assert len(batches) == schedule.batches_per_epoch == 3
     for batch in batches:
         assert len({schedule.buckets[draw.sample] for draw in batch}) == 1
+
+
+def test_all_lines_of_a_caption_file_are_drawn_equally_often():
+    scan = make_scan(WIDE, repeats=300)
+    scan = replace(scan, samples=(replace(scan.samples[0], caption="one", other_captions=("two, three", "four")),))
+    schedule = Schedule(scan, make_recipe("x", resolution_px=(128, 64), shuffle_caption=False))
+    counts = Counter(draw.caption for batch in schedule.epoch(1) for draw in batch)
+    assert set(counts) == {"one", "two, three", "four"} and min(counts.values()) > 60
 
 
 def test_buckets_follow_one_another_in_random_order():

@@ -51,3 +51,9 @@ def test_steps_to_go_follow_gains_that_shrink() -> None:
     assert after(0.3, 0.2, 0.1).steps_to_go() == 0
     assert after(0.1).steps_to_go() == 100, "one evaluation says nothing yet: as many again"
     assert after(0.1, 0.2).steps_to_go() <= 3 * 200, "no forecast goes far beyond what is known"
+
+
+def test_of_equal_steps_the_first_is_best() -> None:
+    choice = Choice()
+    assert choice.note(100, 0.5, 0.9) and not choice.note(200, 0.5, 1.0)
+    assert (choice.best_step, choice.best_strength) == (100, 0.9), "more steps have brought nothing"

@@ -192,6 +192,19 @@ def test_commands_are_taken_after_the_step_and_also_while_paused(host):
     jobs.wait(PATIENCE_S)
 
 
+def test_ten_clicks_before_the_next_step_are_one_copy(host):
+    run = LedRun(steps=2)
+    jobs = Jobs(host, run)
+    jobs.start(RECIPE)
+    for _ in range(10):
+        jobs.ask(Command.SAVE)
+    run.go.release()
+    until(lambda: run.number == 2)
+    assert run.commands == [(1, Command.SAVE)]
+    run.go.release()
+    jobs.wait(PATIENCE_S)
+
+
 def test_a_command_that_comes_too_early_waits_for_a_step(host):
     heard = []
 

@@ -115,3 +115,14 @@ def test_asking_leaves_no_files_in_folders_of_earlier_releases(tmp_path):
     (tmp_path / "run").mkdir()
     assert not is_locked(tmp_path / "run") and not is_locked(tmp_path / "gone")
     assert list((tmp_path / "run").iterdir()) == [] and not (tmp_path / "gone").exists()
+
+
+def test_a_run_that_may_not_go_on_beside_its_twin_is_free_at_once(history: History) -> None:
+    ended = history.begin(RECIPE)
+    ended.finish("stopped")
+    twin = history.begin(RECIPE)
+    with pytest.raises(UserError, match="jeff is being trained") as caught:
+        history.reopen(ended.past.id)
+    # Whoever still holds the error, as a log does, must not hold the lock.
+    assert caught.value and not history.is_driven(ended.past.id) and history.is_driven(twin.past.id)
+    twin.finish("stopped")

@@ -133,5 +133,6 @@ def test_a_copy_holds_the_same_numbers_under_another_name(shelf):
     assert tensors_hash(source) == tensors_hash(target)
     assert tensors_hash(source) != tensors_hash(shelf.lora_dir / "jefferson.safetensors")
     assert read_metadata(target)["modelspec.usage_hint"] == "<lora:ж:0.8>"
+    assert json.loads(read_metadata(target)[RECIPE_KEY])["output_name"] == "ж"
     copy_adapter(target, source, "jeff")
     assert read_metadata(source)["ss_steps"] == "300"

@@ -113,3 +113,8 @@ def test_choices_that_are_not_here_are_said_at_their_fields() -> None:
     loaded = load(learning_rate_scheduler="CUSTOM", optimizer={"optimizer": "AIDA"})
     assert set(loaded.problems) == {"lr_scheduler", "optimizer"}
     assert loaded.recipe.adapter.network_dim == 12
+
+
+def test_a_unet_that_is_not_trained_is_left_alone() -> None:
+    loaded = load(unet={"train": False, "learning_rate": 1e-4}, text_encoder={"train": True})
+    assert loaded.recipe.training.learning_rate == 0 and loaded.recipe.training.text_encoder_lr == 3e-4

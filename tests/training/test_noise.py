@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lib_trainer.config.loss import LossConfig
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.training.noise import draw_noise, draw_timesteps, perturb
+from lib_trainer.training.objective import DiffusionObjective
 
 ALPHAS = torch.linspace(0.999, 0.005, 1000)
 LATENTS = torch.randn(3, 4, 12, 8, generator=torch.Generator().manual_seed(4)) + 0.5
@@ -120,3 +122,13 @@ def test_a_noise_offset_is_another_one_for_every_channel_of_every_picture() -> N
 
 def test_the_last_timestep_is_drawn_too() -> None:
     assert int(draw_timesteps(20000, ALPHAS, LossConfig(), seeded()).max()) == len(ALPHAS) - 1
+
+
+def test_a_model_sees_the_perturbed_noise_and_is_to_find_the_other() -> None:
+    recipe = Recipe().with_values({"ip_noise_gamma": 0.5})
+    objective = DiffusionObjective(ALPHAS, "epsilon")
+    x_t, noise, timesteps = objective.draw(LATENTS, recipe, seeded())
+    assert torch.equal(noise, draw_noise(LATENTS, recipe.loss, seeded()))
+    alpha = ALPHAS[timesteps].reshape(-1, 1, 1, 1)
+    added = (x_t - alpha.sqrt() * LATENTS) / (1 - alpha).sqrt() - noise
+    assert float(added.std()) == pytest.approx(0.5, rel=0.1)

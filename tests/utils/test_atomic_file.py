@@ -53,3 +53,12 @@ def test_a_full_disk_is_said_at_once(tmp_path, monkeypatch) -> None:
     with pytest.raises(NotWritten, match="No space left"):
         write_atomically(tmp_path / "jeff.safetensors", b"new")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_written_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch) -> None:
+    """Else a power cut may leave an empty file under the name."""
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(os.fstat(file).st_size), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("named"), replace(old, new)))
+    replace_file(tmp_path / "jeff.safetensors", b"new")
+    assert done == [3, "named"]

@@ -168,3 +168,13 @@ def test_only_pictures_that_a_run_has_drawn_are_sent(program):
     folder.mkdir(exist_ok=True)
     (folder / "portrait.png").write_bytes(b"of somebody")
     assert one.get(f"/jobs/{run_id}/samples/portrait.png").status_code == 404
+
+
+def test_the_panel_of_a_page_follows_the_run(program):
+    one = program()
+    idle = one.get("/view").json()
+    one.start()
+    one.jobs.wait(PATIENCE_S)
+    done = one.get("/view").json()
+    assert (idle["state"], done["state"]) == ("idle", "done") and done["saved"] == "jeff"
+    assert set(one.get("/view", params={"seen": done["version"]}).json()) == {"version", "head"}, "nothing is new"

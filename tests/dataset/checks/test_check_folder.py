@@ -80,6 +80,14 @@ def test_names_and_sizes_are_said_before_pixels_are_read(tmp_path, draw_picture)
     assert found(events, "small") == [{"a.png"}] and found(events, "enlarged") == [{"a.png"}]
     assert "10 to 20" in said["count"].sentence and "1 without a caption" in said["caption"].sentence
     assert found(events, "trigger") == [{"a.png"}]
+    # Where no caption has the word the scan says so itself, once.
+    assert found(look(tmp_path, trigger_word="anna"), "trigger") == []
+
+
+def test_a_set_in_black_and_white_is_meant_to_be_one(photographs, tmp_path):
+    for number, picture in enumerate(photographs[:6]):
+        picture.convert("L" if number < 4 else "RGB").save(tmp_path / f"{number}.png")
+    assert found(look(tmp_path), "grey") == []
 
 
 def test_what_a_bucket_crops_away_is_said(tmp_path, draw_picture):

@@ -18,6 +18,7 @@ from lib_trainer.errors import UserError
         (Change("first", "rin_(vocaloid)"), r"smile, rin \(vocaloid\)", "rin_(vocaloid), smile"),
         (Change("add", "hat, blue eyes"), "jeff, blue_eyes", "jeff, blue_eyes, hat"),
         (Change("add", "hat"), "", "hat"),
+        (Change("add", "hat, Hat, big_hat, big hat"), "jeff", "jeff, hat, big_hat"),
         (Change("remove", "Blue Eyes"), "jeff, blue_eyes, hat", "jeff, hat"),
         (Change("remove", "eyes"), "jeff, blue_eyes", "jeff, blue_eyes"),
         (Change("remove", "hat"), "", ""),
