@@ -187,3 +187,25 @@ def test_the_start_goes_on_whatever_happens(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "RuntimeError: unreadable" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_todays_lycoris_stays_with_todays_torch(install: ModuleType) -> None:
+    have = {**TODAY, "toml": "0.9", "lycoris-lora": "4.1.3", "bitsandbytes": "0.50.2", "prodigyopt": "1.0", **NEW}
+    assert requirements(install, have) == [], "nothing is installed anew at every start"
+
+
+def test_a_package_that_is_replaced_is_not_held_at_the_version_that_goes(install: ModuleType) -> None:
+    pip, have = Pip(), {**FORGE, "lycoris-lora": "4.1.3"}
+    install.add(install.wanted(have, []), have, pip)
+    assert "lycoris-lora==4.1.3" not in pip.held["lycoris-lora==3.4.0"] and "lycoris-lora==4.1.3" in pip.held["toml"]
+
+
+def test_warnings_of_a_pip_that_succeeds_are_no_failure(
+    install: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done = {"code": 0}
+    run = lambda command, **_: subprocess.CompletedProcess(command, done["code"], "", "WARNING: as root\n")  # noqa: E731
+    monkeypatch.setattr(install.subprocess, "run", run)
+    assert install.pip_install("toml", tmp_path / "held.txt") == ""
+    done["code"] = 1
+    assert install.pip_install("toml", tmp_path / "held.txt") == "WARNING: as root"

@@ -35,6 +35,7 @@ def test_strengths(text, values):
         ("1:0:0.5", "never gets"),
         ("0.5,nan", "'nan'"),
         ("8", "8 is too strong"),
+        ("-8", "-8 is too strong"),
         ("0:5:0.01", "too many"),
         ("0:1e9:1e-9", "not a strength|too many"),
     ],

@@ -118,3 +118,8 @@ def test_choices_that_are_not_here_are_said_at_their_fields() -> None:
 def test_a_unet_that_is_not_trained_is_left_alone() -> None:
     loaded = load(unet={"train": False, "learning_rate": 1e-4}, text_encoder={"train": True})
     assert loaded.recipe.training.learning_rate == 0 and loaded.recipe.training.text_encoder_lr == 3e-4
+
+
+def test_skipped_layers_are_counted_from_1_here() -> None:
+    """OneTrainer counts the layers that are left out; clip_skip names the last that is used."""
+    assert [load(text_encoder_layer_skip=skip).recipe.training.clip_skip for skip in (1, 2)] == [2, 3]
