@@ -148,6 +148,8 @@ def test_our_own_page_and_trusted_ones_may(program):
         site = "same-origin" if "127" in origin else "cross-site"
         sent = one.post("/jobs/x/stop", {}, headers={"Origin": origin, "Sec-Fetch-Site": site})
         assert sent.status_code == 404, origin
+    longer = {"Origin": "https://a.team.example.evil.example", "Sec-Fetch-Site": "cross-site"}
+    assert one.post("/jobs/x/stop", {}, headers=longer).status_code == 403
 
 
 @pytest.mark.parametrize("place", ["../", "..", "/", "/etc", "~", "pictures/../../..", "\x00", "//server/share"])

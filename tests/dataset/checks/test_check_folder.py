@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.checks.distortions import COPIES, IN_PLACE
 from benchmarks.checks.photographs import photograph
 from lib_trainer.dataset.checks.check_folder import check_folder
+from lib_trainer.dataset.checks.count import check_count
 from lib_trainer.dataset.checks.duplicates import check_duplicates
 from lib_trainer.dataset.checks.finding import Finding, named
 from lib_trainer.dataset.checks.measure import measure
@@ -185,3 +186,9 @@ def test_a_film_of_one_picture_is_one_group_in_little_memory(photographs):
     tracemalloc.stop()
     # All four million pairs would take a gigabyte.
     assert len(group.pictures) == 2000 and peak_bytes < 2**27
+
+
+@pytest.mark.parametrize(("pictures", "severities"), [(9, ["warning"]), (10, []), (40, []), (41, ["note"])])
+def test_more_pictures_than_usual_are_said_where_they_are_many(pictures, severities):
+    assert [finding.severity for finding in check_count(pictures, "face")] == severities
+    assert check_count(pictures, "") == []

@@ -49,3 +49,7 @@ def test_the_table_counts_captions_and_names_what_stands_in_all_of_them():
         ("jeff", 3, True), ("blue_eyes", 2, False), ("smile", 2, False), ("hat", 1, False),
     ]  # fmt: skip
     assert has_tag("a\njeff, Blue_Eyes", "blue eyes") and not has_tag("blue eyes open", "blue eyes")
+
+
+def test_one_caption_has_nothing_in_common() -> None:
+    assert not any(row.everywhere for row in tag_table(["jeff, hat"]))
