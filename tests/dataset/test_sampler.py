@@ -56,6 +56,13 @@ def test_all_lines_of_a_caption_file_are_drawn_equally_often():
     assert set(counts) == {"one", "two, three", "four"} and min(counts.values()) > 60
 
 
+def test_every_epoch_draws_other_variants_and_captions():
+    schedule = make_schedule(*[WIDE] * 20, flip_aug=True, shuffle_caption=True, caption_variants=4)
+    epochs = [{draw.sample: draw for batch in schedule.epoch(number) for draw in batch} for number in (1, 2)]
+    assert any(epochs[0][index].variant != epochs[1][index].variant for index in range(20))
+    assert any(epochs[0][index].caption != epochs[1][index].caption for index in range(20))
+
+
 def test_buckets_follow_one_another_in_random_order():
     schedule = make_schedule(*[WIDE] * 20, *[TALL] * 20)
     order = [schedule.buckets[batch[0].sample].width_px for batch in schedule.epoch(1)]

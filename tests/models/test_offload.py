@@ -56,6 +56,14 @@ def test_no_row_divides_by_zero() -> None:
     assert bool((stored.scale > 0).all()) and not stored.values.any()
 
 
+def test_the_hosts_own_weights_may_leave_the_device() -> None:
+    layers = layers_of(stack())
+    weights = OffloadedWeights(layers, torch.device("cpu"), Placement(streamed=0.5))
+    for layer in layers:
+        weight, _ = weights.read(layer, torch.zeros(1))
+        assert weight.data_ptr() != layer.module.weight.data_ptr() and torch.equal(weight, layer.module.weight)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.8, 1.0])
 def test_streamed_layers_are_spread_evenly(share: float) -> None:
     layers = layers_of(stack())

@@ -16,6 +16,7 @@ import gradio as gr
 from lib_trainer.host.access import Access
 from lib_trainer.jobs.status import Status
 from lib_trainer.ui.form import WRONG
+from lib_trainer.ui.last_settings import read_settings, write_settings
 from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.recipe_panel import preset_for
 from tests.ui.fakes import SlowRun, draw_pictures
@@ -185,3 +186,16 @@ def test_a_word_that_no_caption_holds_is_told_until_it_is_put_first(page, tmp_pa
         gallery, *_ = page.actions.rescan("face", "", Proposed(), *values.values())
         assert ("is in no caption" in gallery) is told
     assert page.actions.rescan("face", "", Proposed(), *page.values.values())[0] == gr.update(), "nothing to scan yet"
+
+
+def test_what_other_panels_remember_stays_after_a_start(page, pictures):
+    write_settings(page.host.settings_file, {"grid": {"steps": 8}})
+    page.train(train_data_dir=pictures)
+    assert read_settings(page.host.settings_file)["grid"] == {"steps": 8}
+    assert read_settings(page.host.settings_file)["values"]["output_name"] == "jeff_person"
+
+
+def test_a_checkpoints_name_cannot_break_the_page(page):
+    page.host.describe = lambda: "<img src=x onerror=alert(1)>.safetensors"
+    head = page.actions.open_page()[0]
+    assert "<img" not in head and "&lt;img" in head
