@@ -28,11 +28,13 @@ class StrengthGrid(scripts.Script):
         from lib_trainer.host.webui.txt2img import label_font
         from lib_trainer.preview.drawing import Drawn
         from lib_trainer.preview.grid_image import compose_grid, grid_infotext
+        from lib_trainer.preview.picture_file import PictureFolder
         from lib_trainer.ui.txt2img_script import plan_script
 
         plan = plan_script(host_and_jobs()[0], p.prompt, seeds_of(p), *values)
         wanted = [(cell.request.prompt, cell.request.seed) for cell in plan.cells]
-        drawn = [Drawn(plan.cells[place], picture, text) for place, picture, text in draw_each(p, wanted)]
+        folder = PictureFolder()
+        drawn = [Drawn(plan.cells[i], folder.keep(picture), text) for i, picture, text in draw_each(p, wanted)]
         grid = compose_grid(plan, drawn, label_font()) if drawn else None
         infotext = grid_infotext(plan, drawn) if drawn else ""
         return result_of(p, grid, infotext, [(item.picture, item.infotext) for item in drawn])

@@ -52,6 +52,16 @@ class AdapterFile:
     dora: tuple[str, ...] = ()
     naming: str = "kohya"
 
+    def require_factors_alone(self, name: str) -> None:
+        """Raises UserError unless the factors say all that the file, here called `name`, does to a model."""
+        rest = [*self.unmatched, *(f"{layer}.{DORA}" for layer in self.dora)]
+        if rest:
+            kinds = ", ".join(sorted({key.partition(".")[2] or key for key in rest})[:3])
+            raise UserError(
+                f"{name} holds {len(rest)} tensors that are not read here ({kinds}).",
+                "Choose a LoHa, LoKr, LoCon or LoRA file without DoRA and trained norms.",
+            )
+
 
 def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
     """Every tensor under its name in a file, on the CPU. Alpha stays float32: fp16 ends at 65504."""

@@ -33,12 +33,7 @@ def factors_for(file: AdapterFile, layers: Sequence[Layer], name: str) -> dict[s
     Raises:
         UserError: the file fits none of the layers, or holds tensors of a kind that is not computed here (DoRA, norms).
     """
-    if file.unmatched:
-        kinds = ", ".join(sorted({key.partition(".")[2] or key for key in file.unmatched})[:3])
-        raise UserError(
-            f"{name} holds {len(file.unmatched)} tensors that are not read here ({kinds}).",
-            "Choose a LoHa, LoKr, LoCon or LoRA file without DoRA and trained norms.",
-        )
+    file.require_factors_alone(name)
     by_name = {layer.name: layer for layer in layers}
     meant = {here: file.factors[there] for there, here in names_in_model(file.factors, list(by_name)).items()}
     found = {layer.name: _shaped(meant[layer.name], layer) for layer in layers if layer.name in meant}

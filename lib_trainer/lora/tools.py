@@ -125,11 +125,7 @@ def _written(
 
 def _readable(path: Path) -> AdapterFile:
     file = read_adapter(path)
-    if file.unmatched:
-        raise UserError(
-            f"{path.name} holds {len(file.unmatched)} tensors that are not read here ({file.unmatched[0]}).",
-            "Choose a LoHa, LoKr, LoCon or LoRA file without DoRA and trained norms.",
-        )
+    file.require_factors_alone(path.name)
     return file
 
 

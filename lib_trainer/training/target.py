@@ -12,23 +12,17 @@ from lib_trainer.adapter.io import is_ours
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import ConfigError, NotWritten
 from lib_trainer.models.device import DTYPES
-from lib_trainer.utils.atomic_file import partial_path, require_writable
-
-# The limit of nearly every file system, and the longest name that a run gives to a checkpoint.
-_FILE_NAME_BYTES, _LONGEST_SUFFIX = 255, "-step00000000-99"
+from lib_trainer.utils.atomic_file import require_writable
 
 
 def free_target(lora_dir: Path, recipe: Recipe) -> Path:
     """The path of the adapter; what a crash left half-written under the names of this run is removed.
 
     Raises:
-        ConfigError: for a name that is too long, or a file of that name that another program wrote.
+        ConfigError: for a file of that name that another program wrote.
         NotWritten: nothing can be written into the folder.
     """
     target = lora_dir / f"{recipe.output.output_name}.safetensors"
-    longest = partial_path(target.with_name(f"{target.stem}{_LONGEST_SUFFIX}{target.suffix}")).name
-    if (excess := len(longest.encode()) - _FILE_NAME_BYTES) > 0:
-        raise ConfigError({"output_name": f"is {excess} bytes too long for the names of its files"})
     require_writable(lora_dir)
     _remove_partial_files(target)
     if other := _twin(target):
