@@ -42,7 +42,7 @@ def error(predicted: int, measured: int) -> float:
         (SMALL_SD1, 512, STYLE, 0, {"gradient_checkpointing": True}),
         (SMALL_SD1, 896, FACE, 2.5, {}),
         (SMALL_SD1, 896, FACE, 2.2, {}),
-        (SMALL_SD1, 768, STYLE, 3.4, {"train_batch_size": 4}),
+        (SMALL_SD1, 768, STYLE, 3, {"train_batch_size": 4}),
         (SMALL_SD1, 640, FACE, 8, {"gradient_accumulation_steps": 2, "optimizer": "AdamW"}),
         (SMALL_SD1, 512, FACE, 0, {"fused_backward_pass": True, "optimizer": "Adafactor"}),
         (SMALL_SDXL, 768, STYLE, 3, {}),
