@@ -60,7 +60,7 @@ def test_the_prediction_is_what_a_simulated_step_takes(
     [
         # Gradients of the step are there when the preserved picture comes: more than a step without it takes.
         (SMALL_SD1, 512, {"gradient_checkpointing": True}, {"prior_preservation": True}),
-        (SMALL_SDXL, 512, {"train_batch_size": 2}, {"prior_preservation": True}),
+        (SMALL_SD1, 512, {"train_batch_size": 2}, {"prior_preservation": True}),
         (SMALL_SD1, 512, {"train_batch_size": 2}, {"validate_every_n_steps": 1}),
     ],
 )
