@@ -36,7 +36,9 @@ class StartActions:
         """Everything is checked before the host's model is touched."""
         return self._start(_page(kind, preset, base), proposed, self._form.read(values), {}, asked="")
 
-    def replace(self, kind: str, preset: str | None, base: str, asked: str, proposed: Proposed, *values: Any) -> list:
+    def replace_existing(
+        self, kind: str, preset: str | None, base: str, asked: str, proposed: Proposed, *values: Any
+    ) -> list:
         """As `train`, once a person has agreed that the file `asked` about is replaced."""
         return self._start(_page(kind, preset, base), proposed, self._form.read(values), {}, asked)
 
@@ -97,7 +99,7 @@ class StartActions:
         return f'<div class="train-lora-note train-lora-question">{text}</div>'
 
     def _asking(self, recipe: Recipe) -> list[Any]:
-        """-> replace, asked."""
+        """-> the button that replaces, asked."""
         name = recipe.output.output_name
         return [gr.update(visible=True, value=f"Train, and keep the old file as {name}-previous"), name]
 

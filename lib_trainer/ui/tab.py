@@ -183,7 +183,7 @@ def _bind_run(actions: Actions, page: Page) -> None:
     sent = [page.dataset.kind, page.recipe.preset, page.settings.base, page.asked, page.proposed]
     for button, action in (
         (train.train, actions.start.train),
-        (train.replace, actions.start.replace),
+        (train.replace, actions.start.replace_existing),
         (train.less, actions.start.train_with_less),
     ):
         button.click(action, [*sent, *page.form.components], checked, **QUICK)

@@ -63,7 +63,7 @@ def test_what_was_proposed_is_still_a_proposal_after_a_reload(page, pictures, tm
     page.jobs.wait(PATIENCE_S)
     proposed = page.actions.open_page()[5]
     assert (proposed.trigger_word, proposed.output_name) == ("jeff_person", "jeff_person")
-    page.press("replace", "j3ff", train_data_dir=pictures, trigger_word="j3ff", output_name="j3ff")
+    page.press("replace_existing", "j3ff", train_data_dir=pictures, trigger_word="j3ff", output_name="j3ff")
     page.jobs.wait(PATIENCE_S)
     assert page.actions.open_page()[5].trigger_word == "", "the person typed it"
 
@@ -85,15 +85,15 @@ def test_an_existing_file_is_told_and_replaced_only_after_a_yes(page, pictures, 
     assert page.jobs.status().state == "idle"
     # The yes is for that file alone.
     page.host.put("anna")
-    message, _, _, asked, _ = page.press("replace", "jeff_person", train_data_dir=pictures, output_name="anna")
+    message, _, _, asked, _ = page.press("replace_existing", "jeff_person", train_data_dir=pictures, output_name="anna")
     assert "anna.safetensors exists" in message and asked == "anna"
-    assert page.press("replace", "jeff_person", train_data_dir=pictures)[0] == ""
+    assert page.press("replace_existing", "jeff_person", train_data_dir=pictures)[0] == ""
     assert page.jobs.wait(PATIENCE_S).name == "jeff_person"
 
 
 def test_a_file_of_another_program_is_never_replaced(page, pictures):
     page.host.put("jeff_person")
-    message, fields, replace, *_ = page.press("replace", "nothing", train_data_dir=pictures)
+    message, fields, replace, *_ = page.press("replace_existing", "nothing", train_data_dir=pictures)
     assert "made by another program" in fields["output_name"]["info"] and not replace["visible"]
     assert "Not started" in message and page.jobs.status().state == "idle"
 
