@@ -97,6 +97,8 @@
     document.addEventListener("change", function(event) {
         const box = hit(event, "#train_lora_gallery [data-regularise]");
         if (box) {
+            // The table is there before the first look at the findings, which sets the key too.
+            kit().state.key = kit().find("#train_lora_gallery [data-workbench]").dataset.workbench;
             kit().change({do: "regularise", folder: box.dataset.regularise, on: box.checked}).then(function() {
                 kit().find("#train_lora_scan").click();
             }).catch(function() {
