@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lib_trainer.recipes.files import load_recipe, recipe_from_object
+from lib_trainer.recipes.source import parse_toml
 
 CONFIG = """
 [model]
@@ -92,9 +93,7 @@ def test_a_config_file(tmp_path: Path) -> None:
 
 
 def test_the_same_as_json_with_network_args_as_a_text(tmp_path: Path) -> None:
-    import tomllib
-
-    flat = {name: value for section in tomllib.loads(CONFIG).values() for name, value in section.items()}
+    flat = {name: value for section in parse_toml(CONFIG, "config.toml").values() for name, value in section.items()}
     flat["network_args"] = " ".join(flat["network_args"])
     loaded = read(tmp_path / "config.json", json.dumps(flat))
     assert EXPECTED.items() <= loaded.recipe.flat().items()
