@@ -133,6 +133,16 @@ def test_a_resumed_run_replaces_its_own_earlier_file(forge, pictures, tmp_path) 
     assert json.loads(card.read_text())["description"] == "mine"
 
 
+def test_a_new_run_with_the_same_recipe_keeps_the_earlier_file(forge, pictures, tmp_path) -> None:
+    """The same settings may mean other pictures: only a resume continues the file that is there."""
+    recipe = recipe_of(pictures, "again", max_train_steps=1)
+    drive(forge, recipe, tmp_path / "first")
+    first = load_file(forge.host.lora_dir / "again.safetensors")
+    drive(forge, recipe, tmp_path / "second")
+    kept = load_file(forge.host.lora_dir / "again-previous.safetensors")
+    assert all(torch.equal(kept[key], value) for key, value in first.items())
+
+
 def test_the_first_state_is_saved_early_and_then_less_often(forge, pictures, monkeypatch, tmp_path) -> None:
     now = [1000.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
