@@ -9,6 +9,7 @@ from typing import Any
 from lib_trainer.cli.output import Answer
 from lib_trainer.config.recipe import fields_by_group
 from lib_trainer.config.settings import GROUPS
+from lib_trainer.config.task import MODES_OF
 
 _HEAD = """# Settings
 
@@ -21,7 +22,9 @@ _COLUMNS = "| Name | Label | Default | Values | Meaning | Only for |\n|---|---|-
 def list_settings(*, as_markdown: bool) -> Answer:
     """All settings, by group: lines to read, or the text of docs/settings.md."""
     about = {
-        item.name: {"default": item.default, **item.metadata} for items in fields_by_group().values() for item in items
+        item.name: {"default": item.default, **item.metadata, "modes": MODES_OF.get(item.name, ())}
+        for items in fields_by_group().values()
+        for item in items
     }
     text = _by_group(_row, f"\n## {{}}\n\n{_COLUMNS}") if as_markdown else _by_group(_line, "\n{}")
     return Answer({"settings": about}, (_HEAD + text if as_markdown else text.lstrip(),))
@@ -43,7 +46,7 @@ def _line(item: Field) -> str:
 def _row(item: Field) -> str:
     about = item.metadata
     # Keys, not labels: they are what recipe files hold.
-    only = ", ".join((*about["adapters"], *about["families"]))
+    only = ", ".join((*about["adapters"], *about["families"], *MODES_OF.get(item.name, ())))
     default = f"`{_plain(item.default)}`" if item.default != "" else ""
     cells = (f"`{item.name}`", about["label"], default, values_of(item), about["help"].replace("|", "\\|"), only)
     return "| " + " | ".join(cells) + " |"

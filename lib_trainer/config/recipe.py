@@ -21,6 +21,7 @@ from lib_trainer.config.loss import LossConfig
 from lib_trainer.config.optimization import schedule_options
 from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
 from lib_trainer.config.start import StartConfig
+from lib_trainer.config.task import MODES_OF, SLIDER, TaskConfig
 from lib_trainer.errors import ConfigError
 
 # What the prompt syntax <lora:NAME:0.8> and every file system allow.
@@ -34,6 +35,7 @@ SECTIONS = {
     "adapter": AdapterConfig,
     "start": StartConfig,
     "dataset": DatasetConfig,
+    "task": TaskConfig,
     "training": TrainingConfig,
     "loss": LossConfig,
     "flow": FlowConfig,
@@ -54,6 +56,7 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     start: StartConfig = field(default_factory=StartConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
 
     def flat(self) -> dict[str, Any]:
         """`{field: value}` over all sections."""
@@ -81,6 +84,10 @@ class Recipe:
         if problems:
             raise ConfigError(problems)
         return replace(self, **{s: replace(getattr(self, s), **changes) for s, changes in converted.items()})
+
+    def for_its_mode(self) -> Recipe:
+        """A copy whose settings of other modes are at their defaults, so that they have no effect."""
+        return self.with_values({name: default_of(name) for name in ignored_in_mode(self)})
 
     def check(self, *, needs_name: bool = True) -> Recipe:
         """Raises ConfigError with every problem of the values; returns itself when there is none."""
@@ -130,6 +137,14 @@ def ignored_settings(recipe: Recipe, family: str) -> list[str]:
     return [item.metadata["label"] for item in changed if family not in item.metadata["families"]]
 
 
+def ignored_in_mode(recipe: Recipe) -> list[str]:
+    """Names of settings that are not at their default and do not apply to the recipe's mode."""
+    values = recipe.flat()
+    return [
+        name for name, modes in MODES_OF.items() if recipe.task.mode not in modes and values[name] != default_of(name)
+    ]
+
+
 def default_of(name: str) -> Any:
     item = field_of(name)
     return None if item.default is MISSING else item.default
@@ -149,7 +164,7 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["min_bucket_reso"] = (
             f"{data.min_bucket_reso} px is larger than the largest side, {data.max_bucket_reso} px"
         )
-    problems |= _start_problems(recipe) | adapter.layer_problems()
+    problems |= _start_problems(recipe) | adapter.layer_problems() | recipe.task.task_problems()
     if adapter.factor == 0:
         problems["factor"] = "0 does not split a layer; use −1 or a number from 1"
     if "/" in data.caption_extension or "\\" in data.caption_extension:
@@ -163,7 +178,7 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         )
     elif text := _reserved_name(recipe.output.output_name):
         problems["output_name"] = text
-    if needs_name and not data.train_data_dir:
+    if needs_name and not data.train_data_dir and recipe.task.mode != SLIDER:
         problems["train_data_dir"] = "name the folder that holds the pictures"
     return problems
 
@@ -189,6 +204,8 @@ def _training_problems(recipe: Recipe) -> dict[str, str]:
         problems["min_timestep"] = f"{recipe.loss.min_timestep} is above the max timestep, {recipe.loss.max_timestep}"
     if 0 < training.vram_budget_gb < 1:
         problems["vram_budget_gb"] = f"{training.vram_budget_gb:g} GB is not a valid VRAM size; use e.g. 8"
+    if recipe.task.mode == SLIDER and not training.max_train_steps:
+        problems["max_train_steps"] = "a slider has no epochs: say how many steps it trains"
     if training.fused_backward_pass and training.optimizer == "Prodigy":
         problems["fused_backward_pass"] = "Prodigy computes its rate from all gradients at once; use another optimizer"
     if training.fused_backward_pass and recipe.evaluation.prior_preservation:

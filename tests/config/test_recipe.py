@@ -6,8 +6,17 @@ from dataclasses import fields
 
 import pytest
 
-from lib_trainer.config.recipe import SECTIONS, Recipe, default_of, field_of, field_types, fields_by_group
+from lib_trainer.config.recipe import (
+    SECTIONS,
+    Recipe,
+    default_of,
+    field_of,
+    field_types,
+    fields_by_group,
+    ignored_in_mode,
+)
 from lib_trainer.config.settings import ALGOS
+from lib_trainer.config.task import MODES_OF, SliderPrompt
 from lib_trainer.errors import ConfigError
 
 NAMED = {"output_name": "jeff_person", "train_data_dir": "pictures"}
@@ -117,3 +126,33 @@ def test_defaults_can_be_asked_for() -> None:
     assert default_of("network_dim") == 32
     with pytest.raises(KeyError):
         field_of("nope")
+
+
+def test_what_a_slider_and_a_difference_lack_is_said() -> None:
+    assert problems(mode="slider", train_data_dir="", max_train_steps=0) == {
+        "original_prompt": "a slider needs a prompt to come from, or one to go to",
+        "max_train_steps": "a slider has no epochs: say how many steps it trains",
+    }
+    lines = problems(mode="slider", max_train_steps=9, original_prompt="a\nb", target_prompt="c\nd\ne")
+    assert "2, 3 and 2" in lines["target_prompt"]
+    assert (
+        "nothing to learn"
+        in problems(mode="slider", max_train_steps=9, original_prompt="a", target_prompt="a")["target_prompt"]
+    )
+    assert set(problems(mode="difference", train_data_dir="")) == {"train_data_dir", "diff_target_dir"}
+
+
+def test_a_slider_takes_one_line_for_all_and_the_original_as_neutral_prompt() -> None:
+    given = {"mode": "slider", "original_prompt": "a sad cat\n\na sad dog", "target_prompt": "happy"}
+    assert Recipe().with_values(given).task.prompts == (
+        SliderPrompt("a sad cat", "a sad cat", "happy"),
+        SliderPrompt("a sad dog", "a sad dog", "happy"),
+    )
+
+
+def test_settings_of_other_modes_have_no_effect() -> None:
+    given = Recipe().with_values({"mode": "slider", "flip_aug": True, "network_dim": 3, "text_encoder_lr": 1e-4})
+    assert set(ignored_in_mode(given)) == {"flip_aug", "text_encoder_lr"} and ignored_in_mode(Recipe()) == []
+    acting = given.for_its_mode()
+    assert not acting.dataset.flip_aug and not acting.training.trains_text and acting.adapter.network_dim == 3
+    assert MODES_OF.keys() <= field_types().keys()
