@@ -9,19 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from traceback import clear_frames
 
 from lib_trainer.adapter.attach import Adapter, attached
-from lib_trainer.config.recipe import Recipe, ignored_settings
-from lib_trainer.dataset.cache import cache_latents, cache_texts
-from lib_trainer.dataset.cache_store import LatentStore, TextStore, prune_cache
-from lib_trainer.dataset.collate import make_batch
-from lib_trainer.dataset.fingerprint import fingerprint
-from lib_trainer.dataset.sampler import Schedule
-from lib_trainer.dataset.scan import Scan, scan_folder
+from lib_trainer.config.recipe import Recipe, field_of, ignored_in_mode, ignored_settings
+from lib_trainer.dataset.cache import cache_texts
+from lib_trainer.dataset.cache_store import TextStore, prune_cache
 from lib_trainer.errors import UserError
 from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
 from lib_trainer.evaluation.probes import ProbePlan, plan_probes
@@ -45,6 +40,7 @@ from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
+from lib_trainer.training.denoiser import Denoiser
 from lib_trainer.training.determinism import deterministic_algorithms
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.optimizer import check_optimizer
@@ -52,6 +48,7 @@ from lib_trainer.training.preservation import prepare_preservation, preserved_pr
 from lib_trainer.training.resume_facts import resumed_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving
+from lib_trainer.training.source import Latents, Source, open_source
 from lib_trainer.training.start import Start, open_start
 from lib_trainer.training.target import free_target, require_space
 
@@ -83,16 +80,18 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     if target.exists() and not resumed:
         # Said now: kohya's tools replace a file of that name without a word.
         yield Notice(f"{target.name} exists: when this run is done it is kept as {target.stem}-previous.")
-    scan = scan_folder(recipe.dataset)
-    for skipped in scan.skipped:
+    source = open_source(recipe)
+    if unused := ignored_in_mode(recipe):
+        labels = ", ".join(field_of(name).metadata["label"] for name in unused)
+        yield Notice(f"{labels}: no effect in the mode {recipe.task.mode}.")
+    for skipped in source.scan.skipped:
         yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
-    yield from map(Notice, scan.notices)
-    recipe = replace(recipe, dataset=replace(recipe.dataset, trigger_word=scan.trigger_word))
+    yield from map(Notice, source.scan.notices)
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
     output = Output(target, folder, [], resuming=bool(resumed), start=start)
     try:
         with explained_out_of_memory(None), host.open_model() as model, _order_of(recipe, model):
-            outcome = yield from _train(host, model, recipe, scan, output)
+            outcome = yield from _train(host, model, source, output)
     finally:
         # Checkpoints stay however the run ends; without this the WebUI would use older files of the same names.
         for path in output.saved:
@@ -154,10 +153,9 @@ class _Outcome:
         return not (self.stopped_early or self.failure)
 
 
-def _train(
-    host: Host, model: HostModel, recipe: Recipe, scan: Scan, output: Output
-) -> Generator[Event, Command | None, _Outcome]:
+def _train(host: Host, model: HostModel, source: Source, output: Output) -> Generator[Event, Command | None, _Outcome]:
     """Plan, cache, attach, train, save: everything that needs the model."""
+    recipe, scan = source.recipe, source.scan
     if unused := ignored_settings(recipe, model.family.key):
         yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
     start = output.start
@@ -173,7 +171,7 @@ def _train(
     with attached(Adapter({}), other_layers, read_weight):
         # A cache on the disk is shared by runs without the frozen LoRAs.
         texts_folder = None if start.freezes_text else host.cache_dir
-        caching = _cache(host, model, recipe, scan, probes, texts_folder, with_texts=not text_layers)
+        caching = _cache(host, model, recipe, source, probes, texts_folder, with_texts=not text_layers)
         latents, texts = yield from caching
     yield Progress("preparing", 0, 1, "Making room for training")
     guidance = recipe.flow.guidance_scale
@@ -188,14 +186,15 @@ def _train(
         yield Notice(f"Trained over {start.tags}: write both into a prompt.")
     parameters = sum(parameter.numel() for parameter in adapter.parameters())
     yield Notice(f"Training {len(adapter.layers)} layers, {parameters / 1e6:.1f} M parameters.")
-    outcome = _Outcome(plan)
-    saving = Saving(output.target, recipe, model, adapter, latents.schedule, output.resuming, output.saved)
+    outcome, schedule = _Outcome(plan), latents.store.schedule
+    saving = Saving(output.target, recipe, model, adapter, schedule, output.resuming, output.saved)
     require_space(output.target, adapter, recipe.output.save_precision)
     with explained_out_of_memory(plan), attached(adapter, [*layers, *other_layers], read_weight):
-        training = Training(model, adapter, recipe, latents.schedule, partial(make_batch, latents=latents, texts=texts))
-        yield from prepare_preservation(training, latents, texts)
-        evaluation = yield from prepare_evaluation(training, probes, scan, latents, texts)
-        callbacks = _callbacks(host, training, saving, scan, output.folder, evaluation)
+        training = Training(model, adapter, recipe, schedule, latents.batches(texts))
+        training.targets = source.targets(Denoiser(training, texts))
+        yield from prepare_preservation(training, latents.store, texts)
+        evaluation = yield from prepare_evaluation(training, probes, scan, latents.store, texts)
+        callbacks = _callbacks(host, training, saving, source, output.folder, evaluation)
         yield from _take_steps(callbacks, outcome)
         yield from _finish(callbacks, evaluation, outcome, output)
     return outcome
@@ -205,34 +204,33 @@ def _cache(
     host: Host,
     model: HostModel,
     recipe: Recipe,
-    scan: Scan,
+    source: Source,
     probes: ProbePlan,
     texts_folder: Path | None,
     *,
     with_texts: bool,
-) -> Generator[Event, None, tuple[LatentStore, TextStore | None]]:
+) -> Generator[Event, None, tuple[Latents, TextStore | None]]:
     """Latents, and text encodings if `with_texts`, of everything that the run draws."""
     folder = host.cache_dir if recipe.dataset.cache_latents_to_disk else None
     if folder:
         prune_cache(folder)
-    schedule = Schedule(scan, recipe, frozenset(probes.held_out))
-    latents = yield from cache_latents(schedule, model, folder, also=probes.samples)
+    latents = yield from source.cache(model, recipe, folder, frozenset(probes.held_out), probes.samples)
     # Encoders that are trained encode anew in every step.
     if not with_texts:
         return latents, None
-    also = [*probes.captions(scan), *preserved_prompts(recipe)]
+    also = [*probes.captions(source.scan), *preserved_prompts(recipe), *source.prompts]
     texts_folder = folder and texts_folder
-    texts = yield from cache_texts(latents.schedule, model, recipe.training.clip_skip, texts_folder, also=also)
+    texts = yield from cache_texts(latents.store.schedule, model, recipe.training.clip_skip, texts_folder, also=also)
     return latents, texts
 
 
 def _callbacks(
-    host: Host, training: Training, saving: Saving, scan: Scan, folder: Path | None, evaluation: Evaluation | None
+    host: Host, training: Training, saving: Saving, source: Source, folder: Path | None, evaluation: Evaluation | None
 ) -> Callbacks:
     sampling = Sampling(
         host, training.recipe, training.schedule, training.adapter, folder / SAMPLE_DIR if folder else None
     )
-    pictures = fingerprint(scan) if folder else ""
+    pictures = source.fingerprint() if folder else ""
     resume_saver = ResumeSaver(folder / STATE_FILE if folder else None, training, pictures, evaluation)
     return Callbacks(saving, resume_saver, sampling, evaluation)
 

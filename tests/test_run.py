@@ -213,6 +213,36 @@ def test_every_problem_is_told_before_the_model_is_touched(forge: ForgeRoom, pic
             drive(forge, recipe_of(folder))
 
 
+def test_a_slider_is_trained_from_prompts_and_a_difference_from_pairs(forge: ForgeRoom, pictures: Path) -> None:
+    plain = forge.picture()
+    slider = {"mode": "slider", "original_prompt": "a sad cat", "target_prompt": "a happy cat", "train_data_dir": ""}
+    story = drive(
+        forge, recipe_of(pictures, "mood", **slider, max_denoising_steps=3, preferred_weight=1, flip_aug=True)
+    )
+    notices = [event.text for event in story if isinstance(event, Notice)]
+    assert "Flip augmentation: no effect in the mode slider." in notices
+    made = read_adapter(story[-1].path)
+    assert story[-1].tag == "<lora:mood:1>" and made.unmatched == ()
+    kept = json.loads(made.metadata["train_lora_recipe"])
+    assert (kept["mode"], kept["target_prompt"], kept["flip_aug"]) == ("slider", "a happy cat", False)
+    card = json.loads(story[-1].path.with_suffix(".json").read_text("utf-8"))
+    assert (
+        card["activation text"] == ""
+        and "Strength 1: a sad cat → a happy cat; strength -1 the other way" in card["notes"]
+    )
+    assert made.metadata["ss_num_train_images"] == "0"
+    others = pictures.parent / "others"
+    others.mkdir()
+    for path in (pictures / "2_jeff_person").glob("*.png"):
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(others / path.name)
+    pairs = {"mode": "difference", "diff_target_dir": str(others), "preferred_weight": 1}
+    story = drive(forge, recipe_of(pictures, "mirrored", **pairs))
+    made = read_adapter(story[-1].path)
+    assert any(float(layer.delta().abs().max()) > 0 for layer in made.factors.values())
+    assert "diff_target_dir" not in made.metadata["train_lora_recipe"] and str(others) not in str(made.metadata)
+    assert forge.picture() == plain
+
+
 def test_an_unreadable_picture_is_named_and_skipped(forge: ForgeRoom, pictures: Path) -> None:
     (pictures / "2_jeff_person" / "broken.jpg").write_bytes(b"not a picture")
     cut_short = pictures / "2_jeff_person" / "cut.png"

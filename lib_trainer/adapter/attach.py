@@ -63,6 +63,18 @@ class Adapter(nn.Module):
             module.row_mask, module.dropped, module.dropout = None, False, None
 
     @contextmanager
+    def scaled(self, factor: float) -> Iterator[None]:
+        """While entered, ΔW acts `factor` times as strongly, with its dropout."""
+        before = [(module, module.strength) for module in self.layers.values()] if factor != 1.0 else []
+        for module, strength in before:
+            module.strength = strength * factor
+        try:
+            yield
+        finally:
+            for module, strength in before:
+                module.strength = strength
+
+    @contextmanager
     def at(self, strength: float) -> Iterator[None]:
         """While entered, ΔW acts at this strength, without dropout; 0 gives the base. Restores both on exit."""
         names = ("strength", "row_mask", "dropped", "dropout")
@@ -71,6 +83,8 @@ class Adapter(nn.Module):
             self.clear_dropout()
             for module in self.layers.values():
                 module.strength = strength
+                # The base itself, without the work of a ΔW that counts nothing.
+                module.dropped = strength == 0
             yield
         finally:
             for module, values in before:

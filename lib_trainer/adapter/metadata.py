@@ -17,6 +17,7 @@ from lib_trainer.config.layers import LayerConfig
 from lib_trainer.config.rates import RateConfig
 from lib_trainer.config.recipe import Recipe, default_of, field_types
 from lib_trainer.config.start import FILE_FIELDS, without_folders
+from lib_trainer.config.task import FOLDER_FIELDS
 from lib_trainer.events import Evaluated
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import Family
@@ -88,15 +89,15 @@ def file_metadata(
 ) -> dict[str, str]:
     """The metadata of a file saved after `steps` optimizer steps, in epoch `epoch`.
 
-    The recipe lies under `train_lora_recipe`, without its folder: a path of this machine is private. Add `file_hashes`
+    The recipe lies under `train_lora_recipe`, without its folders: a path of this machine is private. Add `file_hashes`
     of the same tensors; without them WebUIs confuse files.
     """
     values = recipe.flat()
     # A run that uses none of these settings writes the file that it wrote before there were any.
-    unset = {name for name, (section, _) in field_types().items() if section in ("evaluation", "flow", "start")}
+    unset = {name for name, (section, _) in field_types().items() if section in ("evaluation", "flow", "start", "task")}
     unset |= {item.name for cls in (LayerConfig, RateConfig) for item in fields(cls)} | _LATER | _LATER_LOSS
     unset = {name for name in unset if values[name] == default_of(name)}
-    own = {name: value for name, value in values.items() if name != "train_data_dir" and name not in unset}
+    own = {name: value for name, value in values.items() if name not in FOLDER_FIELDS and name not in unset}
     own.update({name: without_folders(own[name]) for name in FILE_FIELDS if name in own})
     metadata = {
         **{f"ss_{name}": values[name] for name in AS_THEY_ARE},

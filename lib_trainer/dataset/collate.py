@@ -24,6 +24,7 @@ class Batch:
         text: the encoded captions; None where the text encoders are trained, and encode in every step.
         masks: (B, h, w) how much each latent cell counts, 0 to 1; None where all count in full.
         regularising: which pictures are of the class, not of the subject.
+        others: (B, C, h, w) the second picture of each pair; None where there are no pairs.
     """
 
     latents: Tensor
@@ -32,10 +33,13 @@ class Batch:
     text: TextCond | None
     masks: Tensor | None = None
     regularising: tuple[bool, ...] = ()
+    others: Tensor | None = None
 
 
-def make_batch(draws: Sequence[Draw], latents: LatentStore, texts: TextStore | None) -> Batch:
-    """The batch of these draws, which share a bucket."""
+def make_batch(
+    draws: Sequence[Draw], latents: LatentStore, texts: TextStore | None, others: LatentStore | None = None
+) -> Batch:
+    """The batch of these draws, which share a bucket. `others`: the second pictures of pairs, by the same indices."""
     encoded = [latents.tensors(draw.sample, draw.variant) for draw in draws]
     captions = tuple(draw.caption for draw in draws)
     return Batch(
@@ -45,6 +49,7 @@ def make_batch(draws: Sequence[Draw], latents: LatentStore, texts: TextStore | N
         text=None if texts is None else _stack_texts(captions, texts),
         masks=_stack_masks(encoded),
         regularising=tuple(latents.schedule.scan.samples[draw.sample].regularising for draw in draws),
+        others=None if others is None else torch.stack([others.read(d.sample, d.variant)[0] for d in draws]),
     )
 
 

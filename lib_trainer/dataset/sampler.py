@@ -58,7 +58,9 @@ class Schedule:
             counts[self.buckets[index]] = counts.get(self.buckets[index], 0) + scan.samples[index].repeats
         if not counts:
             raise UserError("There is no picture left to train on.", "Put pictures that can be opened into the folder.")
-        self.batches_per_epoch = sum(-(-count // training.train_batch_size) for count in counts.values())
+        # Where the adapter trains at two strengths, each batch comes twice in a row.
+        self._times = len(recipe.task.signs)
+        self.batches_per_epoch = self._times * sum(-(-n // training.train_batch_size) for n in counts.values())
         self.steps_per_epoch = -(-self.batches_per_epoch // training.gradient_accumulation_steps)
         self.steps = training.max_train_steps or training.epoch * self.steps_per_epoch
         self.epochs = -(-self.steps // self.steps_per_epoch)
@@ -88,7 +90,7 @@ class Schedule:
             batches += [tuple(draws[start : start + size]) for start in range(0, len(draws), size)]
         # Buckets must mix within an epoch, or the last shape would weigh most.
         rng.shuffle(batches)
-        return batches
+        return [batch for batch in batches for _ in range(self._times)]
 
     def pictures(self) -> list[tuple[int, int]]:
         """Every (sample, variant) that the run draws, each once, in order."""

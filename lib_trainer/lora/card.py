@@ -43,13 +43,16 @@ def new_card(
     """The content of a card after a run: what the WebUI shows and puts into a prompt."""
     adapter = recipe.adapter
     size = f"{LABELS[adapter.algo]} {adapter.network_dim}" + (f"/{adapter.conv_dim}" if adapter.conv_dim else "")
-    facts = f"{size}, {steps} steps on {len(trained_on.pictures)} pictures, on {checkpoint.name} ({family.label})"
+    pictures = len(trained_on.pictures)
+    learned_from = f" on {pictures} pictures" if pictures else ""
+    facts = f"{size}, {steps} steps{learned_from}, on {checkpoint.name} ({family.label})"
+    task = recipe.task.summary
     return {
         "description": recipe.output.comment,
         VERSION_KEY: family.card_version,
         TRIGGER_KEY: trained_on.trigger_word,
         STRENGTH_KEY: recipe.output.preferred_weight,
-        "notes": f"Trained with Train LoRA: {facts}.",
+        "notes": f"Trained with Train LoRA: {facts}.{task and f' {task}.'}",
     }
 
 

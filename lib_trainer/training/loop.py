@@ -23,7 +23,7 @@ from lib_trainer.models.device import compute_dtype
 from lib_trainer.models.optimizers import averages
 from lib_trainer.training.ema import MovingAverage
 from lib_trainer.training.loss import weighted_loss
-from lib_trainer.training.micro_batch import MicroBatch, prepare_micro_batch
+from lib_trainer.training.micro_batch import MicroBatch, Targets, prepare_micro_batch
 from lib_trainer.training.optimizer import make_optimizer, make_scaler, parameter_groups
 from lib_trainer.training.optimizer_step import FusedBackwardStep, OptimizerStep, StepMethod
 from lib_trainer.training.schedules import make_schedule
@@ -57,6 +57,7 @@ class Training:
         notice: why another optimizer replaces the recipe's; "" if none does.
         preservation: an extra loss of some steps; set before `fit`.
         watch_losses: is told the loss of every image; set before `fit`.
+        targets: makes the targets, where they are not those of pictures; set before `fit`.
     """
 
     model: HostModel
@@ -66,6 +67,7 @@ class Training:
     make_batch: MakeBatch
     preservation: ExtraLoss | None = None
     watch_losses: WatchLosses | None = None
+    targets: Targets | None = None
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.model.device
@@ -118,7 +120,8 @@ class Training:
     def prepare(self, numbered: tuple[int, tuple[Draw, ...]]) -> MicroBatch:
         """The run's micro-batch of this number and these draws. Thread-safe, in any order."""
         index, draws = numbered
-        prepared = prepare_micro_batch(self.make_batch(draws), index, self.model, self.recipe, self.dtype)
+        batch = self.make_batch(draws)
+        prepared = prepare_micro_batch(batch, index, self.model, self.recipe, self.dtype, self.targets)
         prepared = replace(prepared, samples=tuple(draw.sample for draw in draws))
         return prepared.pinned() if self.model.device.type == "cuda" else prepared
 
@@ -189,9 +192,13 @@ def step_loss(training: Training, micro_batches: Iterable[MicroBatch], count: in
     """
     losses = []
     for micro_batch in micro_batches:
-        # Divided before backward, so that accumulated gradients are those of the mean.
-        loss = _loss(training, micro_batch) / count
-        training.step_method.backward(loss)
+        if training.targets:
+            micro_batch = training.targets.complete(micro_batch)
+        # Until backward is done: gradient checkpointing computes the layers again there.
+        with training.adapter.scaled(micro_batch.strength):
+            # Divided before backward, so that accumulated gradients are those of the mean.
+            loss = _loss(training, micro_batch) / count
+            training.step_method.backward(loss)
         losses.append(loss.detach())
         # Frees this graph before the next micro-batch builds its own.
         del loss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.collate import Batch
 from lib_trainer.models.base import HostModel, SizeCond, TextCond
-from lib_trainer.training.objective import objective_of
+from lib_trainer.training.objective import Objective, objective_of
 
 _MAX_SEED = 2**63
 # A prime: the seeds of two runs with neighbouring seeds then meet only after a million micro-batches.
@@ -32,6 +33,7 @@ class MicroBatch:
         sizes: of the images.
         captions: one an image.
         text: their encodings in the compute dtype; None while the text encoders are trained.
+        strength: that the adapter acts at.
         samples: index of each image into `Scan.samples`; empty where no watcher needs them.
         generator: for what else the micro-batch draws, such as dropout.
     """
@@ -46,6 +48,7 @@ class MicroBatch:
     captions: tuple[str, ...]
     text: TextCond | None
     generator: torch.Generator
+    strength: float = 1.0
     samples: tuple[int, ...] = ()
 
     def on(self, device: torch.device) -> MicroBatch:
@@ -66,16 +69,47 @@ class MicroBatch:
         return replace(self, sizes=sizes, text=text, **tensors)
 
 
-def prepare_micro_batch(batch: Batch, index: int, model: HostModel, recipe: Recipe, dtype: torch.dtype) -> MicroBatch:
+@dataclass(frozen=True)
+class Inputs:
+    """x_t, wanted and timesteps of a micro-batch; float32 on the CPU."""
+
+    x_t: Tensor
+    wanted: Tensor
+    timesteps: Tensor
+
+
+class Targets(Protocol):
+    """Where a run's targets come from, if not from its pictures: the base model's answers, in two parts."""
+
+    def inputs(
+        self, batch: Batch, recipe: Recipe, objective: Objective, generator: torch.Generator, strength: float
+    ) -> Inputs:
+        """What can be drawn on the CPU, in any thread; `wanted` is what `complete` needs to know.
+
+        Args:
+            strength: that the adapter will act at.
+        """
+
+    def complete(self, micro_batch: MicroBatch) -> MicroBatch:
+        """The micro-batch with its targets, still on the CPU; asks the model."""
+
+
+def prepare_micro_batch(
+    batch: Batch, index: int, model: HostModel, recipe: Recipe, dtype: torch.dtype, targets: Targets | None = None
+) -> MicroBatch:
     """Draws noise and timesteps for the run's micro-batch number `index`, on the CPU."""
+    # Two strengths take turns on the same pictures and noise.
+    number, turn = divmod(index, len(recipe.task.signs))
     # Seeded by its number, so that a resumed run draws what an unbroken one would have drawn.
-    generator = torch.Generator().manual_seed((recipe.training.seed * _SEED_STRIDE + index) % _MAX_SEED)
-    objective = objective_of(model)
-    x_t, noise, timesteps = objective.draw(batch.latents, recipe, generator)
+    generator = torch.Generator().manual_seed((recipe.training.seed * _SEED_STRIDE + number) % _MAX_SEED)
+    objective, strength = objective_of(model), recipe.task.signs[turn]
+    draw = targets.inputs if targets else _inputs_of_pictures
+    inputs = draw(batch, recipe, objective, generator, strength)
+    timesteps = inputs.timesteps
     return MicroBatch(
-        x_t=x_t.to(dtype),
+        x_t=inputs.x_t.to(dtype),
         timesteps=timesteps,
-        wanted=objective.target(batch.latents, noise, timesteps),
+        wanted=inputs.wanted,
         weights=objective.weights(timesteps, recipe) * _prior_weights(batch, recipe),
         thresholds=objective.thresholds(timesteps, recipe),
         # OneTrainer's unmasked weight: what is outside the mask may count a little.
@@ -84,7 +118,15 @@ def prepare_micro_batch(batch: Batch, index: int, model: HostModel, recipe: Reci
         captions=batch.captions,
         text=batch.text and batch.text.mapped(lambda tensor: tensor.to(dtype)),
         generator=generator,
+        strength=strength,
     )
+
+
+def _inputs_of_pictures(
+    batch: Batch, recipe: Recipe, objective: Objective, generator: torch.Generator, _strength: float
+) -> Inputs:
+    x_t, noise, timesteps = objective.draw(batch.latents, recipe, generator)
+    return Inputs(x_t, objective.target(batch.latents, noise, timesteps), timesteps)
 
 
 def _prior_weights(batch: Batch, recipe: Recipe) -> Tensor:

@@ -10,11 +10,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from lib_trainer.config.recipe import Recipe, default_of, field_types
+from lib_trainer.config.task import FOLDER_FIELDS
 from lib_trainer.training.loop import Training
 
 HEADER = "train_lora_state"
 # These change nothing that is computed, so a resumed run may have others.
-_FREE = frozenset(("train_data_dir", "cache_latents_to_disk"))
+_FREE = frozenset((*FOLDER_FIELDS, "cache_latents_to_disk"))
 # The length of a run, which a resume may extend.
 _LENGTH = frozenset(("max_train_steps", "epoch"))
 _CHANGED = {

@@ -13,6 +13,7 @@ from lib_trainer.adapter.io import adapter_tensors, copy_adapter, free_path, is_
 from lib_trainer.adapter.metadata import RECIPE_KEY, TrainedOn, TrainedPicture, evaluation_metadata, file_metadata
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.start import FILE_FIELDS
+from lib_trainer.config.task import SLIDER
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.errors import NotWritten
 from lib_trainer.events import Evaluated, Event, Notice, Saved, Step
@@ -168,6 +169,8 @@ class Saving:
         return Saved(path, step)
 
     def _trained_on(self) -> TrainedOn:
+        if self.recipe.task.mode == SLIDER:
+            return TrainedOn((), self.schedule.batches_per_epoch)
         scan, buckets = self.schedule.scan, self.schedule.buckets
         pictures = tuple(
             TrainedPicture(
