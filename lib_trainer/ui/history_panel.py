@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from lib_trainer.config.task import named_folders
 from lib_trainer.errors import UserError
 from lib_trainer.evaluation.report import show_details, show_meter
 from lib_trainer.events import Evaluated
@@ -100,7 +101,8 @@ class HistoryActions:
         try:
             past = self._past(chosen)
             # A folder that was allowed then may not be allowed now.
-            require_allowed(self._access, str((past.recipe or {}).get("train_data_dir", "")))
+            for folder in named_folders(past.recipe or {}):
+                require_allowed(self._access, folder)
             self._jobs.resume_run(past.id, past.proposed_steps)
         except UserError as error:
             return [gr.update(), show_error(error, "Not resumed."), gr.update(), *self._live.show()]
@@ -111,8 +113,8 @@ class HistoryActions:
         status = self._jobs.status()
         try:
             if status.more_steps:
-                recipe = self._jobs.history.find(status.id).recipe or {}
-                require_allowed(self._access, str(recipe.get("train_data_dir", "")))
+                for folder in named_folders(self._jobs.history.find(status.id).recipe or {}):
+                    require_allowed(self._access, folder)
                 self._jobs.resume_run(status.id, status.step + status.more_steps)
         except UserError as error:
             return [show_error(error, "Not started."), *self._live.show()]
@@ -175,7 +177,7 @@ def _facts(past: PastRun) -> str:
     )
     facts = {
         "Trained on": past.checkpoint,
-        "Pictures": recipe.get("train_data_dir", ""),
+        "Pictures": " and ".join(named_folders(recipe)),
         "Fingerprint": past.pictures[:12],
         "Settings": settings,
         "Loss": f"{past.loss:.4f}" if past.step else "",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.settings import DatasetConfig
 from lib_trainer.config.start import named_paths
+from lib_trainer.config.task import DIFFERENCE, SLIDER
 from lib_trainer.errors import ConfigError, UserError
 from lib_trainer.host.access import Access
 
@@ -30,13 +31,18 @@ def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:
     try:
         require_allowed(access, entered["train_data_dir"])
         require_allowed_files(access, entered)
-        entered["trigger_word"] = entered["trigger_word"] or scan_pictures(entered, access).trigger_word
+        if entered["mode"] != SLIDER:
+            scan = scan_pictures(entered, access)
+            entered["trigger_word"] = entered["trigger_word"] or scan.trigger_word
+            if entered["mode"] == DIFFERENCE and entered["diff_target_dir"].strip():
+                _check_pairs(scan, entered, access)
     except ConfigError as error:
         problems = error.problems
     except UserError as error:
         # Whatever is wrong with the pictures is shown at the folder's field.
         problems = {"train_data_dir": str(error)}
-    entered["output_name"] = entered["output_name"] or name_from(entered["trigger_word"])
+    called = entered["trigger_word"] if entered["mode"] != SLIDER else _first_line(entered["target_prompt"])
+    entered["output_name"] = entered["output_name"] or name_from(called)
     try:
         recipe = recipe_from(entered)
     except ConfigError as error:
@@ -44,6 +50,21 @@ def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:
     if problems:
         raise ConfigError(problems)
     return recipe
+
+
+def _check_pairs(scan: Scan, entered: Mapping[str, Any], access: Access) -> None:
+    """Raises ConfigError for pictures of the target folder that do not fit, or a folder that may not be named."""
+    from lib_trainer.dataset.pairs import scan_pairs
+
+    try:
+        require_allowed(access, entered["diff_target_dir"])
+    except UserError as error:
+        raise ConfigError({"diff_target_dir": str(error)}) from error
+    scan_pairs(scan, dataset_config(entered), entered["diff_target_dir"])
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def problems_of(entered: dict[str, Any], access: Access) -> dict[str, str]:

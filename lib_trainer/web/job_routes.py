@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.start import FILE_FIELDS, named_paths, without_folders
+from lib_trainer.config.task import FOLDER_FIELDS, named_folders
 from lib_trainer.errors import UserError
 from lib_trainer.events import Command
 from lib_trainer.jobs.history import SAMPLE_DIR, PastRun
@@ -80,7 +81,7 @@ class RunRoutes:
     def job(self, run_id: str) -> dict[str, Any]:
         past = self._past(run_id)
         # Paths of this machine are nobody's business over the network.
-        recipe = {name: value for name, value in (past.recipe or {}).items() if name != "train_data_dir"}
+        recipe = {name: value for name, value in (past.recipe or {}).items() if name not in FOLDER_FIELDS}
         recipe.update({name: without_folders(str(recipe[name])) for name in FILE_FIELDS if name in recipe})
         return {**_summary(past), "recipe": recipe, "losses": self._jobs.history.losses(run_id)}
 
@@ -100,8 +101,9 @@ class RunRoutes:
     def start(self, new: NewJob) -> dict[str, str]:
         # `with_values` checks names and types; only folders need the guard as well.
         values = dict(new.recipe)
-        if values.get("train_data_dir"):
-            values["train_data_dir"] = str(self._guard.folder(str(values["train_data_dir"])))
+        for name in FOLDER_FIELDS:
+            if values.get(name):
+                values[name] = str(self._guard.folder(str(values[name])))
         for path in named_paths(values):
             self._guard.folder(path)
         try:
@@ -122,7 +124,8 @@ class RunRoutes:
         if past.state == "paused":
             return self._command(run_id, lambda: self._jobs.resume(run_id))
         # A folder that was allowed then may not be allowed now.
-        self._guard.folder(str((past.recipe or {}).get("train_data_dir", "")))
+        for folder in named_folders(past.recipe or {}):
+            self._guard.folder(folder)
         return self._command(run_id, lambda: self._jobs.resume_run(run_id, how.max_train_steps))
 
     def save(self, run_id: str) -> dict[str, Any]:

@@ -129,6 +129,8 @@ def test_a_program_that_listens_shows_the_folders_that_it_allows_alone(tmp_path,
     allowed = str(shutil.copytree(pictures, tmp_path / "allowed"))
     _, fields = page.train(train_data_dir=allowed, base_weights=f"style, {secret}/style.safetensors")
     assert "outside the folders" in fields["network_weights"]["info"]
+    _, fields = page.train(train_data_dir=allowed, mode="difference", diff_target_dir=str(secret))
+    assert "outside the folders" in fields["diff_target_dir"]["info"]
     assert page.scan(train_data_dir=allowed)["pictures"] == 40
     assert page.train(train_data_dir=allowed)[0] == ""
     page.jobs.wait(PATIENCE_S)
@@ -199,3 +201,19 @@ def test_a_checkpoints_name_cannot_break_the_page(page):
     page.host.describe = lambda: "<img src=x onerror=alert(1)>.safetensors"
     head = page.actions.open_page()[0]
     assert "<img" not in head and "&lt;img" in head
+
+
+def test_a_slider_needs_no_folder_and_is_called_as_where_it_goes(page):
+    values = {"mode": "slider", "train_data_dir": "", "output_name": "", "max_train_steps": 0}
+    _, fields = page.train(**values)
+    assert "⚠" in fields["original_prompt"]["info"] and "⚠" in fields["max_train_steps"]["info"]
+    assert "⚠" not in fields["train_data_dir"]["info"]
+    message, fields = page.train(**{**values, "target_prompt": "a happy cat", "max_train_steps": 1})
+    assert message == "" and fields["output_name"]["value"] == "a_happy_cat"
+    page.jobs.wait(PATIENCE_S)
+
+
+def test_pairs_that_do_not_fit_are_told_beside_their_folder(page, pictures, tmp_path):
+    (tmp_path / "others").mkdir()
+    _, fields = page.train(train_data_dir=pictures, mode="difference", diff_target_dir=str(tmp_path / "others"))
+    assert "no pictures" in fields["diff_target_dir"]["info"].lower()

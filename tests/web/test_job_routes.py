@@ -87,8 +87,15 @@ def test_a_run_is_removed_from_the_history_when_it_is_over(program):
 def test_files_outside_the_allowed_folders_are_not_read(program, tmp_path):
     one = program()
     recipe = {"output_name": "jeff", "train_data_dir": str(one.pictures), "network_weights": "/etc/a.safetensors"}
-    refused = one.post("/jobs", {"recipe": recipe})
-    assert refused.status_code == 403 and "outside the folders" in refused.json()["detail"]["error"]
+    pairs = {
+        "output_name": "jeff",
+        "train_data_dir": str(one.pictures),
+        "mode": "difference",
+        "diff_target_dir": "/etc",
+    }
+    for named in (recipe, pairs):
+        refused = one.post("/jobs", {"recipe": named})
+        assert refused.status_code == 403 and "outside the folders" in refused.json()["detail"]["error"]
 
 
 def test_no_path_of_this_machine_is_told(program, tmp_path):
