@@ -179,7 +179,7 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     layers = [*model.adaptable_layers(), *text_layers]
     # Of SDXL's two text encoders one may be left alone.
     trained = [layer for layer in layers if layer not in text_layers or recipe.training.rate_of(layer.name) > 0]
-    adapter, continued = start.adapter(recipe, trained)
+    adapter, continued = start.adapter(recipe, trained, read_weight)
     if continued:
         yield Notice(continued)
     if start.frozen:

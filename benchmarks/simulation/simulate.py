@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.collate import Batch
-from lib_trainer.memory.estimate import optimizer_bytes
+from lib_trainer.memory.optimizer_state import optimizer_bytes
 from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.storage_peak import StoragePeak
-from lib_trainer.models.base import HostModel, SizeCond, TextCond
+from lib_trainer.models.base import HostModel, Layer, SizeCond, TextCond
 from lib_trainer.training.denoiser import Denoiser, Query
 from lib_trainer.training.loop import Training, step_loss
 from lib_trainer.training.preservation import Preservation
@@ -50,7 +50,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
     peak = peak or StoragePeak()
     recipe = plan.recipe
     layers = model.adaptable_layers()
-    adapter = new_adapter(layers, recipe.adapter, 0)
+    adapter = new_adapter(layers, recipe.adapter, 0, _read_shape)
     with model.fake_mode:
         _prepare(model, plan, peak)
         peak.count(_without_contents(adapter).parameters())
@@ -140,10 +140,15 @@ class _StateOnly(torch.optim.Optimizer):
                 self.state[parameter] = {"kept": torch.empty(size, dtype=torch.uint8)}
 
 
+def _read_shape(layer: Layer, like: Tensor) -> tuple[Tensor, None]:
+    """A weight of the layer's shape: what a DoRA begins with takes no part in the memory."""
+    return torch.ones(layer.shape), None
+
+
 def _without_contents(adapter: Adapter) -> Adapter:
     for factors in adapter.layers.values():
-        for name in factors.names:
-            factors.register_parameter(name, nn.Parameter(torch.empty(getattr(factors, name).shape)))
+        for name, parameter in list(factors.named_parameters()):
+            factors.register_parameter(name, nn.Parameter(torch.empty(parameter.shape)))
     return adapter
 
 

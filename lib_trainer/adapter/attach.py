@@ -102,8 +102,13 @@ def layer_op_of(layer: Layer) -> LayerOp:
     return LayerOp(layer.shape, tuple(layer.stride), tuple(padding), tuple(layer.dilation), layer.groups)
 
 
-def new_adapter(layers: Sequence[Layer], config: AdapterConfig, seed: int) -> Adapter:
+def new_adapter(
+    layers: Sequence[Layer], config: AdapterConfig, seed: int, read_weight: ReadLayer | None = None
+) -> Adapter:
     """A fresh adapter for `layers`, initialised as LyCORIS does: ΔW is zero.
+
+    Args:
+        read_weight: `HostModel.read_weight`, with the frozen LoRAs: a DoRA begins with the norms of these weights.
 
     Raises:
         UserError: the recipe adapts no layer.
@@ -114,12 +119,20 @@ def new_adapter(layers: Sequence[Layer], config: AdapterConfig, seed: int) -> Ad
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in layers:
-            module = new_module(layer.name, layer_op_of(layer), config)
+            weight = _own_weight(layer, read_weight) if config.dora_wd and read_weight else None
+            module = new_module(layer.name, layer_op_of(layer), config, weight)
             if module is not None:
                 modules[layer.name] = module
     if not modules:
         raise UserError("This recipe trains no layer of the model.", "Give it a rank above 0.")
     return Adapter(modules)
+
+
+def _own_weight(layer: Layer, read_weight: ReadLayer) -> Tensor:
+    """(out, in[, k, k]), float32, where the layer lies."""
+    with torch.no_grad():
+        weight, _ = read_weight(layer, torch.empty(0, device=layer.module.weight.device))
+    return weight
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from lib_trainer.adapter.keys import DORA, FILE_KEYS
+from lib_trainer.adapter.dora import DORA
+from lib_trainer.adapter.keys import FILE_KEYS
 from lib_trainer.models.layer_names import UNET_PREFIX, diffusers_file_names
 
 _UP_DOWN = {

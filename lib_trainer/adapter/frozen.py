@@ -61,5 +61,5 @@ class FrozenLoras:
         for module, strength in changes:
             if next(module.parameters()).device != weight.device:
                 module.to(weight.device)
-            total = total + strength * module.delta(weight.shape)
+            total = total + strength * module.change(total)
         return total.to(weight.dtype)

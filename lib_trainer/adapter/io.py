@@ -17,8 +17,9 @@ from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.delta_weight import DELTAS, lokr_second
+from lib_trainer.adapter.dora import DORA
 from lib_trainer.adapter.foreign_keys import kohya_key, naming_of
-from lib_trainer.adapter.keys import ALPHA, DORA, FILE_KEYS, algo_of, split_key
+from lib_trainer.adapter.keys import ALPHA, FILE_KEYS, algo_of, split_key
 from lib_trainer.adapter.metadata import RECIPE_KEY, file_hashes
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
@@ -42,24 +43,26 @@ class AdapterFile:
         metadata: the file's own.
         factors: layer name -> its factors, float32 on the CPU.
         unmatched: keys that belong to no LoHa, LoKr or LoCon layer, and those of layers that cannot be computed.
-        dora: layers that are scaled by their magnitude too (DoRA), which their factors alone do not say.
         naming: whose names its keys have; see `foreign_keys.naming_of`.
     """
 
     metadata: dict[str, str]
     factors: dict[str, AdapterModule]
     unmatched: tuple[str, ...]
-    dora: tuple[str, ...] = ()
     naming: str = "kohya"
 
-    def require_factors_alone(self, name: str) -> None:
-        """Raises UserError unless the factors say all that the file, here called `name`, does to a model."""
-        rest = [*self.unmatched, *(f"{layer}.{DORA}" for layer in self.dora)]
-        if rest:
-            kinds = ", ".join(sorted({key.partition(".")[2] or key for key in rest})[:3])
+    @property
+    def dora(self) -> tuple[str, ...]:
+        """Layers whose change depends on the weights that they are put on (DoRA)."""
+        return tuple(name for name, module in self.factors.items() if module.dora_scale is not None)
+
+    def require_read(self, name: str) -> None:
+        """Raises UserError unless all that the file, here called `name`, does to a model was read."""
+        if self.unmatched:
+            kinds = ", ".join(sorted({key.partition(".")[2] or key for key in self.unmatched})[:3])
             raise UserError(
-                f"{name} holds {len(rest)} tensors that are not read here ({kinds}).",
-                "Choose a LoHa, LoKr, LoCon or LoRA file without DoRA and trained norms.",
+                f"{name} holds {len(self.unmatched)} tensors that are not read here ({kinds}).",
+                "Choose a LoHa, LoKr, LoCon or LoRA file without trained norms.",
             )
 
 
@@ -71,6 +74,9 @@ def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
         for name, value in _readable(factors).items():
             key = f"{layer}.{FILE_KEYS[factors.algo][name]}"
             tensors[key] = value.detach().to("cpu", DTYPES[precision]).contiguous()
+        if factors.dora_scale is not None:
+            # Float32: they scale the whole weight, whose rounding would outweigh ΔW.
+            tensors[f"{layer}.{DORA}"] = factors.dora_scale.detach().to("cpu").contiguous()
     return tensors
 
 
@@ -123,21 +129,23 @@ def read_adapter(path: Path) -> AdapterFile:
         raise _unreadable(path, error) from error
     found: dict[str, dict[str, dict[str, Tensor]]] = {}
     alphas: dict[str, float] = {}
-    unmatched, dora = [], []
+    magnitudes: dict[str, Tensor] = {}
+    unmatched = []
     for key, value in tensors.items():
         layer, rest = split_key(kohya_key(key))
         if rest == ALPHA:
             # Something else than one number: the layer cannot be scaled.
             alphas[layer] = float(value) if value.numel() == 1 else math.nan
         elif rest == DORA:
-            dora.append(layer)
+            # PEFT's are a vector of rows, for a convolution turned on its side.
+            magnitudes[layer] = value.float().flatten() if "magnitude_vector" in key else value.float()
         elif known := algo_of(rest):
             found.setdefault(layer, {}).setdefault(known[0], {})[known[1]] = value.float()
         else:
             unmatched.append(key)
     factors = {}
     for layer, by_algo in found.items():
-        made = _factors(by_algo, alphas.get(layer))
+        made = _factors(by_algo, alphas.get(layer), magnitudes.get(layer))
         if made is None:
             unmatched += [key for key in tensors if split_key(kohya_key(key))[0] == layer]
         else:
@@ -146,11 +154,12 @@ def read_adapter(path: Path) -> AdapterFile:
     unmatched += [key for key, (layer, rest) in alone.items() if rest in (ALPHA, DORA) and layer not in found]
     if not factors:
         raise UserError(f"{path.name} holds no LoHa, LoKr or LoRA layer.", "Choose a file from models/Lora.")
-    whole = tuple(layer for layer in dora if layer in factors)
-    return AdapterFile(metadata, factors, tuple(unmatched), whole, naming_of(list(tensors)))
+    return AdapterFile(metadata, factors, tuple(unmatched), naming_of(list(tensors)))
 
 
-def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> AdapterModule | None:
+def _factors(
+    by_algo: dict[str, dict[str, Tensor]], alpha: float | None, magnitude: Tensor | None
+) -> AdapterModule | None:
     # Two algorithms for one layer: no reader agrees on what that means.
     if len(by_algo) != 1:
         return None
@@ -158,7 +167,7 @@ def _factors(by_algo: dict[str, dict[str, Tensor]], alpha: float | None) -> Adap
     if not any(needed <= set(tensors) for needed in _NEEDED[algo]):
         return None
     ordered = {name: tensors[name] for name in FILE_KEYS[algo] if name in tensors}
-    factors = AdapterModule(algo, ordered, 0.0)
+    factors = AdapterModule(algo, ordered, 0.0, magnitude)
     if not _computes(algo, ordered):
         return None
     # A file without alpha means alpha = rank.

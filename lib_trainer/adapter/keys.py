@@ -9,7 +9,7 @@ FILE_KEYS: dict[str, dict[str, str]] = {
     # LyCORIS names LoCon as kohya's LoRA, so that every WebUI reads it.
     "locon": {"up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight"},
 }
-ALPHA, DORA = "alpha", "dora_scale"
+ALPHA = "alpha"
 _ALGO_OF = {key: (algo, name) for algo, keys in FILE_KEYS.items() for name, key in keys.items()}
 
 

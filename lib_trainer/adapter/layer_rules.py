@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
-from lib_trainer.config.layers import PRESETS, SD_BLOCKS, SDXL_BLOCKS, by_pattern, numbers
+from lib_trainer.config.layers import PRESETS, SD_BLOCKS, SDXL_BLOCKS, LayerConfig, by_pattern, numbers
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
 
@@ -18,8 +18,7 @@ _CONVBLOCK = re.compile(
 )
 _TIME = re.compile("_time_embed|_label_emb|_add_embedding")
 _ATTENTION = re.compile("_attn[12]?_|_attention_")
-# The name that a layer has where only its shape counts.
-ANY_LAYER = "layer"
+_FILTERS = {item.name: item.default for item in fields(LayerConfig)}
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,6 @@ def layer_rule(name: str, config: AdapterConfig, *, wide: bool) -> LayerRule:
         UserError: the recipe has block dims for a UNet with another number of blocks.
     """
     rank, alpha = (config.conv_dim, config.conv_alpha) if wide else (config.network_dim, config.network_alpha)
-    if name == ANY_LAYER:
-        # The largest: a memory plan knows shapes only.
-        others = [*numbers(config.conv_block_dims if wide else config.block_dims)]
-        others += [dim for _, dim in by_pattern(config.network_reg_dims)]
-        return LayerRule(max(rank, *map(round, others)) if others else rank, alpha)
     if not _in_preset(name, config.lycoris_preset, wide=wide):
         return LayerRule(0, alpha)
     weight, block, blocks = 1.0, block_of(name), blocks_of(name)
@@ -68,6 +62,15 @@ def layer_rule(name: str, config: AdapterConfig, *, wide: bool) -> LayerRule:
             break
     rate = next((rate for pattern, rate in by_pattern(config.network_reg_lrs) if pattern.search(name)), None)
     return LayerRule(rank if weight and rate != 0 else 0, alpha, weight, rate)
+
+
+def config_of_layer(name: str, config: AdapterConfig, *, wide: bool) -> AdapterConfig | None:
+    """The adapter of one layer as a recipe for any; equal for layers whose adapters have the same size.
+
+    None for a layer that is left alone.
+    """
+    rank = layer_rule(name, config, wide=wide).rank
+    return replace(config, **_FILTERS, network_dim=rank, conv_dim=rank) if rank else None
 
 
 def block_of(name: str) -> int | None:

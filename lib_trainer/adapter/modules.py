@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.delta_weight import DELTAS, Tensors
+from lib_trainer.adapter.dora import DORA, decomposed, magnitude_shape, magnitudes, shaped_for
 from lib_trainer.adapter.kernels.autograd import LayerOp, ReadWeight, Strategy, apply_frozen, apply_strategy
+from lib_trainer.adapter.kernels.decomposed import Decomposed
 from lib_trainer.adapter.kernels.dispatch import build_strategy, choose_strategy, dense
 from lib_trainer.adapter.keys import ALPHA, FILE_KEYS
 from lib_trainer.adapter.layer_rules import layer_rule
@@ -26,6 +29,7 @@ class AdapterModule(nn.Module):
         algo: `loha`, `lokr` or `locon`.
         tensors: our factor name -> tensor; shapes as in `adapter.delta_weight`.
         alpha: the file's alpha; ΔW is scaled by alpha / rank, except LoKr with two full factors, which ignores it.
+        magnitude: of DoRA, as `adapter.dora` shapes it; None for a layer without.
 
     Attributes:
         strength: ΔW is multiplied by it.
@@ -34,7 +38,7 @@ class AdapterModule(nn.Module):
         dropout: (share, seed) of network dropout; None for none.
     """
 
-    def __init__(self, algo: str, tensors: Mapping[str, Tensor], alpha: float) -> None:
+    def __init__(self, algo: str, tensors: Mapping[str, Tensor], alpha: float, magnitude: Tensor | None = None) -> None:
         super().__init__()
         self.algo = algo
         self.alpha = alpha
@@ -45,6 +49,7 @@ class AdapterModule(nn.Module):
         self.names = tuple(tensors)
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor))
+        self.register_parameter(DORA, None if magnitude is None else nn.Parameter(magnitude))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -77,8 +82,22 @@ class AdapterModule(nn.Module):
         change = DELTAS[self.algo](self.tensors) * self.scale
         return change if shape is None else change.reshape(tuple(shape))
 
+    def change(self, weight: Tensor) -> Tensor:
+        """What is added to this weight (out, in[, k, k]) at strength 1, float32: ΔW, or W' − W of a DoRA.
+
+        Raises:
+            RuntimeError: the factors or the magnitudes do not fit the weight.
+        """
+        delta = self.delta(weight.shape)
+        if self.dora_scale is None:
+            return delta
+        weight = weight.to(delta.dtype)
+        return decomposed(weight + delta, shaped_for(self.dora_scale, tuple(weight.shape))) - weight
+
     def apply_to(self, operation: LayerOp, read: ReadWeight, x: Tensor) -> Tensor:
         """operation(x, W + strength·ΔW) + bias, by the fastest strategy that loses no precision.
+
+        A DoRA's ΔW is its `change`.
 
         Args:
             read: reads the frozen weight and bias in the dtype and on the device of a tensor.
@@ -86,17 +105,20 @@ class AdapterModule(nn.Module):
         """
         if self.dropped:
             return apply_frozen(operation, read, x)
-        if self.dropout is not None:
+        if self.dropout is not None and self.dora_scale is None:
             return apply_frozen(operation, read, x) + self._dropped_product(operation, x)
-        return apply_strategy(self.strategy(operation, x), read, x, self.tensors)
+        factors = self.tensors if self.dora_scale is None else {**self.tensors, DORA: self.dora_scale}
+        return apply_strategy(self.strategy(operation, x), read, x, factors)
 
     def strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
         """How `apply_to` computes for an input like x."""
         factors, scale = self.tensors, self.strength * self.scale
         precise = x.dtype == next(iter(factors.values())).dtype
+        if self.dora_scale is not None:
+            return Decomposed(operation, partial(self._masked_delta, self.scale), self.strength)
         if self.row_mask is not None:
             # A mask on rows has no factored form.
-            return dense(operation, self._masked_delta, precise=precise)
+            return dense(operation, partial(self._masked_delta, scale), precise=precise)
         name = choose_strategy(self.algo, factors, operation, tuple(x.shape), precise=precise)
         return build_strategy(name, self.algo, factors, operation, scale, precise=precise)
 
@@ -132,9 +154,11 @@ class AdapterModule(nn.Module):
         between = between * kept.to(x.dtype) * (self.strength * self.scale / (1 - share))
         return LayerOp(tuple(f["up"].shape))(between, f["up"])
 
-    def _masked_delta(self, factors: Tensors) -> Tensor:
+    def _masked_delta(self, scale: float, factors: Tensors) -> Tensor:
+        change = DELTAS[self.algo](factors) * scale
+        if self.row_mask is None:
+            return change
         # Rows of ΔW, not of the factors: LyCORIS' rank dropout drops output channels.
-        change = DELTAS[self.algo](factors) * (self.strength * self.scale)
         return change * self.row_mask.to(change).reshape(-1, *[1] * (change.ndim - 1))
 
     def _first_shape(self) -> tuple[int, int]:
@@ -142,10 +166,15 @@ class AdapterModule(nn.Module):
         return tuple(self.w1.shape) if "w1" in self.names else (self.w1_a.shape[0], self.w1_b.shape[1])
 
 
-def new_module(name: str, operation: LayerOp, config: AdapterConfig) -> AdapterModule | None:
+def new_module(
+    name: str, operation: LayerOp, config: AdapterConfig, weight: Tensor | None = None
+) -> AdapterModule | None:
     """Fresh factors of one layer as LyCORIS makes them; None for a layer that the recipe leaves alone.
 
     LyCORIS draws its start values from torch's global random state.
+
+    Args:
+        weight: the layer's own; a DoRA begins with its norms, nothing else reads it.
     """
     # LyCORIS counts 1×1 convolutions as linear layers.
     wide = operation.is_conv and operation.shape[2:] != (1, 1)
@@ -168,7 +197,15 @@ def new_module(name: str, operation: LayerOp, config: AdapterConfig) -> AdapterM
     # Only the start values are LyCORIS'; from here on the factors are ours.
     made = dict(module.named_parameters())
     tensors = {ours: made[theirs].detach() for ours, theirs in FILE_KEYS[config.algo].items() if theirs in made}
-    return AdapterModule(config.algo, tensors, float(getattr(module, ALPHA)))
+    return AdapterModule(config.algo, tensors, float(getattr(module, ALPHA)), _first_magnitudes(config, weight))
+
+
+def _first_magnitudes(config: AdapterConfig, weight: Tensor | None) -> Tensor | None:
+    if not config.dora_wd:
+        return None
+    if weight is None:
+        raise ValueError("a DoRA begins with the norms of the layer's weight, which was not given")
+    return magnitudes(weight.detach().float(), magnitude_shape(tuple(weight.shape), on_output=config.wd_on_output))
 
 
 def _lycoris_module(algo: str) -> Any:

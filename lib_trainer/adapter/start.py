@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lib_trainer.adapter.attach import Adapter, new_adapter
+from lib_trainer.adapter.attach import Adapter, ReadLayer, new_adapter
 from lib_trainer.adapter.delta_weight import DELTAS
+from lib_trainer.adapter.dora import shaped_for
 from lib_trainer.adapter.foreign_keys import names_in_model
 from lib_trainer.adapter.io import AdapterFile
 from lib_trainer.adapter.modules import AdapterModule
@@ -31,9 +32,9 @@ def factors_for(file: AdapterFile, layers: Sequence[Layer], name: str) -> dict[s
         name: of the LoRA, for messages.
 
     Raises:
-        UserError: the file fits none of the layers, or holds tensors of a kind that is not computed here (DoRA, norms).
+        UserError: the file fits none of the layers, or holds tensors of a kind that is not computed here.
     """
-    file.require_factors_alone(name)
+    file.require_read(name)
     by_name = {layer.name: layer for layer in layers}
     meant = {here: file.factors[there] for there, here in names_in_model(file.factors, list(by_name)).items()}
     found = {layer.name: _shaped(meant[layer.name], layer) for layer in layers if layer.name in meant}
@@ -49,12 +50,14 @@ def continued_adapter(
     seed: int,
     *,
     dim_from_weights: bool,
+    read_weight: ReadLayer | None = None,
 ) -> tuple[Adapter, int]:
     """An adapter that begins where a file ended, and how many of its layers begin at zero.
 
     Args:
         found: `factors_for` of the file.
         dim_from_weights: train exactly the file's layers, with their kinds and ranks; else those of the recipe.
+        read_weight: as for `new_adapter`.
 
     Raises:
         UserError: a layer of the file has another kind or rank than in the recipe.
@@ -64,12 +67,12 @@ def continued_adapter(
         if not modules:
             raise UserError("The LoRA has none of the layers that are trained.", "Set a rate for its text encoder.")
         return Adapter(modules), 0
-    adapter = new_adapter(layers, config, seed)
+    adapter = new_adapter(layers, config, seed, read_weight)
     for name, fresh in adapter.layers.items():
         old = found.get(name)
         if old is None:
             continue
-        shapes = [{key: value.shape for key, value in module.tensors.items()} for module in (old, fresh)]
+        shapes = [{key: value.shape for key, value in module.named_parameters()} for module in (old, fresh)]
         if old.algo != fresh.algo or shapes[0] != shapes[1]:
             raise UserError(f"The LoRA has another type or rank than the recipe (layer {name}).", _DIM_HINT)
         adapter.layers[name] = old
@@ -82,6 +85,8 @@ def config_of(found: Mapping[str, AdapterModule], layers: Sequence[Layer], confi
     wide = {layer.name for layer in layers if math.prod(layer.shape[2:]) > 1}
     algo = Counter(module.algo for module in found.values()).most_common(1)[0][0]
     changes: dict[str, Any] = {"algo": algo, "conv_dim": 0}
+    scales = [module.dora_scale for module in found.values() if module.dora_scale is not None]
+    changes |= {"dora_wd": bool(scales), "wd_on_output": any(scale.shape[0] > 1 for scale in scales)}
     for name, module in sorted(found.items(), key=lambda item: item[0] in wide):
         changes.setdefault("conv_alpha" if name in wide else "network_alpha", module.alpha)
         # A LoKr of full factors has no rank; LyCORIS writes the recipe's as its alpha.
@@ -104,8 +109,12 @@ def _shaped(module: AdapterModule, layer: Layer) -> AdapterModule | None:
                 changed[name] = tensor.reshape(*tensor.shape, *kernel)
             elif tensor.ndim == 4 and not kernel and tensor.shape[2:] == (1, 1):
                 changed[name] = tensor.flatten(1)
-    shaped = AdapterModule(module.algo, {name: tensor.detach() for name, tensor in changed.items()}, module.alpha)
+    magnitude = module.dora_scale
     try:
+        magnitude = None if magnitude is None else shaped_for(magnitude.detach(), layer.shape)
+        shaped = AdapterModule(
+            module.algo, {name: tensor.detach() for name, tensor in changed.items()}, module.alpha, magnitude
+        )
         empty = {name: torch.empty(tensor.shape, device="meta") for name, tensor in shaped.tensors.items()}
         elements = DELTAS[module.algo](empty).numel()
     except RuntimeError:

@@ -66,6 +66,16 @@ class AdapterConfig(LayerConfig):
     rs_lora: bool = setting(
         False, "Rank-stabilized scaling", "Scales by alpha / √rank, so that a high rank learns as fast.", group=LEARNS
     )
+    dora_wd: bool = setting(
+        False, "DoRA weight decomposition", "Learns the size of each row of weights apart from its direction;"
+        " slower, and takes more memory.",
+        group=LEARNS,
+    )  # fmt: skip
+    wd_on_output: bool = setting(
+        False, "DoRA norm per output", "LyCORIS' default; of the WebUIs none draws it exactly as trained. Off, the norm"
+        " is taken per input, and all read it alike.",
+        group=LEARNS,
+    )  # fmt: skip
     use_tucker: bool = setting(
         False, "Tucker decomposition", "Makes k×k convolutions smaller (use_cp in kohya_ss).", group=LEARNS
     )

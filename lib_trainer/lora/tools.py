@@ -45,6 +45,14 @@ def merge_loras(loras: Sequence[Strong], target: Path, cut: Cut, precision: str)
         for name, module in file.factors.items():
             changes.setdefault(name, []).append((module, strength))
     modules = {name: factored(name, found, cut) for name, found in changes.items()}
+    if loras[0][1] == 1 and len(loras) == 1:
+        # m·V/‖V‖ is the same with the same ΔW.
+        for name, module in modules.items():
+            module.dora_scale = files[0][0].factors[name].dora_scale
+    elif dora := [path.name for (path, _), (file, _) in zip(loras, files, strict=True) if file.dora]:
+        raise UserError(
+            f"What {dora[0]} changes depends on the checkpoint: it is a DoRA.", "Merge it into a checkpoint instead."
+        )
     return _written(target, modules, files[0][0].metadata, precision)
 
 
@@ -70,7 +78,7 @@ def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Pat
             total = sums.setdefault(place.key, tensors[place.key].float())
             rows = total[place.first_row : place.first_row + place.rows]
             with torch.no_grad():
-                rows += strength * file.factors[there].delta(rows.shape)
+                rows += strength * _change(file.factors[there], rows, path.name)
             changed.add(here)
     tensors.update({key: total.to(tensors[key].dtype) for key, total in sums.items()})
     _save(tensors, target, metadata)
@@ -125,8 +133,17 @@ def _written(
 
 def _readable(path: Path) -> AdapterFile:
     file = read_adapter(path)
-    file.require_factors_alone(path.name)
+    file.require_read(path.name)
     return file
+
+
+def _change(module: AdapterModule, weight: Tensor, name: str) -> Tensor:
+    try:
+        return module.change(weight)
+    except RuntimeError as error:
+        raise UserError(
+            f"{name} does not fit this checkpoint: a layer has another size.", "It was trained on another model."
+        ) from error
 
 
 def _places(checkpoint: Path) -> tuple[Family, dict[str, WeightPlace]]:

@@ -13,17 +13,16 @@ from functools import lru_cache
 
 import torch
 
-from lib_trainer.config.recipe import Recipe
+from lib_trainer.adapter.layer_rules import config_of_layer
+from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.memory.layer_cost import LayerCost, layer_cost
+from lib_trainer.memory.optimizer_state import optimizer_bytes
 from lib_trainer.memory.text_blocks import text_encoder_blocks
 from lib_trainer.memory.transformer_blocks import transformer_blocks
 from lib_trainer.memory.unet_blocks import Block, LayerSite, unet_blocks
 from lib_trainer.models.families import Family, TransformerShape, UNetShape
-from lib_trainer.models.optimizers import measured_state_bytes
 
 _FLOAT_BYTES = 4
-# bitsandbytes keeps the state of smaller tensors in float32, and one scale for each block of so many elements.
-_SMALLEST_8BIT, _SCALE_BLOCK = 4096, 256
 
 
 @dataclass(frozen=True)
@@ -111,23 +110,6 @@ def predict(work: Work, savings: Savings) -> Parts:
     return Parts(base, adapter, state, gradients, activations, working + walk.frozen_working_bytes())
 
 
-def optimizer_bytes(optimizer: str, shape: tuple[int, ...]) -> int:
-    """Bytes of the optimizer's state for one parameter of that shape."""
-    elements = math.prod(shape)
-    if optimizer == "AdamW8bit" and elements >= _SMALLEST_8BIT:
-        return 2 * elements + 2 * _FLOAT_BYTES * math.ceil(elements / _SCALE_BLOCK)
-    if optimizer == "Prodigy":
-        return 4 * _FLOAT_BYTES * elements
-    if optimizer == "Adafactor" and len(shape) > 1:
-        # The second moment is factored: row sums and column sums of each matrix (Shazeer & Stern, 2018).
-        return _FLOAT_BYTES * (elements // shape[-1] + elements // shape[-2])
-    if optimizer == "Adafactor":
-        return _FLOAT_BYTES * elements
-    if optimizer in ("AdamW", "AdamW8bit"):
-        return 2 * _FLOAT_BYTES * elements
-    return measured_state_bytes(optimizer, shape)
-
-
 def recompute_order(blocks: Sequence[Block]) -> list[int]:
     """Indices of the blocks that can be recomputed; first those that save most for their work.
 
@@ -152,20 +134,22 @@ def _multiply_adds(block: Block) -> int:
 @lru_cache(maxsize=64)
 def _costs(work: Work, batch: int, reads_copies: bool) -> tuple[tuple[LayerCost, ...], ...]:
     """The cost of each layer of each block, for a batch."""
-    adapter, compute = work.recipe.adapter, work.compute
-    return tuple(
-        tuple(
-            layer_cost(
-                site.operation,
-                (batch, *site.x_shape),
-                adapter if site.adapted else None,
-                compute,
-                reads_copy=reads_copies and site.adapted,
-            )
-            for site in block.sites
-        )
-        for block in all_blocks(work)
-    )
+
+    def cost(site: LayerSite) -> LayerCost:
+        adapter, shape = _adapter_of(work, site), (batch, *site.x_shape)
+        return layer_cost(site.operation, shape, adapter, work.compute, reads_copy=reads_copies and site.adapted)
+
+    return tuple(tuple(cost(site) for site in block.sites) for block in all_blocks(work))
+
+
+def _adapter_of(work: Work, site: LayerSite) -> AdapterConfig | None:
+    """The adapter that the recipe puts on a layer; None for none."""
+    # Of SDXL's two text encoders one may be left alone.
+    left_alone = site.name.startswith("lora_te") and not work.recipe.training.rate_of(site.name)
+    if left_alone or not site.adapted:
+        return None
+    kernel = site.operation.shape[2:]
+    return config_of_layer(site.name, work.recipe.adapter, wide=bool(kernel) and kernel != (1, 1))
 
 
 class _Backward:

@@ -76,7 +76,7 @@ def _factors(operation: LayerOp, config: AdapterConfig) -> AdapterModule | None:
     """The layer's adapter module, on meta."""
     # Initialisation must not move the random state of a run.
     with torch.random.fork_rng(devices=[]), _quiet(logging.getLogger("LyCORIS")):
-        made = new_module("layer", operation, config)
+        made = new_module("layer", operation, config, torch.empty(operation.shape, device="meta"))
     return None if made is None else _without_contents(made)
 
 
@@ -92,7 +92,7 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 def _without_contents(factors: AdapterModule) -> AdapterModule:
-    for name in factors.names:
-        empty = torch.empty_like(getattr(factors, name), device="meta")
+    for name, parameter in list(factors.named_parameters()):
+        empty = torch.empty_like(parameter, device="meta")
         factors.register_parameter(name, nn.Parameter(empty))
     return factors

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lib_trainer.adapter.kernels.autograd import LayerOp
-from lib_trainer.memory.unet_blocks import Block, LayerSite
-from lib_trainer.models.families import Family
+from lib_trainer.memory.unet_blocks import Block, LayerSite, renamed
+from lib_trainer.models.families import SDXL, Family
 
+# The layers of one transformer layer, in the order of backward.
+_NAMES = ["mlp_fc2", "mlp_fc1", "self_attn_out_proj", "self_attn_v_proj", "self_attn_k_proj", "self_attn_q_proj"]
 _TOKENS, _VOCABULARY = 77, 49408
 
 
 def text_encoder_blocks(family: Family) -> Iterator[Block]:
     """Every layer of every text encoder, for one image with one chunk of 77 tokens, in the order of forward."""
-    for width, layers in family.text_encoders:
+    for encoder, (width, layers) in enumerate(family.text_encoders, 1):
+        prefix = f"lora_te{encoder if family.key == SDXL.key else ''}_text_model_encoder_layers"
         yield Block((), 0, 0, offloadable=False, other_weights=(_VOCABULARY + _TOKENS) * width)
-        for _ in range(layers):
-            yield _layer(width)
+        for number in range(layers):
+            yield renamed(_layer(width), [f"{prefix}_{number}_{name}" for name in _NAMES])
 
 
 def _layer(width: int) -> Block:

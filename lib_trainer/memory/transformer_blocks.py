@@ -11,9 +11,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lib_trainer.adapter.kernels.autograd import LayerOp
-from lib_trainer.memory.unet_blocks import Block, LayerSite
+from lib_trainer.memory.unet_blocks import Block, LayerSite, renamed
 from lib_trainer.models.families import Family, TransformerShape
+from lib_trainer.models.layer_names import UNET_PREFIX
 
+# The layers of a block of each kind, in the order of forward, by their names in files.
+_NAMES = {
+    "double_blocks": (
+        *("img_attn_qkv", "txt_attn_qkv", "img_attn_proj", "img_mlp_0", "img_mlp_2"),
+        *("txt_attn_proj", "txt_mlp_0", "txt_mlp_2"),
+    ),
+    "single_blocks": ("linear1", "linear2"),
+    "layers": ("attention_qkv", "attention_out", "feed_forward_w1", "feed_forward_w3", "feed_forward_w2"),
+    "blocks": (
+        *("self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj", "self_attn_output_proj"),
+        *("cross_attn_q_proj", "cross_attn_k_proj", "cross_attn_v_proj", "cross_attn_output_proj"),
+        *("mlp_layer1", "mlp_layer2"),
+    ),
+}
 # Gradients in flight: of a block's output, and of the branch that is being computed.
 _UNDER_WAY = 2
 
@@ -53,13 +68,16 @@ class _Walk:
         tokens = self.image + self.text
         yield Block((), 0, tokens * shape.width, other_weights=embedders, frozen_weights=refiners)
         alone, together = (round(share * square) for share in shape.modulation[:2])
-        for count, parts, rows, modulation in (
-            (shape.double, self._double(), tokens, together),
-            (shape.single, self._single(tokens), tokens, alone),
-            (shape.joint, self._joint(tokens), tokens, together),
-            (shape.crossed, self._crossed(), self.image, together),
+        for kind, count, parts, rows, modulation in (
+            ("double_blocks", shape.double, self._double(), tokens, together),
+            ("single_blocks", shape.single, self._single(tokens), tokens, alone),
+            ("layers", shape.joint, self._joint(tokens), tokens, together),
+            ("blocks", shape.crossed, self._crossed(), self.image, together),
         ):
-            yield from [self._block(parts, rows, modulation)] * count
+            block = self._block(parts, rows, modulation) if count else None
+            for number in range(count):
+                names = [f"{UNET_PREFIX}{kind}_{number}_{name}" for name in reversed(_NAMES[kind])]
+                yield renamed(block, names)
 
     def _block(self, parts: list[_Part], tokens: int, modulation: int) -> Block:
         """Backward meets the parts from the last; what the earlier ones keep is alive then."""

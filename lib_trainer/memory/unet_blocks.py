@@ -7,14 +7,21 @@ attention q, k, v and the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 
 from lib_trainer.adapter.kernels.autograd import LayerOp
 from lib_trainer.models.families import UNetShape
+from lib_trainer.models.layer_names import diffusers_names, kohya_name
 
 _TEXT_TOKENS = 77
 _LATENT_PX = 8
+# The layers of a transformer block, in the order of backward.
+_ATTENTION = (
+    *("ff.net.2", "ff.net.0.proj", "attn2.to_out.0", "attn2.to_v", "attn2.to_k", "attn2.to_q"),
+    *("attn1.to_out.0", "attn1.to_v", "attn1.to_k", "attn1.to_q"),
+)
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,14 @@ class LayerSite:
         alive: elements that the block holds at that moment beside the layer's own: what backward still needs, and
             gradients in flight.
         adapted: whether kohya + LyCORIS put an adapter on it.
+        name: in files, like `lora_unet_mid_block_resnets_0_conv1`.
     """
 
     operation: LayerOp
     x_shape: tuple[int, ...]
     alive: int
     adapted: bool = True
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,18 @@ class Block:
 
 def unet_blocks(shape: UNetShape, width_px: int, height_px: int) -> list[Block]:
     """The UNet for one image, in the order of forward."""
-    return list(_Blocks(shape, width_px // _LATENT_PX, height_px // _LATENT_PX).run())
+    blocks = list(_Blocks(shape, width_px // _LATENT_PX, height_px // _LATENT_PX).run())
+    if shape.pooled_dim:
+        names = {site.name: site.name for block in blocks for site in block.sites}
+    else:
+        # kohya names SD 1.x and 2.x as diffusers does.
+        names = diffusers_names(site.name for block in blocks for site in block.sites)
+    return [renamed(block, [kohya_name(names[site.name]) for site in block.sites]) for block in blocks]
+
+
+def renamed(block: Block, names: Sequence[str]) -> Block:
+    """The block with these names of its sites, in the order of backward."""
+    return replace(block, sites=tuple(replace(site, name=name) for site, name in zip(block.sites, names, strict=True)))
 
 
 class _Blocks:
@@ -80,26 +100,32 @@ class _Blocks:
         # Skip connections: what each block of the way down hands to one of the way up.
         channels, skips = shape.channels[0], [shape.channels[0]]
         yield self._first(channels)
+        # LDM counts the blocks of each way; the first is the first convolution.
+        inputs = (f"input_blocks.{number}" for number in count(1))
         for level, width in enumerate(shape.channels):
             for _ in range(shape.res_blocks):
-                yield self._residual(level, channels, width)
-                yield from self._transformer(level, width, shape.depths[level])
+                name = next(inputs)
+                yield self._residual(f"{name}.0", level, channels, width)
+                yield from self._transformer(f"{name}.1", level, width, shape.depths[level])
                 channels = width
                 skips.append(channels)
             if level < last:
-                yield self._resample(level, channels, (2, 2))
+                yield self._resample(f"{next(inputs)}.0.op", level, channels, (2, 2))
                 skips.append(channels)
-        yield self._residual(last, channels, channels)
-        yield from self._transformer(last, channels, shape.middle_depth)
-        yield self._residual(last, channels, channels)
+        yield self._residual("middle_block.0", last, channels, channels)
+        yield from self._transformer("middle_block.1", last, channels, shape.middle_depth)
+        yield self._residual("middle_block.2", last, channels, channels)
+        outputs = (f"output_blocks.{number}" for number in count())
         for level, width in reversed(list(enumerate(shape.channels))):
             # One more than on the way down: the downsampled output is a skip as well.
             for _ in range(shape.res_blocks + 1):
-                yield self._residual(level, channels + skips.pop(), width)
-                yield from self._transformer(level, width, shape.depths[level])
+                name = next(outputs)
+                yield self._residual(f"{name}.0", level, channels + skips.pop(), width)
+                yield from self._transformer(f"{name}.1", level, width, shape.depths[level])
                 channels = width
             if level:
-                yield self._resample(level - 1, channels, (1, 1))
+                # Behind the transformer, where there is one.
+                yield self._resample(f"{name}.{2 if shape.depths[level] else 1}.conv", level - 1, channels, (1, 1))
         yield self._last(channels)
 
     def _positions(self, level: int) -> int:
@@ -117,23 +143,25 @@ class _Blocks:
                 LayerSite(LayerOp((self.embedding, self.embedding)), (self.embedding,), 0, adapted),
                 LayerSite(LayerOp((self.embedding, width)), (width,), 0, adapted),
             ]
-        return Block(tuple(sites), 0, 4 * self.embedding)
+        block = Block(tuple(sites), 0, 4 * self.embedding)
+        names = ["input_blocks.0.0", "time_embed.2", "time_embed.0", "label_emb.0.2", "label_emb.0.0"]
+        return renamed(block, names[: len(sites)])
 
     def _last(self, channels: int) -> Block:
         size, elements = self.sizes[0], channels * self._positions(0)
         site = LayerSite(
             _conv(channels, self.shape.latent_channels), (channels, *size), 3 * elements, self.single_layers
         )
-        return Block((site,), 3 * elements, 3 * elements)
+        return renamed(Block((site,), 3 * elements, 3 * elements), ["out.2"])
 
-    def _resample(self, level: int, channels: int, stride: tuple[int, int]) -> Block:
+    def _resample(self, name: str, level: int, channels: int, stride: tuple[int, int]) -> Block:
         """Halves the resolution of `level`, or doubles that of the level below."""
         elements = channels * self._positions(level)
         site = LayerSite(_conv(channels, channels, stride=stride), (channels, *self.sizes[level]), elements)
         # Downsampling keeps its input for the skip connection; upsampling keeps the enlarged input.
-        return Block((site,), elements, elements)
+        return renamed(Block((site,), elements, elements), [name])
 
-    def _residual(self, level: int, before: int, after: int) -> Block:
+    def _residual(self, name: str, level: int, before: int, after: int) -> Block:
         size, positions = self.sizes[level], self._positions(level)
         inner, outer = before * positions, after * positions
         # Each half keeps three inputs: the norm's, the activation's, the convolution's.
@@ -143,12 +171,14 @@ class _Blocks:
             LayerSite(LayerOp((after, self.embedding)), (self.embedding,), 3 * inner + 2 * outer),
             LayerSite(_conv(before, after), (before, *size), 3 * inner + outer + (inner if before != after else outer)),
         ]
+        names = [f"{name}.out_layers.3", f"{name}.emb_layers.1", f"{name}.in_layers.2"]
         # The shortcut is a 1×1 convolution where the widths differ.
         if before != after:
             sites.insert(0, LayerSite(_conv(before, after, kernel=1), (before, *size), kept + outer))
-        return Block(tuple(sites), inner, kept, recomputable=True)
+            names.insert(0, f"{name}.skip_connection")
+        return renamed(Block(tuple(sites), inner, kept, recomputable=True), names)
 
-    def _transformer(self, level: int, width: int, depth: int) -> Iterator[Block]:
+    def _transformer(self, name: str, level: int, width: int, depth: int) -> Iterator[Block]:
         if not depth:
             return
         size, positions = self.sizes[level], self._positions(level)
@@ -158,10 +188,12 @@ class _Blocks:
             projection, x_shape = LayerOp((width, width)), (positions, width)
         else:
             projection, x_shape = _conv(width, width, kernel=1), (width, *size)
-        yield Block((LayerSite(projection, x_shape, 3 * elements),), 2 * elements, 2 * elements)
-        for _ in range(depth):
-            yield self._attention(level, width, positions)
-        yield Block((LayerSite(projection, x_shape, 2 * elements),), elements, elements)
+        first = Block((LayerSite(projection, x_shape, 3 * elements),), 2 * elements, 2 * elements)
+        yield renamed(first, [f"{name}.proj_in"])
+        inner = self._attention(level, width, positions)
+        for number in range(depth):
+            yield renamed(inner, [f"{name}.transformer_blocks.{number}.{part}" for part in _ATTENTION])
+        yield renamed(Block((LayerSite(projection, x_shape, 2 * elements),), elements, elements), [f"{name}.proj_out"])
 
     def _attention(self, level: int, width: int, positions: int) -> Block:
         """Self-attention, cross-attention and the feed-forward layers, each behind a norm.

@@ -93,6 +93,12 @@ class _Reader:
         if str(self.rest.get("LyCORIS_preset") or "full") not in PRESETS:
             preset = self.take("LyCORIS_preset")
             self.notices.append(f"LyCORIS_preset = {shown(preset)} is not one of {', '.join(PRESETS)}; full is used.")
+        if not is_off(self.rest.get("dora_wd")):
+            self.rest.setdefault("wd_on_output", True)
+            if not is_off(self.rest["wd_on_output"]):
+                self.notices.append(
+                    "dora_wd takes the norm per output, as in kohya; WebUIs draw it exactly with wd_on_output off."
+                )
         tucker = [self.take(key) for key in ("use_cp", "use_tucker") if key in self.rest]
         if tucker:
             self.values["use_tucker"] = any(not is_off(value) for value in tucker)

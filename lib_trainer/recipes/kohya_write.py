@@ -30,7 +30,7 @@ _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
     "switch": (
         False,
         "weighted_captions train_inpainting"
-        " dora_wd train_norm use_scalar bypass_mode full_fp16 full_bf16 fp8_base train_lora_ggpo"
+        " train_norm use_scalar bypass_mode full_fp16 full_bf16 fp8_base train_lora_ggpo"
         " sd3_checkbox hunyuan_image_checkbox anima_checkbox lumina_checkbox",
     ),
 }
@@ -48,7 +48,7 @@ def kohya_values(recipe: Recipe) -> tuple[dict[str, Any], tuple[str, ...]]:
     values = {**_OFF_BY_VALUE, **{name: off for off, names in _OFF_BY_KIND.values() for name in names.split()}}
     values.update({name: value for name, value in flat.items() if name in FIELDS and name not in _TRANSLATED})
     values.update(_adapter(flat), **_rates(flat), **_optimizer(flat), **_pictures(flat))
-    only_ours = [name for name in flat if name not in FIELDS and name not in _TRANSLATED]
+    only_ours = [name for name in flat if name not in FIELDS and name not in _TRANSLATED and name not in values]
     extra = {name: flat[name] for name in only_ours if flat[name] != default_of(name)}
     return {**values, **extra}, _notices(flat, extra)
 
@@ -60,6 +60,8 @@ def _adapter(flat: Mapping[str, Any]) -> dict[str, Any]:
         "use_cp": flat["use_tucker"],
         "use_tucker": flat["use_tucker"],
         "lora_network_weights": flat["network_weights"],
+        # kohya_ss has no such field, and means that it is on.
+        **({"wd_on_output": flat["wd_on_output"]} if flat["dora_wd"] else {}),
         "training_comment": flat["comment"],
     }
 
@@ -99,6 +101,8 @@ def _notices(flat: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, ..
         notices.append("kohya_ss uses multires noise or a noise offset, not both: noise_offset is off there.")
     if flat["lr_scheduler"] == "rex":
         notices.append("kohya_ss does not have the scheduler rex: choose another there.")
+    if flat["dora_wd"] and not flat["wd_on_output"]:
+        notices.append("kohya_ss trains dora_wd with the norm per output; here it is per input.")
     if not flat["seed"]:
         notices.append("seed 0 is a different seed each time for kohya_ss.")
     return tuple(notices)

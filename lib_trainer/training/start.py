@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib_trainer.adapter.attach import Adapter, new_adapter
+from lib_trainer.adapter.attach import Adapter, ReadLayer, new_adapter
 from lib_trainer.adapter.frozen import FrozenLoras
 from lib_trainer.adapter.io import AdapterFile, read_adapter
 from lib_trainer.adapter.start import config_of, continued_adapter, factors_for
@@ -30,14 +30,20 @@ class Start:
     continued: tuple[str, AdapterFile] | None = None
     frozen: tuple[tuple[str, AdapterFile, float], ...] = ()
 
-    def adapter(self, recipe: Recipe, layers: Sequence[Layer]) -> tuple[Adapter, str]:
-        """The adapter that is trained, and a sentence for the person; "" if it is new."""
+    def adapter(self, recipe: Recipe, layers: Sequence[Layer], read_weight: ReadLayer) -> tuple[Adapter, str]:
+        """The adapter that is trained, and a sentence for the person; "" if it is new.
+
+        Args:
+            read_weight: `HostModel.read_weight`, with the frozen LoRAs.
+        """
         if self.continued is None:
-            return new_adapter(layers, recipe.adapter, recipe.training.seed), ""
+            return new_adapter(layers, recipe.adapter, recipe.training.seed, read_weight), ""
         name, file = self.continued
         found = factors_for(file, layers, name)
         whole = recipe.start.dim_from_weights
-        adapter, fresh = continued_adapter(found, layers, recipe.adapter, recipe.training.seed, dim_from_weights=whole)
+        adapter, fresh = continued_adapter(
+            found, layers, recipe.adapter, recipe.training.seed, dim_from_weights=whole, read_weight=read_weight
+        )
         kept = sum(layer in found for layer in adapter.layers)
         sentence = f"Continues {name}: {kept} of its {len(file.factors)} layers"
         return adapter, f"{sentence}, and {fresh} new ones." if fresh else f"{sentence}."

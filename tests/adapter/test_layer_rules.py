@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from lib_trainer.adapter.layer_rules import ANY_LAYER, block_of, layer_rule
+from lib_trainer.adapter.layer_rules import block_of, config_of_layer, layer_rule
 from lib_trainer.config.layers import SD_BLOCKS, SDXL_BLOCKS, weights
 from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.errors import ConfigError, UserError
@@ -62,10 +62,12 @@ def test_each_block_has_its_rank_and_alpha() -> None:
     assert layer_rule("lora_unet_mid_block_resnets_0_conv1", config, wide=True).rank == 9
     assert layer_rule("lora_unet_conv_in", config, wide=False).rank == 77, "outside of all blocks"
     assert layer_rule("lora_te_text_model_encoder_layers_0_mlp_fc1", config, wide=False).rank == 77
-    assert layer_rule(ANY_LAYER, config, wide=False).rank == 77, "a memory plan takes the largest"
+    alone = config_of_layer("lora_unet_mid_block_attentions_0_proj_in", config, wide=False)
+    assert (alone.network_dim, alone.block_dims) == (13, "")
     conv = AdapterConfig(conv_block_dims=",".join(["0"] * 12 + ["5"] + ["0"] * 12))
     assert layer_rule("lora_unet_mid_block_resnets_0_conv1", conv, wide=True).rank == 5
     assert layer_rule("lora_unet_down_blocks_0_resnets_1_conv1", conv, wide=True).rank == 0
+    assert config_of_layer("lora_unet_down_blocks_0_resnets_1_conv1", conv, wide=True) is None
     with pytest.raises(UserError, match="this model has 23 blocks"):
         layer_rule("lora_unet_middle_block_1_proj_in", config, wide=False)
 

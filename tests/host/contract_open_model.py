@@ -95,18 +95,18 @@ class OpenModel:
         assert silent == {name for name in found if unread in name}
 
     def test_what_it_will_find_is_known_beforehand(self, room: WebuiRoom) -> None:
-        def work() -> tuple[Any, list[tuple[int, ...]], int]:
+        def work() -> tuple[Any, list[tuple[str, tuple[int, ...]]], int]:
             with room.host.open_model() as model:
                 layers = model.adaptable_layers()
                 blocks = [p for p in model.unet.modules() if type(p).__name__ in ("BasicTransformerBlock", "ResBlock")]
-                return model.memory_profile(), [layer.shape for layer in layers], len(blocks)
+                return model.memory_profile(), [(layer.name, layer.shape) for layer in layers], len(blocks)
 
-        memory_profile, shapes, blocks = room.run(work)
+        memory_profile, layers, blocks = room.run(work)
         # How much is free at this moment is another matter.
         assert without_room(memory_profile) == without_room(room.host.memory_profile())
         parts = unet_blocks(memory_profile.shape, 64, 64)
-        planned = [site.operation.shape for part in parts for site in part.sites if site.adapted]
-        assert sorted(planned) == sorted(shapes)
+        planned = [(site.name, site.operation.shape) for part in parts for site in part.sites if site.adapted]
+        assert sorted(planned) == sorted(layers)
         assert sum(part.recomputable for part in parts) == blocks
         assert memory_profile.is_dense and memory_profile.weight_bytes in (2, 4)
 

@@ -193,8 +193,8 @@ def test_the_blocks_that_can_be_recomputed_are_known_in_the_order_of_forward(fam
     assert seen == blocks and len(blocks) > 10
     parts = unet_blocks(unet_shape(pipeline.unet.config, family), 64, 64)
     assert len(blocks) == sum(part.recomputable for part in parts)
-    shapes = [site.operation.shape for part in parts for site in part.sites if site.adapted]
-    assert sorted(shapes) == sorted(layer.shape for layer in unet_layers(pipeline.unet, family))
+    planned = [(site.name, site.operation.shape) for part in parts for site in part.sites if site.adapted]
+    assert sorted(planned) == sorted((layer.name, layer.shape) for layer in unet_layers(pipeline.unet, family))
 
 
 def test_training_computes_in_another_dtype_than_the_weights_are_stored_in(tmp_path):

@@ -32,14 +32,15 @@ CONFIGS = {
     "lokr": AdapterConfig(algo="lokr", network_dim=2, conv_dim=2, factor=4, use_tucker=True),
     "locon": AdapterConfig(algo="locon", network_dim=3, network_alpha=2, conv_dim=2),
     "locon tucker": AdapterConfig(algo="locon", network_dim=3, conv_dim=2, use_tucker=True),
+    "locon decomposed": AdapterConfig(algo="locon", network_dim=3, network_alpha=2, conv_dim=2, dora_wd=True),
 }
 
 
 def random_adapter(model, path: Path, config: AdapterConfig, seed: int) -> Path:
-    adapter = new_adapter([*model.adaptable_layers(), *model.text_layers()], config, seed)
+    adapter = new_adapter([*model.adaptable_layers(), *model.text_layers()], config, seed, model.read_weight)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in adapter.parameters():
+        for parameter in (factor for module in adapter.layers.values() for factor in module.tensors.values()):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     save_adapter(path, adapter_tensors(adapter, "fp32"), {"ss_base_model_version": "sd_v1"})
     return path
@@ -86,6 +87,7 @@ def test_resized_at_full_rank_it_draws_the_same(model, tmp_path: Path, kind: str
     path = random_adapter(model, tmp_path / "a.safetensors", CONFIGS[kind], 1)
     whole = merge_loras([(path, 1.0)], tmp_path / "whole.safetensors", Cut(), "fp32")
     assert {module.algo for module in whole.factors.values()} == {"locon"} and whole.unmatched == ()
+    assert bool(whole.dora) == CONFIGS[kind].dora_wd
     wanted = changed(model, [(path, 1.0)])
     assert not close(answers(model), wanted, 0.05)
     assert close(changed(model, [(tmp_path / "whole.safetensors", 1.0)]), wanted)
@@ -102,7 +104,7 @@ def test_merged_it_equals_both_tags(model, tmp_path: Path) -> None:
 
 
 def test_merged_into_a_checkpoint_it_equals_the_tag(model, checkpoint: Path, tmp_path: Path) -> None:
-    path = random_adapter(model, tmp_path / "a.safetensors", CONFIGS["lokr"], 3)
+    path = random_adapter(model, tmp_path / "a.safetensors", CONFIGS["locon decomposed"], 3)
     wanted, target = changed(model, [(path, 0.7)]), tmp_path / "merged.safetensors"
     layers = merge_into_checkpoint(checkpoint, [(path, 0.7)], target)
     assert layers == len(read_adapter(path).factors)
@@ -155,3 +157,17 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ):
         assert main(["lora", *arguments]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_dora_is_resized_and_merged_into_a_checkpoint_but_not_into_another_lora(tmp_path: Path) -> None:
+    up, down, magnitude = torch.randn(6, 4), torch.randn(4, 5), torch.rand(1, 5) + 1
+    layer = "lora_unet_mid_block_attentions_0_proj_in"
+    dora = Adapter({layer: AdapterModule("locon", {"up": up, "down": down}, 4.0, magnitude)})
+    save_adapter(tmp_path / "dora.safetensors", adapter_tensors(dora, "fp32"), {})
+    loras = [(tmp_path / "dora.safetensors", 1.0)]
+    resized = merge_loras(loras, tmp_path / "same.safetensors", Cut(), "fp32").factors[layer]
+    weight = torch.randn(6, 5)
+    torch.testing.assert_close(resized.change(weight), dora.layers[layer].change(weight), rtol=1e-4, atol=1e-4)
+    for several in ([*loras, *loras], [(loras[0][0], 0.5)]):
+        with pytest.raises(UserError, match="depends on the checkpoint"):
+            merge_loras(several, tmp_path / "both.safetensors", Cut(), "fp32")

@@ -12,7 +12,7 @@ import torch
 from benchmarks.simulation.simulate import simulate
 from lib_trainer.config.optimization import OPTIMIZERS
 from lib_trainer.host.standalone.fake_model import FakeModel, build_unet, fake_model, pooled_width
-from lib_trainer.memory.estimate import optimizer_bytes
+from lib_trainer.memory.optimizer_state import optimizer_bytes
 from lib_trainer.memory.plan import Budget, Plan, make_plan
 from lib_trainer.models.families import SD1, SDXL, Family, UNetShape
 from lib_trainer.training.optimizer import make_optimizer
@@ -45,6 +45,7 @@ def error(predicted: int, measured: int) -> float:
         (SMALL_SD1, 768, STYLE, 3, {"train_batch_size": 4}),
         (SMALL_SD1, 640, FACE, 8, {"gradient_accumulation_steps": 2, "optimizer": "AdamW"}),
         (SMALL_SD1, 512, FACE, 0, {"fused_backward_pass": True, "optimizer": "Adafactor"}),
+        (SMALL_SD1, 512, replace(STYLE, dora_wd=True), 0, {"gradient_checkpointing": True}),
         (SMALL_SDXL, 768, STYLE, 3, {}),
     ],
 )

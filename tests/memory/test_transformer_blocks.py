@@ -13,6 +13,7 @@ from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.memory.estimate import Savings, Work, all_blocks, predict
 from lib_trainer.memory.plan import Budget, Plan, make_plan
 from lib_trainer.models.families import ANIMA, CHROMA, FLUX, KLEIN4B, KLEIN9B, LUMINA2, ZIMAGE, Family
+from lib_trainer.models.transformer_layers import family_of_file_name
 from tests.memory.plans import plan_of
 
 # Billions of parameters, counted on the published models.
@@ -51,6 +52,12 @@ def test_a_recomputed_block_keeps_its_input_alone() -> None:
         assert len(blocks) == shape.double + shape.single + shape.joint
         assert {block.inputs for block in blocks} == {(4096 + shape.text_tokens) * shape.width}
         assert all(block.kept > 10 * block.inputs for block in blocks)
+
+
+@pytest.mark.parametrize("family", BILLIONS, ids=lambda family: family.key)
+def test_layers_have_their_names_in_files(family: Family) -> None:
+    names = [site.name for block in all_blocks(work(family)) for site in block.sites]
+    assert len(set(names)) == len(names) and all(family in family_of_file_name(name) for name in names)
 
 
 def test_smaller_pictures_leave_room_for_more_weights() -> None:

@@ -43,11 +43,18 @@ def test_a_gui_file(tmp_path: Path) -> None:
 
 
 def test_everything_else_is_said(tmp_path: Path) -> None:
-    notices = gui(tmp_path, use_scalar=True, dora_wd=True, my_own_key=1, another=2).notices
+    notices = gui(tmp_path, use_scalar=True, weighted_captions=True, my_own_key=1, another=2).notices
     assert "Not known here: another, my_own_key." in notices
     assert "use_scalar = True is not done here: the adapter has no extra scalar." in notices
-    assert "dora_wd = True is not done here: WebUIs interpret DoRA differently." in notices
+    assert "weighted_captions = True is not done here: brackets in captions are plain text." in notices
     assert len(notices) == 3
+
+
+def test_a_dora_of_kohya_takes_the_norm_per_output_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    loaded = gui(tmp_path, dora_wd=True)
+    assert loaded.recipe.adapter.dora_wd and loaded.recipe.adapter.wd_on_output
+    assert any("WebUIs draw it exactly with wd_on_output off" in notice for notice in loaded.notices)
+    assert not gui(tmp_path, dora_wd=True, wd_on_output=False).recipe.adapter.wd_on_output
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,10 @@ RECIPES = {
     "locon rank-stabilized": AdapterConfig(
         algo="locon", network_dim=4, network_alpha=2, conv_dim=2, conv_alpha=1, rs_lora=True
     ),
+    "loha decomposed": AdapterConfig(algo="loha", network_dim=4, network_alpha=2, conv_dim=2, dora_wd=True),
+    "locon decomposed per output": AdapterConfig(
+        algo="locon", network_dim=4, network_alpha=2, conv_dim=2, dora_wd=True, wd_on_output=True
+    ),
     "lokr unbalanced": AdapterConfig(
         algo="lokr", network_dim=2, network_alpha=1, conv_dim=2, factor=2, unbalanced_factorization=True
     ),
@@ -80,13 +84,14 @@ def lycoris_losses(recipe: Recipe) -> list[float]:
     from lib_trainer.adapter.modules import _lycoris_module
 
     model, config = model_of(Unet()), recipe.adapter
-    start = new_adapter(model.layers, config, recipe.training.seed)
+    start = new_adapter(model.layers, config, recipe.training.seed, model.read_weight)
     modules = []
     for layer in model.layers:
         wide = layer.kind == "conv2d" and layer.shape[2:] != (1, 1)
         rank, alpha = (config.conv_dim, config.conv_alpha) if wide else (config.network_dim, config.network_alpha)
         options = {"use_tucker": config.use_tucker, "factor": config.factor, "rs_lora": config.rs_lora}
         options["unbalanced_factorization"] = config.unbalanced_factorization
+        options |= {"weight_decompose": config.dora_wd, "wd_on_out": config.wd_on_output}
         made = _lycoris_module(config.algo)(layer.name, layer.module, 1.0, rank, alpha, **options)
         by_name = dict(made.named_parameters())
         with torch.no_grad():
@@ -119,7 +124,7 @@ def our_losses(recipe: Recipe, checkpointing: bool) -> list[float]:
     if checkpointing:
         unet.net.enable_gradient_checkpointing()
     model = model_of(unet)
-    adapter = new_adapter(model.layers, recipe.adapter, recipe.training.seed)
+    adapter = new_adapter(model.layers, recipe.adapter, recipe.training.seed, model.read_weight)
     with attached(adapter, model.layers, model.read_weight):
         training = Training(model, adapter, recipe, schedule_of(recipe), make_batch)
         return [event.loss for event in fit(training)]

@@ -169,7 +169,8 @@ def test_files_of_other_models_and_kinds_are_refused(tmp_path: Path) -> None:
     cases: dict[str, dict[str, Tensor]] = {
         "does not fit": {key.replace("conv", "other"): value for key, value in one.items()},
         "does not fit this": {**one, "lora_unet_conv.lora_up.weight": torch.zeros(5, 1, 1, 1)},
-        "1 tensors that are not read here .dora_scale": {**one, "lora_unet_conv.dora_scale": torch.ones(4, 1, 1, 1)},
+        "does not fit this checkpoint": {**one, "lora_unet_conv.dora_scale": torch.ones(5, 1, 1, 1)},
+        "1 tensors that are not read here .w_oft": {**one, "lora_unet_conv.w_oft": torch.ones(4)},
     }
     for number, (message, tensors) in enumerate(cases.items()):
         save_adapter(tmp_path / f"{number}.safetensors", tensors, {})

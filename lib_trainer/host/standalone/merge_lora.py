@@ -112,7 +112,7 @@ def merged_loras(layers: Sequence[Layer], files: Sequence[tuple[Path, float]]) -
 
 def _change(factor: AdapterModule, name: str, weight: Tensor) -> Tensor:
     try:
-        return factor.to(weight.device).delta(weight.shape)
+        return factor.to(weight.device).change(weight)
     except RuntimeError as error:
         message = f"The LoRA does not fit this checkpoint: its layer {name} has another size."
         raise UserError(message, "It was trained on a model of another width.") from error
@@ -120,9 +120,6 @@ def _change(factor: AdapterModule, name: str, weight: Tensor) -> Tensor:
 
 def _matching(path: Path, by_name: dict[str, Layer]) -> dict[str, AdapterModule]:
     file = read_adapter(path)
-    if file.dora:
-        message = f"{path.name} is a DoRA, which is drawn in a WebUI only."
-        raise UserError(message, "Choose a LoHa, LoKr or LoRA.")
     factors = file.factors
     known = {here: factors[there] for there, here in names_in_model(factors, list(by_name)).items()}
     if not known:
