@@ -190,7 +190,7 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     saving = Saving(output.target, recipe, model, adapter, schedule, output.resuming, output.saved)
     require_space(output.target, adapter, recipe.output.save_precision)
     with explained_out_of_memory(plan), attached(adapter, [*layers, *other_layers], read_weight):
-        training = Training(model, adapter, recipe, schedule, latents.batches(texts))
+        training = Training(model, adapter, recipe, schedule, latents.batches(texts), started_from=start.fingerprint)
         training.targets = source.targets(Denoiser(training, texts))
         yield from prepare_preservation(training, latents.store, texts)
         evaluation = yield from prepare_evaluation(training, probes, scan, latents.store, texts)

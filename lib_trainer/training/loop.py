@@ -58,6 +58,7 @@ class Training:
         preservation: an extra loss of some steps; set before `fit`.
         watch_losses: is told the loss of every image; set before `fit`.
         targets: makes the targets, where they are not those of pictures; set before `fit`.
+        started_from: fingerprint of the LoRAs that it starts from or trains over; "" without any.
     """
 
     model: HostModel
@@ -68,6 +69,7 @@ class Training:
     preservation: ExtraLoss | None = None
     watch_losses: WatchLosses | None = None
     targets: Targets | None = None
+    started_from: str = ""
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.model.device

@@ -23,28 +23,32 @@ _CHANGED = {
     "pictures": "pictures or captions have",
     "recipe": "its settings have",
     "steps": "its number of steps has",
+    "loras": "a LoRA that it starts from or trains over has",
 }
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Base model hash, dataset fingerprint, steps and settings. The names are keys of the file."""
+    """Base model hash, dataset fingerprint, steps, settings and LoRAs. The names are keys of the file."""
 
     checkpoint: str
     pictures: str
     steps: int
     recipe: dict[str, Any]
+    loras: str = ""
 
     @classmethod
     def of(cls, training: Training, pictures: str) -> Facts:
-        return cls(training.model.checkpoint.sha256, pictures, training.schedule.steps, _what_computes(training.recipe))
+        settings, steps = _what_computes(training.recipe), training.schedule.steps
+        return cls(training.model.checkpoint.sha256, pictures, steps, settings, training.started_from)
 
 
 def changes(found: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs from when the state was written. A setting that did not exist then had its default."""
     # Through JSON as the file was, so that tuples compare as lists.
     before = {name: json.loads(json.dumps(default_of(name))) for name in now["recipe"]} | dict(found.get("recipe", {}))
-    found, now = {**found, "recipe": before}, {**now, "recipe": dict(now["recipe"])}
+    # Earlier releases did not note the LoRAs.
+    found, now = {"loras": now["loras"], **found, "recipe": before}, {**now, "recipe": dict(now["recipe"])}
     # A longer run takes the same first steps; a shorter one would have had another schedule.
     if now["steps"] > found.get("steps", 0):
         for facts in (found, now):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib_trainer.adapter.attach import Adapter, ReadLayer, new_adapter
 from lib_trainer.adapter.frozen import FrozenLoras
-from lib_trainer.adapter.io import AdapterFile, read_adapter
+from lib_trainer.adapter.io import AdapterFile, read_adapter, tensors_hash
 from lib_trainer.adapter.start import config_of, continued_adapter, factors_for
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.start import is_path
@@ -25,10 +25,12 @@ class Start:
     Attributes:
         continued: (name, file) of the LoRA that is trained on; None for a new one.
         frozen: (name, file, strength) of each LoRA that acts and does not change.
+        fingerprint: of the tensors of them all; "" without any.
     """
 
     continued: tuple[str, AdapterFile] | None = None
     frozen: tuple[tuple[str, AdapterFile, float], ...] = ()
+    fingerprint: str = ""
 
     def adapter(self, recipe: Recipe, layers: Sequence[Layer], read_weight: ReadLayer) -> tuple[Adapter, str]:
         """The adapter that is trained, and a sentence for the person; "" if it is new.
@@ -77,14 +79,16 @@ def open_start(recipe: Recipe, host: Host) -> Start:
         UserError: one does not exist, or cannot be read.
     """
     config = recipe.start
-    continued, frozen = None, []
+    continued, frozen, hashes = None, [], []
     if config.network_weights:
         path = _find(config.network_weights, host)
         continued = (path.stem, read_adapter(path))
+        hashes.append(tensors_hash(path))
     for name, strength in config.base_loras:
         path = _find(name, host)
         frozen.append((path.stem, read_adapter(path), strength))
-    return Start(continued, tuple(frozen))
+        hashes.append(tensors_hash(path))
+    return Start(continued, tuple(frozen), " ".join(hashes))
 
 
 def _find(name: str, host: Host) -> Path:

@@ -27,11 +27,11 @@ CHECKPOINT = CheckpointInfo("small.safetensors", "abc")
 INSTALLED = [name for name, source in SOURCES.items() if find_spec(source.module.partition(".")[0])]
 
 
-def training_of(recipe: Recipe) -> Training:
+def training_of(recipe: Recipe, started_from: str = "") -> Training:
     model = one_layer_model()
     model.checkpoint = CHECKPOINT
     adapter = new_adapter(model.layers, recipe.adapter, recipe.training.seed)
-    return Training(model, adapter, recipe, schedule_of(recipe), make_batch)
+    return Training(model, adapter, recipe, schedule_of(recipe), make_batch, started_from=started_from)
 
 
 def take(training: Training, taken: int = 0, steps: int | None = None) -> list[Step]:
@@ -118,13 +118,15 @@ def test_without_a_file_it_begins_at_the_start(tmp_path: Path) -> None:
         ({"checkpoint": CheckpointInfo("small.safetensors", "other")}, "checkpoint"),
         ({"learning_rate": 1e-3}, "settings"),
         ({"max_train_steps": 11}, "number of steps"),
+        ({"started_from": "another"}, "a LoRA that it starts from or trains over has changed"),
     ],
 )
 def test_what_has_changed_since_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     path = tmp_path / "state.safetensors"
-    save_state(path, training_of(recipe_of()), 3, "pictures")
+    save_state(path, training_of(recipe_of(), "a LoRA"), 3, "pictures")
     pictures, checkpoint = change.pop("pictures", "pictures"), change.pop("checkpoint", CHECKPOINT)
-    training = training_of(recipe_of(**change))
+    lora = change.pop("started_from", "a LoRA")
+    training = training_of(recipe_of(**change), lora)
     training.model.checkpoint = checkpoint
     with pytest.raises(UserError, match=said):
         load_state(path, training, pictures)

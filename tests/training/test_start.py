@@ -21,6 +21,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.models.base import Layer
 from lib_trainer.models.layer_names import diffusers_file_names
 from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.start import open_start
 from tests.training.small import SmallModel, make_batch, one_layer_model, recipe_of, schedule_of
 
 # Without moments AdamW has no memory of earlier steps, which no adapter file holds: two runs can equal one.
@@ -184,6 +185,17 @@ def test_a_file_of_as_many_numbers_in_another_shape_is_refused() -> None:
     turned = AdapterModule("locon", {"up": torch.ones(6, 2), "down": torch.ones(2, 4)}, 2.0)
     with pytest.raises(UserError, match="does not fit this checkpoint"):
         factors_for(AdapterFile({}, {layer.name: turned}, ()), [layer], "it")
+
+
+def test_a_lora_is_another_when_its_tensors_are(tmp_path: Path) -> None:
+    path, adapter = tmp_path / "style.safetensors", new_adapter(one_layer_model().layers, AdapterConfig(conv_dim=2), 1)
+    recipe, prints = recipe_of(base_weights=str(path)), []
+    for metadata, moved in (({}, 0.0), ({"title": "renamed"}, 0.0), ({}, 1e-3)):
+        for parameter in adapter.parameters():
+            parameter.data += moved
+        save_adapter(path, adapter_tensors(adapter, "fp32"), metadata)
+        prints.append(open_start(recipe, None).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_strengths_are_given_in_order_and_1_where_none_is() -> None:
