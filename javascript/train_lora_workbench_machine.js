@@ -3,6 +3,7 @@
     "use strict";
 
     const ASK_MS = 700;
+    const MORE = "More: a tagger's .onnx file with its list of tags (.csv) in the models folder, or the WD14 tagger extension.";
     let timer = null;
 
     function kit() {
@@ -21,9 +22,7 @@
         const none = state.captioners.length === 0;
         part("[data-do=auto]").disabled = state.running || none;
         part("[data-do=autoStop]").hidden = !state.running;
-        part(".progress").textContent = none
-            ? "Put a tagger's .onnx file with its list of tags (.csv) into the WebUI's models folder."
-            : state.running ? state.done + " of " + state.total + " …" : state.message;
+        part(".progress").textContent = state.running ? state.done + " of " + state.total + " …" : state.message || MORE;
     }
 
     function ask() {

@@ -7,7 +7,6 @@ The tags are in a CSV file beside the model: `NAME.csv` or `selected_tags.csv`, 
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,10 @@ from PIL import Image
 
 from lib_trainer.captioning.captioner import missing_weights
 from lib_trainer.errors import MissingPackage, UserError
+from lib_trainer.utils.booru_tags import spelled_out
 
 ENDING = ".onnx"
 _RATING = "9"
-# Emoticons keep their underscores.
-_FACE = re.compile(r"[^a-z0-9]+_[^a-z0-9]+|[a-z0-9]_[a-z0-9]|\d_\d", re.IGNORECASE)
-_BRACKET = re.compile(r"([()\[\]])")
 
 
 def find_taggers(folders: Sequence[Path]) -> list[Path]:
@@ -102,12 +99,6 @@ def _rows(stream: Any, *, is_csv: bool) -> Iterator[str | None]:
         if "name" not in row:
             raise ValueError("it has no column “name”")
         yield None if row.get("category") == _RATING else row["name"]
-
-
-def spelled_out(tag: str) -> str:
-    """`blue_eyes` -> `blue eyes`, `rin_(vocaloid)` -> `rin \\(vocaloid\\)`: as prompts take them."""
-    text = tag if _FACE.fullmatch(tag) else tag.replace("_", " ")
-    return _BRACKET.sub(r"\\\1", text)
 
 
 def prepared(picture: Image.Image, shape: Sequence[Any]) -> np.ndarray:

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from lib_trainer.captioning.captioner import CaptionPlan, caption_pictures, compose
-from lib_trainer.captioning.onnx_tagger import OnnxTagger, find_taggers, prepared, spelled_out
+from lib_trainer.captioning.onnx_tagger import OnnxTagger, find_taggers, prepared
 from lib_trainer.cli.main import main
 from lib_trainer.errors import MissingPackage, UserError
+from lib_trainer.utils.booru_tags import spelled_out
 
 TAGS = "tag_id,name,category,count\n1,general,9,5\n2,blue_eyes,0,4\n3,rin_(vocaloid),4,3\n4,^_^,0,2\n5,hat,0,1\n"
 ENDINGS = (".txt", ".caption")

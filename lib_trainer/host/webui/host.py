@@ -15,6 +15,7 @@ from lib_trainer.host.webui import interrogate, loras, paths, tokens, txt2img
 from lib_trainer.host.webui.lock import InterruptFlags, show_progress
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import forget_prompts
+from lib_trainer.host.webui.tagger_extension import extension_taggers
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.models.base import HostModel
 from lib_trainer.models.families import Family
@@ -185,7 +186,8 @@ class WebuiHost(ABC):
         return None if loaded is None else tokens.count_tokens(loaded, text)
 
     def captioners(self) -> list[Any]:
-        return [interrogate.WebuiInterrogator(name) for name in (interrogate.BLIP, interrogate.DEEPBOORU)]
+        own = [interrogate.WebuiInterrogator(name) for name in (interrogate.BLIP, interrogate.DEEPBOORU)]
+        return [*own, *extension_taggers()]
 
     def interrupted(self) -> bool:
         return self._flags.interrupted()
