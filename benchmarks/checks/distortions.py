@@ -42,6 +42,17 @@ def mirrored(picture: Image.Image, rng: Random) -> Image.Image:
     return ImageOps.mirror(picture)
 
 
+def rotated(picture: Image.Image, rng: Random) -> Image.Image:
+    quarters = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+    return picture.transpose(rng.choice(quarters))
+
+
+def turned_over(picture: Image.Image, rng: Random) -> Image.Image:
+    """Mirrored top to bottom, or along a diagonal."""
+    over = (Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE)
+    return picture.transpose(rng.choice(over))
+
+
 def cropped(picture: Image.Image, rng: Random) -> Image.Image:
     across, down = rng.uniform(0.7, 0.95), rng.uniform(0.7, 0.95)
     width, height = round(picture.width * across), round(picture.height * down)
@@ -58,4 +69,7 @@ def small(picture: Image.Image, rng: Random) -> Image.Image:
 IN_PLACE: dict[str, Distort] = {
     "blur": blurred, "bright": overexposed, "dark": underexposed, "grey": greyscale, "small": small,
 }  # fmt: skip
-COPIES: dict[str, Distort] = {"re-saved": resaved, "resized": resized, "mirrored": mirrored, "cropped": cropped}
+COPIES: dict[str, Distort] = {
+    "re-saved": resaved, "resized": resized, "mirrored": mirrored, "cropped": cropped,
+    "rotated": rotated, "rotated and mirrored": turned_over,
+}  # fmt: skip

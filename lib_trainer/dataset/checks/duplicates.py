@@ -1,4 +1,4 @@
-"""Pictures that show the same: copies, re-saved, resized, mirrored or cropped.
+"""Pictures that show the same: copies, re-saved, resized, mirrored, rotated by quarters or cropped.
 
 Hashes propose pairs; the small copies of both decide, moved and scaled until they fit best.
 """
@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 
 from lib_trainer.dataset.checks.finding import Finding, named
-from lib_trainer.dataset.checks.hashes import WHOLE, Box, parts
+from lib_trainer.dataset.checks.hashes import TURNS, WHOLE, Box, parts, turned
 from lib_trainer.dataset.checks.measure import Measured, Pictures
 
 # Bits of 64 in which hashes of a pair may differ, and the correlation from which its pixels are the same picture.
 _BITS, _ALIKE = 16, 0.965
 # Pairs that agree less at first are not looked at closer.
 _PROMISING, _FLAT = 0.5, 2.0
-_COMPARED_PX, _ROWS = 32, 512
+_COMPARED_PX, _PICTURES_AT_ONCE = 32, 128
 # Pairs that are looked at for each picture and block of others.
 _MOST_NEAR = 12
 # How far a crop's edges may lie from those of one of the parts, as shares of the side, coarse to fine.
@@ -54,17 +54,17 @@ def check_duplicates(pictures: Pictures) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two pictures whose hashes differ in few bits: the first may be this part of the other."""
+    """Two pictures whose hashes differ in few bits: the first, turned so, may be this part of the other."""
 
     bits: int
     one: int
     other: int
     box: Box
-    mirrored: bool
+    turn: int
 
 
 def _candidates(pictures: Pictures) -> list[_Pair]:
-    """The nearest match of every two pictures that have one."""
+    """The nearest match of every two pictures that have one, for each turn of the first."""
     if not pictures:
         return []
     own = np.stack([measured.hashes for _, measured in pictures])
@@ -74,27 +74,29 @@ def _candidates(pictures: Pictures) -> list[_Pair]:
     others = np.stack(found if with_parts else [hashes[:1] for hashes in own])
     # As ±1 the number of different bits of all pairs is one matrix product.
     theirs = others.reshape(-1, 64).astype(np.float32) * 2 - 1
-    best: dict[tuple[int, int], _Pair] = {}
-    for start in range(0, len(pictures), _ROWS):
-        ours = own[start : start + _ROWS].reshape(-1, 64).astype(np.float32) * 2 - 1
-        owner = start + np.arange(len(ours)) // 2
+    best: dict[tuple[int, int, int], _Pair] = {}
+    for start in range(0, len(pictures), _PICTURES_AT_ONCE):
+        ours = own[start : start + _PICTURES_AT_ONCE].reshape(-1, 64).astype(np.float32) * 2 - 1
+        owner = start + np.arange(len(ours)) // TURNS
         step = max(1, 2_000_000 // len(ours))
         for column in range(0, len(theirs), step):
             bits = (64 - ours @ theirs[column : column + step].T) / 2
             # Every picture is like itself and its own parts.
             bits[owner[:, None] == (column + np.arange(bits.shape[1])) // len(boxes)] = 64
             for row, place in _nearest(bits):
-                one, (other, part) = start + row // 2, divmod(column + place, len(boxes))
-                pair = _Pair(int(bits[row, place]), one, other, boxes[part], row % 2 == 1)
-                if (one, other) not in best or pair.bits < best[one, other].bits:
-                    best[one, other] = pair
+                one, (other, part) = start + row // TURNS, divmod(column + place, len(boxes))
+                pair = _Pair(int(bits[row, place]), one, other, boxes[part], row % TURNS)
+                key = one, other, pair.turn
+                if key not in best or pair.bits < best[key].bits:
+                    best[key] = pair
     return sorted(best.values(), key=lambda pair: pair.bits)
 
 
 def _nearest(bits: np.ndarray) -> Iterator[tuple[int, int]]:
     """(row, column) of the few nearest in each row: groups grow by them, and a film's frames have millions of pairs."""
-    for row, near in enumerate(bits <= _BITS):
-        places = np.flatnonzero(near)
+    near = bits <= _BITS
+    for row in np.flatnonzero(near.any(1)).tolist():
+        places = np.flatnonzero(near[row])
         if len(places) > _MOST_NEAR:
             places = places[np.argpartition(bits[row, places], _MOST_NEAR)[:_MOST_NEAR]]
         yield from ((row, int(place)) for place in places)
@@ -102,7 +104,7 @@ def _nearest(bits: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _looks_alike(one: Measured, other: Measured, pair: _Pair) -> bool:
     """Whether the small copies agree, after the part's edges were moved to where they agree best."""
-    whole = _standard(Image.fromarray(np.ascontiguousarray(one.small[:, ::-1]) if pair.mirrored else one.small), WHOLE)
+    whole = _standard(turned(Image.fromarray(one.small), pair.turn), WHOLE)
     picture = Image.fromarray(other.small)
     box, best = pair.box, _agreement(whole, picture, pair.box)
     for nudge in _NUDGES:

@@ -1,4 +1,4 @@
-"""Perceptual hashes: alike for pictures that look alike, also re-saved, resized, mirrored or cropped.
+"""Perceptual hashes: alike for pictures that look alike, also re-saved, resized, mirrored, rotated or cropped.
 
 A hash is the difference hash of N. Krawetz: whether each cell of 8×8 is brighter than its left neighbour.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 # Left, top, right, bottom of a part, as shares of the picture.
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _SCALES = (1.0, 0.86, 0.72)
+# The eight symmetries of a rectangle's grid, the picture itself first.
+_TURNS = (None, *Image.Transpose)
+TURNS = len(_TURNS)
 
 
 def difference_hash(grey: Image.Image, box: Box = WHOLE) -> np.ndarray:
@@ -25,8 +28,14 @@ def difference_hash(grey: Image.Image, box: Box = WHOLE) -> np.ndarray:
 
 
 def own_hashes(grey: Image.Image) -> np.ndarray:
-    """(2, 64): of the picture and of its mirror image."""
-    return np.stack([difference_hash(grey), difference_hash(ImageOps.mirror(grey))])
+    """(TURNS, 64): of the picture as it is, mirrored, and rotated by quarters."""
+    return np.stack([difference_hash(turned(grey, turn)) for turn in range(TURNS)])
+
+
+def turned(picture: Image.Image, turn: int) -> Image.Image:
+    """The picture of that row of `own_hashes`."""
+    how = _TURNS[turn]
+    return picture if how is None else picture.transpose(how)
 
 
 def part_hashes(grey: Image.Image) -> np.ndarray:

@@ -18,7 +18,8 @@ from lib_trainer.dataset.checks.count import check_count
 from lib_trainer.dataset.checks.duplicates import check_duplicates
 from lib_trainer.dataset.checks.finding import Finding, named
 from lib_trainer.dataset.checks.measure import measure
-from lib_trainer.dataset.scan import Sample, scan_folder
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.dataset.thumbnails import Thumbnails
 from lib_trainer.events import Progress
 from tests.dataset.tiny import make_config
@@ -150,7 +151,7 @@ def test_thousands_are_compared_by_their_whole_pictures_in_little_memory(photogr
     rng = np.random.default_rng(1)
     pictures = []
     for number in range(2500):
-        other = replace(one, hashes=rng.random((2, 64)) > 0.5, small=rng.integers(0, 255, (40, 40, 3)).astype(np.uint8))
+        other = replace(one, hashes=rng.random((8, 64)) > 0.5, small=rng.integers(0, 255, (40, 40, 3)).astype(np.uint8))
         pictures.append((Sample(Path(f"{number}.png"), "", 1, 9, 9, False), one if number % 999 == 5 else other))
     assert [sorted(path.stem for path in item.pictures) for item in check_duplicates(pictures)] == [
         ["1004", "2003", "5"]
