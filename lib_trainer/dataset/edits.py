@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,25 @@ def change_edits(
         text = json.dumps(_described(new), ensure_ascii=True, indent=1)
         write_atomically(folder / EDITS_DIR / EDITS_FILE, text.encode())
         return new
+
+
+def exclude_pictures(root: Path, names: Iterable[str]) -> list[str]:
+    """Takes pictures of the dataset `root` out of later runs, and returns those that were there; crops stay.
+
+    Args:
+        names: as `images.path_below` gives them.
+
+    Raises:
+        NotWritten: as `change_edits`.
+    """
+    folders: dict[Path, list[str]] = {}
+    found = [name for name in names if (root / name).is_file()]
+    for name in found:
+        folders.setdefault((root / name).parent, []).append(Path(name).name)
+    for folder, inside in folders.items():
+        known = read_edits(folder)
+        change_edits(folder, {name: replace(known.of(name), excluded=True) for name in inside})
+    return found
 
 
 @contextmanager

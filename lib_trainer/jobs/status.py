@@ -119,6 +119,11 @@ class Status:
         can_go_on = self.state == "done" and self.kept_step >= self.step
         return self.evaluated.more_steps if can_go_on and self.evaluated else 0
 
+    @property
+    def odd_pictures(self) -> list[str]:
+        """Pictures of which far more or far less was learned than of the others, by the last evaluation."""
+        return [*self.evaluations[-1].unlearned, *self.evaluations[-1].at_once] if self.evaluations else []
+
 
 class Record:
     """Collects the events of one run. Not thread-safe: its owner locks."""

@@ -120,6 +120,26 @@ class HistoryActions:
             return [show_error(error, "Not started."), *self._live.show()]
         return ["", *self._live.show()]
 
+    def leave_out(self, names: list[str] | None) -> str:
+        """-> message: these pictures of the run that has just ended are left out of the next."""
+        # Imported late, as all of the dataset.
+        from lib_trainer.dataset.edits import exclude_pictures
+        from lib_trainer.dataset.folders import existing_folder
+
+        status = self._jobs.status()
+        # Names come from a browser: those that the run has named lie in its folder.
+        chosen = [name for name in names or [] if name in status.odd_pictures]
+        try:
+            recipe = self._jobs.history.find(status.id).recipe or {} if chosen else {}
+            for folder in named_folders(recipe):
+                require_allowed(self._access, folder)
+            done = exclude_pictures(existing_folder(str(recipe["train_data_dir"])), chosen) if chosen else []
+        except UserError as error:
+            return show_error(error, "Not left out.")
+        gone = f" {len(chosen) - len(done)} not found." if len(done) < len(chosen) else ""
+        left = escape(", ".join(done)) or "Nothing"
+        return f'<div class="train-lora-note">{left} will be left out of the next run.{gone}</div>'
+
     def remove(self, chosen: str | None, beside: str | None = None) -> list[Any]:
         """-> choice, shown, beside, *live. A run that waits leaves the queue, and stays in the history."""
         try:

@@ -62,6 +62,12 @@ class Page:
         return [self.dataset.kind, self.grid.prompt, self.proposed, *self.form.components]
 
     @property
+    def scanned(self) -> list[gr.components.Component]:
+        """What a scan of the folder fills in: the outputs of `Actions.scan`."""
+        found = [self.dataset.gallery, self.pictures, self.recipe.length, self.dataset.folder]
+        return [*found, self.dataset.trigger_word, self.recipe.name, self.grid.prompt, self.proposed]
+
+    @property
     def filled(self) -> list[gr.components.Component]:
         """What a recipe that is loaded changes; what Train said of the last one goes."""
         changed = [self.recipe.notices, self.settings.base, self.grid.prompt, self.proposed]
@@ -141,10 +147,11 @@ def _then_memory(actions: Actions, page: Page, event: Any) -> None:
 def _bind_settings(actions: Actions, page: Page) -> None:
     """Folder, subject, trigger word, name and recipe: each fills in what follows from it."""
     form, dataset, recipe, settings = page.form, page.dataset, page.recipe, page.settings
-    found = [dataset.gallery, page.pictures, recipe.length, dataset.folder, dataset.trigger_word, recipe.name]
-    found += [page.grid.prompt, page.proposed]
+    found = page.scanned
     _then_memory(actions, page, dataset.scan.click(actions.scan, page.typed, found, **SLOW))
     dataset.folder.submit(actions.scan, page.typed, found, **SLOW)
+    # In the fold of all settings, and part of what an epoch draws.
+    form.inputs["reg_data_dir"].submit(actions.rescan, page.typed, found, **SLOW)
     dataset.drop.upload(actions.drop, [dataset.drop, *page.typed], found, **SLOW)
     # What was said of the captions may be settled by it.
     dataset.word_first.input(actions.rescan, page.typed, found, **SLOW)
@@ -188,6 +195,9 @@ def _bind_run(actions: Actions, page: Page) -> None:
     ):
         button.click(action, [*sent, *page.form.components], checked, **QUICK)
     train.more.click(actions.history.train_more, None, [train.message, *train.live], **QUICK)
+    train.leave_out.click(actions.history.leave_out, train.odd, train.message, **QUICK).then(
+        actions.rescan, page.typed, page.scanned, **SLOW
+    )
     for button, action in (
         (train.pause, live.pause),
         (train.stop_save, live.stop_save),

@@ -28,6 +28,8 @@ class TrainPanel:
     stop: gr.Button
     save: gr.Button
     sample: gr.Button
+    odd: gr.CheckboxGroup
+    leave_out: gr.Button
     more: gr.Button
     less: gr.Button
     replace: gr.Button
@@ -40,8 +42,8 @@ class TrainPanel:
     @property
     def live(self) -> list[gr.components.Component]:
         """What follows the run: the outputs of `LiveView.show`."""
-        buttons = [self.train, self.pause, self.stop_save, self.stop, self.save, self.sample, self.more]
-        buttons += [self.less, self.stop_anyway]
+        buttons = [self.train, self.pause, self.stop_save, self.stop, self.save, self.sample]
+        buttons += [self.odd, self.leave_out, self.more, self.less, self.stop_anyway]
         return [self.status, *buttons, self.heartbeat]
 
 
@@ -61,11 +63,15 @@ def place_train() -> TrainPanel:
     status = gr.HTML(show_status(Status()), elem_id="train_lora_status")
     less = gr.Button("Train with less memory", visible=False, elem_id="train_lora_less")
     more = gr.Button("Train more steps", visible=False, elem_id="train_lora_more")
+    info = "Ticked ones can be left out of the next run; Captions & crops takes them in again."
+    odd = gr.CheckboxGroup([], label="Pictures unlike the others", info=info, visible=False, elem_id="train_lora_odd")
+    odd.do_not_save_to_config = True
+    leave_out = gr.Button("Leave out of the next run", visible=False, size="sm", elem_id="train_lora_leave_out")
     # Hidden by style.css, not by gradio: what gradio hides may be missing from the page.
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
         heartbeat = gr.HTML("", elem_id="train_lora_heartbeat")
-    buttons = (train, pause, stop_save, stop, save, sample, more, less, replace, stop_anyway)
+    buttons = (train, pause, stop_save, stop, save, sample, odd, leave_out, more, less, replace, stop_anyway)
     return TrainPanel(*buttons, message, status, refresh, heartbeat)
 
 
@@ -83,6 +89,7 @@ class LiveView:
         learning = status.state in ("training", "paused") and status.step > 0 and not status.stopping
         # A run in the queue can only be taken out of it.
         begun = status.live and status.state != "queued" and not status.stopping
+        odd = [] if status.live else status.odd_pictures
         return [
             show_status(status),
             # A second run joins the queue.
@@ -92,6 +99,8 @@ class LiveView:
             gr.update(interactive=status.live and not status.stopping),
             gr.update(interactive=learning),
             gr.update(interactive=learning),
+            gr.update(choices=odd, value=odd, visible=bool(odd)),
+            gr.update(visible=bool(odd)),
             gr.update(visible=status.more_steps > 0, value=f"Train {status.more_steps} more steps"),
             gr.update(visible=status.state == "failed" and bool(status.remedy)),
             _question(status, asking),

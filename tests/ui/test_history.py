@@ -8,13 +8,15 @@ from lib_trainer.app import default_run
 
 pytest.importorskip("gradio")
 
+from lib_trainer.dataset.edits import PictureEdit, change_edits, read_edits
+from lib_trainer.events import Finished, Started
 from lib_trainer.host.access import Access
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.ui.history_panel import HistoryActions
 from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.train_panel import LiveView
-from tests.jobs.runs import unfinished_run
-from tests.ui.fakes import FakeHost, SlowRun
+from tests.jobs.runs import evaluated_at, events_run, step, unfinished_run
+from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
 from tests.ui.test_tab import Page, page, pictures  # noqa: F401 - fixtures
 from tests.waiting import PATIENCE_S
 
@@ -63,6 +65,27 @@ def test_a_run_that_has_not_learned_goes_on_with_a_click(tmp_path, pictures):  #
     message, *_ = tab.actions.history.train_more()
     assert message == "" and tab.jobs.wait(PATIENCE_S).step == 8
     assert {"visible": False}.items() <= tab.actions.live.show()[-4].items()
+
+
+def test_pictures_unlike_the_others_are_left_out_of_the_next_run_with_a_click(tmp_path):
+    folder = draw_pictures(tmp_path / "faces", 4, side_px=128) / "10_jeff_person"
+    crop = (0.0, 0.0, 0.5, 1.0)
+    change_edits(folder, {"2.jpg": PictureEdit(crop=crop)})
+    odd = {"unlearned": ("10_jeff_person/2.jpg",), "at_once": ("10_jeff_person/0.jpg", "10_jeff_person/gone.jpg")}
+    run = events_run(
+        Started(0, 1, "", ""), step(1, 1), evaluated_at(1, **odd), Finished(tmp_path / "a.safetensors", "", 1)
+    )
+    tab = Page(tmp_path, run)
+    assert tab.actions.live.show()[7]["visible"] is False
+    tab.train(train_data_dir=str(folder.parent))
+    tab.jobs.wait(PATIENCE_S)
+    offered = tab.actions.live.show()[7]
+    assert offered["visible"] and offered["value"] == [*odd["unlearned"], *odd["at_once"]]
+    said = tab.actions.history.leave_out([*offered["value"], "10_jeff_person/1.jpg", "../../elsewhere.jpg"])
+    assert "2.jpg, 10_jeff_person/0.jpg will be left out" in said and "1 not found" in said
+    assert read_edits(folder).pictures == {
+        "0.jpg": PictureEdit(excluded=True), "2.jpg": PictureEdit(excluded=True, crop=crop),
+    }  # fmt: skip
 
 
 def test_a_past_run_that_has_not_learned_is_resumed_to_more_steps(tmp_path, pictures):  # noqa: F811
