@@ -19,7 +19,8 @@ from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.cli.train import open_recipe
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Schedule
-from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import Scan
 from lib_trainer.events import Step
 from lib_trainer.host.standalone.fake_model import FakeModel, build_unet, pooled_width
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan

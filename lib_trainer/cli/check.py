@@ -54,9 +54,8 @@ def _lines(scan: Scan, found: list[Finding]) -> list[str]:
     rows = epoch_table(scan)
     for row in rows if len(rows) > 1 else ():
         mark = " (regularisation)" if row.regularising else ""
-        lines.append(
-            f"  {row.folder.name}{mark}: {row.pictures} × {row.repeats} = {row.drawn} ({row.share:.0%}) in an epoch"
-        )
+        drawn = f"{row.pictures} × {row.shown_repeats} = {row.drawn} ({row.share:.0%})"
+        lines.append(f"  {row.folder.name}{mark}: {drawn} in an epoch")
     lines += [f"⚠ {item.path.name} is skipped: {item.reason}" for item in scan.skipped]
     lines += [f"⚠ {text}" for text in scan.notices]
     lines += [f"{_MARKS[item.severity]} {item.sentence}" for item in found]

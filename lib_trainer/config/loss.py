@@ -94,7 +94,7 @@ class LossConfig:
         group=_GROUP, low=0.0, high=1.0,
     )  # fmt: skip
     prior_loss_weight: float = setting(
-        1.0, "Prior loss weight", "How much pictures of folders that are marked as regularisation count.",
+        1.0, "Prior loss weight", "How much pictures of the regularisation folder, and of folders marked so, count.",
         group=_GROUP, low=0.0, high=100.0,
     )  # fmt: skip
     min_timestep: int = setting(

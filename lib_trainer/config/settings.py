@@ -101,6 +101,10 @@ class DatasetConfig:
     train_data_dir: str = setting(
         "", "Image folder", "A folder of pictures, or of folders named like 10_jeff_person.", group=LEARNS, basic=True
     )
+    reg_data_dir: str = setting(
+        "", "Regularisation folder", "Pictures of the class in folders named like 1_man, drawn as often as the others.",
+        group=LEARNS,
+    )  # fmt: skip
     trigger_word: str = setting(
         "", "Trigger word", "Write it in a prompt to get what was learned.", group=LEARNS, basic=True
     )

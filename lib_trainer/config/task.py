@@ -24,6 +24,7 @@ _ONLY = {
     ),
     (LORA,): (
         "text_encoder_lr text_encoder2_lr stop_text_encoder_training loraplus_text_encoder_lr_ratio prior_loss_weight"
+        " reg_data_dir"
         " stop_when_learned validate_every_n_steps validation_split held_out validation_seed max_validation_steps"
     ),
     (SLIDER,): ("original_prompt target_prompt neutral_prompt positive_strength negative_strength max_denoising_steps"),
@@ -31,7 +32,7 @@ _ONLY = {
 }
 MODES_OF = {name: modes for modes, names in _ONLY.items() for name in names.split()}
 # Settings that name folders of pictures.
-FOLDER_FIELDS = ("train_data_dir", "diff_target_dir")
+FOLDER_FIELDS = ("train_data_dir", "reg_data_dir", "diff_target_dir")
 MAX_PROMPTS = 50
 _SHOWN = 3
 _GROUP = "learns"

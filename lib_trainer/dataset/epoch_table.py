@@ -15,7 +15,9 @@ class EpochRow:
     Attributes:
         drawn: pictures that an epoch draws of it, repeats included; `share` of all.
         times: how often a run draws each of its pictures; 0 where its length is not known.
+        most_repeats: of the picture with the most; those of the regularisation folder may differ by one.
         regularising: they remind the model of the class.
+        of_reg_folder: they are from the regularisation folder, so that no mark decides it.
     """
 
     folder: Path
@@ -25,6 +27,13 @@ class EpochRow:
     share: float
     times: float
     regularising: bool
+    most_repeats: int = 0
+    of_reg_folder: bool = False
+
+    @property
+    def shown_repeats(self) -> str:
+        """`10`, or `3–4` where they differ."""
+        return f"{self.repeats}–{self.most_repeats}" if self.most_repeats > self.repeats else str(self.repeats)
 
 
 def epoch_table(scan: Scan, draws: int = 0) -> list[EpochRow]:
@@ -39,8 +48,12 @@ def epoch_table(scan: Scan, draws: int = 0) -> list[EpochRow]:
     total = sum(sample.repeats for sample in scan.samples)
     rows = []
     for folder, samples in folders.items():
-        repeats, drawn = samples[0].repeats, sum(sample.repeats for sample in samples)
-        share = drawn / total
+        repeats = [sample.repeats for sample in samples]
+        share = sum(repeats) / total
         times = draws * share / len(samples)
-        rows.append(EpochRow(folder, len(samples), repeats, drawn, share, times, samples[0].regularising))
+        marked, of_reg_folder = samples[0].regularising, folder in scan.reg_folders
+        row = EpochRow(
+            folder, len(samples), min(repeats), sum(repeats), share, times, marked, max(repeats), of_reg_folder
+        )
+        rows.append(row)
     return rows

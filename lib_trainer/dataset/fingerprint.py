@@ -8,7 +8,7 @@ from lib_trainer.dataset.scan import Scan
 
 
 def fingerprint(scan: Scan) -> str:
-    """SHA-256 (hex) over the content, captions, repeats and crop of every picture; not over the folder's location.
+    """SHA-256 (hex) over content, captions, repeats, crop and class of every picture; not over where it lies.
 
     Raises:
         OSError: a picture cannot be read.
@@ -19,5 +19,6 @@ def fingerprint(scan: Scan) -> str:
         content = hashlib.sha256(sample.image.read_bytes()).hexdigest()
         captions = "\n".join(sample.captions)
         crop = "" if sample.crop_px is None else f"\0{sample.crop_px}"
-        whole.update(f"{content}\0{sample.image.parent.name}\0{captions}\0{sample.repeats}{crop}\n".encode())
+        mark = "\0regularisation" if sample.regularising else ""
+        whole.update(f"{content}\0{sample.image.parent.name}\0{captions}\0{sample.repeats}{crop}{mark}\n".encode())
     return whole.hexdigest()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.images import shown_name
-from lib_trainer.dataset.scan import Sample, Scan, scan_folder
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import Scan, scan_folder
 from lib_trainer.errors import ConfigError, UserError
 
 _NAMED = 5
@@ -24,7 +25,7 @@ def scan_pairs(scan: Scan, config: DatasetConfig, target_dir: str) -> Scan:
         ConfigError: of `diff_target_dir`, with every pair that is not whole and every pair of two sizes.
     """
     try:
-        others = scan_folder(replace(config, train_data_dir=target_dir))
+        others = scan_folder(replace(config, train_data_dir=target_dir, reg_data_dir=""))
     except UserError as error:
         raise ConfigError({"diff_target_dir": str(error)}) from error
     seconds = {_key(sample): sample for sample in others.samples}

@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_trainer.config.recipe import DatasetConfig, field_of
-from lib_trainer.dataset.captions import caption_endings, caption_of, expand, has_word, put_first, read_captions
-from lib_trainer.dataset.edits import EDITS_DIR, EDITS_FILE, Crop, FolderEdits, crop_px, read_edits
+from lib_trainer.dataset.captions import has_word
 from lib_trainer.dataset.folders import (
     NO_REPEATS,
     PictureFolder,
     Skipped,
     existing_folder,
-    is_folder,
-    is_inside,
-    list_folder,
     no_pictures,
     picture_folders,
 )
-from lib_trainer.dataset.images import (
-    MAX_FILE_BYTES,
-    OTHER_PICTURE_ENDINGS,
-    PICTURE_ENDINGS,
-    TOO_LARGE,
-    UnreadablePicture,
-    read_size,
-    shown_name,
-)
-from lib_trainer.dataset.masks import is_mask_name
-from lib_trainer.errors import UserError
-
-LEADS_OUT = "a link that leads out of the folder, or nowhere"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture to train on.
-
-    Attributes:
-        image: the file.
-        caption: the text beside it, or the trigger word where there is none.
-        other_captions: of the same file; a run draws among all of them.
-        lines: captions that its file has, whether they are drawn or not; 0 without a usable file.
-        repeats: how often an epoch draws it.
-        width_px, height_px: as seen, with EXIF rotation applied.
-        captioned: whether the caption comes from a text file.
-        crop_px: left, top, right, bottom of the part that is trained on, as seen; None for the whole. The size is
-            that of the part, `whole_px` that of the picture.
-        regularising: a picture of the class, in a folder that is marked as regularisation.
-    """
-
-    image: Path
-    caption: str
-    repeats: int
-    width_px: int
-    height_px: int
-    captioned: bool
-    other_captions: tuple[str, ...] = ()
-    lines: int = 0
-    crop_px: tuple[int, int, int, int] | None = None
-    whole_px: tuple[int, int] | None = None
-    regularising: bool = False
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """All captions that a run draws among."""
-        return (self.caption, *self.other_captions)
+from lib_trainer.dataset.images import OTHER_PICTURE_ENDINGS, PICTURE_ENDINGS, shown_name
+from lib_trainer.dataset.samples import LEADS_OUT, Sample, folder_samples
+from lib_trainer.errors import ConfigError, UserError
 
 
 @dataclass(frozen=True)
@@ -79,8 +29,9 @@ class Scan:
         samples: the pictures, ordered by path.
         skipped: files and folders that look like part of the dataset and are not used.
         trigger_word: the configured one, else the name after the number of the first folder that has one.
-        excluded: pictures that a person has taken out of the run.
         notices: sentences on the captions that a person should know before training.
+        excluded: pictures that a person has taken out of the run.
+        reg_folders: those of `reg_data_dir`.
     """
 
     samples: tuple[Sample, ...]
@@ -88,90 +39,87 @@ class Scan:
     trigger_word: str
     notices: tuple[str, ...] = ()
     excluded: tuple[Sample, ...] = ()
+    reg_folders: frozenset[Path] = frozenset()
 
 
 def scan_folder(config: DatasetConfig) -> Scan:
-    """The pictures of `train_data_dir`, with captions and sizes; pixels are not decoded.
+    """The pictures of `train_data_dir` and `reg_data_dir`, with captions and sizes; pixels are not decoded.
 
     As in kohya's tools a folder named like `10_jeff_person` repeats its pictures 10 times, and its name
     replaces missing captions where no trigger word is set. `train_data_dir` may hold such folders, be one, or be plain
     (1 repeat). Names that start with a dot are skipped; links that lead out of the folder are not followed.
 
     Raises:
-        UserError: there is no such folder, it holds no pictures, or none of them can be used.
+        UserError: there is no such folder, it holds no pictures, or none of them can be used. ConfigError where that
+            is `reg_data_dir`.
     """
     root = existing_folder(config.train_data_dir)
     folders, skipped = picture_folders(root)
-    samples, excluded = [], []
-    for folder in folders:
-        edits = _edits_of(folder, skipped)
-        for sample in _samples_of(folder, root, config, skipped):
-            edit = edits.of(sample.image.name)
-            sample = replace(_cropped(sample, edit.crop), regularising=edits.regularisation)
-            (excluded if edit.excluded else samples).append(sample)
+    samples, excluded = _pictures_of(folders, root, config, skipped)
     if excluded and not samples:
         raise UserError(f"All {len(excluded)} pictures in {root} are excluded.", "Include some again.")
     if not samples:
         raise nothing_usable(root, skipped)
-    by_folder = next((folder.trigger_words for folder in folders if folder.trigger_words), "")
+    marked = {sample.image.parent for sample in samples if sample.regularising}
+    by_folder = next(
+        (folder.trigger_words for folder in folders if folder.trigger_words and folder.path not in marked), ""
+    )
     word = config.trigger_word or by_folder
-    return Scan(tuple(samples), tuple(skipped), word, tuple(_caption_notices(samples, word, config)), tuple(excluded))
-
-
-def _edits_of(folder: PictureFolder, skipped: list[Skipped]) -> FolderEdits:
-    edits = read_edits(folder.path)
-    if edits.problem:
-        skipped.append(
-            Skipped(folder.path / EDITS_DIR / EDITS_FILE, f"{edits.problem}; exclusions and crops do not act")
+    notices = list(_caption_notices([sample for sample in samples if not sample.regularising], word, config))
+    of_class = _class_pictures(config, skipped) if config.reg_data_dir.strip() else []
+    balanced = _as_many(of_class, sum(sample.repeats for sample in samples))
+    if len(balanced) < len(of_class):
+        notices.append(
+            f"{len(balanced)} of {len(of_class)} regularisation pictures are used: as many as an epoch draws of the"
+            " others. More repeats in the image folder's name use more."
         )
-    return edits
+    return Scan(
+        (*samples, *balanced), tuple(skipped), word, tuple(notices), tuple(excluded),
+        frozenset(sample.image.parent for sample in balanced),
+    )  # fmt: skip
 
 
-def _cropped(sample: Sample, crop: Crop | None) -> Sample:
-    box = crop_px(crop, sample.width_px, sample.height_px)
-    if box is None:
-        return sample
-    whole = sample.width_px, sample.height_px
-    return replace(sample, width_px=box[2] - box[0], height_px=box[3] - box[1], crop_px=box, whole_px=whole)
+def _pictures_of(
+    folders: Sequence[PictureFolder],
+    root: Path,
+    config: DatasetConfig,
+    skipped: list[Skipped],
+    *,
+    of_class: bool = False,
+) -> tuple[list[Sample], list[Sample]]:
+    """(those of the run, those that are excluded)."""
+    samples, excluded = [], []
+    for folder in folders:
+        for sample, is_excluded in folder_samples(folder, root, config, skipped, of_class=of_class):
+            (excluded if is_excluded else samples).append(sample)
+    return samples, excluded
 
 
-def _samples_of(folder: PictureFolder, root: Path, config: DatasetConfig, skipped: list[Skipped]) -> Iterator[Sample]:
-    """The samples of one folder; what else it holds is added to `skipped`."""
-    entries = list_folder(folder.path)
-    if folder.repeats == 0:
-        skipped.append(Skipped(folder.path, NO_REPEATS))
-        return
-    # Endings in lower case: cameras write .JPG, and people .TXT.
-    by_name = {_split_name(entry.name): entry for entry in entries}
-    stems = {stem for stem, ending in by_name if ending in PICTURE_ENDINGS}
-    for entry in entries:
-        stem, ending = _split_name(entry.name)
-        path = Path(entry.path)
-        if ending in OTHER_PICTURE_ENDINGS:
-            skipped.append(Skipped(path, f"{ending[1:]} pictures are not read; save it as png or jpg"))
-        if ending not in PICTURE_ENDINGS:
-            continue
-        if is_mask_name(stem, stems):
-            continue
-        problem = _picture_problem(entry, root)
-        if problem:
-            skipped.append(Skipped(path, problem))
-            continue
-        try:
-            width_px, height_px = read_size(path)
-        except UnreadablePicture as error:
-            skipped.append(Skipped(path, error.reason))
-            continue
-        # Only names in this listing count, so no path in a name can lead elsewhere.
-        sidecars = (by_name[stem, suffix] for suffix in caption_endings(config) if (stem, suffix) in by_name)
-        lines = _captions_in(next(sidecars, None), root, skipped)
-        word = config.trigger_word or folder.trigger_words
-        captions = tuple(expand(text, word, folder.trigger_words) for text in caption_of(lines, config)) or (word,)
-        if config.trigger_word_first and word:
-            captions = tuple(put_first(word, caption) for caption in captions)
-        yield Sample(
-            path, captions[0], folder.repeats, width_px, height_px, bool(lines), captions[1:], lines=len(lines)
-        )
+def _class_pictures(config: DatasetConfig, skipped: list[Skipped]) -> list[Sample]:
+    """The pictures of `reg_data_dir`. Raises ConfigError."""
+    try:
+        root = existing_folder(config.reg_data_dir)
+        folders, beside = picture_folders(root)
+        skipped += beside
+        found, _ = _pictures_of(folders, root, config, skipped, of_class=True)
+        if not found:
+            raise nothing_usable(root, skipped)
+    except UserError as error:
+        raise ConfigError({"reg_data_dir": str(error)}) from error
+    return found
+
+
+def _as_many(pictures: Sequence[Sample], drawn: int) -> list[Sample]:
+    """These pictures repeated so that an epoch draws `drawn` of them, as sd-scripts repeats regularisation images."""
+    used: list[Sample] = []
+    missing = drawn
+    for sample in pictures:
+        if missing <= 0:
+            break
+        used.append(sample)
+        missing -= sample.repeats
+    each, rest = divmod(max(0, missing), max(1, len(used)))
+    return [replace(sample, repeats=sample.repeats + each + (place < rest)) for place, sample in enumerate(used)]
 
 
 def _caption_notices(samples: list[Sample], word: str, config: DatasetConfig) -> Iterator[str]:
@@ -195,49 +143,6 @@ def _caption_notices(samples: list[Sample], word: str, config: DatasetConfig) ->
             f"The trigger word “{word}” is in no caption: the run learns what the captions say, and the word will"
             f" call nothing. Turn on “{label}”, or write it into them."
         )
-
-
-def _picture_problem(entry: os.DirEntry[str], root: Path) -> str:
-    """Why a file with a picture's name is not opened, "" where it is."""
-    try:
-        size_bytes = entry.stat().st_size
-    except OSError:
-        size_bytes = -1
-    if size_bytes == 0:
-        return _file_problem(entry, root) or "the file is empty"
-    return _file_problem(entry, root) or (TOO_LARGE if size_bytes > MAX_FILE_BYTES else "")
-
-
-def _captions_in(entry: os.DirEntry[str] | None, root: Path, skipped: list[Skipped]) -> tuple[str, ...]:
-    """The lines of a caption file, () without a usable one."""
-    if entry is None:
-        return ()
-    problem = _file_problem(entry, root)
-    try:
-        if not problem:
-            return read_captions(Path(entry.path))
-    except UserError as error:
-        problem = error.message
-    skipped.append(Skipped(Path(entry.path), f"{problem}; its picture trains without it"))
-    return ()
-
-
-def _file_problem(entry: os.DirEntry[str], root: Path) -> str:
-    """Why a name is not a file of this folder, "" where it is."""
-    if entry.is_symlink() and not is_inside(Path(entry.path), root):
-        return LEADS_OUT
-    if is_folder(entry):
-        return "a folder, not a file"
-    try:
-        # Reading a pipe or a device could block for ever.
-        return "" if entry.is_file() else "not a file"
-    except OSError as error:
-        return error.strerror or str(error)
-
-
-def _split_name(name: str) -> tuple[str, str]:
-    stem, ending = os.path.splitext(name)
-    return stem, ending.lower()
 
 
 def nothing_usable(root: Path, skipped: list[Skipped]) -> UserError:

@@ -1,7 +1,7 @@
 """Every field that kohya_ss writes for a LoRA, older names of the same, and what becomes of it here.
 
-docs/recipes.md is made from this table (`python -m lib_trainer.recipes.kohya_doc`). The names are those of kohya_ss
-26 (https://github.com/bmaltais/kohya_ss, `kohya_gui/lora_gui.py`).
+docs/recipes.md is made from this table (`python -m lib_trainer settings --kohya --markdown`). The names are those of
+kohya_ss 26 (https://github.com/bmaltais/kohya_ss, `kohya_gui/lora_gui.py`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SAME = (
     " loss_type huber_schedule huber_c huber_scale debiased_estimation_loss scale_v_pred_loss_like_noise_pred"
     " v_pred_like_loss noise_offset_random_strength adaptive_noise_scale multires_noise_iterations"
     " multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength min_timestep max_timestep"
-    " masked_loss prior_loss_weight"
+    " masked_loss prior_loss_weight reg_data_dir"
     " lr_scheduler_power scale_weight_norms rank_dropout_scale loraplus_lr_ratio loraplus_unet_lr_ratio"
     " loraplus_text_encoder_lr_ratio"
 )
@@ -141,7 +141,6 @@ _TABLE = [
     *_fields("ignored", "training_preset save_as_bool", "belongs to the page of kohya_ss", "*"),
     *_fields("ignored", "train_on_input unit constrain rescaled", "only iA3, DyLoRA and OFT have it", "*"),
     *_fields("ignored", "ggpo_sigma ggpo_beta", "only GGPO has it", "*"),
-    *_fields("refused", "reg_data_dir", "put its folders beside the others and mark them as regularisation"),
     *_fields("refused", "dataset_config", "open the dataset's TOML by itself: its settings are read"),
     *_fields("refused", "weighted_captions", "brackets in captions are plain text"),
     *_fields("refused", "caption_dropout_every_n_epochs", "use caption_dropout_rate"),

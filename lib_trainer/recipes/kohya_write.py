@@ -25,7 +25,7 @@ _OFF_BY_VALUE: dict[str, Any] = {
     "lr_warmup_steps": 0,
 }
 _OFF_BY_KIND: dict[str, tuple[Any, str]] = {
-    "text": ("", "reg_data_dir dataset_config lr_scheduler_type resume vae"),
+    "text": ("", "dataset_config lr_scheduler_type resume vae"),
     "number": (0, "caption_dropout_every_n_epochs"),
     "switch": (
         False,

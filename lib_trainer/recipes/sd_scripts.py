@@ -33,7 +33,7 @@ _NOT_DONE = {
     "stop_text_encoder_training": "sd-scripts has it for other trainings than of a LoRA",
     "num_repeats dataset_repeats": "repeats are read from the folder's name, like 10_jeff_person",
     "class_tokens": "captions are read from the files beside the pictures, or the folder's name",
-    "is_reg": "mark the folder as regularisation",
+    "is_reg": "name another folder as train_data_dir, and this one as reg_data_dir",
     "metadata_file in_json": "captions are read from the files beside the pictures",
     "caption_prefix caption_suffix": "captions are used as they stand",
     "caption_separator keep_tokens_separator secondary_separator": "tags are separated by commas",
@@ -68,10 +68,13 @@ def read_sd_scripts(data: Mapping[str, Any]) -> Reading:
     """The settings of a `--config_file`, of a JSON with the same names, or of a `--dataset_config`."""
     flat, notices = flat_settings(data), []
     for name in ("datasets", "subsets"):
-        several = _find_list(data, name)
+        several = [item for item in _find_list(data, name) if not _is_of_class(item)]
         if len(several) > 1:
             notices.append(f"Of the {len(several)} {name} in the file the first is read.")
     settings = _as_gui(flat)
+    of_class = [item["image_dir"] for item in _find_list(data, "subsets") if _is_of_class(item) and "image_dir" in item]
+    if of_class and not flat.get("is_reg"):
+        settings.setdefault("reg_data_dir", of_class[0])
     for name in [name for name in settings if name in _NOT_DONE_WHY]:
         value = settings.pop(name)
         if not is_off(value):
@@ -86,12 +89,12 @@ def read_sd_scripts(data: Mapping[str, Any]) -> Reading:
 
 
 def flat_settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of all sections, without the sections; of a list of sections, those of its first."""
+    """All settings of all sections, without the sections; of a list those of its first that is not of the class."""
     flat: dict[str, Any] = {}
     inner: list[Mapping[str, Any]] = []
     for key, value in data.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            inner.append(value[0])
+            inner.append(next((item for item in value if isinstance(item, dict) and not _is_of_class(item)), value[0]))
         elif isinstance(value, dict) and not (key in _KEPT_WHOLE and "args" not in value):
             inner.append(value)
         else:
@@ -139,6 +142,11 @@ def _as_gui(flat: Mapping[str, Any]) -> dict[str, Any]:
     if "text_encoder_lr" in settings and is_off(settings["text_encoder_lr"]):
         settings["network_train_unet_only"] = True
     return settings
+
+
+def _is_of_class(section: Any) -> bool:
+    """Whether a subset holds regularisation pictures."""
+    return isinstance(section, dict) and section.get("is_reg") is True
 
 
 def _find_list(data: Any, name: str) -> list[Any]:

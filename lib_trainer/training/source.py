@@ -19,7 +19,8 @@ from lib_trainer.dataset.collate import make_batch
 from lib_trainer.dataset.fingerprint import fingerprint
 from lib_trainer.dataset.pairs import scan_pairs
 from lib_trainer.dataset.sampler import Schedule
-from lib_trainer.dataset.scan import Sample, Scan, scan_folder
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import Scan, scan_folder
 from lib_trainer.events import Event
 from lib_trainer.models.base import HostModel
 from lib_trainer.models.families import Family

@@ -14,7 +14,8 @@ from lib_trainer.ui.elements import thumbnail
 from lib_trainer.ui.form import Form
 
 if TYPE_CHECKING:
-    from lib_trainer.dataset.scan import Sample, Scan
+    from lib_trainer.dataset.samples import Sample
+    from lib_trainer.dataset.scan import Scan
     from lib_trainer.dataset.verify import Verified
 
 KINDS = (("A face or a person", "face"), ("A style", "style"))
@@ -95,9 +96,9 @@ def _show_epoch(scan: Scan, draws: int) -> str:
         return ""
     lines = "".join(
         f"<tr><td>{escape(row.folder.name)}</td>"
-        f"<td>{row.pictures}</td><td>{row.repeats}</td><td>{row.drawn} ({row.share:.0%})</td>"
+        f"<td>{row.pictures}</td><td>{row.shown_repeats}</td><td>{row.drawn} ({row.share:.0%})</td>"
         f'<td>{row.times:.0f}</td><td><input type="checkbox" data-regularise="{escape(row.folder.name, quote=True)}"'
-        f"{' checked' if row.regularising else ''}/></td></tr>"
+        f"{' checked' if row.regularising else ''}{' disabled' if row.of_reg_folder else ''}/></td></tr>"
         for row in rows
     )
     titles = ("Folder", "Pictures", "Repeats", "In an epoch", "Each, in the run", "Regularisation")
@@ -124,7 +125,7 @@ def pictures_per_epoch(scan: Scan) -> int:
 def warnings_of(scan: Scan) -> list[str]:
     """One escaped sentence for each kind of thing that may spoil the result."""
     small = [sample for sample in scan.samples if _is_small(sample)]
-    bare = [sample for sample in scan.samples if not sample.captioned]
+    bare = [sample for sample in scan.samples if not (sample.captioned or sample.regularising)]
     texts = [escape(text) for text in scan.notices]
     if small:
         texts.append(f"{len(small)} below {SMALL_PX} px: fewer details to learn from.")

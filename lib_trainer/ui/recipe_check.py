@@ -17,7 +17,10 @@ from lib_trainer.host.access import Access
 if TYPE_CHECKING:
     from lib_trainer.dataset.scan import Scan
 
-SCAN_FIELDS = ("train_data_dir", "trigger_word", "caption_extension", "caption_lines", "trigger_word_first")
+SCAN_FIELDS = (
+    *("train_data_dir", "reg_data_dir", "mode"),
+    *("trigger_word", "caption_extension", "caption_lines", "trigger_word_first"),
+)
 
 
 def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:
@@ -29,7 +32,7 @@ def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:
     # The caller still needs to know which fields were left open.
     entered, problems = dict(entered), {}
     try:
-        require_allowed(access, entered["train_data_dir"])
+        require_allowed_folders(access, entered)
         require_allowed_files(access, entered)
         if entered["mode"] != SLIDER:
             scan = scan_pictures(entered, access)
@@ -86,6 +89,15 @@ def require_allowed(access: Access, folder: str) -> None:
         access.folder(folder.strip().strip("\"'"))
 
 
+def require_allowed_folders(access: Access, entered: Mapping[str, Any]) -> None:
+    """Raises UserError for the image folder, and ConfigError for another, that a page may not name."""
+    require_allowed(access, str(entered.get("train_data_dir") or ""))
+    try:
+        require_allowed(access, str(entered.get("reg_data_dir") or ""))
+    except UserError as error:
+        raise ConfigError({"reg_data_dir": str(error)}) from error
+
+
 def require_allowed_files(access: Access, entered: Mapping[str, Any]) -> None:
     """Raises ConfigError for the path of a LoRA that a page of this program may not name."""
     try:
@@ -102,8 +114,8 @@ def scan_pictures(entered: Mapping[str, Any], access: Access) -> Scan:
 
     if not entered["train_data_dir"].strip():
         raise ConfigError({"train_data_dir": "name the folder that holds the pictures"})
-    require_allowed(access, entered["train_data_dir"])
-    return scan_folder(Recipe().with_values({name: entered[name] for name in SCAN_FIELDS}).dataset)
+    require_allowed_folders(access, entered)
+    return scan_folder(Recipe().with_values({name: entered[name] for name in SCAN_FIELDS}).for_its_mode().dataset)
 
 
 def dataset_config(entered: Mapping[str, Any]) -> DatasetConfig:

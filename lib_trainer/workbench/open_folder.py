@@ -17,7 +17,8 @@ from lib_trainer.dataset.editing.sidecar import Caption, caption_file, read_side
 from lib_trainer.dataset.editing.tag_table import has_tag, tag_table
 from lib_trainer.dataset.edits import Crop, PictureEdit, read_edits
 from lib_trainer.dataset.images import shown_name
-from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import Scan
 from lib_trainer.dataset.thumbnails import Thumbnails
 from lib_trainer.errors import UserError
 from lib_trainer.workbench.checking import Checking

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lib_trainer.dataset.sampler import Draw, Schedule
-from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import Scan
 from lib_trainer.errors import UserError
 from tests.dataset.tiny import make_recipe
 

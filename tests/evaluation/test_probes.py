@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import Scan
 from lib_trainer.errors import ConfigError
 from lib_trainer.evaluation.probes import ProbePlan, bind_captions, class_word, describe_held_out, plan_probes
 

@@ -77,7 +77,7 @@ SWITCHES = (
     " debiased_estimation_loss scale_v_pred_loss_like_noise_pred noise_offset_random_strength"
     " ip_noise_gamma_random_strength dim_from_weights rank_dropout_scale dora_wd"
 )
-TEXTS = "train_data_dir output_name training_comment sample_prompts network_weights lora_network_weights"
+TEXTS = "train_data_dir reg_data_dir output_name training_comment sample_prompts network_weights lora_network_weights"
 
 
 def load(**changes: Any) -> LoadedRecipe:

@@ -47,6 +47,9 @@ keep_tokens = 1
 resolution = 640
 batch_size = 3
   [[datasets.subsets]]
+  image_dir = "/pictures/man"
+  is_reg = true
+  [[datasets.subsets]]
   image_dir = "/pictures/jeff"
   num_repeats = 10
   keep_tokens = 2
@@ -131,6 +134,7 @@ def test_a_datasets_file(tmp_path: Path) -> None:
         "shuffle_caption": True,
         "keep_tokens": 2,  # the innermost wins
         "train_data_dir": "/pictures/jeff",
+        "reg_data_dir": "/pictures/man",
     }
     assert expected.items() <= loaded.recipe.flat().items()
     assert any("10_jeff_person" in text for text in loaded.notices)

@@ -12,7 +12,8 @@ from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.dataset.collate import Batch
 from lib_trainer.dataset.sampler import Schedule
-from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import Scan
 from lib_trainer.events import Step
 from lib_trainer.models.base import Layer, SizeCond, TextCond
 from lib_trainer.training.loop import Training, fit

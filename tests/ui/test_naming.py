@@ -131,6 +131,8 @@ def test_a_program_that_listens_shows_the_folders_that_it_allows_alone(tmp_path,
     assert "outside the folders" in fields["network_weights"]["info"]
     _, fields = page.train(train_data_dir=allowed, mode="difference", diff_target_dir=str(secret))
     assert "outside the folders" in fields["diff_target_dir"]["info"]
+    _, fields = page.train(train_data_dir=allowed, reg_data_dir=str(secret))
+    assert "outside the folders" in fields["reg_data_dir"]["info"]
     assert page.scan(train_data_dir=allowed)["pictures"] == 40
     assert page.train(train_data_dir=allowed)[0] == ""
     page.jobs.wait(PATIENCE_S)

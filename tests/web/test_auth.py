@@ -170,6 +170,12 @@ def test_no_folder_allowed_means_no_run_over_the_network(program):
     assert program(folders=()).start().status_code == 403
 
 
+def test_regularisation_pictures_are_looked_for_in_allowed_folders_alone(program, tmp_path):
+    one = program(folders=(tmp_path / "pictures",))
+    recipe = {"output_name": "jeff", "train_data_dir": str(one.pictures), "reg_data_dir": "/etc"}
+    assert one.post("/jobs", {"recipe": recipe}).status_code == 403
+
+
 @pytest.mark.parametrize("name", ["../x", "..", "a/b", "a\\b", "/etc/x"])
 def test_a_name_that_leads_elsewhere_is_refused(program, name):
     sent = program().start(name)

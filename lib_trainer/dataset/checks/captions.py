@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lib_trainer.dataset.captions import has_word
 from lib_trainer.dataset.checks.finding import Finding, plural
-from lib_trainer.dataset.scan import Sample
+from lib_trainer.dataset.samples import Sample
 
 
 def check_captions(samples: Sequence[Sample], trigger_word: str) -> list[Finding]:

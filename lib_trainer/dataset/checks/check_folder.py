@@ -21,7 +21,8 @@ from lib_trainer.dataset.checks.measure import MEASURED_PX, Measured, Pictures, 
 from lib_trainer.dataset.checks.size import check_size
 from lib_trainer.dataset.checks.variety import check_variety
 from lib_trainer.dataset.images import UnreadablePicture, shown_name
-from lib_trainer.dataset.scan import Sample, Scan
+from lib_trainer.dataset.samples import Sample
+from lib_trainer.dataset.scan import Scan
 from lib_trainer.dataset.thumbnails import read_small
 from lib_trainer.errors import UserError
 from lib_trainer.events import Progress
@@ -45,8 +46,10 @@ def check_folder(
     Yields:
         Findings, and a Progress after each picture.
     """
-    yield from check_count(len(scan.samples), kind)
-    yield from check_captions(scan.samples, scan.trigger_word)
+    # Regularisation pictures are of the class: neither the guide's number nor the trigger word is theirs.
+    own = [sample for sample in scan.samples if not sample.regularising]
+    yield from check_count(len(own), kind)
+    yield from check_captions(own, scan.trigger_word)
     yield from check_size(scan.samples, config)
     pictures: Pictures = []
     unreadable: list[Path] = []
@@ -61,7 +64,7 @@ def check_folder(
     yield from check_duplicates(pictures)
     yield from check_blur(pictures)
     yield from check_exposure(pictures)
-    yield from check_variety(pictures, kind)
+    yield from check_variety([pair for pair in pictures if not pair[0].regularising], kind)
 
 
 def _measured(scan: Scan, read: ReadSmall) -> Iterator[tuple[Sample, Measured | None]]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lib_trainer.dataset.checks.faces import FaceFinder
 from lib_trainer.dataset.checks.hashes import own_hashes, part_hashes
-from lib_trainer.dataset.scan import Sample
+from lib_trainer.dataset.samples import Sample
 
 # The side of the small copy. Sharpness is measured on it, so it must not be smaller than what hides a blur.
 MEASURED_PX = 512
@@ -32,7 +32,7 @@ class Measured:
         colourfulness: the difference between the channels that 5 % of the pixels exceed.
         palette: (16,) shares of 12 hues and 4 greys.
         surround: (S, 3) colours along left, top and right.
-        hashes: (2, 64) of the picture and its mirror image.
+        hashes: (8, 64) of the picture as it is, mirrored, and rotated by quarters.
         part_hashes: (P, 64) of the parts that a crop could be; None in large folders.
         small: (40, 40, 3) uint8.
         faces: each face's share of the picture's area, largest first; None without OpenCV.

@@ -8,7 +8,7 @@ from pathlib import Path
 from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.buckets import bucket_for, resized_size
 from lib_trainer.dataset.checks.finding import Finding, named, plural
-from lib_trainer.dataset.scan import Sample
+from lib_trainer.dataset.samples import Sample
 
 # The presets train at up to 896 × 896: smaller pictures teach fewer details.
 SMALL_PX = 768
