@@ -13,15 +13,15 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.killing import make_pictures, whole_files
+from tests.real_webui import Installation
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "3")), 8
@@ -32,23 +32,6 @@ SETTINGS = {
 }  # fmt: skip
 PATIENCE_S = 900
 LOOK_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class Installation:
-    """A WebUI on this machine; it is not written to.
-
-    Attributes:
-        folder: where its `launch.py` lies.
-        python: its interpreter.
-        checkpoint: the file to train on.
-        options: what it needs besides what all WebUIs take, such as those for a CPU.
-    """
-
-    folder: str
-    python: str
-    checkpoint: Path
-    options: Sequence[str] = ()
 
 
 class _Process:
@@ -64,7 +47,7 @@ class _Process:
         self._routes, self._log = f"http://127.0.0.1:{port}/train-lora/v1/", data_dir / "console.log"
         with self._log.open("ab") as console:
             self.process = subprocess.Popen(
-                [installation.python, "launch.py", *options, *installation.options],
+                [installation.python, "launch.py", *options, *installation.cpu_options],
                 cwd=installation.folder, env=environment, stdout=console, stderr=console,
             )  # fmt: skip
 
@@ -104,7 +87,8 @@ class _DataFolder:
         # The only one there is: Neo has no option that chooses one. A1111 reads the configuration beside it.
         checkpoints = folder / "models" / "Stable-diffusion"
         checkpoints.mkdir(parents=True)
-        for path in installation.checkpoint.parent.glob(f"{installation.checkpoint.stem}.*"):
+        checkpoint = installation.checkpoint(installation.checkpoints[0])
+        for path in checkpoint.parent.glob(f"{checkpoint.stem}.*"):
             (checkpoints / path.name).symlink_to(path.resolve())
         (folder / "extensions").mkdir()
         (folder / "extensions" / "train-lora").symlink_to(ROOT)
@@ -130,18 +114,18 @@ class _DataFolder:
 
 
 class Killed:
-    """`Test…` classes derive from it, in a module with a fixture `installation`."""
+    """`Test…` classes derive from it."""
+
+    installation: Installation
 
     @pytest.fixture(scope="class")
     def pictures(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return make_pictures(tmp_path_factory.mktemp("pictures"))
 
     @pytest.fixture(scope="class")
-    def unbroken(
-        self, installation: Installation, pictures: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> tuple[dict[str, bytes], float]:
+    def unbroken(self, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
         """What a run leaves that was never broken, and how many seconds it took."""
-        data = _DataFolder(installation, tmp_path_factory.mktemp("unbroken"), pictures)
+        data = _DataFolder(self.installation, tmp_path_factory.mktemp("unbroken"), pictures)
         with data.webui() as webui:
             started, run_id = time.monotonic(), data.start(webui)
             webui.wait(lambda: webui.is_over(run_id))
@@ -151,11 +135,11 @@ class Killed:
 
     @pytest.mark.parametrize("kill", range(KILLS))
     def test_a_webui_that_is_killed_goes_on_with_the_run(
-        self, installation: Installation, unbroken: Any, pictures: Path, tmp_path: Path, kill: int
+        self, unbroken: Any, pictures: Path, tmp_path: Path, kill: int
     ) -> None:
         """Moments spread over the whole run: preparing, caching, steps, copies on the way."""
         contents, seconds = unbroken
-        data = _DataFolder(installation, tmp_path, pictures)
+        data = _DataFolder(self.installation, tmp_path, pictures)
         with data.webui() as webui:
             run_id = data.start(webui)
             time.sleep(seconds * (kill + 0.5) / KILLS)

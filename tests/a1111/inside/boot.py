@@ -1,6 +1,6 @@
-"""Starts A1111 without its page and runs pytest in it: `boot.py A1111_DIR DATA_DIR …`; the rest goes to pytest.
+"""Starts A1111 without its page and runs pytest in it: `boot.py A1111_DIR DATA_DIR CHECKPOINT …`.
 
-A1111 generates on whichever thread asks, so pytest has the main one. `TRAIN_LORA_INSIDE_A1111` names the checkpoint.
+What follows the checkpoint goes to pytest. A1111 generates on whichever thread asks, so pytest has the main one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    a1111_dir, data_dir, *options = sys.argv[1:]
+    a1111_dir, data_dir, _checkpoint, *options = sys.argv[1:]
     repository = HERE.parents[2]
     os.chdir(a1111_dir)
     sys.path[0] = a1111_dir
