@@ -13,11 +13,13 @@ from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
 from lib_trainer.adapter.modules import AdapterModule, new_module
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
+from lib_trainer.models.layer_names import UNET_PREFIX
 from lib_trainer.utils.patch import Forward, overridden_forward
 
 if TYPE_CHECKING:
     from lib_trainer.models.base import Layer
 
+_TIMESTEPS = 1000
 # Layer, tensor to be like -> its frozen weight and bias; `HostModel.read_weight`.
 ReadLayer = Callable[["Layer", Tensor], tuple[Tensor, "Tensor | None"]]
 
@@ -60,7 +62,7 @@ class Adapter(nn.Module):
     def clear_dropout(self) -> None:
         """Every row and layer acts again, until `draw_dropout`."""
         for module in self.layers.values():
-            module.row_mask, module.dropped, module.dropout = None, False, None
+            module.row_mask, module.dropped, module.dropout, module.rank_mask = None, False, None, None
 
     @contextmanager
     def scaled(self, factor: float) -> Iterator[None]:
@@ -75,9 +77,35 @@ class Adapter(nn.Module):
                 module.strength = strength
 
     @contextmanager
+    def masked_ranks(self, timesteps: Tensor, config: AdapterConfig) -> Iterator[None]:
+        """T-LoRA: while entered, the noisier a picture, the fewer ranks of the UNet's LoCon layers act on it.
+
+        Args:
+            timesteps: (B,), 0…1000, on the CPU.
+
+        Source: Soboleva et al., "T-LoRA: Single Image Diffusion Model Customization Without Overfitting" (2025); the
+        formula is that of LyCORIS' `compute_timestep_mask`.
+        """
+        named = self.layers.items() if config.tlora_min_rank else ()
+        modules = [module for name, module in named if module.algo == "locon" and name.startswith(UNET_PREFIX)]
+        shares = ((_TIMESTEPS - timesteps.double()) / _TIMESTEPS).clamp(0, 1) ** config.tlora_alpha
+        masks: dict[int, Tensor] = {}
+        for module in modules:
+            if module.rank not in masks:
+                least = min(config.tlora_min_rank, module.rank)
+                counts = (shares * (module.rank - least)).floor() + least
+                masks[module.rank] = (torch.arange(module.rank) < counts[:, None]).to(module.up)
+            module.rank_mask = masks[module.rank]
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.rank_mask = None
+
+    @contextmanager
     def at(self, strength: float) -> Iterator[None]:
         """While entered, ΔW acts at this strength, without dropout; 0 gives the base. Restores both on exit."""
-        names = ("strength", "row_mask", "dropped", "dropout")
+        names = ("strength", "row_mask", "dropped", "dropout", "rank_mask")
         before = [(module, [getattr(module, name) for name in names]) for module in self.layers.values()]
         try:
             self.clear_dropout()

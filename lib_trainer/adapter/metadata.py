@@ -47,7 +47,16 @@ _IMPLEMENTATIONS = {
     "anima": "https://huggingface.co/circlestone-labs/Anima",
 }
 # Settings of later releases, in sections that have older ones.
-_LATER = {"dora_wd", "wd_on_output", "unbalanced_factorization", "rs_lora", "rank_dropout_scale", "network_dropout"}
+_LATER = {
+    "dora_wd",
+    "wd_on_output",
+    "tlora_min_rank",
+    "tlora_alpha",
+    "unbalanced_factorization",
+    "rs_lora",
+    "rank_dropout_scale",
+    "network_dropout",
+}
 _LATER_LOSS = {"soft_min_snr", "zero_terminal_snr"}
 NETWORK_ARGS = ("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "use_tucker")
 _LAYER_ARGS = tuple(

@@ -36,6 +36,7 @@ class AdapterModule(nn.Module):
         row_mask: (out,) zeros and ones, the rows of ΔW that rank dropout keeps; None for all.
         dropped: module dropout skips ΔW.
         dropout: (share, seed) of network dropout; None for none.
+        rank_mask: (B, r) zeros and ones, the ranks of LoCon that act on each picture of the batch; None for all.
     """
 
     def __init__(self, algo: str, tensors: Mapping[str, Tensor], alpha: float, magnitude: Tensor | None = None) -> None:
@@ -46,6 +47,7 @@ class AdapterModule(nn.Module):
         self.row_mask: Tensor | None = None
         self.dropped = False
         self.dropout: tuple[float, int] | None = None
+        self.rank_mask: Tensor | None = None
         self.names = tuple(tensors)
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor))
@@ -105,8 +107,8 @@ class AdapterModule(nn.Module):
         """
         if self.dropped:
             return apply_frozen(operation, read, x)
-        if self.dropout is not None and self.dora_scale is None:
-            return apply_frozen(operation, read, x) + self._dropped_product(operation, x)
+        if (self.dropout is not None or self.rank_mask is not None) and self.dora_scale is None:
+            return apply_frozen(operation, read, x) + self._masked_product(operation, x)
         factors = self.tensors if self.dora_scale is None else {**self.tensors, DORA: self.dora_scale}
         return apply_strategy(self.strategy(operation, x), read, x, factors)
 
@@ -140,19 +142,26 @@ class AdapterModule(nn.Module):
         name = {"locon": "up", "loha": "w2_a", "lokr": "w2" if "w2" in self.names else "w2_b"}[self.algo]
         return [getattr(self, name)]
 
-    def _dropped_product(self, operation: LayerOp, x: Tensor) -> Tensor:
-        """ΔW·x of LoCon, where a share of the values between down and up is left out and the rest is raised."""
-        share, seed = self.dropout
+    def _masked_product(self, operation: LayerOp, x: Tensor) -> Tensor:
+        """ΔW·x of LoCon, where ranks, or a share of the values between down and up, are left out."""
         f = {name: factor.to(x.dtype) for name, factor in self.tensors.items()}
         inner = replace(operation, shape=tuple((f["mid"] if "mid" in f else f["down"]).shape))
         if "mid" in f:
             x = LayerOp(tuple(f["down"].shape))(x, f["down"])
         between = inner(x, f["mid"] if "mid" in f else f["down"])
-        # From a seed: gradient checkpointing runs a layer twice, which must leave out the same values.
-        generator = torch.Generator(x.device).manual_seed(seed)
-        kept = torch.rand(between.shape, generator=generator, device=x.device) >= share
-        between = between * kept.to(x.dtype) * (self.strength * self.scale / (1 - share))
-        return LayerOp(tuple(f["up"].shape))(between, f["up"])
+        if self.rank_mask is not None:
+            ranks = 1 if operation.is_conv else between.ndim - 1
+            between = between * self.rank_mask.to(between).reshape(
+                *[size if axis in (0, ranks) else 1 for axis, size in enumerate(between.shape)]
+            )
+        if self.dropout is not None:
+            share, seed = self.dropout
+            # From a seed: gradient checkpointing runs a layer twice, which must leave out the same values.
+            generator = torch.Generator(x.device).manual_seed(seed)
+            kept = torch.rand(between.shape, generator=generator, device=x.device) >= share
+            # What is kept is raised, so that the sum stays as large.
+            between = between * kept.to(x.dtype) / (1 - share)
+        return LayerOp(tuple(f["up"].shape))(between * (self.strength * self.scale), f["up"])
 
     def _masked_delta(self, scale: float, factors: Tensors) -> Tensor:
         change = DELTAS[self.algo](factors) * scale

@@ -165,6 +165,10 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
             f"{data.min_bucket_reso} px is larger than the largest side, {data.max_bucket_reso} px"
         )
     problems |= _start_problems(recipe) | adapter.layer_problems() | recipe.task.task_problems()
+    if adapter.tlora_min_rank and adapter.algo != "locon":
+        problems["tlora_min_rank"] = "only LoCon has ranks that can be left out"
+    elif adapter.tlora_min_rank and adapter.dora_wd:
+        problems["tlora_min_rank"] = "DoRA needs one W + ΔW for all pictures; turn one off"
     if adapter.factor == 0:
         problems["factor"] = "0 does not split a layer; use −1 or a number from 1"
     if "/" in data.caption_extension or "\\" in data.caption_extension:

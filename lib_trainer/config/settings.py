@@ -76,6 +76,15 @@ class AdapterConfig(LayerConfig):
         " is taken per input, and all read it alike.",
         group=LEARNS,
     )  # fmt: skip
+    tlora_min_rank: int = setting(
+        0, "T-LoRA min rank", "Ranks that learn from the noisiest pictures; all learn from clean ones. WebUIs draw with"
+        " all ranks at every step. 0 is off.",
+        group=LEARNS, low=0, high=100000, adapters=("locon",),
+    )  # fmt: skip
+    tlora_alpha: float = setting(
+        1.0, "T-LoRA alpha", "Above 1 fewer ranks learn from half-noised pictures, below 1 more.",
+        group=LEARNS, low=0.01, high=10.0, adapters=("locon",),
+    )  # fmt: skip
     use_tucker: bool = setting(
         False, "Tucker decomposition", "Makes k×k convolutions smaller (use_cp in kohya_ss).", group=LEARNS
     )

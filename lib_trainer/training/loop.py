@@ -197,7 +197,8 @@ def step_loss(training: Training, micro_batches: Iterable[MicroBatch], count: in
         if training.targets:
             micro_batch = training.targets.complete(micro_batch)
         # Until backward is done: gradient checkpointing computes the layers again there.
-        with training.adapter.scaled(micro_batch.strength):
+        masked = training.adapter.masked_ranks(micro_batch.timesteps, training.recipe.adapter)
+        with training.adapter.scaled(micro_batch.strength), masked:
             # Divided before backward, so that accumulated gradients are those of the mean.
             loss = _loss(training, micro_batch) / count
             training.step_method.backward(loss)
