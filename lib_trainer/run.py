@@ -45,7 +45,7 @@ from lib_trainer.training.determinism import deterministic_algorithms
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.optimizer import check_optimizer
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
-from lib_trainer.training.resume_facts import resumed_settings
+from lib_trainer.training.resume_facts import dtype_of_run, resumed_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving
 from lib_trainer.training.source import Latents, Source, open_source
@@ -164,7 +164,8 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     other_layers = model.text_layers() if start.freezes_text and not text_layers else []
     every_layer = [*model.adaptable_layers(), *text_layers, *other_layers]
     frozen, recipe = start.frozen_loras(every_layer), start.sized(recipe, every_layer)
-    plan = yield from planned(model, recipe, scan, resuming=output.resuming, frozen_bytes=frozen.size_bytes)
+    dtype = dtype_of_run(output.folder and output.folder / STATE_FILE, recipe, model.device)
+    plan = yield from planned(model, recipe, scan, dtype, resuming=output.resuming, frozen_bytes=frozen.size_bytes)
     recipe = plan.recipe
     probes = plan_probes(scan, recipe)
     read_weight = frozen.over(model.read_weight)
@@ -174,8 +175,7 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
         caching = _cache(host, model, recipe, source, probes, texts_folder, with_texts=not text_layers)
         latents, texts = yield from caching
     yield Progress("preparing", 0, 1, "Making room for training")
-    guidance = recipe.flow.guidance_scale
-    model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=guidance)
+    model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=recipe.flow.guidance_scale)
     layers = [*model.adaptable_layers(), *text_layers]
     # Of SDXL's two text encoders one may be left alone.
     trained = [layer for layer in layers if layer not in text_layers or recipe.training.rate_of(layer.name) > 0]
@@ -190,7 +190,8 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     saving = Saving(output.target, recipe, model, adapter, schedule, output.resuming, output.saved)
     require_space(output.target, adapter, recipe.output.save_precision)
     with explained_out_of_memory(plan), attached(adapter, [*layers, *other_layers], read_weight):
-        training = Training(model, adapter, recipe, schedule, latents.batches(texts), started_from=start.fingerprint)
+        batches, loras = latents.batches(texts), start.fingerprint
+        training = Training(model, adapter, recipe, schedule, batches, started_from=loras, dtype=dtype)
         training.targets = source.targets(Denoiser(training, texts))
         yield from prepare_preservation(training, latents.store, texts)
         evaluation = yield from prepare_evaluation(training, probes, scan, latents.store, texts)

@@ -18,6 +18,7 @@ from PIL import Image
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.jobs.history import RUNS_DIR, History
+from lib_trainer.models import device
 from lib_trainer.run import run
 from tests.cli.tiny_demo import write_weights
 from tests.killing import live, whole_files
@@ -108,3 +109,17 @@ def test_a_run_that_is_killed_goes_on(setting, unbroken, tmp_path: Path, one_thr
     losses = History(tmp_path / "cache" / RUNS_DIR).losses(past[0].id)
     assert [step for step, _, _ in losses] == list(range(1, STEPS + 1))
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_run_in_bfloat16_resumes_in_it(setting, unbroken, tmp_path: Path, one_thread, monkeypatch) -> None:
+    """As on a CPU that is faster in it; when the run goes on, the CPU is busy and seems slower."""
+    monkeypatch.setattr(device, "cpu_is_faster_in_bf16", lambda: True)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    moments = live(life(setting, whole))
+    live(life(setting, killed), killed_at=moments * 2 // 3)
+    monkeypatch.setattr(device, "cpu_is_faster_in_bf16", lambda: False)
+    live(life(setting, killed))
+    found = contents(killed / "models" / "Lora")
+    assert found == contents(whole / "models" / "Lora") != contents(unbroken[0])
+    history = History(whole / "cache" / RUNS_DIR)
+    assert all(0 < loss < 2 for _, loss, _ in history.losses(history.runs()[0].id))

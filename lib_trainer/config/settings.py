@@ -242,7 +242,7 @@ class TrainingConfig(RateConfig):
         group=MEMORY,
     )  # fmt: skip
     mixed_precision: str = setting(
-        "bf16", "Mixed precision", "Falls back to fp16 where a GPU has no bf16, and to fp32 on a CPU.",
+        "bf16", "Mixed precision", "Falls back to fp16 where a GPU has no bf16, to fp32 on a CPU where it is slower.",
         group=MEMORY, common=True, choices=PRECISIONS,
     )  # fmt: skip
     clip_skip: int = setting(

@@ -26,11 +26,12 @@ _SMALLER_SIZES_PX = (1024, 896, 768, 640, 512)
 
 
 def planned(
-    model: HostModel, recipe: Recipe, scan: Scan, *, resuming: bool, frozen_bytes: int = 0
+    model: HostModel, recipe: Recipe, scan: Scan, dtype: torch.dtype, *, resuming: bool, frozen_bytes: int = 0
 ) -> Generator[Event, None, Plan]:
     """The plan of a run on an opened model; yields it as an event.
 
     Args:
+        dtype: what the model computes in.
         frozen_bytes: of LoRAs that act and are not trained.
         resuming: the run keeps its batch size and optimizer, however much memory is free now.
 
@@ -38,7 +39,7 @@ def planned(
         UserError: no plan fits the recipe's `vram_budget_gb`. A measured budget never refuses: it may fit.
     """
     profile, sizes = model.memory_profile(), Schedule(scan, recipe).buckets
-    plan = plan_run(profile, recipe, sizes, model.device, resuming=resuming, frozen_bytes=frozen_bytes)
+    plan = plan_run(profile, recipe, sizes, model.device, dtype, resuming=resuming, frozen_bytes=frozen_bytes)
     # A person's own limit is a promise; a measurement may be too pessimistic.
     if recipe.training.vram_budget_gb:
         require_fit(plan)
@@ -52,6 +53,7 @@ def plan_run(
     recipe: Recipe,
     sizes: Iterable[Bucket | tuple[int, int]],
     device: torch.device,
+    dtype: torch.dtype | None = None,
     *,
     resuming: bool = False,
     frozen_bytes: int = 0,
@@ -60,6 +62,7 @@ def plan_run(
 
     Args:
         device: where it is trained.
+        dtype: what the model computes in; None for what suits the recipe and the device.
         resuming: see `make_plan`.
         frozen_bytes: see `planned`.
     """
@@ -75,7 +78,7 @@ def plan_run(
         width_px=width_px,
         height_px=height_px,
         weight_bytes=memory_profile.weight_bytes,
-        compute=compute_dtype(training.mixed_precision, device),
+        compute=dtype or compute_dtype(training.mixed_precision, device),
         frozen_bytes=frozen_bytes,
     )
     # Whether bitsandbytes is there and runs on this device.

@@ -59,6 +59,7 @@ class Training:
         watch_losses: is told the loss of every image; set before `fit`.
         targets: makes the targets, where they are not those of pictures; set before `fit`.
         started_from: fingerprint of the LoRAs that it starts from or trains over; "" without any.
+        dtype: what the model computes in; None for what suits the recipe and the device.
     """
 
     model: HostModel
@@ -70,10 +71,11 @@ class Training:
     watch_losses: WatchLosses | None = None
     targets: Targets | None = None
     started_from: str = ""
+    dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.model.device
-        self.dtype = compute_dtype(config.mixed_precision, device)
+        self.dtype = self.dtype or compute_dtype(config.mixed_precision, device)
         if any(parameter.device != device for parameter in self.adapter.parameters()):
             self.adapter.to(device)
         groups = parameter_groups(self.recipe, self.adapter)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from lib_trainer.config.recipe import Recipe, default_of, field_types
 from lib_trainer.config.task import FOLDER_FIELDS
+from lib_trainer.models.device import DTYPES, compute_dtype
 from lib_trainer.training.loop import Training
 
 HEADER = "train_lora_state"
@@ -63,12 +65,36 @@ def resumed_settings(path: Path) -> dict[str, Any]:
     Without its length, which a resume may extend. {} without a readable file; `load_state` raises the reason.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})[HEADER])["facts"]["recipe"]
-    except (OSError, SafetensorError, LookupError, ValueError, TypeError):
+        settings = dict(_header(path)["facts"]["recipe"])
+    except (LookupError, ValueError, TypeError):
         return {}
     known = field_types()
     return {name: value for name, value in settings.items() if name in known and name not in _LENGTH}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The JSON of a resume state; {} without a readable file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+    except (OSError, SafetensorError, LookupError, ValueError):
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def dtype_of_run(path: Path | None, recipe: Recipe, device: torch.device) -> torch.dtype:
+    """What a run computes in: as it began where it resumes on the same kind of device, else what suits the device.
+
+    Args:
+        path: of its resume state; None for a run that keeps none.
+    """
+    header = _header(path) if path else {}
+    if not header:
+        return compute_dtype(recipe.training.mixed_precision, device)
+    # Earlier releases wrote none, and computed in float32 on a CPU whatever the recipe says.
+    found = header.get("computes", {"cpu": "float32"}).get(device.type)
+    dtypes = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+    return dtypes.get(found) or compute_dtype(recipe.training.mixed_precision, device)
 
 
 def _what_computes(recipe: Recipe) -> dict[str, Any]:

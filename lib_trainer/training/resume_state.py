@@ -50,7 +50,8 @@ def save_state(path: Path, training: Training, step: int, pictures: str, evaluat
         best, header["evaluation"] = evaluator.pack()
         tensors |= {f"{_BEST}/{name}": value for name, value in best.items()}
     facts = Facts.of(training, pictures)
-    header |= {"format": FORMAT, "step": step, "facts": facts.__dict__}
+    computes = {training.model.device.type: str(training.dtype).removeprefix("torch.")}
+    header |= {"format": FORMAT, "step": step, "facts": facts.__dict__, "computes": computes}
     try:
         replace_with(path, partial(save_file, tensors, metadata={HEADER: json.dumps(header)}))
     except (OSError, SafetensorError) as error:

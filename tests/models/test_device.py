@@ -47,3 +47,34 @@ def test_a_release_that_steps_is_taken() -> None:
     pytest.importorskip("bitsandbytes", minversion="0.50")
     with torch.inference_mode():
         assert device.available_optimizer("AdamW8bit", CPU) == ("AdamW8bit", "")
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[torch.dtype, float]]:
+    """What the product of a layer takes on this CPU in each dtype; nothing was measured yet."""
+    taken = {torch.float32: 1.0, torch.bfloat16: 1.0}
+    monkeypatch.setattr(device, "_seconds_of_a_product", taken.__getitem__)
+    device.cpu_is_faster_in_bf16.cache_clear()
+    yield taken
+    taken[torch.bfloat16] = 1.0
+    device.cpu_is_faster_in_bf16.cache_clear()
+    device.cpu_is_faster_in_bf16()
+
+
+def test_a_cpu_computes_in_bfloat16_where_that_is_asked_for_and_faster(seconds: dict[torch.dtype, float]) -> None:
+    seconds[torch.bfloat16] = 0.5
+    assert device.compute_dtype("bf16", CPU) == torch.bfloat16
+    assert {device.compute_dtype(name, CPU) for name in ("fp16", "fp32")} == {torch.float32}
+    # Measured once: what the machine does meanwhile changes nothing.
+    seconds[torch.bfloat16] = 5.0
+    assert device.compute_dtype("bf16", CPU) == torch.bfloat16
+
+
+@pytest.mark.parametrize("slower", [0.9, 150.0])
+def test_a_cpu_that_gains_little_or_loses_computes_in_float32(seconds: dict[torch.dtype, float], slower: float) -> None:
+    seconds[torch.bfloat16] = slower
+    assert device.compute_dtype("bf16", CPU) == torch.float32
+
+
+def test_a_product_takes_a_time() -> None:
+    assert all(0 < device._seconds_of_a_product(dtype) < 60 for dtype in (torch.float32, torch.bfloat16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from dataclasses import replace
@@ -12,14 +13,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.events import Step
+from lib_trainer.models import device
 from lib_trainer.models.base import CheckpointInfo
+from lib_trainer.models.device import compute_dtype
 from lib_trainer.models.optimizers import SOURCES
 from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.resume_facts import HEADER, dtype_of_run
 from lib_trainer.training.resume_state import load_state, save_state
 from tests.training.small import make_batch, one_layer_model, recipe_of, schedule_of
 
@@ -39,6 +45,11 @@ def take(training: Training, taken: int = 0, steps: int | None = None) -> list[S
     with attached(training.adapter, model.layers, model.read_weight):
         events = (event for event in fit(training, taken) if isinstance(event, Step))
         return list(islice(events, steps))
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()[HEADER])
 
 
 def numbers(training: Training) -> list[torch.Tensor]:
@@ -164,3 +175,22 @@ def test_a_state_of_another_release_is_not_read_as_ours(tmp_path: Path, monkeypa
     monkeypatch.undo()
     with pytest.raises(UserError):
         load_state(path, training_of(recipe_of()), "pictures")
+
+
+def test_a_resumed_run_computes_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, cpu, path = recipe_of(mixed_precision="bf16"), torch.device("cpu"), tmp_path / "state.safetensors"
+    assert dtype_of_run(path, recipe, cpu) == dtype_of_run(None, recipe, cpu) == torch.float32
+    training = replace(training_of(recipe), dtype=torch.bfloat16)
+    take(training, steps=2)
+    assert {x.dtype for x in training.model.seen} == {torch.bfloat16}
+    save_state(path, training, 2, "pictures")
+    assert dtype_of_run(path, recipe, cpu) == torch.bfloat16
+    # Another kind of device computes as it would.
+    assert dtype_of_run(path, recipe, torch.device("meta")) == compute_dtype("bf16", torch.device("meta"))
+    # Earlier releases computed in float32 on every CPU, and did not write it down.
+    header = header_of(path)
+    del header["computes"]
+    save_file(load_file(path), path, {HEADER: json.dumps(header)})
+    monkeypatch.setattr(device, "cpu_is_faster_in_bf16", lambda: True)
+    assert dtype_of_run(path, recipe, cpu) == torch.float32
+    assert dtype_of_run(None, recipe, cpu) == torch.bfloat16
