@@ -21,7 +21,7 @@ from lib_trainer.recipes.loaded import LoadedRecipe
 from lib_trainer.ui.form import label_of, to_input
 from lib_trainer.ui.loss_chart import draw_curve
 from lib_trainer.ui.messages import show_error
-from lib_trainer.ui.recipe_check import require_allowed
+from lib_trainer.ui.recipe_check import require_allowed, require_allowed_files
 from lib_trainer.ui.train_panel import LiveView
 
 SHOWN_SETTINGS = ("algo", "network_dim", "learning_rate", "max_train_steps", "epoch", "resolution_px", "seed")
@@ -100,9 +100,7 @@ class HistoryActions:
         """-> choice, shown, beside, *live."""
         try:
             past = self._past(chosen)
-            # A folder that was allowed then may not be allowed now.
-            for folder in named_folders(past.recipe or {}):
-                require_allowed(self._access, folder)
+            self._require_allowed(past)
             self._jobs.resume_run(past.id, past.proposed_steps)
         except UserError as error:
             return [gr.update(), show_error(error, "Not resumed."), gr.update(), *self._live.show()]
@@ -113,8 +111,7 @@ class HistoryActions:
         status = self._jobs.status()
         try:
             if status.more_steps:
-                for folder in named_folders(self._jobs.history.find(status.id).recipe or {}):
-                    require_allowed(self._access, folder)
+                self._require_allowed(self._jobs.history.find(status.id))
                 self._jobs.resume_run(status.id, status.step + status.more_steps)
         except UserError as error:
             return [show_error(error, "Not started."), *self._live.show()]
@@ -156,6 +153,13 @@ class HistoryActions:
     def settings(self, chosen: str | None) -> LoadedRecipe:
         """The settings of the chosen run. Raises UserError where there is none."""
         return LoadedRecipe(self._past(chosen).as_recipe())
+
+    def _require_allowed(self, past: PastRun) -> None:
+        """Raises UserError for a run of folders or files that were allowed then and are not now."""
+        recipe = past.recipe or {}
+        for folder in named_folders(recipe):
+            require_allowed(self._access, folder)
+        require_allowed_files(self._access, recipe)
 
     def _past(self, chosen: str | None) -> PastRun:
         found = next((past for past in self._jobs.past() if chosen and past.id == _id_of(chosen)), None)

@@ -123,9 +123,10 @@ class RunRoutes:
         past = self._past(run_id)
         if past.state == "paused":
             return self._command(run_id, lambda: self._jobs.resume(run_id))
-        # A folder that was allowed then may not be allowed now.
-        for folder in named_folders(past.recipe or {}):
-            self._guard.folder(folder)
+        # What was allowed then may not be allowed now.
+        recipe = past.recipe or {}
+        for path in (*named_folders(recipe), *named_paths(recipe)):
+            self._guard.folder(path)
         return self._command(run_id, lambda: self._jobs.resume_run(run_id, how.max_train_steps))
 
     def save(self, run_id: str) -> dict[str, Any]:

@@ -87,6 +87,12 @@ def test_what_cannot_be_a_grid_is_refused():
         strength_grid(BASE, [f"p{n}" for n in range(50)], [1], LoraRef("jeff"), [n / 10 for n in range(9)])
 
 
+def test_ten_million_pictures_are_refused_before_they_are_listed():
+    strengths, seeds = [number / 1000 for number in range(1000)], range(100)
+    with pytest.raises(UserError, match="10000 × 1000 pictures are too many"):
+        strength_grid(GenerateRequest(""), ["p"] * 100, seeds, LoraRef("a"), strengths)
+
+
 def test_a_grid_of_more_than_four_hundred_pictures_is_refused():
     base, strengths = GenerateRequest(""), [number / 10 for number in range(40)]
     assert len(strength_grid(base, ["p"] * 10, [1], LoraRef("a"), strengths).cells) == 400

@@ -122,6 +122,24 @@ def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa
     tab.jobs.wait(PATIENCE_S)
 
 
+def test_a_run_is_not_resumed_on_what_is_no_longer_allowed(tmp_path, pictures):  # noqa: F811
+    weights = tmp_path / "elsewhere" / "style.safetensors"
+    tab = Page(tmp_path, unfinished_run)
+    for values in ({"train_data_dir": pictures}, {"train_data_dir": pictures, "base_weights": str(weights)}):
+        tab.train(**values)
+        tab.jobs.wait(PATIENCE_S)
+    live, runs = LiveView(tab.jobs), len(lines(tab))
+    for folders in ((tmp_path / "elsewhere",), (tmp_path / "pictures",)):
+        # Now the program is reached from other machines.
+        history = HistoryActions(tab.jobs, live, Access(local_only=False, folders=folders))
+        assert "outside the folders" in history.resume(lines(tab)[0])[1]
+        assert "outside the folders" in history.train_more()[0]
+    assert len(lines(tab)) == runs and not tab.jobs.status().live
+    # The first run names no LoRA.
+    assert "outside the folders" not in history.resume(lines(tab)[1])[1]
+    tab.jobs.wait(PATIENCE_S)
+
+
 @pytest.mark.parametrize("chosen", [None, "", "jeff · done · 20260101-000000-abcdef"])
 def test_without_a_run_a_sentence(tmp_path, chosen):
     jobs = Jobs(FakeHost(tmp_path), default_run)

@@ -247,12 +247,18 @@ def test_a_folder_is_not_inside_one_whose_name_begins_alike(program, tmp_path):
     assert one.access.folder(str(tmp_path / "data")) == tmp_path / "data"
 
 
-def test_a_run_is_not_resumed_on_a_folder_that_is_no_longer_allowed(program, tmp_path):
+def test_a_run_is_not_resumed_on_paths_that_are_no_longer_allowed(program, tmp_path):
     one = program(steps=300)
-    run_id = one.start().json()["id"]
+    recipe = {
+        "output_name": "jeff",
+        "train_data_dir": str(one.pictures),
+        "base_weights": f"{tmp_path}/style.safetensors",
+    }
+    run_id = one.post("/jobs", {"recipe": recipe}).json()["id"]
     one.jobs.stop(save=False)
     one.jobs.wait(PATIENCE_S)
     assert program(folders=(tmp_path / "elsewhere",)).post(f"/jobs/{run_id}/resume", {}).status_code == 403
+    assert program(folders=(one.pictures,)).post(f"/jobs/{run_id}/resume", {}).status_code == 403
     assert program().post(f"/jobs/{run_id}/resume", {}).status_code == 200
 
 

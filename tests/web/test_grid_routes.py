@@ -145,3 +145,16 @@ def test_nothing_is_drawn_or_chosen_while_the_checkpoint_is_trained_on(tried):
         answer = started.post(path, content)
         assert answer.status_code == 409 and "being trained on" in answer.json()["detail"]["error"]
     assert not (started.host.lora_dir / "jeff.png").exists()
+
+
+def test_a_picture_of_another_grid_is_not_sent_or_chosen(tried):
+    started = tried()
+    for _ in range(2):
+        started.post("/grid", GRID)
+        grid = whole(started)
+    assert grid["number"] == 2
+    assert [started.get(f"/grid/cells/0/1?grid={number}").status_code for number in (0, 1, 2)] == [200, 404, 200]
+    refused = started.post("/grid/cells/0/1/choose?grid=1", {})
+    assert refused.status_code == 404 and "of grid 1" in refused.json()["detail"]["error"]
+    assert not (started.host.lora_dir / "jeff.png").exists()
+    assert started.post("/grid/cells/0/1/choose?grid=2", {}).status_code == 200
