@@ -10,6 +10,7 @@ from pathlib import Path
 from lib_trainer.dataset.folders import Skipped
 from lib_trainer.dataset.images import UnreadablePicture, open_picture
 from lib_trainer.dataset.scan import Scan, nothing_usable
+from lib_trainer.utils.background import start_background
 
 # What is decoded before a scan is shown; of a larger folder the rest is decoded in the background.
 AT_ONCE = 64
@@ -75,8 +76,11 @@ class PictureVerifier:
         with self._lock:
             self._waiting = pictures[::-1]
             if pictures and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._decode_waiting, name="verify pictures", daemon=True)
-                self._thread.start()
+                self._thread = start_background(self._decode_waiting, self._forget_waiting, "verify pictures")
+
+    def _forget_waiting(self) -> None:
+        with self._lock:
+            self._waiting = []
 
     def _decode_waiting(self) -> None:
         while True:

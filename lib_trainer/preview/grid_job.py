@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lib_trainer.errors import UserError
@@ -14,6 +15,7 @@ from lib_trainer.host.base import Host
 from lib_trainer.preview.drawing import Drawn, draw_cells
 from lib_trainer.preview.grid_image import compose_grid, grid_infotext
 from lib_trainer.preview.grid_spec import GridSpec
+from lib_trainer.utils.background import start_background
 
 _log = logging.getLogger(__name__)
 
@@ -68,8 +70,7 @@ class GridJob:
             if self._status.live:
                 raise UserError("A grid is being drawn already.", "Wait for it, or stop it.")
             self._status = GridStatus("waiting", self._status.number + 1, self._status.version + 1, spec)
-        # A daemon: closing the WebUI must not wait for a grid.
-        threading.Thread(target=self._work, args=(spec,), name="train-lora-grid", daemon=True).start()
+        start_background(partial(self._work, spec), self.stop, "train-lora-grid")
 
     def stop(self) -> None:
         """Ends the grid after the current picture; finished pictures stay."""

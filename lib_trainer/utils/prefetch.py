@@ -16,13 +16,14 @@ def prefetched(
 ) -> Generator[tuple[Item, Future[Made]], None, None]:
     """Each item with the future of `make(item)`, in order; `ahead` more are under way or done meanwhile.
 
-    The future's `result` raises what `make` raised. Closing the generator waits for what is under way.
+    The future's `result` raises what `make` raised. Closing the generator waits for what is under way. When the program
+    ends meanwhile it raises SystemExit, which ends a thread without a word.
     """
     waiting: deque[tuple[Item, Future[Made]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
     try:
         for item in items:
-            waiting.append((item, pool.submit(make, item)))
+            waiting.append((item, _submit(pool, make, item)))
             if len(waiting) > ahead:
                 yield waiting.popleft()
         while waiting:
@@ -30,3 +31,13 @@ def prefetched(
     finally:
         # Closed early: what has not begun would only delay the end.
         pool.shutdown(cancel_futures=bool(waiting))
+
+
+def _submit(pool: ThreadPoolExecutor, make: Callable[[Item], Made], item: Item) -> Future[Made]:
+    try:
+        return pool.submit(make, item)
+    except RuntimeError as error:
+        # Python tells threads in no other way; a machine without another thread to give raises the same type.
+        if "interpreter shutdown" in str(error):
+            raise SystemExit from error
+        raise

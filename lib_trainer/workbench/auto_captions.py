@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from lib_trainer.captioning.captioner import Captioned, Captioner, CaptionPlan, caption_pictures
 from lib_trainer.errors import UserError
+from lib_trainer.utils.background import start_background
 
 T = TypeVar("T")
 
@@ -70,8 +71,7 @@ class AutoCaptions:
             self.state.message = message or f"{self.state.written} captioned by {captioner.label}."
             self.state.running = False
 
-        self._thread = threading.Thread(target=work, name="caption pictures", daemon=True)
-        self._thread.start()
+        self._thread = start_background(work, self.stop, "caption pictures")
 
     def stop(self) -> None:
         """Ends after the picture under way."""

@@ -14,6 +14,7 @@ from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.checks.check_folder import check_folder
 from lib_trainer.dataset.scan import Scan
 from lib_trainer.events import Progress
+from lib_trainer.utils.background import start_background
 
 
 class Checking:
@@ -27,17 +28,18 @@ class Checking:
         self._numbers, self._total = numbers, len(scan.samples)
         self._found: list[dict[str, Any]] = []
         self._done, self._ended, self._stopped = 0, False, False
-        self._thread = threading.Thread(target=self._run, name="check pictures", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = start_background(self._run, self.stop, "check pictures")
 
     def stop(self) -> None:
         """Ends after the picture under way."""
         self._stopped = True
 
     def wait(self) -> None:
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
 
     def describe(self) -> dict[str, Any]:
         """`done` of `total` pictures are measured; `findings` so far; whether it has `ended`."""

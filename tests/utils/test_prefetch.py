@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -53,3 +54,14 @@ def test_closed_it_leaves_no_thread_behind() -> None:
         next(ahead)
         assert threading.active_count() > before
     assert threading.active_count() == before
+
+
+def test_a_machine_without_threads_is_an_error_and_no_end_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, raised in (("can't start new thread", RuntimeError), ("after interpreter shutdown", SystemExit)):
+
+        def refuse(*_: object, said: str = said) -> None:
+            raise RuntimeError(said)
+
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+        with pytest.raises(raised):
+            list(prefetched([0], str, workers=1, ahead=1))
