@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -103,8 +104,10 @@ def test_exit_code_when_nothing_was_learned(embedded, pictures, tmp_path, monkey
     from lib_trainer.cli import run_training as progress
 
     monkeypatch.setattr(progress, "run", lambda host, recipe, folder: a_run([], press_at="caching"))
-    assert main(train(pictures, tmp_path)) == 130
-    assert "nothing new is written" in capsys.readouterr().err
+    assert main(train(pictures, tmp_path, "--json")) == 130
+    printed = capsys.readouterr()
+    assert "nothing new is written" in printed.err
+    assert json.loads(printed.out) == {"stopped_early": True, "path": None}
 
 
 def test_ctrl_c_on_the_program_saves_a_whole_file(weights, pictures, tmp_path):

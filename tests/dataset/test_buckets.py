@@ -89,8 +89,9 @@ def test_a_panorama_keeps_its_shape_if_that_is_asked_for(upscales):
     assert cut_share(4000, 200, bucket, wide) < 0.1
     assert bucket.width_px * bucket.height_px <= 896 * 896
     assert bucket_for(200, 4000, wide) == Bucket(bucket.height_px, bucket.width_px)
-    # Every other picture trains as before.
-    assert bucket_for(1600, 900, wide) == bucket_for(1600, 900, usual)
+    # Every other picture trains as before, also a wide one that loses less than a third.
+    for size in ((1600, 900), (1700, 250), (250, 1700)):
+        assert bucket_for(*size, wide) == bucket_for(*size, usual)
     assert bucket_for(4000, 200, config(enable_bucket=False, bucket_panoramas=True)) == Bucket(512, 512)
 
 

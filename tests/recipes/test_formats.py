@@ -26,6 +26,8 @@ SD_SCRIPTS = {"network_module": "lycoris.kohya", "network_args": ["algo=loha"], 
         ({"LoRA_type": "LyCORIS/LoHa", "learning_rate": 3e-5}, "kohya_gui"),
         (dict.fromkeys(FIELDS, ""), "kohya_gui"),
         (SD_SCRIPTS, "sd_scripts"),
+        # A name that only one program has outweighs two that several share.
+        ({"network_module": "lycoris.kohya", "learning_rate": 1e-4, "conv_dim": 8, "factor": 4}, "sd_scripts"),
         ({"network": SD_SCRIPTS, "saving": {"output_name": "x"}}, "sd_scripts"),
         ({"general": {"enable_bucket": True}, "datasets": [{"resolution": 512, "subsets": []}]}, "sd_scripts"),
         (ONETRAINER, "onetrainer"),
