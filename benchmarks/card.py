@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from benchmarks.plans import RECIPES
 from benchmarks.report import say, table
 from benchmarks.simulation.simulate import batch_of
+from benchmarks.simulation.unet import UNetAlone, build_unet, pooled_width
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.cli.train import open_recipe
 from lib_trainer.config.recipe import Recipe
@@ -22,7 +23,6 @@ from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.samples import Sample
 from lib_trainer.dataset.scan import Scan
 from lib_trainer.events import Step
-from lib_trainer.host.standalone.fake_model import FakeModel, build_unet, pooled_width
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan
 from lib_trainer.memory.planner import describe_savings, plan_for_card
 from lib_trainer.models.families import FAMILIES
@@ -82,8 +82,7 @@ def steps_on_card(plan: Plan, count: int) -> list[Step]:
     batch = batch_of(plan, pooled_width(work.shape))
     try:
         with ExitStack() as undo:
-            model = FakeModel(unet, nullcontext(), undo)
-            model.device = device
+            model = UNetAlone(unet, device, undo)
             model.prepare_training(plan.placement, text_encoder=False)
             layers = model.adaptable_layers()
             adapter = new_adapter(layers, recipe.adapter, 0)

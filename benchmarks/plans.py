@@ -12,8 +12,8 @@ from benchmarks.report import say
 from benchmarks.simulation.cuda_allocator import AllocatorFull, CachingAllocator
 from benchmarks.simulation.cuda_peak import ReservedPeak
 from benchmarks.simulation.simulate import simulate
+from benchmarks.simulation.unet import pooled_width, simulated_unet
 from lib_trainer.cli.train import open_recipe
-from lib_trainer.host.standalone.fake_model import fake_model, pooled_width
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan
 from lib_trainer.memory.planner import describe_savings, plan_for_card
 from lib_trainer.models.families import SD1, SDXL, Family
@@ -41,7 +41,7 @@ def simulate_plan(plan: Plan) -> Simulated:
     """Two steps of the plan, on a GPU of its budget."""
     shape, allocator = plan.work.shape, CachingAllocator(plan.budget.total_bytes - CONTEXT_BYTES)
     peak, held = ReservedPeak(allocator), None
-    with fake_model(shape, plan.work.compute) as model, suppress(AllocatorFull):
+    with simulated_unet(shape, plan.work.compute) as model, suppress(AllocatorFull):
         simulate(model, plan, pooled_width(shape), peak)
         held = allocator.peak_bytes + CONTEXT_BYTES
     return Simulated(peak.peak + plan.budget.reserve_bytes, held)

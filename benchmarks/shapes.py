@@ -11,9 +11,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from benchmarks.simulation.unet import build_unet
 from lib_trainer.adapter.attach import layer_op_of
 from lib_trainer.adapter.kernels.autograd import LayerOp
-from lib_trainer.host.standalone.fake_model import build_unet
 from lib_trainer.host.standalone.model import unet_layers
 from lib_trainer.models.families import SDXL, Family
 

@@ -1,4 +1,4 @@
-"""A training step on fake tensors: its memory, storage by storage.
+"""A training step on tensors without contents: its memory, storage by storage.
 
 The step is the real one, from the noised latents to the last gradient; the optimizer allocates its state and does
 nothing. There are two steps, since the first has no such state until its end.
@@ -31,10 +31,10 @@ _STEPS = 2
 
 
 class SimulatedModel(HostModel, Protocol):
-    """A model of fake tensors."""
+    """A model whose tensors need no contents."""
 
     unet: nn.Module
-    fake_mode: AbstractContextManager[Any]
+    without_contents: AbstractContextManager[Any]
 
     def weights_off_device(self) -> list[Tensor]:
         """Weights that would not lie on the GPU now."""
@@ -51,7 +51,7 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
     recipe = plan.recipe
     layers = model.adaptable_layers()
     adapter = new_adapter(layers, recipe.adapter, 0, _read_shape)
-    with model.fake_mode:
+    with model.without_contents:
         _prepare(model, plan, peak)
         peak.count(_without_contents(adapter).parameters())
         batch = batch_of(plan, pooled_width)
@@ -89,7 +89,7 @@ def _prepare(model: SimulatedModel, plan: Plan, peak: StoragePeak) -> None:
 def _training(
     model: HostModel, adapter: Adapter, recipe: Recipe, plan: Plan, batch: Batch
 ) -> tuple[Training, _StateOnly]:
-    # Library optimizers read values, which fake tensors lack; `_StateOnly` allocates as much as they do.
+    # Library optimizers read values, which these tensors lack; `_StateOnly` allocates as much as they do.
     with_adamw = replace(recipe, training=replace(recipe.training, optimizer="AdamW"))
     schedule: Any = SimpleNamespace(steps=1)
     training = Training(model, adapter, with_adamw, schedule, lambda _draws: batch)
@@ -110,7 +110,7 @@ class _SameText:
 
 
 class _FixedPreservation(Preservation):
-    """Asks the same each time: fake tensors have no values to draw a timestep from."""
+    """Asks the same each time: these tensors have no values to draw a timestep from."""
 
     def query(self, number: int) -> Query:
         return Query(self._latents[0], 0, self._prompts[0], self._size)

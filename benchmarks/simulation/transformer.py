@@ -7,14 +7,14 @@ own code (black-forest-labs/flux, Alpha-VLLM/Lumina-Image-2.0), as the WebUIs ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention, silu
 
+from benchmarks.simulation.meta_device import META, MetaDevice
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.families import FAMILIES, Family, TransformerShape
@@ -32,7 +32,7 @@ class _Part(nn.Module):
 
 
 class _RmsNorm(torch.autograd.Function):
-    """What a GPU's kernel keeps: its input, and one number a row. torch has none on a CPU, where fake tensors are."""
+    """What a GPU's kernel keeps: its input, and one number a row. torch's own keeps more where there is no GPU."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -161,21 +161,21 @@ def _activated(x: Tensor, shape: TransformerShape) -> Tensor:
 
 
 class SimulatedTransformer:
-    """An open model as `simulate` wants it: blocks of fake tensors, and embedders that take no memory.
+    """An open model as `simulate` wants it: blocks without contents, and embedders that take no memory.
 
     Attributes:
-        fake_mode: while entered, new tensors are fake. The model must be used inside it.
+        without_contents: while entered, new tensors lie on the meta device. The model must be used inside it.
     """
 
     prediction, alphas_cumprod = "flow", None
 
-    def __init__(self, family: Family, dtype: torch.dtype, mode: AbstractContextManager[Any], undo: ExitStack) -> None:
+    def __init__(self, family: Family, dtype: torch.dtype, undo: ExitStack) -> None:
         shape = family.shape
         kinds: dict[str, Callable[[TransformerShape], nn.Module]] = {
             "double_blocks": _DoubleBlock, "single_blocks": _SingleBlock, "layers": _JointBlock,
         }  # fmt: skip
-        self.family, self.fake_mode, self._undo = family, mode, undo
-        self.device, self.checkpoint = torch.device("cpu"), CheckpointInfo("empty", "")
+        self.family, self.without_contents, self._undo = family, MetaDevice(), undo
+        self.device, self.checkpoint = META, CheckpointInfo("empty", "")
         self.unet = nn.Module()
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
@@ -222,8 +222,7 @@ class SimulatedTransformer:
 @contextmanager
 def simulated_transformer(family: Family, dtype: torch.dtype) -> Iterator[SimulatedTransformer]:
     """A transformer of the family's shape with weights of `dtype`."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     with ExitStack() as undo:
-        with mode:
-            model = SimulatedTransformer(family, dtype, mode, undo)
+        with META:
+            model = SimulatedTransformer(family, dtype, undo)
         yield model

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import torch
 
+from lib_trainer.adapter.kernels.half import NOISE_BYTES
 from lib_trainer.adapter.layer_rules import config_of_layer
 from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.memory.layer_cost import LayerCost, layer_cost
@@ -107,7 +108,8 @@ def predict(work: Work, savings: Savings) -> Parts:
     base = walk.base_bytes() + work.frozen_bytes
     # A moving average is as large as the adapter.
     adapter = walk.adapter_bytes() * (2 if work.recipe.training.ema_decay else 1)
-    return Parts(base, adapter, state, gradients, activations, working + walk.frozen_working_bytes())
+    noise = NOISE_BYTES if work.compute.itemsize == 2 else 0
+    return Parts(base, adapter, state, gradients, activations, working + walk.frozen_working_bytes() + noise)
 
 
 def recompute_order(blocks: Sequence[Block]) -> list[int]:

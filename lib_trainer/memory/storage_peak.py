@@ -1,8 +1,8 @@
-"""Peak bytes of tensors while something runs, on any device, real or fake.
+"""Peak bytes of tensors while something runs, on any device.
 
-`StoragePeak` follows the birth and the death of every storage, so it measures a step on fake tensors, which have shapes
-but no contents, as well as a real one. It counts what a GPU's allocator is asked for; not library workspaces, the CUDA
-context and fragmentation.
+`StoragePeak` follows the birth and the death of every storage, so it measures a step on the meta device, whose tensors
+have shapes but no contents, as well as a real one. It counts what a GPU's allocator is asked for; not library
+workspaces, the CUDA context and fragmentation.
 """
 
 from __future__ import annotations

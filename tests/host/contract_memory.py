@@ -26,7 +26,7 @@ SIZE_PX = 256
 class RealStep:
     """An open model as `simulate` wants it, with contents."""
 
-    fake_mode = nullcontext()
+    without_contents = nullcontext()
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks.simulation.unet import simulated_unet
 from lib_trainer.adapter.attach import new_adapter
 from lib_trainer.config.recipe import AdapterConfig
-from lib_trainer.host.standalone.fake_model import fake_model
 from lib_trainer.memory.estimate import Savings, predict
 from lib_trainer.memory.text_blocks import text_encoder_blocks
 from lib_trainer.models.base import Layer
@@ -53,7 +53,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 @pytest.fixture(scope="module")
 def layers(family: Family) -> list[Layer]:
-    with fake_model(family.shape, torch.float32) as model:
+    with simulated_unet(family.shape, torch.float32) as model:
         return model.adaptable_layers()
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("diffusers")
 from benchmarks.simulation.cuda_allocator import AllocatorFull, CachingAllocator
 from benchmarks.simulation.cuda_peak import GEMM_WORKSPACE_BYTES, ReservedPeak
 from benchmarks.simulation.simulate import simulate
-from lib_trainer.host.standalone.fake_model import fake_model, pooled_width
+from benchmarks.simulation.unet import pooled_width, simulated_unet
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan
 from lib_trainer.models.families import SDXL
 from tests.memory.plans import CARD_8GB, FACE, STYLE, plan_of
@@ -99,7 +99,7 @@ def held_bytes(plan: Plan, workspace_bytes: int) -> int:
     """The allocator's peak over simulated steps, whose storages are what the plan predicts. Raises AllocatorFull."""
     allocator = CachingAllocator(plan.budget.total_bytes - CONTEXT_BYTES)
     peak = ReservedPeak(allocator, workspace_bytes)
-    with fake_model(plan.work.shape, torch.bfloat16) as model:
+    with simulated_unet(plan.work.shape, torch.bfloat16) as model:
         storages = simulate(model, plan, pooled_width(plan.work.shape), peak)
     assert plan.parts.total == pytest.approx(storages, rel=0.05)
     return allocator.peak_bytes

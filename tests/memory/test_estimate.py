@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks.simulation.simulate import simulate
+from benchmarks.simulation.unet import UNetAlone, build_unet, pooled_width, simulated_unet
 from lib_trainer.config.optimization import OPTIMIZERS
-from lib_trainer.host.standalone.fake_model import FakeModel, build_unet, fake_model, pooled_width
 from lib_trainer.memory.optimizer_state import optimizer_bytes
 from lib_trainer.memory.plan import Budget, Plan, make_plan
 from lib_trainer.models.families import SD1, SDXL, Family, UNetShape
@@ -26,7 +26,7 @@ SMALL_SD1, SMALL_SDXL = replace(SD1, shape=SD1_SMALL), replace(SDXL, shape=SDXL_
 
 def simulated(plan: Plan) -> int:
     shape = plan.work.shape
-    with fake_model(shape, plan.work.compute) as model:
+    with simulated_unet(shape, plan.work.compute) as model:
         return simulate(model, plan, pooled_width(shape))
 
 
@@ -77,7 +77,9 @@ def test_a_real_step_takes_what_the_simulated_one_does() -> None:
     settings = {"compute": torch.float32, "weight_bytes": 4, "gradient_checkpointing": True}
     plan, shape = plan_of(SMALL_SD1, 256, None, adapter=STYLE, **settings), SD1_SMALL
     with ExitStack() as undo:
-        real = simulate(FakeModel(build_unet(shape, torch.float32), nullcontext(), undo), plan, pooled_width(shape))
+        real = simulate(
+            UNetAlone(build_unet(shape, torch.float32), torch.device("cpu"), undo), plan, pooled_width(shape)
+        )
     assert error(simulated(plan), real) < 0.05
     assert error(plan.parts.total, real) < 0.05
 

@@ -23,6 +23,8 @@ AddRows = Callable[[Tensor, Tensors, slice], Tensor]
 # Float32 bits that the dtype has no room for.
 _LOST_BITS = {torch.bfloat16: 16, torch.float16: 13}
 _NOISE_VALUES = 2**20
+# Of the noise that every layer in half precision reads, once for the whole model.
+NOISE_BYTES = 4 * _NOISE_VALUES
 # Each row of a weight reads the same noise this much further on.
 _ROW_STEP = 61
 
@@ -123,7 +125,7 @@ def add_delta_in_half(
 @lru_cache(maxsize=16)
 def _noise(device: torch.device, bits: int) -> Tensor:
     """Integers of so many bits, always the same."""
-    # Kept beyond the call, so it must not be a fake tensor, nor count as the first layer's memory.
+    # Kept beyond the call, so it must have contents, and not count as the first layer's memory.
     with _disable_current_modes(), torch.inference_mode(False):
         drawn = torch.Generator().manual_seed(0)
         return torch.randint(2**bits, (_NOISE_VALUES,), generator=drawn, dtype=torch.int32).to(device)

@@ -1,37 +1,44 @@
-"""A model of a family's full size whose tensors have shapes but no storage, to measure what training on it takes."""
+"""A UNet of a family's full size, to measure what training on it takes: with contents, or on the meta device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.simulation.meta_device import META, MetaDevice
 from lib_trainer.host.standalone.model import StandaloneModel
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import UNetShape
 
-_CPU = torch.device("cpu")
 _TIME_EMBEDDING = 256
 
 
-class FakeModel(StandaloneModel):
-    """An open model whose UNet is made of fake tensors. It has no autoencoder and no text encoders.
+class UNetAlone(StandaloneModel):
+    """An open model that has no autoencoder and no text encoders.
+
+    Args:
+        device: where it computes. On the meta device nothing has contents.
 
     Attributes:
-        fake_mode: while entered, new tensors are fake too. The model must be used inside it.
+        without_contents: while entered, new tensors lie where a meta model's do. Such a model must be used inside it.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, fake_mode: AbstractContextManager[Any], undo: ExitStack) -> None:
+    def __init__(self, unet: UNet2DConditionModel, device: torch.device, undo: ExitStack) -> None:
         parts = dict.fromkeys(("vae", "text_encoder", "text_encoder_2"), _Absent())
         pipeline: Any = SimpleNamespace(unet=unet, scheduler=DDIMScheduler(), **parts)
-        super().__init__(pipeline, CheckpointInfo("empty", ""), _CPU, undo)
-        self.fake_mode = fake_mode
+        super().__init__(pipeline, CheckpointInfo("empty", ""), device, undo)
+        self.without_contents = MetaDevice() if device == META else nullcontext()
+
+    def move(self, *on_device: nn.Module) -> None:
+        # What lies nowhere cannot be moved; `weights_off_device` says what would be.
+        if self.device != META:
+            super().move(*on_device)
 
     def weights_off_device(self) -> list[Tensor]:
         """Weights that would not lie on a GPU now: the host's own ones, and what is streamed."""
@@ -41,13 +48,12 @@ class FakeModel(StandaloneModel):
 
 
 @contextmanager
-def fake_model(shape: UNetShape, dtype: torch.dtype) -> Iterator[FakeModel]:
-    """A UNet of that shape with weights of `dtype`."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+def simulated_unet(shape: UNetShape, dtype: torch.dtype) -> Iterator[UNetAlone]:
+    """A UNet of that shape with weights of `dtype`, without contents."""
     with ExitStack() as undo:
-        with mode:
+        with META:
             unet = build_unet(shape, dtype)
-        yield FakeModel(unet, mode, undo)
+        yield UNetAlone(unet, META, undo)
 
 
 def build_unet(shape: UNetShape, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -85,7 +91,7 @@ def build_unet(shape: UNetShape, dtype: torch.dtype) -> UNet2DConditionModel:
 class _Absent(nn.Module):
     """In place of the parts that this model lacks."""
 
-    device = _CPU
+    device = torch.device("cpu")
 
 
 def pooled_width(shape: UNetShape) -> int:
