@@ -1,0 +1,9 @@
+"""The contract of interrogators, in the real A1111."""
+
+from __future__ import annotations
+
+from tests.host.contract_interrogators import Interrogators, weights  # noqa: F401 - a fixture
+
+
+class TestInterrogators(Interrogators):
+    pass
