@@ -21,7 +21,7 @@ from lib_trainer.errors import ConfigError, OutOfMemory, UserError
 from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
 from lib_trainer.memory import planner
 from lib_trainer.run import run
-from lib_trainer.training import loop
+from lib_trainer.training import loop, loss
 from lib_trainer.training.optimizer_step import OptimizerStep
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 
@@ -104,6 +104,32 @@ def test_the_same_seed_gives_the_same_file(forge: ForgeRoom, pictures: Path) -> 
     assert contents[0] == contents[1]
     other = drive(forge, recipe_of(pictures, "twin", shuffle_caption=True, flip_aug=True, noise_offset=0.1, seed=1))
     assert other[-1].path.read_bytes() != contents[0]
+
+
+def test_the_loss_of_every_step_weighs_what_the_masks_allow(
+    forge: ForgeRoom, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.png has an alpha channel, 2.png a mask file."""
+    folder, left = pictures / "2_jeff_person", Image.new("L", (64, 64))
+    left.paste(255, (0, 0, 32, 64))
+    (folder / "1.png").unlink()
+    picture = Image.open(folder / "0.png")
+    picture.putalpha(left)
+    picture.save(folder / "0.png")
+    left.save(folder / "2.mask.png")
+    errors = []
+
+    def noted(predicted: torch.Tensor, wanted: torch.Tensor, weights: torch.Tensor, *rest: Any) -> torch.Tensor:
+        errors.append((predicted - wanted).detach() ** 2 * weights[:, None, None, None])
+        return loss.weighted_loss(predicted, wanted, weights, *rest)
+
+    monkeypatch.setattr(loop, "weighted_loss", noted)
+    story = drive(forge, recipe_of(pictures, "masked", masked_loss=True, unmasked_weight=0.25, train_batch_size=2))
+    allowed = torch.full((8, 8), 0.25)
+    allowed[:, :4] = 1
+    told = [event.loss for event in story if isinstance(event, Step)]
+    assert told == pytest.approx([float((allowed * each).mean()) for each in errors], rel=1e-5)
+    assert told != pytest.approx([float(each.mean()) for each in errors], rel=0.05)
 
 
 @pytest.mark.parametrize("algo", ["loha", "lokr", "locon"])
