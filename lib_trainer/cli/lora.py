@@ -58,29 +58,31 @@ def _add_cut(parser: argparse.ArgumentParser) -> None:
 
 
 def _resize(options: argparse.Namespace) -> Answer:
-    from lib_trainer.lora.tools import merge_loras
+    from lib_trainer.lora.tools import Target, merge_loras
 
-    return _about(options.target, merge_loras([(options.file, 1.0)], options.target, _cut(options), options.precision))
+    file = merge_loras([(options.file, 1.0)], Target(options.target), _cut(options), options.precision)
+    return _about(options.target, file)
 
 
 def _merge(options: argparse.Namespace) -> Answer:
-    from lib_trainer.lora.tools import merge_loras
+    from lib_trainer.lora.tools import Target, merge_loras
 
     loras = [_strong(text) for text in options.lora]
-    return _about(options.target, merge_loras(loras, options.target, _cut(options), options.precision))
+    return _about(options.target, merge_loras(loras, Target(options.target), _cut(options), options.precision))
 
 
 def _merge_checkpoint(options: argparse.Namespace) -> Answer:
-    from lib_trainer.lora.tools import merge_into_checkpoint
+    from lib_trainer.lora.tools import Target, merge_into_checkpoint
 
-    changed = merge_into_checkpoint(options.checkpoint, [_strong(text) for text in options.lora], options.target)
+    loras = [_strong(text) for text in options.lora]
+    changed = merge_into_checkpoint(options.checkpoint, loras, Target(options.target))
     return Answer({"path": options.target, "layers": changed}, (f"{options.target}: {changed} layers changed.",))
 
 
 def _extract(options: argparse.Namespace) -> Answer:
-    from lib_trainer.lora.tools import extract_lora
+    from lib_trainer.lora.tools import Target, extract_lora
 
-    file = extract_lora(options.tuned, options.base, options.target, _cut(options), options.precision)
+    file = extract_lora(options.tuned, options.base, Target(options.target), _cut(options), options.precision)
     return _about(options.target, file)
 
 
@@ -94,11 +96,9 @@ def _about(target: Path, file: AdapterFile) -> Answer:
 
 
 def _cut(options: argparse.Namespace) -> Cut:
-    from lib_trainer.lora.svd import Cut
+    from lib_trainer.lora.svd import checked_cut
 
-    if options.rank < 0 or not 0 < options.energy <= 1:
-        raise UserError("A rank is 0 or more, an energy above 0 and at most 1.", "Write --rank 16 or --energy 0.95.")
-    return Cut(options.rank, options.energy)
+    return checked_cut(options.rank, options.energy)
 
 
 def _strong(text: str) -> tuple[Path, float]:

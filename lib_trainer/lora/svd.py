@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.modules import AdapterModule
+from lib_trainer.errors import UserError
 
 # Singular values below this share of the largest are rounding errors of float32.
 _NOISE = 1e-6
@@ -38,6 +39,13 @@ class Cut:
             share = values.double().square().cumsum(0) / values.double().square().sum()
             kept = min(kept, int((share < self.energy).sum()) + 1)
         return max(1, min(kept, self.rank or kept))
+
+
+def checked_cut(rank: int, energy: float) -> Cut:
+    """Raises UserError for what is neither a rank nor a share."""
+    if rank < 0 or not 0 < energy <= 1:
+        raise UserError("A rank is 0 or more, an energy above 0 and at most 1.", "Give a rank of 16, or energy 0.95.")
+    return Cut(rank, energy)
 
 
 def factored(name: str, changes: Sequence[tuple[AdapterModule, float]], cut: Cut) -> AdapterModule:

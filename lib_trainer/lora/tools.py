@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,19 +33,42 @@ _SAME = 1e-5
 Strong = tuple[Path, float]
 
 
-def merge_loras(loras: Sequence[Strong], target: Path, cut: Cut, precision: str) -> AdapterFile:
+@dataclass(frozen=True)
+class Target:
+    """Where a tool writes.
+
+    Attributes:
+        replace: a file that is there already may be replaced.
+        report: is told (layers done, all layers).
+    """
+
+    path: Path
+    replace: bool = False
+    report: Callable[[int, int], None] = lambda done, total: None
+
+    def require_free(self) -> None:
+        if self.path.exists() and not self.replace:
+            raise UserError(f"{self.path} exists already.", "Name a file that does not.")
+        if self.path.suffix != ".safetensors":
+            raise UserError(f"{self.path.name} does not end in .safetensors.", f"Name it {self.path.stem}.safetensors.")
+
+
+def merge_loras(loras: Sequence[Strong], target: Target, cut: Cut, precision: str) -> AdapterFile:
     """Writes Σ strength·ΔW of LoRAs as one, and returns it as it is read again. One alone is resized.
 
     Raises:
         UserError: a file cannot be read, holds what cannot be merged, or the target exists.
     """
-    _require_new(target)
+    target.require_free()
     files = [(_readable(path), strength) for path, strength in loras]
     changes: dict[str, list[tuple[AdapterModule, float]]] = {}
     for file, strength in files:
         for name, module in file.factors.items():
             changes.setdefault(name, []).append((module, strength))
-    modules = {name: factored(name, found, cut) for name, found in changes.items()}
+    modules = {}
+    for done, (name, found) in enumerate(changes.items(), 1):
+        modules[name] = factored(name, found, cut)
+        target.report(done, len(changes))
     if loras[0][1] == 1 and len(loras) == 1:
         # m·V/‖V‖ is the same with the same ΔW.
         for name, module in modules.items():
@@ -56,13 +80,13 @@ def merge_loras(loras: Sequence[Strong], target: Path, cut: Cut, precision: str)
     return _written(target, modules, files[0][0].metadata, precision)
 
 
-def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Path) -> int:
+def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Target) -> int:
     """Writes the checkpoint with W + Σ strength·ΔW in its own number format; returns how many layers changed.
 
     Raises:
         UserError: a file cannot be read, fits no layer, or the target exists.
     """
-    _require_new(target)
+    target.require_free()
     family, places = _places(checkpoint)
     files = [(path, _readable(path), strength) for path, strength in loras]
     tensors, metadata = _loaded(checkpoint)
@@ -73,7 +97,8 @@ def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Pat
         meant = names_in_model(file.factors, list(places))
         if not meant:
             raise UserError(f"{path.name} changes no layer of {checkpoint.name}.", f"Choose a LoRA for {family.label}.")
-        for there, here in meant.items():
+        for done, (there, here) in enumerate(meant.items(), 1):
+            target.report(done, len(meant))
             place = places[here]
             total = sums.setdefault(place.key, tensors[place.key].float())
             rows = total[place.first_row : place.first_row + place.rows]
@@ -81,24 +106,25 @@ def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Pat
                 rows += strength * _change(file.factors[there], rows, path.name)
             changed.add(here)
     tensors.update({key: total.to(tensors[key].dtype) for key, total in sums.items()})
-    _save(tensors, target, metadata)
+    _save(tensors, target.path, metadata)
     return len(changed)
 
 
-def extract_lora(tuned: Path, base: Path, target: Path, cut: Cut, precision: str) -> AdapterFile:
+def extract_lora(tuned: Path, base: Path, target: Target, cut: Cut, precision: str) -> AdapterFile:
     """Writes the difference of two checkpoints of one family as a LoRA, and returns it as it is read again.
 
     Raises:
         UserError: they are of two families, do not differ, or the target exists.
     """
-    _require_new(target)
+    target.require_free()
     family, places = _places(tuned)
     base_family, base_places = _places(base)
     if family is not base_family:
         raise UserError(f"{tuned.name} is {family.label}, {base.name} is {base_family.label}.", "Choose two of a kind.")
     modules: dict[str, AdapterModule] = {}
     with safe_open(tuned, framework="pt") as one, safe_open(base, framework="pt") as other:
-        for name, place in places.items():
+        for done, (name, place) in enumerate(places.items(), 1):
+            target.report(done, len(places))
             if name not in base_places:
                 continue
             weights = [_rows(file, at) for file, at in ((one, place), (other, base_places[name]))]
@@ -113,7 +139,7 @@ def extract_lora(tuned: Path, base: Path, target: Path, cut: Cut, precision: str
 
 
 def _written(
-    target: Path, modules: Mapping[str, AdapterModule], source: Mapping[str, str], precision: str
+    target: Target, modules: Mapping[str, AdapterModule], source: Mapping[str, str], precision: str
 ) -> AdapterFile:
     adapter = Adapter(dict(modules))
     rank = max(module.rank for module in modules.values())
@@ -124,11 +150,11 @@ def _written(
         # kohya's word for files whose layers differ.
         "ss_network_dim": str(rank) if len({module.rank for module in modules.values()}) == 1 else "Dynamic",
         "ss_network_args": json.dumps({"conv_dim": str(rank)}),
-        "ss_output_name": target.stem,
-        "modelspec.title": target.stem,
+        "ss_output_name": target.path.stem,
+        "modelspec.title": target.path.stem,
     }
-    save_adapter(target, adapter_tensors(adapter, precision), metadata)
-    return read_adapter(target)
+    save_adapter(target.path, adapter_tensors(adapter, precision), metadata)
+    return read_adapter(target.path)
 
 
 def _readable(path: Path) -> AdapterFile:
@@ -169,10 +195,3 @@ def _save(tensors: dict[str, Tensor], target: Path, metadata: dict[str, str]) ->
         raise UserError(
             f"{target.name} cannot be written: {error}.", "Free space on the disk, or choose another."
         ) from error
-
-
-def _require_new(target: Path) -> None:
-    if target.exists():
-        raise UserError(f"{target} exists already.", "Name a file that does not.")
-    if target.suffix != ".safetensors":
-        raise UserError(f"{target.name} does not end in .safetensors.", f"Name it {target.stem}.safetensors.")

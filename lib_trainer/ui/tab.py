@@ -22,6 +22,7 @@ from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.recipe_panel import RecipePanel, place_recipe, show_length
 from lib_trainer.ui.settings_panel import SettingsPanel, place_settings
 from lib_trainer.ui.starting_point import StartingPoint, recipe_size, starting_point
+from lib_trainer.ui.tools_panel import ToolsPanel, bind_tools, place_tools
 from lib_trainer.ui.train_panel import TrainPanel, place_train
 from lib_trainer.ui.workbench_panel import WorkbenchActions, WorkbenchPanel, place_workbench
 from lib_trainer.workbench.folders import Workbench
@@ -33,6 +34,8 @@ LENGTH_FIELDS = ("max_train_steps", "epoch", "train_batch_size", "gradient_accum
 # What the memory plan depends on.
 MEMORY_FIELDS = (
     *("algo", "network_dim", "conv_dim", "factor", "decompose_both", "full_matrix", "use_tucker", "resolution_px"),
+    *("dora_wd", "lycoris_preset", "network_reg_dims", "network_reg_lrs", "block_dims", "conv_block_dims"),
+    *("down_lr_weight", "mid_lr_weight", "up_lr_weight", "ema_decay"),
     *("train_batch_size", "gradient_accumulation_steps", "text_encoder_lr", "optimizer", "gradient_checkpointing"),
     *("fused_backward_pass", "vram_budget_gb", "mixed_precision"),
 )
@@ -52,6 +55,7 @@ class Page:
     cell: CellPanel
     settings: SettingsPanel
     workbench: WorkbenchPanel
+    tools: ToolsPanel
     proposed: gr.State
     asked: gr.State
     pictures: gr.State
@@ -99,6 +103,7 @@ def build(
         _bind_settings(actions, page)
         _bind_run(actions, page)
         _bind_history(actions, page)
+        bind_tools(host, access, page.tools, QUICK)
         if workbench:
             panel = page.workbench
             panel.send.click(WorkbenchActions(workbench).run, panel.command, panel.answer, **QUICK)
@@ -133,8 +138,9 @@ def _place(start: StartingPoint) -> Page:
                 cell = place_cell()
         workbench = place_workbench()
         settings = place_settings(form, start.base)
+        tools = place_tools()
     return Page(
-        head, form, dataset, recipe, train, past, grid, cell, settings, workbench,
+        head, form, dataset, recipe, train, past, grid, cell, settings, workbench, tools,
         proposed=gr.State(Proposed()), asked=gr.State(""), pictures=gr.State(0),
     )  # fmt: skip
 
@@ -171,7 +177,10 @@ def _bind_settings(actions: Actions, page: Page) -> None:
     settings.check.click(actions.check, [settings.check_names, page.proposed, *form.components], checked, **QUICK)
     settings.follow.click(actions.memory, form.components, recipe.memory, **QUICK)
     for name in MEMORY_FIELDS:
-        form.inputs[name].input(actions.memory, form.components, recipe.memory, **QUICK)
+        component = form.inputs[name]
+        # On blur, where every letter would be an input.
+        changed = component.blur if isinstance(component, gr.Textbox) else component.input
+        changed(actions.memory, form.components, recipe.memory, **QUICK)
     counted = [form.inputs[name] for name in LENGTH_FIELDS]
     for number in counted:
         # `change`, not `input`: a recipe that is loaded changes the length as well.

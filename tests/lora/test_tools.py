@@ -22,7 +22,7 @@ from lib_trainer.host.standalone import pipeline
 from lib_trainer.host.standalone.merge_lora import merged_loras
 from lib_trainer.host.standalone.pipeline import open_pipeline
 from lib_trainer.lora.svd import Cut, split
-from lib_trainer.lora.tools import extract_lora, merge_into_checkpoint, merge_loras
+from lib_trainer.lora.tools import Target, extract_lora, merge_into_checkpoint, merge_loras
 from lib_trainer.models.families import Family
 from tests.host.standalone_models import FAMILIES, inputs, model_of
 from tests.host.tiny_pipelines import tiny_pipeline, tiny_tokenizer, write_single_file
@@ -85,7 +85,7 @@ def model(checkpoint: Path):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_resized_at_full_rank_it_draws_the_same(model, tmp_path: Path, kind: str) -> None:
     path = random_adapter(model, tmp_path / "a.safetensors", CONFIGS[kind], 1)
-    whole = merge_loras([(path, 1.0)], tmp_path / "whole.safetensors", Cut(), "fp32")
+    whole = merge_loras([(path, 1.0)], Target(tmp_path / "whole.safetensors"), Cut(), "fp32")
     assert {module.algo for module in whole.factors.values()} == {"locon"} and whole.unmatched == ()
     assert bool(whole.dora) == CONFIGS[kind].dora_wd
     wanted = changed(model, [(path, 1.0)])
@@ -99,24 +99,24 @@ def test_merged_it_equals_both_tags(model, tmp_path: Path) -> None:
         (random_adapter(model, tmp_path / f"{kind}.safetensors", CONFIGS[kind], seed), strength)
         for seed, (kind, strength) in enumerate([("locon", 0.8), ("loha", 0.6)])
     ]
-    merge_loras(pair, tmp_path / "both.safetensors", Cut(), "fp32")
+    merge_loras(pair, Target(tmp_path / "both.safetensors"), Cut(), "fp32")
     assert close(changed(model, [(tmp_path / "both.safetensors", 1.0)]), changed(model, pair))
 
 
 def test_merged_into_a_checkpoint_it_equals_the_tag(model, checkpoint: Path, tmp_path: Path) -> None:
     path = random_adapter(model, tmp_path / "a.safetensors", CONFIGS["locon decomposed"], 3)
     wanted, target = changed(model, [(path, 0.7)]), tmp_path / "merged.safetensors"
-    layers = merge_into_checkpoint(checkpoint, [(path, 0.7)], target)
+    layers = merge_into_checkpoint(checkpoint, [(path, 0.7)], Target(target))
     assert layers == len(read_adapter(path).factors)
     merged = model_of(open_pipeline(target, torch.float32), ExitStack())
     assert close(answers(merged), wanted, 1e-4)
     before, after = load_file(checkpoint), load_file(target)
     assert before.keys() == after.keys() and all(before[key].dtype == after[key].dtype for key in before)
-    back = extract_lora(target, checkpoint, tmp_path / "out.safetensors", Cut(), "fp32")
+    back = extract_lora(target, checkpoint, Target(tmp_path / "out.safetensors"), Cut(), "fp32")
     assert back.factors.keys() == read_adapter(path).factors.keys()
     assert close(changed(model, [(tmp_path / "out.safetensors", 1.0)]), wanted)
     with pytest.raises(UserError, match="hold the same weights"):
-        extract_lora(checkpoint, checkpoint, tmp_path / "none.safetensors", Cut(), "fp32")
+        extract_lora(checkpoint, checkpoint, Target(tmp_path / "none.safetensors"), Cut(), "fp32")
 
 
 def test_the_best_approximation_is_kept() -> None:
@@ -165,9 +165,9 @@ def test_a_dora_is_resized_and_merged_into_a_checkpoint_but_not_into_another_lor
     dora = Adapter({layer: AdapterModule("locon", {"up": up, "down": down}, 4.0, magnitude)})
     save_adapter(tmp_path / "dora.safetensors", adapter_tensors(dora, "fp32"), {})
     loras = [(tmp_path / "dora.safetensors", 1.0)]
-    resized = merge_loras(loras, tmp_path / "same.safetensors", Cut(), "fp32").factors[layer]
+    resized = merge_loras(loras, Target(tmp_path / "same.safetensors"), Cut(), "fp32").factors[layer]
     weight = torch.randn(6, 5)
     torch.testing.assert_close(resized.change(weight), dora.layers[layer].change(weight), rtol=1e-4, atol=1e-4)
     for several in ([*loras, *loras], [(loras[0][0], 0.5)]):
         with pytest.raises(UserError, match="depends on the checkpoint"):
-            merge_loras(several, tmp_path / "both.safetensors", Cut(), "fp32")
+            merge_loras(several, Target(tmp_path / "both.safetensors"), Cut(), "fp32")
