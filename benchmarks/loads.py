@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +9,6 @@ import torch
 from benchmarks.cases import Compute, Implementation
 from benchmarks.makers import MAKERS, make_lively, plain_layer
 from benchmarks.memory import measured_memory
-from benchmarks.steps import StepLoad
 from lib_trainer.adapter.kernels.autograd import LayerOp
 from lib_trainer.config.recipe import AdapterConfig
 
@@ -59,4 +57,13 @@ def operation_from(values: dict[str, Any]) -> LayerOp:
     return LayerOp(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-LOADS: dict[str, Callable[[Implementation, dict[str, Any]], Load]] = {"layer": LayerLoad, "step": StepLoad}
+def build_load(implementation: Implementation, task: dict[str, Any]) -> Load:
+    """What `task["load"]` names. Raises ValueError for another name."""
+    if task["load"] == "layer":
+        return LayerLoad(implementation, task)
+    if task["load"] == "step":
+        # Imports diffusers, which takes seconds and which layers do without.
+        from benchmarks.steps import StepLoad
+
+        return StepLoad(implementation, task)
+    raise ValueError(f"no load is called {task['load']!r}")

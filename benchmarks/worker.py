@@ -20,9 +20,8 @@ from typing import Any, TextIO
 import torch
 
 from benchmarks.cases import IMPLEMENTATIONS
-from benchmarks.loads import LOADS
+from benchmarks.loads import build_load
 from benchmarks.pairs import seconds_of
-from benchmarks.steps import StepLoad
 
 
 def main(name: str) -> None:
@@ -42,7 +41,7 @@ def main(name: str) -> None:
 
 def _serve(name: str, task: dict[str, Any], answers: TextIO) -> None:
     """Builds one load and answers what is asked of it, until it is to end."""
-    load = LOADS[task["load"]](IMPLEMENTATIONS[name], task)
+    load = build_load(IMPLEMENTATIONS[name], task)
     _answer(answers, name)
     for line in sys.stdin:
         task = json.loads(line)
@@ -61,7 +60,7 @@ def _answer(answers: TextIO, value: Any) -> None:
     answers.flush()
 
 
-def _loss(load: StepLoad) -> float:
+def _loss(load: Any) -> float:
     load.run()
     return load.loss
 

@@ -10,9 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.demo.world import Drawing, to_pixels
-from lib_trainer.models.base import HostModel, Layer, SizeCond
+from lib_trainer.models.base import HostModel, SizeCond
 from lib_trainer.models.placement import RESIDENT
 from lib_trainer.training.objective import objective_of
 
@@ -63,26 +62,6 @@ class _Exam:
     latents: Tensor
     sizes: SizeCond
     captions: tuple[str, ...]
-
-
-def measure_adapter(
-    model: HostModel,
-    adapter: Adapter,
-    layers: Sequence[Layer],
-    concept: Sequence[Drawing],
-    prior: Sequence[Drawing],
-    unseen: Sequence[Drawing] = (),
-    clip_skip: int = 1,
-) -> LearningFigures:
-    """Figures of an adapter on `layers` of an open model; the model is left without it."""
-    return measure(
-        model,
-        lambda strength: attached(adapter, layers, model.read_weight, strength=strength),
-        concept,
-        prior,
-        unseen,
-        clip_skip,
-    )
 
 
 def measure(

@@ -32,10 +32,10 @@ TASK = {
 
 def test_two_processes_answer_in_turn(tmp_path: Path) -> None:
     with workers([OURS, INSTALLED], tmp_path, 1) as (ours, theirs):
-        for _ in range(2):
-            with ours.loaded(load="layer", **TASK), theirs.loaded(load="layer", **TASK):
+        with ours.loaded(load="layer", **TASK), theirs.loaded(load="layer", **TASK):
+            for _ in range(2):
                 assert ours.ask(time=2) > 0 and theirs.ask(time=2) > 0
-                kept, kept_by_theirs = (worker.ask(memory=True)["kept_bytes"] for worker in (ours, theirs))
+            kept, kept_by_theirs = (worker.ask(memory=True)["kept_bytes"] for worker in (ours, theirs))
         # The input is known beforehand and the factors are not of the step: nothing waits for backward.
         assert kept == 0 < kept_by_theirs
         with pytest.raises(WorkerDied), ours.loaded(load="nothing of that name"):
