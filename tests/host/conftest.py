@@ -15,19 +15,17 @@ from tests.host.a1111_pictures import select
 
 
 @pytest.fixture(scope="package", autouse=True)
-def collected_quickly() -> Iterator[None]:
-    """Every give-back collects garbage: that need not look through what the imports have made."""
+def collected_quickly() -> None:
+    """As in `pytest_collection_finish`, with what the first run would import."""
     with suppress(ImportError):
         import_module("lycoris.modules.loha")
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
-@pytest.fixture(scope="module", params=["sd1.safetensors", "sdxl.safetensors"])
-def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForgeRoom]:
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForgeRoom]:
     """A fake Forge for the tests of one module."""
-    with fake_forge(tmp_path_factory.mktemp("forge"), request.param) as room:
+    with fake_forge(tmp_path_factory.mktemp("forge"), "sd1.safetensors") as room:
         yield room
 
 

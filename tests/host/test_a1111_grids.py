@@ -11,7 +11,7 @@ from tests.host.contract_webui_grids import WebUIGrids
 from tests.host.webui_grid_room import WebUIGridRoom
 
 
-@pytest.fixture(scope="module", params=["sd1.safetensors", "sdxl.safetensors"])
+@pytest.fixture(scope="module", params=["sd1.safetensors"])
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUIGridRoom]:
     with fake_a1111(tmp_path_factory.mktemp("a1111"), request.param) as webui:
         webui.clean_picture()

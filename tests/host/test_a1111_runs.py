@@ -11,7 +11,7 @@ from tests.host.contract_runs import Runs, pictures  # noqa: F401 - a fixture
 from tests.host.contract_watching import Watching, jobs  # noqa: F401 - a fixture
 
 
-@pytest.fixture(scope="module", params=["sd1.safetensors", "sdxl.safetensors"])
+@pytest.fixture(scope="module", params=["sd1.safetensors"])
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A1111Room]:
     with fake_a1111(tmp_path_factory.mktemp("a1111"), request.param) as room:
         yield room

@@ -11,7 +11,7 @@ from tests.host.contract_webui_grids import WebUIGrids
 from tests.host.webui_grid_room import WebUIGridRoom
 
 
-@pytest.fixture(scope="module", params=["sd1.safetensors", "sdxl.safetensors"])
+@pytest.fixture(scope="module", params=["sdxl.safetensors"])
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUIGridRoom]:
     with fake_forge(tmp_path_factory.mktemp("forge"), request.param) as forge:
         forge.clean_picture()

@@ -20,7 +20,7 @@ from tests.host.contract import (  # noqa: F401 - the tests
 )
 
 
-@pytest.fixture(scope="module", params=["sd1.safetensors", "sdxl.safetensors"])
-def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReforgeRoom]:
-    with fake_reforge(tmp_path_factory.mktemp("reforge"), request.param) as room:
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReforgeRoom]:
+    with fake_reforge(tmp_path_factory.mktemp("reforge"), "sd1.safetensors") as room:
         yield room

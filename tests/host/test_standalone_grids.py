@@ -10,7 +10,7 @@ import torch
 
 from lib_trainer.host.base import GenerateRequest
 from lib_trainer.host.standalone.host import StandaloneHost
-from lib_trainer.models.families import SD1, SDXL
+from lib_trainer.models.families import SD1
 from tests.host.contract_grids import Grids
 from tests.host.grid_checks import parse_infotext
 from tests.host.tiny_pipelines import tiny_pipeline
@@ -39,7 +39,7 @@ class StandaloneGridRoom:
         return self.host.generate(request)[0].tobytes()
 
 
-@pytest.fixture(scope="module", params=[SD1, SDXL], ids=lambda family: family.key)
+@pytest.fixture(scope="module", params=[SD1], ids=lambda family: family.key)
 def room(request, tmp_path_factory) -> StandaloneGridRoom:
     folder = tmp_path_factory.mktemp("standalone")
     tiny_pipeline(request.param, folder).save_pretrained(folder / "tiny")

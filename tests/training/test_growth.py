@@ -22,7 +22,7 @@ from lib_trainer.training.loop import Training, fit
 from tests.host.tiny_pipelines import tiny_pipeline
 from tests.training.small import recipe_of, schedule_of
 
-STEPS = 60
+STEPS = 25
 
 
 @pytest.mark.parametrize(
