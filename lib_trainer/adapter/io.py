@@ -8,7 +8,6 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +24,7 @@ from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
 from lib_trainer.models.device import DTYPES
 from lib_trainer.utils.atomic_file import write_atomically
+from lib_trainer.utils.json_object import json_object
 from lib_trainer.utils.safetensors_header import HeaderError, header_of, read_header, with_metadata
 
 # Sets of factors that make a complete layer; a file may lack any other.
@@ -237,7 +237,7 @@ def tensors_hash(path: Path) -> str:
 
 def _renamed(metadata: dict[str, str], name: str, strength: float | None) -> dict[str, str]:
     changed = {**metadata, "ss_output_name": name, "modelspec.title": name}
-    recipe: dict[str, Any] = json.loads(metadata.get(RECIPE_KEY, "{}"))
+    recipe = json_object(metadata.get(RECIPE_KEY, ""))
     if recipe:
         recipe["output_name"] = name
         if strength is not None:

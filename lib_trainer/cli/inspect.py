@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from lib_trainer.cli.output import Answer
 from lib_trainer.lora.describe import family_by_layers, family_by_metadata
 from lib_trainer.models.families import UNET_FAMILIES
 from lib_trainer.models.transformer_layers import family_of_file_name
+from lib_trainer.utils.json_object import json_object
 
 _TRANSFORMER = r"(proj_in|proj_out|transformer_blocks_\d+_(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
 _RESNET = r"(conv1|conv2|time_emb_proj|conv_shortcut)"
@@ -66,10 +65,8 @@ def program_of(metadata: Mapping[str, str]) -> str:
     if RECIPE_KEY in metadata:
         return "Train LoRA"
     # ai-toolkit writes {"name": …, "repo": …} as JSON.
-    with suppress(ValueError):
-        software = json.loads(metadata.get("software", ""))
-        if isinstance(software, dict) and software.get("name"):
-            return str(software["name"])
+    if name := json_object(metadata.get("software", "")).get("name"):
+        return str(name)
     if any(key.startswith("ot_") for key in metadata):
         return "OneTrainer"
     if metadata.get("ss_network_module"):

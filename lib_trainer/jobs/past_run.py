@@ -76,6 +76,6 @@ def read_run(path: Path) -> PastRun | None:
         values["files"] = tuple(values.get("files", ()))
         values["evaluations"] = tuple(dict(found) for found in values.get("evaluations", ()))
         return PastRun(**{**values, "id": path.parent.name})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         _log.warning("%s cannot be read: %s", path, error)
         return None

@@ -19,6 +19,7 @@ from lib_trainer.lora.prompts import prompt_lines
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.families import Family
 from lib_trainer.utils.atomic_file import write_atomically
+from lib_trainer.utils.json_object import json_object
 from lib_trainer.utils.png import png_bytes
 
 # The WebUIs' own names, but for the prompts: unknown keys stay when a WebUI saves the card.
@@ -62,10 +63,8 @@ def card_path(lora: Path) -> Path:
 
 def read_card(lora: Path) -> dict[str, Any]:
     """The card of the LoRA file at `lora`; {} without a card that can be read."""
-    # Deeply nested JSON ends in a RecursionError.
-    with suppress(OSError, ValueError, RecursionError):
-        found = json.loads(card_path(lora).read_text("utf-8"))
-        return found if isinstance(found, dict) else {}
+    with suppress(OSError, ValueError):
+        return json_object(card_path(lora).read_text("utf-8"))
     return {}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lib_trainer.adapter.metadata import AS_THEY_ARE, LOKR_ARGS, NETWORK_ARGS
 from lib_trainer.recipes.sd_scripts import lora_type
+from lib_trainer.utils.json_object import json_object
 
 # What the kohya_ss GUI calls by another name than the file.
 GUI_NAMES = {
@@ -47,11 +48,9 @@ def gui_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _object(text: Any) -> dict[str, Any]:
     """A JSON object inside the metadata; anything else, which any file may hold, is empty."""
-    try:
-        value = json.loads(text) if isinstance(text, str) else text
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    if isinstance(text, str):
+        return json_object(text)
+    return text if isinstance(text, dict) else {}
 
 
 def _first(value: Any) -> dict[str, Any]:

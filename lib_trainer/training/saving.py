@@ -20,6 +20,7 @@ from lib_trainer.events import Evaluated, Event, Notice, Saved, Step
 from lib_trainer.lora.card import STRENGTH_KEY, card_path, move_card, new_card, write_card
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.interval import is_due
+from lib_trainer.utils.json_object import json_object
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Saving:
 
     def _is_same_run(self, metadata: dict[str, str]) -> bool:
         """Whether a file has this run's recipe; a resume may extend the run, and the best strength is found anew."""
-        found, mine = json.loads(metadata.get(RECIPE_KEY, "{}")), self.recipe.flat()
+        found, mine = json_object(metadata.get(RECIPE_KEY, "")), self.recipe.flat()
         names = set(found) - {"max_train_steps", "epoch", "preferred_weight", *FILE_FIELDS}
         # JSON has lists where the recipe has tuples.
         return bool(found) and all(found[name] == json.loads(json.dumps(mine.get(name))) for name in names)

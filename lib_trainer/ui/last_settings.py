@@ -20,7 +20,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         _log.warning("The last settings in %s cannot be read: %s", path, error)
         return {}
     return found if isinstance(found, dict) else {}

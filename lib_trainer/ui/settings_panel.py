@@ -17,6 +17,7 @@ import gradio as gr
 from lib_trainer.config.recipe import field_of, field_types
 from lib_trainer.ui.form import Form, to_input
 from lib_trainer.ui.recipe_panel import OWN
+from lib_trainer.utils.json_object import json_object
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,8 @@ def show_base(values: Mapping[str, Any]) -> str:
 
 def read_base(base: str) -> dict[str, Any]:
     """The values that `show_base` wrote; {} for anything else that a browser may send."""
-    try:
-        values = json.loads(base)
-    except ValueError:
-        return {}
     known = field_types()
-    return {name: value for name, value in values.items() if name in known} if isinstance(values, dict) else {}
+    return {name: value for name, value in json_object(base).items() if name in known}
 
 
 def reset_to_base(form: Form, name: str, base: str) -> list[dict[str, Any]]:

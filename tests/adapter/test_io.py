@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lib_trainer.adapter.attach import Adapter
-from lib_trainer.adapter.io import adapter_tensors, read_adapter, read_metadata, save_adapter
+from lib_trainer.adapter.io import adapter_tensors, copy_adapter, read_adapter, read_metadata, save_adapter
+from lib_trainer.adapter.metadata import RECIPE_KEY
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
+from lib_trainer.training.saving import Saving
 from tests.adapter.layers import OPERATIONS, RECIPES, lively_factors
 
 
@@ -89,3 +94,17 @@ def test_tensors_that_are_no_layer_are_listed(tmp_path: Path) -> None:
     read = read_adapter(tmp_path / "a")
     assert read.unmatched == ("lora_unet_9.hada_w1_a",) and read.dora == ("lora_unet_0",)
     assert "lora_unet_9" not in read.factors
+
+
+@pytest.mark.parametrize(
+    "recipe", ["{cut", "[1]", "7", "[" * 100_000, ""], ids=["cut", "list", "number", "nested", "empty"]
+)
+def test_a_recipe_that_was_changed_by_hand_does_not_cost_the_file_that_replaces_it(tmp_path: Path, recipe: str) -> None:
+    """The earlier file of that name is copied at the end of a run: a failure there would lose what was trained."""
+    path, copy = tmp_path / "jeff.safetensors", tmp_path / "jeff-previous.safetensors"
+    save_adapter(path, adapter_tensors(adapter_of("loha"), "fp16"), {RECIPE_KEY: recipe})
+    copy_adapter(path, copy, "jeff-previous")
+    metadata = read_metadata(copy)
+    assert (metadata[RECIPE_KEY], metadata["ss_output_name"]) == (recipe, "jeff-previous")
+    saving: Any = SimpleNamespace(recipe=Recipe())
+    assert not Saving._is_same_run(saving, metadata)

@@ -148,8 +148,10 @@ def test_a_dora_is_named(tmp_path, key):
         ({"ot_revision": "abc"}, "OneTrainer"),
         ({"software": '{"name": "ai-toolkit", "repo": "x"}'}, "ai-toolkit"),
         ({"software": "[1"}, ""),
+        ({"software": "[" * 100_000}, ""),
         ({}, ""),
     ],
+    ids=["ours", "kohya", "lycoris", "onetrainer", "ai-toolkit", "cut", "nested", "nothing"],
 )
 def test_the_program_that_wrote_the_file_is_named(tmp_path, metadata, program):
     values = inspected(tmp_path, lora("lora_unet_mid_block_attentions_0_proj_in"), metadata)

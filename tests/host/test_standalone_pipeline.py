@@ -169,7 +169,12 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "flux").mkdir()
     (tmp_path / "flux" / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    for name, index in (("list", "[]"), ("nested", "[" * 100_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model_index.json").write_text(index)
     for name, said in {
+        "list": "list is a model of no kind",
+        "nested": "nested is a model of no kind",
         "broken.safetensors": "cannot be read",
         "empty": "not a diffusers folder",
         "flux": "FluxPipeline",

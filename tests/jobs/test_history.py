@@ -88,7 +88,13 @@ def test_old_runs_and_the_states_of_old_runs_make_room(past_runs, monkeypatch):
     assert [(log.folder / STATE_FILE).exists() for log in logs[2:]] == [False, False, True, True]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"started": "x", "files": 5}', "\x00"])
+DAMAGED = {
+    "empty": "", "a list": "[]", "cut": "{", "other types": '{"started": "x", "files": 5}', "no text": "\x00",
+    "nested": "[" * 100_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_record_hides_no_other(past_runs, content):
     good, bad = begin(past_runs), begin(past_runs)
     (bad.folder / RUN_FILE).write_text(content)

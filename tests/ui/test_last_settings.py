@@ -22,7 +22,7 @@ def test_nothing_there_is_no_error(tmp_path):
     assert read_settings(tmp_path / "none.json") == {}
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff", "[" * 100_000], ids=["cut", "a list", "no text", "nested"])
 def test_a_broken_file_is_left_aside(tmp_path, text):
     path = tmp_path / "train_lora.json"
     path.write_bytes(text.encode("latin-1"))

@@ -19,6 +19,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.standalone.tokenizer import clip_tokenizer
 from lib_trainer.models.checkpoint_file import SingleFile, read_single_file
 from lib_trainer.models.families import SD1, SD2, SDXL, Family
+from lib_trainer.utils.json_object import json_object
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 _END_MARK, _OPEN_CLIP_PAD = "<|endoftext|>", "!"
@@ -84,10 +85,10 @@ def sha256_of(checkpoint: Path) -> str:
 
 def _open_folder(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        index = json_object((folder / "model_index.json").read_bytes())
+    except OSError as error:
         raise UserError(f"{folder} is not a diffusers folder.", "It must hold a model_index.json.") from error
-    kind = index.get("_class_name", "")
+    kind = index.get("_class_name", "model of no kind")
     if kind not in _PIPELINES:
         raise UserError(f"{folder.name} is a {kind}, which cannot be trained here.", "Choose SD 1.x, SD 2.x or SDXL.")
     try:
