@@ -69,13 +69,16 @@ def _range(part: str) -> list[float]:
     start, stop, step = (*limits, Decimal("0.25"))[:3]
     try:
         count = (stop - start) / step if step else Decimal(-1)
-    except ArithmeticError as error:
+    except ArithmeticError:
         # Beyond what decimals can count, like 0:1:1e-999999.
-        raise UserError(f"{part!r} has too many strengths.", f"Take {MAX_VALUES} at most.") from error
+        count = Decimal("Infinity")
+    # Before they are listed: there may be thousands of millions.
+    if count > MAX_VALUES:
+        raise UserError(f"{part!r} has too many strengths.", f"Take {MAX_VALUES} at most.")
     if count < 0:
         raise UserError(f"{part!r} never gets from {start} to {stop}.", "Write it as start:stop:step, like 0:1:0.25.")
     # Counted in decimals: in binary, 0.1 · 3 is not 0.3.
-    return [float(start + step * index) for index in range(int(min(count, Decimal(MAX_VALUES))) + 1)]
+    return [float(start + step * index) for index in range(int(count) + 1)]
 
 
 def _decimal(piece: str, part: str) -> Decimal:

@@ -37,9 +37,9 @@ def test_strengths(text, values):
         ("8", "8 is too strong"),
         ("-8", "-8 is too strong"),
         ("0:5:0.01", "too many"),
-        ("0:1e9:1e-9", "too many"),
-        ("0:1:1e-9", "too many"),
-        ("0:1:0.0000001", "too many"),
+        ("0:1e9:1e-9", "0:1e9:1e-9' has too many"),
+        ("0:1:1e-9", "0:1:1e-9' has too many"),
+        ("0:1:0.0000001 2", "0:1:0.0000001' has too many"),
     ],
 )
 def test_what_is_no_strength_is_named(text, said):

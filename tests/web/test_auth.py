@@ -252,7 +252,7 @@ def test_a_run_is_not_resumed_on_paths_that_are_no_longer_allowed(program, tmp_p
     recipe = {
         "output_name": "jeff",
         "train_data_dir": str(one.pictures),
-        "base_weights": f"{tmp_path}/style.safetensors",
+        "base_weights": f"{tmp_path}/elsewhere/style.safetensors",
     }
     run_id = one.post("/jobs", {"recipe": recipe}).json()["id"]
     one.jobs.stop(save=False)
