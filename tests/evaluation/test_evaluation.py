@@ -87,6 +87,9 @@ def test_what_is_learned_grows() -> None:
     _, found, _ = run(evaluated_recipe(), evaluate=True)
     assert found[0].learned > 0 and found[-1].learned > found[0].learned and found[-1].drift > 0
     assert found[-1].memorised is None and set(found[-1].by_picture) <= {f"{i}.png" for i in range(4)}
+    assert all(at.trained == at.learned for at in found), "no picture is held out"
+    best = [at for at in found if at.best_step == at.step]
+    assert best and all(at.strength == at.best_strength for at in best)
     shown = dict(found[-1].curve)
     assert shown[0.0] == 0 and shown[1.0] == pytest.approx(found[-1].learned, abs=1e-5)
     # The small model knows no text: the trigger word cannot add anything.

@@ -6,7 +6,7 @@ import json
 
 import torch
 
-from lib_trainer.evaluation.pictures import PictureLosses, odd_pictures
+from lib_trainer.evaluation.pictures import LEAST_DRAWS, PictureLosses, odd_pictures
 
 NAMES = {index: f"{index}.png" for index in range(8)}
 
@@ -55,3 +55,13 @@ def test_pictures_of_other_kinds_and_too_few_are_not_followed() -> None:
     some = PictureLosses({index: NAMES[index] for index in range(6)})
     noted(some, 0)
     assert set(some.close_window()) == {f"{index}.png" for index in range(6)}
+
+
+def test_a_picture_that_was_drawn_too_seldom_is_not_judged() -> None:
+    losses = PictureLosses(NAMES)
+    noted(losses, 0)
+    losses.close_window()
+    noted(losses, 1, draws=LEAST_DRAWS - 1)
+    assert losses.close_window() == {}
+    noted(losses, 2, draws=LEAST_DRAWS)
+    assert set(losses.close_window()) == set(NAMES.values())
