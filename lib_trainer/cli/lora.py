@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_trainer.cli.output import Answer
+from lib_trainer.cli.paths import read_path
 from lib_trainer.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def add_lora(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("lora", help="resize, merge and extract LoRAs")
     tools = parser.add_subparsers(required=True, metavar="TOOL")
     resize = tools.add_parser("resize", help="write a LoRA of any type as LoCon of another rank")
-    resize.add_argument("file", type=Path, metavar="FILE")
+    resize.add_argument("file", type=read_path, metavar="FILE")
     _add_target(resize)
     _add_cut(resize)
     resize.set_defaults(command=_resize)
@@ -31,13 +32,15 @@ def add_lora(commands: argparse._SubParsersAction) -> None:
     _add_cut(merge)
     merge.set_defaults(command=_merge)
     into = tools.add_parser("merge-checkpoint", help="write a checkpoint with LoRAs in its weights")
-    into.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="an SD 1.x, SD 2.x or SDXL .safetensors file")
+    into.add_argument(
+        "checkpoint", type=read_path, metavar="CHECKPOINT", help="an SD 1.x, SD 2.x or SDXL .safetensors file"
+    )
     _add_target(into)
     into.add_argument("lora", nargs="+", metavar="FILE:STRENGTH", help="without a strength 1")
     into.set_defaults(command=_merge_checkpoint)
     extract = tools.add_parser("extract", help="write the difference of two checkpoints as a LoRA")
-    extract.add_argument("tuned", type=Path, metavar="TUNED")
-    extract.add_argument("base", type=Path, metavar="BASE")
+    extract.add_argument("tuned", type=read_path, metavar="TUNED")
+    extract.add_argument("base", type=read_path, metavar="BASE")
     _add_target(extract)
     _add_cut(extract)
     extract.set_defaults(command=_extract)
@@ -46,7 +49,7 @@ def add_lora(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", type=Path, metavar="TARGET", help="the .safetensors file to write")
+    parser.add_argument("target", type=read_path, metavar="TARGET", help="the .safetensors file to write")
 
 
 def _add_cut(parser: argparse.ArgumentParser) -> None:
@@ -105,8 +108,8 @@ def _strong(text: str) -> tuple[Path, float]:
     """`style.safetensors:0.6` -> the file and its strength. A drive's colon is part of the path."""
     path, sign, strength = text.rpartition(":")
     if not sign or path.endswith(":") or strength.endswith(".safetensors"):
-        return Path(text), 1.0
+        return read_path(text), 1.0
     try:
-        return Path(path), float(strength)
+        return read_path(path), float(strength)
     except ValueError as error:
         raise UserError(f"{strength!r} in {text} is not a strength.", "Write FILE:0.8.") from error

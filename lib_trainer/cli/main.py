@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from lib_trainer.cli.lora import add_lora
 from lib_trainer.cli.output import Answer, answer, say
+from lib_trainer.cli.paths import read_path
 from lib_trainer.errors import UserError
 from lib_trainer.events import StopRequested
 from lib_trainer.models.families import FAMILIES
@@ -58,15 +59,6 @@ def main(arguments: Sequence[str]) -> int:
     return INTERRUPTED if result.values.get("stopped_early") else DONE
 
 
-def _path(text: str) -> Path:
-    """A path, with `~` for the home folder also where the shell leaves it alone, as in --out=~/loras."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        # ~name of a person that this system does not know.
-        raise UserError(f"There is no home folder for {text}.", "Write the whole path.") from error
-
-
 def _parser() -> Parser:
     parser = Parser(prog="lib_trainer", description="Trains LoHa and LoKr adapters without a WebUI.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -89,7 +81,7 @@ def _parser() -> Parser:
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("demo", help="train on the embedded model and measure what it learned")
-    parser.add_argument("--out", type=_path, default=Path("out"), help="folder for all results (default: out)")
+    parser.add_argument("--out", type=read_path, default=Path("out"), help="folder for all results (default: out)")
     parser.add_argument("--recipe", choices=("face", "style", "both"), default="face")
     parser.set_defaults(command=_run_demo)
 
@@ -97,7 +89,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("train", help="train a recipe on a folder of pictures")
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's .json file, or the name of a shipped one")
-    parser.add_argument("--data", type=_path, required=True, help="folder of pictures")
+    parser.add_argument("--data", type=read_path, required=True, help="folder of pictures")
     parser.add_argument("--name", required=True, help="NAME in <lora:NAME:0.8>")
     parser.add_argument("--trigger-word", "--word", default="", help="(default: the folder's)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
@@ -131,7 +123,7 @@ def _add_grid(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--cfg", type=float, default=7.0, help="CFG scale (default: 7)")
     parser.add_argument("--sampler", default="", help="name of a sampler (default: Euler)")
     parser.add_argument("--size", metavar="WxH", help="size of one picture (default: the checkpoint's own)")
-    parser.add_argument("--file", type=_path, help="where the picture goes (default: OUT/strength_grid.png)")
+    parser.add_argument("--file", type=read_path, help="where the picture goes (default: OUT/strength_grid.png)")
     _add_host(parser)
     parser.set_defaults(command=_run_grid)
 
@@ -164,7 +156,7 @@ def _add_save_recipe(commands: argparse._SubParsersAction) -> None:
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("inspect", help="show what an adapter file contains")
-    parser.add_argument("file", type=_path, metavar="FILE")
+    parser.add_argument("file", type=read_path, metavar="FILE")
     parser.set_defaults(command=_run_inspect)
 
 
@@ -179,9 +171,11 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
 def _add_caption(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("caption", help="caption the pictures of a folder with a tagger's ONNX file")
     parser.add_argument("folder", metavar="FOLDER", help="folder of pictures")
-    parser.add_argument("--tagger", metavar="FILE", type=_path, help="an .onnx file with its list of tags beside it")
     parser.add_argument(
-        "--out", type=_path, default=Path("out"), help="taggers are looked for in its models (default: out)"
+        "--tagger", metavar="FILE", type=read_path, help="an .onnx file with its list of tags beside it"
+    )
+    parser.add_argument(
+        "--out", type=read_path, default=Path("out"), help="taggers are looked for in its models (default: out)"
     )
     parser.add_argument("--prefix", default="", help="tags before the others, like the trigger word")
     parser.add_argument("--postfix", default="", help="tags after the others")
@@ -198,7 +192,7 @@ def _add_ui(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--api", action="store_true", help="let programs start and stop runs under /train-lora/v1")
     parser.add_argument(
         "--allow",
-        type=_path,
+        type=read_path,
         action="append",
         default=[],
         metavar="FOLDER",
@@ -210,9 +204,9 @@ def _add_ui(commands: argparse._SubParsersAction) -> None:
 
 def _add_host(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", type=_path, help="an SD 1.x, SD 2.x or SDXL .safetensors file or diffusers folder"
+        "--checkpoint", type=read_path, help="an SD 1.x, SD 2.x or SDXL .safetensors file or diffusers folder"
     )
-    parser.add_argument("--out", type=_path, default=Path("out"), help="folder for all results (default: out)")
+    parser.add_argument("--out", type=read_path, default=Path("out"), help="folder for all results (default: out)")
 
 
 # Each command imports its module when it runs: --help and a wrong option should not wait for torch.

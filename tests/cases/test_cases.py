@@ -212,6 +212,7 @@ def test_clip_skip_beyond_the_text_encoder(tmp_path, capsys, embedded):
 
 
 def test_the_home_folder_in_every_path(tmp_path, monkeypatch):
+    from lib_trainer.cli.lora import _strong
     from lib_trainer.cli.main import _parser
 
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -226,6 +227,17 @@ def test_the_home_folder_in_every_path(tmp_path, monkeypatch):
     assert _parser().parse_args(["grid", "--lora=x", "--file=~/g.png", *common]).file == tmp_path / "g.png"
     assert _parser().parse_args(["ui", "--allow=~/a"]).allow == [tmp_path / "a"]
     assert _parser().parse_args(["inspect", "~/l.safetensors"]).file == tmp_path / "l.safetensors"
+    for arguments in (
+        ("resize", "~/l.st", "~/t.st"),
+        ("merge", "~/t.st", "~/l.st:0.5"),
+        ("extract", "~/l.st", "b", "~/t.st"),
+    ):
+        options = _parser().parse_args(["lora", *arguments])
+        assert options.target == tmp_path / "t.st"
+        assert tmp_path / "l.st" in (
+            *vars(options).values(),
+            *(_strong(text)[0] for text in getattr(options, "lora", ())),
+        )
     assert main(["save-recipe", RECIPE, "~/r.json"]) == 0 and (tmp_path / "r.json").is_file()
     assert open_recipe("~/r.json").recipe.adapter.algo == "loha"
 
