@@ -40,6 +40,24 @@ class ForgeMemory:
         assert set(forge.run(lambda: work(True))) == {unet, text}
         assert forge.run(loaded) == []
 
+    def test_weights_are_not_cast_on_a_second_stream_whatever_a_page_sets(
+        self, forge: ForgeRoom, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Forge frees what it cast there after the forward pass, and backward would read it."""
+        from backend import stream
+
+        # Every page that is opened sets it again; a CPU has no second stream by itself.
+        own = lambda: True  # noqa: E731 - told apart by identity
+        monkeypatch.setattr(stream, "should_use_stream", own)
+
+        def work() -> bool:
+            with forge.host.open_model() as model:
+                model.prepare_training(RESIDENT, text_encoder=False)
+                return stream.should_use_stream()
+
+        assert forge.run(work) is False
+        assert stream.should_use_stream is own
+
 
 class ForgePrediction:
     def test_drawing_options_are_no_longer_shared(self, forge: ForgeRoom) -> None:
