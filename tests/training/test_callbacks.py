@@ -100,13 +100,14 @@ def test_a_copy_on_demand_stays_and_so_does_a_card_that_was_edited(forge, pictur
     ]  # fmt: skip
 
 
-def test_a_copy_never_replaces_another_programs_file(forge, pictures) -> None:  # noqa: F811
-    theirs = forge.host.lora_dir / "guest-step00000003.safetensors"
+def test_a_copy_never_replaces_or_removes_another_programs_file(forge, pictures) -> None:  # noqa: F811
+    theirs = forge.host.lora_dir / "guest-step00000002.safetensors"
     save_file({"a": torch.zeros(1)}, theirs, {"made": "elsewhere"})
     before = theirs.read_bytes()
-    story = drive(forge, recipe_of(pictures, "guest", save_every_n_steps=3), None)
+    story = drive(forge, recipe_of(pictures, "guest", save_every_n_steps=2, save_last_n_steps=1), None)
+    # At step 4 the copy of step 2 would go, and its name is theirs.
     assert theirs.read_bytes() == before
-    assert (forge.host.lora_dir / "guest-step00000003-2.safetensors").exists()
+    assert (forge.host.lora_dir / "guest-step00000002-2.safetensors").exists()
     assert any("another program" in event.text for event in of_kind(story, Notice))
 
 
