@@ -230,6 +230,7 @@ def test_the_home_folder_in_every_path(tmp_path, monkeypatch):
     for arguments in (
         ("resize", "~/l.st", "~/t.st"),
         ("merge", "~/t.st", "~/l.st:0.5"),
+        ("merge-checkpoint", "~/l.st", "~/t.st", "style.st"),
         ("extract", "~/l.st", "b", "~/t.st"),
     ):
         options = _parser().parse_args(["lora", *arguments])

@@ -38,6 +38,7 @@ def train(pictures, out, *more: str) -> list[str]:
         (["grid", "--lora", "x", "--prompt", "p", "--size", "large"], "'large' in --size"),
         (["grid", "--lora", "x", "--prompt", "p", "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
         (["inspect", "nowhere.safetensors"], "nowhere.safetensors cannot be read"),
+        (["resume"], "There is no run to resume"),
         (["dance"], "dance"),
         ([], "COMMAND"),
     ],

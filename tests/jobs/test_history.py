@@ -13,7 +13,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.events import Finished, Sampled, Saved, Started, StateSaved, Step
 from lib_trainer.jobs import history
 from lib_trainer.jobs.history import RUN_FILE, STATE_FILE, History
-from lib_trainer.jobs.loss_log import LOSS_FILE
+from lib_trainer.jobs.loss_log import LOSS_FILE, LossFile
 from lib_trainer.jobs.past_run import read_run
 
 RECIPE = Recipe().with_values({"output_name": "jeff", "train_data_dir": "/pictures", "network_dim": 12})
@@ -186,3 +186,12 @@ def test_the_state_of_a_run_that_is_driven_stays(past_runs, monkeypatch):
     past_runs.begin(RECIPE.with_values({"output_name": "next"})).lock.release()
     assert [(log.folder / STATE_FILE).exists() for log in logs] == [True, False]
     logs[0].lock.release()
+
+
+def test_the_losses_of_a_run_that_is_over_are_held_open_no_longer(tmp_path):
+    """Windows removes no file that is open."""
+    losses = LossFile(tmp_path)
+    losses.continue_after(0)
+    held = losses._lines
+    losses.close()
+    assert held.closed

@@ -84,3 +84,16 @@ def test_a_folder_that_cannot_be_written_is_said(lora):
     lora.path.parent.joinpath("file.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="could not be written"):
         keep_picture(gone, picture("red"), "")
+
+
+def test_a_picture_that_cannot_be_put_aside_is_said_and_stays(lora, monkeypatch):
+    picture("blue").save(lora.path.with_suffix(".png"))
+
+    def refuse(_source: object, _target: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(UserError, match=r"v1.5 jeff.png could not be renamed: Permission denied\."):
+        keep_picture(lora, picture("red"), "")
+    with Image.open(lora.path.with_suffix(".png")) as kept:
+        assert kept.getpixel((0, 0)) == (0, 0, 255)

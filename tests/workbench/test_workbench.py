@@ -70,6 +70,12 @@ def test_a_bulk_change_is_undone_as_one(bench):
     assert bench.run(do="undo")["message"] == "There is nothing to undo."
 
 
+def test_a_replacement_writes_what_has_the_text_alone(bench):
+    answer = bench.run(do="bulk", action="replace", text="tag 1", new="hat", tag="", numbers=None)
+    assert (answer["message"], answer["undo"]) == ("1 caption changed.", 1)
+    assert bench.captions() == ["jeff, tag 0", "jeff, hat", "jeff, tag 2", None]
+
+
 def test_a_change_applies_to_what_the_filter_leaves(bench):
     bench.run(do="bulk", action="remove", text="jeff", tag="tag 1", numbers=[0, 1])
     assert bench.captions()[:3] == ["jeff, tag 0", "tag 1", "jeff, tag 2"]
