@@ -6,10 +6,12 @@ import codecs
 import random
 import re
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.errors import UserError
+from lib_trainer.utils.limited_read import read_at_most
 
 MAX_CAPTION_BYTES = 2**16
 _UNICODE = ("utf_8", "utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be")
@@ -23,26 +25,50 @@ def caption_endings(config: DatasetConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ending for ending in (own, ".txt", ".caption") if ending))
 
 
+@dataclass(frozen=True)
+class CaptionFile:
+    """A caption file as it stands on the disk.
+
+    Attributes:
+        data: its bytes; b"" where they cannot be read or are too many.
+        text: what they say, as it stands there.
+        problem: why there is no text, as a sentence without its full stop; "" where there is.
+    """
+
+    data: bytes = b""
+    text: str = ""
+    problem: str = ""
+
+
+def read_caption_file(path: Path) -> CaptionFile:
+    """A caption file, see `decode_text` for its encodings. Raises FileNotFoundError alone."""
+    try:
+        data = read_at_most(path, MAX_CAPTION_BYTES)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return CaptionFile(problem=f"the caption cannot be read: {error.strerror or error}")
+    if data is None:
+        return CaptionFile(problem=f"the caption is longer than {MAX_CAPTION_BYTES // 1024} KiB")
+    try:
+        return CaptionFile(data, decode_text(data))
+    except ValueError as error:
+        return CaptionFile(data, problem=f"the caption is not Unicode text{error}")
+
+
 def read_captions(path: Path) -> tuple[str, ...]:
-    """The captions in a text file, one a line; () for an empty file. See `decode_text` for its encodings.
+    """The captions in a text file, one a line; () for an empty file.
 
     Raises:
         UserError: the file cannot be read, is not such text or too long for a caption.
     """
-    hint = "Save it as UTF-8 text."
     try:
-        with path.open("rb") as stream:
-            # One byte more than allowed tells a long file without reading all of it.
-            data = stream.read(MAX_CAPTION_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"the caption cannot be read: {error.strerror or error}", hint) from error
-    if len(data) > MAX_CAPTION_BYTES:
-        raise UserError(f"the caption is longer than {MAX_CAPTION_BYTES // 1024} KiB", hint)
-    try:
-        text = decode_text(data)
-    except ValueError as error:
-        raise UserError(f"the caption is not Unicode text{error}", hint) from error
-    return tuple(line for line in map(_clean, re.split(r"\r\n|\r|\n", text)) if line)
+        found = read_caption_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"the caption cannot be read: {error.strerror}") from error
+    if found.problem:
+        raise UserError(found.problem, "Save it as UTF-8 text.")
+    return tuple(line for line in map(_clean, re.split(r"\r\n|\r|\n", found.text)) if line)
 
 
 def decode_text(data: bytes) -> str:

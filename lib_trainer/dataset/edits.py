@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from lib_trainer.errors import NotWritten
 from lib_trainer.utils.atomic_file import write_atomically
+from lib_trainer.utils.limited_read import read_at_most
 
 EDITS_DIR, EDITS_FILE = ".train_lora", "pictures.json"
 # Left, top, right, bottom as shares of the picture.
@@ -63,13 +64,12 @@ def read_edits(folder: Path) -> FolderEdits:
     """What `.train_lora/pictures.json` says. It never raises: what is wrong with the file is its `problem`."""
     path = folder / EDITS_DIR / EDITS_FILE
     try:
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
+        data = read_at_most(path, _MAX_BYTES)
     except FileNotFoundError:
         return FolderEdits()
     except OSError as error:
         return FolderEdits(problem=error.strerror or str(error))
-    if len(data) > _MAX_BYTES:
+    if data is None:
         return FolderEdits(problem=f"the file is larger than {_MAX_BYTES // 2**20} MiB")
     try:
         values = json.loads(data)

@@ -18,6 +18,7 @@ from lib_trainer.dataset.augment import Augmentation
 from lib_trainer.dataset.buckets import Bucket, resized_size
 from lib_trainer.dataset.pillow import missing_decoder, open_header, truncated_is_an_error
 from lib_trainer.errors import UserError
+from lib_trainer.utils.limited_read import read_at_most
 
 # Of a gif or tiff with several pictures the first one is read.
 PICTURE_ENDINGS = (
@@ -112,11 +113,10 @@ def open_picture(path: Path) -> Image.Image:
 def read_picture(path: Path) -> bytes:
     """The file's bytes. Raises UnreadablePicture where it is gone, too large or may not be read."""
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        data = read_at_most(path, MAX_FILE_BYTES)
     except OSError as error:
         raise UnreadablePicture(path, _reason(error, path)) from error
-    if len(data) > MAX_FILE_BYTES:
+    if data is None:
         raise UnreadablePicture(path, TOO_LARGE)
     return data
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -95,9 +96,9 @@ def _show_epoch(scan: Scan, draws: int) -> str:
     if len(rows) < 2:
         return ""
     lines = "".join(
-        f"<tr><td>{escape(row.folder.name)}</td>"
+        f"<tr><td>{_name(row.folder)}</td>"
         f"<td>{row.pictures}</td><td>{row.shown_repeats}</td><td>{row.drawn} ({row.share:.0%})</td>"
-        f'<td>{row.times:.0f}</td><td><input type="checkbox" data-regularise="{escape(row.folder.name, quote=True)}"'
+        f'<td>{row.times:.0f}</td><td><input type="checkbox" data-regularise="{_name(row.folder)}"'
         f"{' checked' if row.regularising else ''}{' disabled' if row.of_reg_folder else ''}/></td></tr>"
         for row in rows
     )
@@ -133,7 +134,7 @@ def warnings_of(scan: Scan) -> list[str]:
         caption = f"the trigger word “{escape(scan.trigger_word)}”" if scan.trigger_word else "an empty caption"
         texts.append(f"{len(bare)} without a caption: trained with {caption}.")
     # A folder of something else has hundreds: five show what they are.
-    texts += [f"{escape(skipped.path.name)} is skipped: {escape(skipped.reason)}" for skipped in scan.skipped[:5]]
+    texts += [f"{_name(skipped.path)} is skipped: {escape(skipped.reason)}" for skipped in scan.skipped[:5]]
     more = len(scan.skipped) - 5
     if more > 0:
         texts.append(f"{more} more file{'s are' if more > 1 else ' is'} skipped.")
@@ -144,10 +145,18 @@ def _is_small(sample: Sample) -> bool:
     return min(sample.width_px, sample.height_px) < SMALL_PX
 
 
+def _name(path: Path) -> str:
+    """The name of a file or folder for HTML, whatever bytes it has."""
+    # Imported late, as everything that needs Pillow.
+    from lib_trainer.dataset.images import shown_name
+
+    return escape(shown_name(path), quote=True)
+
+
 def _figure(sample: Sample) -> str:
     # The same thresholds as in `warnings_of`, so that a count can be found in the gallery.
     marks = [text for wrong, text in ((_is_small(sample), "small"), (not sample.captioned, "no caption")) if wrong]
-    title = f"{sample.image.name} · {sample.width_px}×{sample.height_px} px\n{sample.caption}"
+    about = escape(f"{sample.width_px}×{sample.height_px} px\n{sample.caption}", quote=True)
     badge = f"<figcaption>{' · '.join(marks)}</figcaption>" if marks else ""
     # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
     from lib_trainer.dataset.images import UnreadablePicture, open_picture
@@ -159,4 +168,4 @@ def _figure(sample: Sample) -> str:
         return (
             f'<figure title="{escape(str(error), quote=True)}"><figcaption>{escape(error.reason)}</figcaption></figure>'
         )
-    return f'<figure title="{escape(title, quote=True)}"><img alt="" src="{source}"/>{badge}</figure>'
+    return f'<figure title="{_name(sample.image)} · {about}"><img alt="" src="{source}"/>{badge}</figure>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from inspect import signature
 from pathlib import Path
 
@@ -89,6 +90,21 @@ def test_scanning_keeps_what_the_person_typed(page, pictures):
 def test_scanning_names_skipped_files(page, pictures, tmp_path):
     (tmp_path / "pictures" / "10_jeff_person" / "<b>.png").write_bytes(b"no picture")
     assert "&lt;b&gt;.png is skipped" in page.scan(train_data_dir=pictures)["gallery"]
+
+
+def test_hostile_names_of_files_and_folders_are_text(page, tmp_path):
+    """HTML, control characters, and bytes that are no text in any encoding: Linux takes them all."""
+    for folder in ("1_<b>x<b>", "2_y"):
+        (tmp_path / "hostile" / folder).mkdir(parents=True)
+    names = ("<img src=x onerror=alert(1)>.png", os.fsdecode(b"\xff\x1b[31m.png"), "'\" onload='alert(2).png")
+    for name in names:
+        Image.new("RGB", (64, 64)).save(tmp_path / "hostile/1_<b>x<b>" / name)
+        (tmp_path / "hostile/2_y" / name).write_bytes(b"half a picture")
+    Image.new("RGB", (64, 64)).save(tmp_path / "hostile/2_y/a.png")
+    html = page.scan(train_data_dir=str(tmp_path / "hostile"))["gallery"]
+    html.encode()
+    assert html.count("<figure") == 4 and html.count("<tr>") == 3
+    assert not any(text in html for text in ("<img src=x", "<b>x", "\" onload='"))
 
 
 def test_half_a_picture_is_named_and_not_counted(page, pictures, tmp_path):

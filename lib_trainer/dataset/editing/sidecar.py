@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib_trainer.dataset.captions import MAX_CAPTION_BYTES, decode_text
+from lib_trainer.dataset.captions import MAX_CAPTION_BYTES, read_caption_file
 from lib_trainer.dataset.edits import EDITS_DIR, locked
 from lib_trainer.errors import NotWritten, UserError
 from lib_trainer.utils.atomic_file import write_atomically
@@ -54,19 +54,10 @@ def read_sidecar(path: Path) -> Caption:
         # Writing would replace the link, or change a file of somewhere else.
         return Caption(problem="the caption file is a link")
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_CAPTION_BYTES + 1)
+        found = read_caption_file(path)
     except FileNotFoundError:
         return Caption()
-    except OSError as error:
-        return Caption(problem=error.strerror or str(error))
-    version = hashlib.sha256(data).hexdigest()
-    if len(data) > MAX_CAPTION_BYTES:
-        return Caption(version=version, problem=f"it is longer than {MAX_CAPTION_BYTES // 1024} KiB")
-    try:
-        return Caption(clean_text(decode_text(data)), version)
-    except ValueError as error:
-        return Caption(version=version, problem=f"it is not Unicode text{error}")
+    return Caption(clean_text(found.text), hashlib.sha256(found.data).hexdigest(), found.problem)
 
 
 def write_sidecar(path: Path, text: str, version: str) -> Caption:
