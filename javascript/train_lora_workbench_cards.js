@@ -12,7 +12,7 @@
         frame.append(kit.make("img", "", {src: address, alt: picture.name, loading: "lazy", draggable: "false"}), kit.make("i", "", {class: "crop"}));
         const side = kit.make("div", "", {class: "side"});
         const text = kit.make("textarea", "", {rows: "4", spellcheck: "false", "aria-label": "Caption of " + picture.name});
-        side.append(kit.make("b", picture.name), text, kit.make("p", "", {class: "state"}));
+        side.append(kit.make("b", picture.name, {title: picture.folder + "/" + picture.name}), text, kit.make("p", "", {class: "state"}));
         const buttons = kit.make("div", "", {class: "buttons"});
         buttons.append(kit.make("button", "Exclude", {type: "button", "data-do": "exclude"}), kit.make("button", "Whole picture", {type: "button", "data-do": "whole"}));
         side.appendChild(buttons);

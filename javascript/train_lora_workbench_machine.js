@@ -20,6 +20,7 @@
             choice.replaceChildren(...state.captioners.map(label => kit().make("option", label, {value: label})));
         }
         const none = state.captioners.length === 0;
+        choice.hidden = none;
         part("[data-do=auto]").disabled = state.running || none;
         part("[data-do=autoStop]").hidden = !state.running;
         part(".progress").textContent = state.running ? state.done + " of " + state.total + " …" : state.message || MORE;
