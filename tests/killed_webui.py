@@ -11,10 +11,9 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ SETTINGS = {
     "save_last_n_steps": 1, "resume_every_minutes": 1e-6, "optimizer": "AdamW",
 }  # fmt: skip
 PATIENCE_S = 900
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.2
 
 
 class _Process:
@@ -44,7 +43,9 @@ class _Process:
         options = ["--skip-prepare-environment", "--skip-version-check", "--skip-torch-cuda-test", "--api"]
         options += ["--port", str(port), "--data-dir", str(data_dir)]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+        environment["PYTHONUNBUFFERED"] = "1"
         self._routes, self._log = f"http://127.0.0.1:{port}/train-lora/v1/", data_dir / "console.log"
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as console:
             self.process = subprocess.Popen(
                 [installation.python, "launch.py", *options, *installation.cpu_options],
@@ -67,10 +68,9 @@ class _Process:
             assert alive, self._log.read_text("utf-8", "replace")[-4000:]
             time.sleep(LOOK_SECONDS)
 
-    def answers(self) -> bool:
-        with suppress(urllib.error.URLError, ConnectionError):
-            return bool(self.ask("status"))
-        return False
+    def is_up(self) -> bool:
+        """By its console: a request between the opening of the port and the adding of `--api`'s middleware ends it."""
+        return b"Startup time" in self._log.read_bytes()[self._log_start :]
 
     def is_over(self, run_id: str) -> bool:
         job = self.ask(f"jobs/{run_id}")
@@ -98,7 +98,7 @@ class _DataFolder:
         """The WebUI, until it is killed at the end."""
         webui = _Process(self._installation, self.folder)
         try:
-            webui.wait(webui.answers)
+            webui.wait(webui.is_up)
             yield webui
         finally:
             webui.process.kill()
