@@ -7,7 +7,16 @@ from torch import nn
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
-from tests.adapter.layers import OPERATIONS, RECIPES, an_input, as_layer, as_module, lively_factors, read_plain
+from tests.adapter.layers import (
+    OPERATIONS,
+    RECIPES,
+    a_weight,
+    an_input,
+    as_layer,
+    as_module,
+    lively_factors,
+    read_plain,
+)
 
 
 def model_of(names: list[str]) -> tuple[nn.ModuleList, list]:
@@ -96,3 +105,10 @@ def test_rank_dropout_scale_raises_the_rows_that_stay() -> None:
     for module in adapter.layers.values():
         # By LyCORIS' way: whatever share was drawn, the rows weigh as much together as without dropout.
         assert module.row_mask.mean() == pytest.approx(1.0) and len(module.row_mask.unique()) == 2
+
+
+@pytest.mark.parametrize("operation", ["linear", "3x3"])
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_rank_dropout_masks_the_rows_of_the_layer_whatever_the_adapter(recipe: str, operation: str) -> None:
+    module = lively_factors(recipe, OPERATIONS[operation], 0)
+    assert module.out_features == a_weight(OPERATIONS[operation])[0].shape[0]

@@ -77,12 +77,13 @@ def test_it_stops_between_pictures(easel):
 
 
 def test_an_interrupted_picture_is_left_out_and_none_follows(easel):
-    drawn = []
+    drawn, asked, generate = [], [], easel.generate
+    easel.generate = lambda request: asked.append(request) or generate(request)
     for item in draw_cells(easel, plan_of()):
         drawn.append(item)
         easel.interrupt = len(drawn) == 3
     assert len(drawn) == 3
-    assert len(easel.requests) == 3
+    assert len(asked) == 3, "a WebUI forgets Interrupt when the next picture begins"
 
 
 def test_missing_misspelt_and_misfitting_names_are_said_before_anything_is_drawn(easel):

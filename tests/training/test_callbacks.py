@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from lib_trainer.events import (
 )
 from lib_trainer.host.forge.host import ForgeHost
 from lib_trainer.run import run
+from lib_trainer.training.callbacks import Callbacks
 from lib_trainer.training.sampling import sample_requests
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 from tests.test_run import pictures, recipe_of  # noqa: F401 - a fixture
@@ -240,3 +243,17 @@ def _metadata(path: Path) -> dict[str, str]:
 def _same_numbers(one: Path, other: Path) -> bool:
     left, right = load_file(one), load_file(other)
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+@pytest.mark.parametrize(
+    ("copy_due", "state_due", "kept"),
+    [(False, False, []), (True, False, ["copy", "state"]), (False, True, ["state"]), (True, True, ["copy", "state"])],
+)
+def test_the_state_is_kept_when_it_is_due_and_with_every_copy(copy_due: bool, state_due: bool, kept: list[str]) -> None:
+    """Without the second a resumed run would write a copy twice, without the first a run without copies keeps none."""
+    saving = SimpleNamespace(is_due=lambda step: copy_due, save_checkpoint=lambda step: iter(["copy"]))
+    training = SimpleNamespace(averaged=nullcontext)
+    saver = SimpleNamespace(is_due=lambda: state_due, save=lambda number: iter(["state"]), training=training)
+    between = Callbacks(saving, saver, SimpleNamespace(is_due=lambda step: False))
+    assert list(between.after(Step(3, 8, 1, 0.1, 1e-4, 0.1), None)) == kept
+    assert list(between.after(Step(8, 8, 1, 0.1, 1e-4, 0.1), None)) == [], "the final file replaces the last copy"
