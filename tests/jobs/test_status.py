@@ -41,3 +41,7 @@ def test_more_steps_are_offered_for_a_run_that_is_done_and_kept_its_last_step(ch
 def test_a_past_run_goes_on_to_the_steps_that_may_still_help(changes: dict, steps: int) -> None:
     past = PastRun("id", "jeff", "done", step=8, kept_step=8, evaluated={"more_steps": 5})
     assert replace(past, **changes).proposed_steps == steps
+
+
+def test_before_there_is_a_plan_nothing_is_said_of_memory() -> None:
+    assert (Status().peak_bytes, Status().planned_bytes, Status().budget_bytes) == (0, 0, 0)

@@ -268,3 +268,9 @@ def test_settings_of_flow_matching_count_in_files_for_such_models(tmp_path: Path
     assert values.items() <= loaded.recipe.flat().items()
     assert (loaded.recipe.adapter.algo, loaded.recipe.adapter.conv_dim) == ("locon", 0)
     assert any("the file is for FLUX.1" in text for text in loaded.notices)
+
+
+@pytest.mark.parametrize("rates", [[1e-5, 2e-5], [1e-5, 0], [0, 2e-5]])
+def test_each_text_encoder_of_sdxl_has_the_rate_of_its_place_in_the_list(tmp_path: Path, rates: list[float]) -> None:
+    training = gui(tmp_path, text_encoder_lr=rates).recipe.training
+    assert [training.text_encoder_lr, training.text_encoder2_lr] == rates
