@@ -30,7 +30,7 @@ from lib_trainer.events import (
 )
 from lib_trainer.host.forge.host import ForgeHost
 from lib_trainer.run import run
-from lib_trainer.training.callbacks import Callbacks
+from lib_trainer.training.callbacks import Callbacks, ResumeSaver
 from lib_trainer.training.sampling import sample_requests
 from tests.fakes.forge_room import ForgeRoom, fake_forge
 from tests.test_run import pictures, recipe_of  # noqa: F401 - a fixture
@@ -257,3 +257,8 @@ def test_the_state_is_kept_when_it_is_due_and_with_every_copy(copy_due: bool, st
     between = Callbacks(saving, saver, SimpleNamespace(is_due=lambda step: False))
     assert list(between.after(Step(3, 8, 1, 0.1, 1e-4, 0.1), None)) == kept
     assert list(between.after(Step(8, 8, 1, 0.1, 1e-4, 0.1), None)) == [], "the final file replaces the last copy"
+
+
+def test_a_run_without_a_folder_keeps_no_state() -> None:
+    saver = ResumeSaver(None, SimpleNamespace(), "")
+    assert saver.resume() == 0 and list(saver.save(3)) == []

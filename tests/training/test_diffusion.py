@@ -6,7 +6,7 @@ import torch
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.models.base import CheckpointInfo
-from lib_trainer.training.diffusion import add_noise, target, zero_terminal
+from lib_trainer.training.diffusion import add_noise, split_prediction, target, zero_terminal
 from lib_trainer.training.objective import schedule_of
 from tests.training.small import one_layer_model
 
@@ -48,3 +48,11 @@ def test_zero_terminal_snr_is_for_models_that_predict_v() -> None:
     model.prediction = "v"
     assert float(schedule_of(model, recipe)[-1]) == 0
     assert schedule_of(model, Recipe()) is model.alphas_cumprod
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_a_right_answer_splits_into_latents_and_noise(prediction: str) -> None:
+    latents, noise, t = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.tensor([500])
+    x, answer = add_noise(latents, noise, t, ALPHAS), target(latents, noise, t, ALPHAS, prediction)
+    found = split_prediction(x, answer, ALPHAS[500], prediction)
+    torch.testing.assert_close(found, (latents, noise), rtol=1e-4, atol=1e-4)
