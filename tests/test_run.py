@@ -132,6 +132,29 @@ def test_the_loss_of_every_step_weighs_what_the_masks_allow(
     assert told != pytest.approx([float(each.mean()) for each in errors], rel=0.05)
 
 
+def test_a_dora_begins_with_the_norms_of_the_model_and_is_continued(forge: ForgeRoom, pictures: Path) -> None:
+    settings = {"algo": "locon", "dora_wd": True, "max_train_steps": 1, "learning_rate": 1e-6}
+    first = read_adapter(drive(forge, recipe_of(pictures, "dora", **settings))[-1].path)
+    assert len(first.dora) == len(first.factors)
+    norms = {}
+
+    def measured() -> None:
+        with forge.host.open_model() as model:
+            for layer in model.adaptable_layers():
+                weight = model.read_weight(layer, torch.zeros(1))[0]
+                norms[layer.name] = torch.linalg.vector_norm(weight.transpose(0, 1).flatten(1), dim=1)
+
+    forge.run(measured)
+    for name, module in first.factors.items():
+        # One small step after the start.
+        torch.testing.assert_close(module.dora_scale.flatten(), norms[name], rtol=1e-3, atol=1e-4)
+    # A rate that moves nothing: what the file holds is what was continued.
+    settings |= {"learning_rate": 1e-12, "network_weights": "dora", "save_precision": "fp32"}
+    second = read_adapter(drive(forge, recipe_of(pictures, "more", **settings))[-1].path)
+    for name, module in second.factors.items():
+        torch.testing.assert_close(module.dora_scale, first.factors[name].dora_scale, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("algo", ["loha", "lokr", "locon"])
 def test_text_encoders_are_trained_where_the_recipe_says_so(forge: ForgeRoom, pictures: Path, algo: str) -> None:
     plain = forge.picture()

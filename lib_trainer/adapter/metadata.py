@@ -181,7 +181,10 @@ def _network_args(recipe: Recipe) -> dict[str, str]:
     adapter = recipe.adapter
     names = NETWORK_ARGS + (LOKR_ARGS if adapter.algo == "lokr" else ())
     names += tuple(name for name in _LAYER_ARGS if getattr(adapter, name) != default_of(name))
-    values = {name: str(getattr(adapter, name)) for name in names}
+    if adapter.dora_wd:
+        # LyCORIS' default is the other one.
+        names += ("wd_on_output",)
+    values = {name: str(getattr(adapter, name)) for name in dict.fromkeys(names)}
     return {"algo": adapter.algo, "preset": adapter.lycoris_preset, **values}
 
 

@@ -32,6 +32,7 @@ KNOWN_NAME = re.compile(
 )
 _CONTEXT_FAMILIES = {family.context_dim: family for family in UNET_FAMILIES}
 _SHOWN = 12
+_PER_OUTPUT = "per output"
 
 
 def inspect_file(path: Path) -> Answer:
@@ -45,6 +46,7 @@ def inspect_file(path: Path) -> Answer:
         "bytes": path.stat().st_size,
         "adapter": sorted({LABELS[factors.algo] for factors in file.factors.values()}),
         "dora": len(file.dora),
+        "dora_norm": _dora_norm(file),
         "naming": file.naming,
         "program": program_of(file.metadata),
         "family": family_of(file),
@@ -92,6 +94,14 @@ def family_of(file: AdapterFile) -> str:
     return family.label if family else "unknown"
 
 
+def _dora_norm(file: AdapterFile) -> str:
+    """Over what the lengths of a DoRA are taken; "" where there is none."""
+    scales = [file.factors[name].dora_scale for name in file.dora]
+    # LyCORIS' magnitudes of columns have one row; PEFT's vectors are of rows.
+    per_output = any(scale.ndim == 1 or scale.shape[0] > 1 for scale in scales)
+    return (_PER_OUTPUT if per_output else "per input") if scales else ""
+
+
 def _is_known(name: str) -> bool:
     return bool(KNOWN_NAME.fullmatch(name) or family_of_file_name(name))
 
@@ -106,13 +116,16 @@ def _ranks(layers: Mapping[str, AdapterModule]) -> dict[str, int]:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     modules, unmatched = values["modules"], values["unmatched_keys"]
-    kind = " and ".join(values["adapter"]) + (" (DoRA)" if values["dora"] else "")
+    norm = f" (DoRA, norm {values['dora_norm']})" if values["dora"] else ""
+    kind = " and ".join(values["adapter"]) + norm
     lines = [
         f"{values['file']}: {values['bytes'] / 1e6:.1f} MB",
         f"{kind} for {values['family']}, {values['parameters'] / 1e6:.2f} M parameters",
         f"{modules['unet']} layers of the UNet, {modules['text_encoder']} of the text encoder",
         *(f"  {count} with {rank}" for rank, count in values["ranks"].items()),
     ]
+    if values["dora_norm"] == _PER_OUTPUT:
+        lines.append("WebUIs draw a DoRA with the norm per output otherwise than it was trained (docs/loras.md).")
     if values["program"]:
         lines.append(f"written by {values['program']}")
     if values["naming"] != "kohya":

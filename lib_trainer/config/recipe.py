@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, get_type_hints
@@ -123,10 +123,16 @@ def field_of(name: str) -> Field:
 def fields_by_group() -> dict[str, list[Field]]:
     """group -> its settings, common ones first: the order of the page, of `settings` and of docs/settings.md."""
     items = sorted(
-        (item for section in SECTIONS.values() for item in fields(section)),
+        (item for section in SECTIONS.values() for item in _own_first(section)),
         key=lambda item: (not item.metadata["basic"], not item.metadata["common"]),
     )
     return {group: [item for item in items if item.metadata["group"] == group] for group in GROUPS}
+
+
+def _own_first(section: type) -> list[Field]:
+    """Its fields, then those of the sections that it builds on: rank and alpha before rules for single layers."""
+    inherited = {item.name for base in section.__bases__ if is_dataclass(base) for item in fields(base)}
+    return sorted(fields(section), key=lambda item: item.name in inherited)
 
 
 def ignored_settings(recipe: Recipe, family: str) -> list[str]:

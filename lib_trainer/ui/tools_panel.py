@@ -72,17 +72,19 @@ def place_tools() -> ToolsPanel:
             "", label="LoRAs", info="As in a prompt: <lora:jeff:0.8> <lora:style:0.6>.", elem_id="train_lora_tool_loras"
         )
         checkpoint, base = (
-            gr.Textbox("", label=label, info=info, visible=False, elem_id=f"train_lora_tool_{name}")
+            gr.Textbox("", label=label, info=info, max_lines=1, visible=False, elem_id=f"train_lora_tool_{name}")
             for name, label, info in (
                 ("checkpoint", "Checkpoint", "Path of a .safetensors file: SD 1.x, SD 2.x or SDXL."),
-                ("base", "Without it", "Path of the checkpoint that the first was made from."),
+                ("base", "Base checkpoint", "Path of the checkpoint that the first was made from."),
             )
         )
         with gr.Row() as cut:
             rank = gr.Number(16, label="Rank", info="At most; 0 keeps all.", precision=0)
             energy = gr.Number(1.0, label="Energy", info="Share of each layer's σ², at most 1.")
-            precision = gr.Dropdown(list(PRECISIONS), value="fp16", label="Save precision")
-        name = gr.Textbox("", label="Name of the new file", elem_id="train_lora_tool_name")
+            precision = gr.Dropdown(
+                list(PRECISIONS), value="fp16", label="Save precision", info="Number format of the file."
+            )
+        name = gr.Textbox("", label="Name of the new file", max_lines=1, elem_id="train_lora_tool_name")
         with gr.Row(elem_classes="train-lora-buttons train-lora-small"):
             run = gr.Button("Write", size="sm", min_width=90, elem_id="train_lora_tool_run")
             replace = gr.Button(

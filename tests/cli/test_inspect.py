@@ -136,7 +136,9 @@ def test_a_dora_is_named(tmp_path, key):
     ends = ("lora_A.weight", "lora_B.weight") if layer.startswith("unet.") else ("lora_down.weight", "lora_up.weight")
     values = inspected(tmp_path, {**factors_of(*(f"{layer}.{end}" for end in ends)), key: torch.ones(8, 1)})
     assert values["dora"] == 1 and values["unmatched_keys"] == []
-    assert any("LoCon (DoRA) for" in line for line in inspect_file(tmp_path / "a.safetensors").lines)
+    lines = inspect_file(tmp_path / "a.safetensors").lines
+    assert any("LoCon (DoRA, norm per output) for" in line for line in lines)
+    assert any("otherwise than it was trained" in line for line in lines)
 
 
 @pytest.mark.parametrize(
