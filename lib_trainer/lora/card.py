@@ -48,7 +48,10 @@ def new_card(
     learned_from = f" on {pictures} pictures" if pictures else ""
     facts = f"{size}, {steps} steps{learned_from}, on {checkpoint.name} ({family.label})"
     task = recipe.task.summary
+    # A slider has no word: it is tried on the prompts that it moves.
+    prompts = list(dict.fromkeys(line.neutral for line in recipe.task.prompts if line.neutral))
     return {
+        **({PROMPTS_KEY: prompts} if prompts else {}),
         "description": recipe.output.comment,
         VERSION_KEY: family.card_version,
         TRIGGER_KEY: trained_on.trigger_word,

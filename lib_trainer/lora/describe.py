@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lib_trainer.adapter.metadata import RECIPE_KEY
+from lib_trainer.config.task import DIFFERENCE, SLIDER
 from lib_trainer.lora.card import read_card
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.models.families import FAMILIES, SDXL, UNET_FAMILIES, Family
@@ -28,7 +32,7 @@ def describe_lora(
     family = _family_by_card(card) or family_by_metadata(metadata) or _family_by_keys(path)
     trigger_words = str(card.get("activation text") or metadata.get("modelspec.trigger_phrase") or "").strip()
     strength, steps = _number(card.get("preferred weight")), int(_number(metadata.get("ss_steps")))
-    return LoraInfo(name, path, aliases, family, trigger_words, strength, steps, problem)
+    return LoraInfo(name, path, aliases, family, trigger_words, strength, steps, problem, _is_two_way(metadata))
 
 
 def family_by_metadata(metadata: Mapping[str, Any]) -> Family | None:
@@ -55,6 +59,15 @@ def family_by_layers(names: Iterable[str]) -> Family | None:
             return None
     # Families of one layout: the most common is meant unless the file says another.
     return found[0] if found else None
+
+
+def _is_two_way(metadata: Mapping[str, Any]) -> bool:
+    """Whether it was trained as a slider or a difference."""
+    recipe = metadata.get(RECIPE_KEY)
+    # Some WebUIs keep the JSON in metadata parsed.
+    with suppress(ValueError, RecursionError):
+        recipe = json.loads(recipe) if isinstance(recipe, str) else recipe
+    return isinstance(recipe, Mapping) and recipe.get("mode") in (SLIDER, DIFFERENCE)
 
 
 def _family_by_card(card: Mapping[str, Any]) -> Family | None:

@@ -20,6 +20,7 @@ class LoraInfo:
         strength: what its card proposes; 0 where it proposes none.
         steps: optimizer steps it was trained for; 0 where the file does not say.
         problem: why no prompt can call it; "" when one can.
+        two_way: strength −1 does the opposite of 1, as of a slider.
     """
 
     name: str
@@ -30,3 +31,4 @@ class LoraInfo:
     strength: float = 0.0
     steps: int = 0
     problem: str = ""
+    two_way: bool = False

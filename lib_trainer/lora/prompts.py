@@ -23,8 +23,9 @@ def kind_of(lora: LoraInfo) -> str:
 
 
 def propose_prompts(kind: str, word: str) -> list[str]:
-    """`jeff_person as a superhero` …, without tags; [] without a trigger word. `kind`: face or style."""
-    return [prompt.format(word=escape_brackets(word)) for prompt in PROMPTS[kind]] if word else []
+    """`jeff_person as a superhero` …, without tags; [] without a trigger word. `kind`: face, style or another."""
+    prompts = PROMPTS.get(kind, ("{word}",))
+    return [prompt.format(word=escape_brackets(word)) for prompt in prompts] if word else []
 
 
 def propose_combined(kind: str, first: tuple[str, LoraRef], second: tuple[str, LoraRef]) -> str:

@@ -14,7 +14,7 @@ from lib_trainer.lora.prompts import prompt_lines
 from lib_trainer.lora.tags import LoraRef, names_in, with_lora
 from lib_trainer.models.families import Family
 from lib_trainer.preview.grid_spec import GridSpec, checkpoint_grid, combined_grid, strength_grid
-from lib_trainer.preview.ranges import read_seeds, read_strengths
+from lib_trainer.preview.ranges import read_seeds, read_strengths, show_strengths, usual_strengths
 
 STRENGTHS, STEPS, PAIR = "Strengths", "Saved steps", "Two LoRAs"
 MODES = (STRENGTHS, STEPS, PAIR)
@@ -24,7 +24,10 @@ _SIDE_STEP_PX, _SMALLEST_PX = 8, 64
 
 @dataclass(frozen=True)
 class GridRequest:
-    """The inputs of the page or of a REST call, LoRAs by name. A number may be missing."""
+    """The inputs of the page or of a REST call, LoRAs by name. A number may be missing.
+
+    Without strengths those that are usual for the LoRA are meant.
+    """
 
     mode: str
     lora: str
@@ -77,7 +80,8 @@ class GridRequest:
         if not prompts:
             raise UserError("There is no prompt.", "Write one a line.")
         lora = _find(self.lora or next(iter(names_in(self.prompt)), ""), loras)
-        base, strengths = self.request(), read_strengths(self.strengths)
+        base = self.request()
+        strengths = read_strengths(self.strengths or show_strengths(usual_strengths(two_way=lora.two_way)))
         if self.mode == STEPS:
             saved = [(item.name, label) for item, label in saved_steps_of(lora.name, loras)]
             if len(saved) < 2:

@@ -8,6 +8,8 @@ from decimal import Decimal, InvalidOperation
 from lib_trainer.errors import UserError
 
 DEFAULT_STRENGTHS = (0.0, 0.5, 0.7, 0.85, 1.0)
+# Of a slider or a difference, whose −1 is the opposite of 1.
+TWO_WAY_STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 # Beyond this every picture is noise; what is meant is most likely 0.8 written as 8.
 MAX_STRENGTH = 5
 MAX_VALUES = 50
@@ -17,6 +19,11 @@ _SEPARATORS = re.compile(r"[\s,;·|]+")
 def show_strengths(values: tuple[float, ...]) -> str:
     """`0 · 0.5 · 0.7`."""
     return " · ".join(f"{value:g}" for value in values)
+
+
+def usual_strengths(*, two_way: bool) -> tuple[float, ...]:
+    """What a grid shows where nobody says otherwise."""
+    return TWO_WAY_STRENGTHS if two_way else DEFAULT_STRENGTHS
 
 
 def read_strengths(text: str) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ from lib_trainer.preview.choose import choose
 from lib_trainer.preview.drawing import Drawn, check_names
 from lib_trainer.preview.grid_job import GridJob
 from lib_trainer.preview.grid_request import PAIR, GridRequest, usual_cfg
+from lib_trainer.preview.ranges import show_strengths, usual_strengths
 from lib_trainer.ui.grid_panel import propose_prompt
 from lib_trainer.ui.grid_view import Thumbnails, show_grid
 from lib_trainer.ui.last_settings import read_settings, write_settings
@@ -74,8 +75,10 @@ class GridActions:
         lines = {item.name: line_of(item, misfit(item, family)) for item in loras}
         return [gr.update(choices=list(lines.values()), value=lines.get(name_of(chosen))) for chosen in (lora, other)]
 
-    def reload(self, lora: str | None, other: str | None, prompt: str, proposed: Proposed) -> list[Any]:
-        """-> lora, other: lists the folder again.
+    def reload(
+        self, lora: str | None, other: str | None, prompt: str, proposed: Proposed, strengths: str = ""
+    ) -> list[Any]:
+        """-> lora, other, strengths: lists the folder again.
 
         Without a choice, and while the page's own prompt stands, the LoRA of the prompt is chosen: after a second
         training it is the new one.
@@ -84,10 +87,20 @@ class GridActions:
         lists = self.list_loras(named, other, refresh=True)
         is_followed = not lora or not proposed.is_typed("prompt", prompt)
         # The prompt may name a file that is not trained yet.
-        return lists if is_followed and lists[0]["value"] else self.list_loras(lora, other)
+        lists = lists if is_followed and lists[0]["value"] else self.list_loras(lora, other)
+        chosen = find_lora(name_of(lists[0]["value"]), self._host.loras())
+        return [*lists, _usual_strengths(chosen, strengths)]
 
-    def offer(self, mode: str, lora: str | None, other: str | None, prompt: str, proposed: Proposed) -> list[Any]:
-        """-> pair, prompt, proposed: prompts for what is chosen, unless the person has written their own.
+    def offer(
+        self,
+        mode: str,
+        lora: str | None,
+        other: str | None,
+        prompt: str,
+        proposed: Proposed,
+        strengths: str = "",
+    ) -> list[Any]:
+        """-> pair, prompt, proposed, strengths: for what is chosen, unless the person has written their own.
 
         A prompt that stays is not sent back: it would overwrite what is typed meanwhile.
         """
@@ -96,9 +109,10 @@ class GridActions:
         # The second LoRA matters for pairs only.
         row = gr.update(visible=mode == PAIR)
         if first is None or proposed.is_typed("prompt", prompt.strip()):
-            return [row, gr.update(), proposed]
+            return [row, gr.update(), proposed, _usual_strengths(first, strengths)]
         new = _propose_pair(first, second) if mode == PAIR and second else _propose(first)
-        return [row, gr.update() if new == prompt else new, proposed._replace(prompt=new)]
+        offered = proposed._replace(prompt=new)
+        return [row, gr.update() if new == prompt else new, offered, _usual_strengths(first, strengths)]
 
     def start(self, seen: int, *values: Any) -> list[Any]:
         """-> message, group, seen, *live. Everything is checked before the host is asked for a picture."""
@@ -198,6 +212,13 @@ class GridActions:
 def show_drawing() -> str:
     """Shown at once: the picture may take a minute, and nothing else shows progress."""
     return "<p>Generating …</p>"
+
+
+def _usual_strengths(lora: LoraInfo | None, strengths: str) -> dict[str, Any]:
+    """The update of the strengths' input: those usual for the LoRA, in place of those usual for another."""
+    usual = {two_way: show_strengths(usual_strengths(two_way=two_way)) for two_way in (False, True)}
+    untouched = lora is not None and strengths in usual.values()
+    return gr.update(value=usual[lora.two_way]) if untouched and strengths != usual[lora.two_way] else gr.update()
 
 
 def _propose(lora: LoraInfo) -> str:

@@ -35,11 +35,12 @@ def bind_grid(
     panel.stop.click(actions.stop, seen, live, **quick)
     panel.refresh.click(actions.show, seen, live, **quick)
     listed = [panel.lora, panel.other]
-    panel.reload.click(actions.reload, [*listed, panel.prompt, proposed], listed, **quick)
-    chosen = [panel.mode, *listed, panel.prompt, proposed]
+    following = [*listed, panel.strengths]
+    panel.reload.click(actions.reload, [*listed, panel.prompt, proposed, panel.strengths], following, **quick)
+    chosen = [panel.mode, *listed, panel.prompt, proposed, panel.strengths]
     # `input`, not `change`: only a person's choice proposes prompts, not the page's own updates.
     for choice in (panel.mode, panel.lora, panel.other):
-        choice.input(actions.offer, chosen, [panel.pair, panel.prompt, proposed], **quick)
+        choice.input(actions.offer, chosen, [panel.pair, panel.prompt, proposed, panel.strengths], **quick)
     opened = [cell.group, cell.picture, cell.about, cell.infotext, cell.choose, cell.done]
     panel.open.click(actions.open_cell, panel.cell, opened, **quick)
     cell.choose.click(actions.choose, panel.cell, cell.done, **slow)

@@ -31,7 +31,7 @@ class NewGrid(BaseModel):
     lora: str = ""
     prompts: list[str]
     mode: Literal["strengths", "steps", "pair"] = "strengths"
-    strengths: str = "0, 0.5, 0.7, 0.85, 1"
+    strengths: str = ""
     other: str = ""
     other_strengths: str = "0.4, 0.6, 0.8"
     negative_prompt: str = ""

@@ -208,21 +208,33 @@ def test_the_last_settings_and_prompts_come_back(room):
         "jeff as a hero", "a cat",
     ]  # fmt: skip
     assert not (room.host.lora_dir / "jeff-000001.json").exists()
-    _, prompt, proposed = room.actions.offer(STRENGTHS, "jeff", None, "", Proposed())
+    _, prompt, proposed, _ = room.actions.offer(STRENGTHS, "jeff", None, "", Proposed())
     assert prompt == "jeff as a hero\na cat"
     assert proposed.prompt == prompt
 
 
 def test_prompts_are_offered_until_the_person_writes_their_own(room):
-    row, prompt, proposed = room.actions.offer(STRENGTHS, "oil", None, "", Proposed(output_name="jeff"))
+    row, prompt, proposed, _ = room.actions.offer(STRENGTHS, "oil", None, "", Proposed(output_name="jeff"))
     assert not row["visible"]
     assert prompt.splitlines()[0] == "cat in oil_style style <lora:oil:0.6>"
-    row, prompt, proposed = room.actions.offer(PAIR, "jeff", "oil", prompt, proposed)
+    row, prompt, proposed, _ = room.actions.offer(PAIR, "jeff", "oil", prompt, proposed)
     assert row["visible"]
     assert prompt == "portrait of <lora:jeff:0.8> in oil_style <lora:oil:0.6> style"
     for kept in ("mine", proposed.prompt):
         again = room.actions.offer(PAIR, "jeff", "oil", kept, proposed)[1]
         assert again == gr.update(), "sent back, it would overwrite what is typed meanwhile"
+
+
+def test_a_slider_is_shown_both_ways_until_the_person_writes_strengths(room, monkeypatch):
+    listed = [replace(item, two_way=item.name == "oil") for item in room.host.loras()]
+    monkeypatch.setattr(room.host, "loras", lambda **_options: listed)
+    usual, both = "0 · 0.5 · 0.7 · 0.85 · 1", "-2 · -1 · 0 · 1 · 2"
+    assert room.actions.offer(STRENGTHS, "oil", None, "mine", Proposed(), usual)[3] == gr.update(value=both)
+    assert room.actions.offer(STRENGTHS, "jeff", None, "mine", Proposed(), both)[3] == gr.update(value=usual)
+    assert room.actions.offer(STRENGTHS, "oil", None, "mine", Proposed(), "0, 3")[3] == gr.update()
+    assert room.actions.reload("oil", None, "mine", Proposed(), usual)[2] == gr.update(value=both)
+    drawn = room.made(lora="oil", prompt="a cat", strengths="")
+    assert sorted(drawn) == sorted(["a cat", *(f"a cat <lora:oil:{strength}>" for strength in (-2, -1, 1, 2))])
 
 
 def test_choose_this_one_means_the_grid_that_the_page_shows(room):
@@ -239,7 +251,7 @@ def test_choose_this_one_means_the_grid_that_the_page_shows(room):
 
 def test_after_a_run_its_lora_is_in_the_list(room):
     room.host.put("anna")
-    lora, other = room.actions.reload(None, "oil", "p <lora:anna:0.8>", Proposed())
+    lora, other, _ = room.actions.reload(None, "oil", "p <lora:anna:0.8>", Proposed())
     assert (name_of(lora["value"]), name_of(other["value"])) == ("anna", "oil")
     prompt = "p <lora:anna:0.8>"
     assert name_of(room.actions.reload("jeff", None, prompt, Proposed())[0]["value"]) == "jeff", "a choice of theirs"
