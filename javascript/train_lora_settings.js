@@ -69,7 +69,8 @@
         const changed = field.classList.contains("train-lora-changed");
         const algo = find("#train_lora_algo input");
         const applies = (!wanted.only[name] || !algo || wanted.only[name].includes(algo.value)) &&
-            (!wanted.families[name] || !wanted.family || wanted.families[name].includes(wanted.family));
+            (!wanted.families[name] || !wanted.family || wanted.families[name].includes(wanted.family)) &&
+            (!wanted.modes[name] || !wanted.mode || wanted.modes[name].includes(wanted.mode));
         return field.textContent.includes("⚠") || (fits && (changed || (applies && !wanted.changedOnly)));
     }
 
@@ -123,8 +124,12 @@
             only: JSON.parse(bar.dataset.only),
             families: JSON.parse(bar.dataset.families),
             family: familyNow(),
+            modes: JSON.parse(bar.dataset.modes),
+            mode: valueOf(find("#train_lora_mode")),
             rare: JSON.parse(bar.dataset.rare),
         };
+        // By it style.css shows in step 1 what is learned from: pictures, pairs or prompts.
+        find("#train_lora_page").dataset.mode = wanted.mode;
         let shown = 0;
         find("#train_lora_all").querySelectorAll(".train-lora-group").forEach(function(group) {
             shown += showGroup(group, wanted);

@@ -89,7 +89,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 def _add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("train", help="train a recipe on a folder of pictures")
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's .json file, or the name of a shipped one")
-    parser.add_argument("--data", type=read_path, required=True, help="folder of pictures")
+    parser.add_argument("--data", type=read_path, help="folder of pictures; a slider needs none")
     parser.add_argument("--name", required=True, help="NAME in <lora:NAME:0.8>")
     parser.add_argument("--trigger-word", "--word", default="", help="(default: the folder's)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=_SET_HELP)
@@ -116,7 +116,9 @@ def _add_grid(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--epochs", action="store_true", help="a row for each saved step of the run")
     parser.add_argument("--prompt", action="append", help="repeatable: one row each (default: kept with the run)")
-    parser.add_argument("--strengths", default="0,0.5,0.7,0.85,1", help="a list or 0:1:0.25 (default: %(default)s)")
+    parser.add_argument(
+        "--strengths", default="", help="a list or 0:1:0.25 (default: 0,0.5,0.7,0.85,1; of a slider -2,-1,0,1,2)"
+    )
     parser.add_argument("--negative", default="", help="negative prompt")
     parser.add_argument("--seed", default="1", help="one, or several like 1,2,3: a row each (default: 1)")
     parser.add_argument("--steps", type=int, default=20)

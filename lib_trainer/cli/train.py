@@ -25,7 +25,9 @@ def run_train(options: argparse.Namespace) -> Answer:
     host = open_host(options.out, options.checkpoint)
     loaded = open_recipe(options.recipe)
     notices = list(loaded.notices)
-    values: dict[str, Any] = {"train_data_dir": str(options.data), "output_name": options.name}
+    values: dict[str, Any] = {"output_name": options.name}
+    if options.data:
+        values["train_data_dir"] = str(options.data)
     if options.trigger_word:
         values["trigger_word"] = options.trigger_word
     if host.is_embedded:

@@ -170,7 +170,9 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["min_bucket_reso"] = (
             f"{data.min_bucket_reso} px is larger than the largest side, {data.max_bucket_reso} px"
         )
-    problems |= _start_problems(recipe) | adapter.layer_problems() | recipe.task.task_problems()
+    problems |= _start_problems(recipe) | adapter.layer_problems()
+    if needs_name:
+        problems |= recipe.task.task_problems()
     if adapter.tlora_min_rank and adapter.algo != "locon":
         problems["tlora_min_rank"] = "only LoCon has ranks that can be left out"
     elif adapter.tlora_min_rank and adapter.dora_wd:

@@ -92,12 +92,12 @@ def plan_from_profile(memory_profile: MemoryProfile, recipe: Recipe) -> Plan:
     """The plan before a model is opened, for images of the recipe's full resolution."""
     # No device was asked yet: without VRAM it is a CPU.
     device = torch.device("cpu" if memory_profile.available_bytes is None else "cuda")
-    return plan_run(memory_profile, recipe, [recipe.dataset.resolution_px], device)
+    return plan_run(memory_profile, recipe.for_its_mode(), [recipe.dataset.resolution_px], device)
 
 
 def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int, budget: Budget) -> Plan:
     """The plan for a checkpoint of the family in half precision, on any GPU; this machine's is not queried."""
-    compute = DTYPES[recipe.training.mixed_precision]
+    recipe, compute = recipe.for_its_mode(), DTYPES[recipe.training.mixed_precision]
     optimizer = recipe.training.optimizer
     return make_plan(Work(family, family.shape, recipe, optimizer, width_px, height_px, _HALF_BYTES, compute), budget)
 

@@ -27,6 +27,8 @@ PRESET_LABELS = {
     "lokr_style_config_8gb": "Style · LoKr · 8 GB",
     "loha_face_flow_8gb": "Face · LoHa · Flux, Z-Image … · 8 GB",
     "lokr_style_flow_8gb": "Style · LoKr · Flux, Z-Image … · 8 GB",
+    "slider_config_8gb": "Slider · from prompts",
+    "difference_config_8gb": "Difference · from pairs",
 }
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from lib_trainer.config.task import SLIDER
 from lib_trainer.errors import UserError
 from lib_trainer.host.access import Access
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.queue import Jobs
+from lib_trainer.lora.prompts import prompt_lines
 from lib_trainer.recipes.loaded import LoadedRecipe
 from lib_trainer.ui.dataset_panel import EMPTY, pictures_per_epoch, show_scan
 from lib_trainer.ui.form import WRONG, Form, help_of
@@ -24,7 +26,7 @@ from lib_trainer.ui.memory_bar import show_memory
 from lib_trainer.ui.messages import show_error
 from lib_trainer.ui.missing_packages import show_missing
 from lib_trainer.ui.proposals import NAMED, Proposed, Typed, existing_adapter, tell_existing
-from lib_trainer.ui.recipe_check import dataset_config, name_from, problems_of, scan_pictures
+from lib_trainer.ui.recipe_check import dataset_config, first_line, name_from, problems_of, scan_pictures
 from lib_trainer.ui.recipe_panel import (
     load_preset,
     load_upload,
@@ -224,10 +226,12 @@ class Actions:
 
     def _propose(self, kind: str, proposed: Proposed, entered: dict[str, Any]) -> Proposed:
         trigger_word, name = entered.get("trigger_word", ""), entered.get("output_name", "")
+        is_slider = entered.get("mode") == SLIDER
+        prompts = prompt_lines(entered["neutral_prompt"] or entered["original_prompt"]) if is_slider else []
         # The proposed prompt has to name the file as it will be called.
-        new_name = name_from(trigger_word)
+        new_name = name_from(first_line(entered["target_prompt"]) if is_slider else trigger_word)
         used = name if proposed.is_typed("output_name", name) else new_name
-        prompt = propose_prompt(kind, trigger_word, used, entered.get("preferred_weight") or 0.8)
+        prompt = propose_prompt(kind, trigger_word, used, entered.get("preferred_weight") or 0.8, prompts)
         return proposed._replace(kind=kind, output_name=new_name, prompt=prompt)
 
     def _kept(self, name: str, prompt: str, proposed: Proposed, new: Proposed) -> tuple[dict[str, Any], str]:

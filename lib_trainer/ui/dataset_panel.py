@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from lib_trainer.config.task import DIFFERENCE, SLIDER
 from lib_trainer.ui.elements import thumbnail
 from lib_trainer.ui.form import Form
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from lib_trainer.dataset.scan import Scan
     from lib_trainer.dataset.verify import Verified
 
-KINDS = (("A face or a person", "face"), ("A style", "style"))
+KINDS = (
+    ("A face or a person", "face"),
+    ("A style", "style"),
+    ("A slider between prompts", SLIDER),
+    ("What differs in pairs", DIFFERENCE),
+)
 # The presets train at up to 896 × 896: smaller pictures teach fewer details.
 SMALL_PX = 768
 SHOWN_PICTURES = 48
@@ -36,6 +42,7 @@ class DatasetPanel:
     word_first: gr.Checkbox
     gallery: gr.HTML
     drop: gr.UploadButton
+    prompts: tuple[gr.Textbox, ...]
 
 
 def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
@@ -46,6 +53,11 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
     with gr.Row(elem_classes="train-lora-beside"):
         folder = form.place("train_data_dir", placeholder="/pictures/jeff", scale=4)
         scan = gr.Button("Scan", scale=1, min_width=70, elem_id="train_lora_scan")
+    # style.css shows what the mode needs: train_lora_settings.js tells it the mode.
+    form.place("diff_target_dir", placeholder="/pictures/jeff_with_glasses")
+    original_prompt = form.place("original_prompt", placeholder="a sad person")
+    target_prompt = form.place("target_prompt", placeholder="a smiling person")
+    neutral_prompt = form.place("neutral_prompt", placeholder="a person")
     with gr.Row():
         trigger_word = form.place("trigger_word", placeholder="jeff_person", scale=3)
         # Beside the word, because the scan may propose it.
@@ -55,7 +67,8 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
         label = "Add pictures, captions or a zip: press, or drop them onto the tab"
         drop = gr.UploadButton(label, file_count="multiple", file_types=["file"], size="sm")
     gallery = gr.HTML(EMPTY, elem_id="train_lora_gallery")
-    return DatasetPanel(kind, folder, scan, trigger_word, word_first, gallery, drop)
+    prompts = (original_prompt, target_prompt, neutral_prompt)
+    return DatasetPanel(kind, folder, scan, trigger_word, word_first, gallery, drop, prompts)
 
 
 def show_scan(verified: Verified, key: str = "", said: Sequence[str] = (), draws: int = 0) -> str:

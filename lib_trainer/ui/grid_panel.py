@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,7 +186,11 @@ def place_cell() -> CellPanel:
     return CellPanel(group, picture, about, infotext, send, choose, done)
 
 
-def propose_prompt(kind: str, trigger_word: str, name: str, strength: float) -> str:
-    """`jeff_person as a superhero <lora:jeff_person:0.8>` and others, one a line; "" until there is a name."""
-    tag = LoraRef(name, strength).tag
-    return join_lines([f"{prompt} {tag}" for prompt in propose_prompts(kind, trigger_word or name)]) if name else ""
+def propose_prompt(kind: str, trigger_word: str, name: str, strength: float, prompts: Sequence[str] = ()) -> str:
+    """`jeff_person as a superhero <lora:jeff_person:0.8>` and others, one a line; "" until there is a name.
+
+    Args:
+        prompts: of a slider, which it moves.
+    """
+    tag, prompts = LoraRef(name, strength).tag, prompts or propose_prompts(kind, trigger_word or name)
+    return join_lines([f"{prompt} {tag}" for prompt in prompts]) if name else ""

@@ -35,16 +35,15 @@ def checked_recipe(entered: dict[str, Any], access: Access) -> Recipe:
         require_allowed_folders(access, entered)
         require_allowed_files(access, entered)
         if entered["mode"] != SLIDER:
-            scan = scan_pictures(entered, access)
-            entered["trigger_word"] = entered["trigger_word"] or scan.trigger_word
-            if entered["mode"] == DIFFERENCE and entered["diff_target_dir"].strip():
-                _check_pairs(scan, entered, access)
+            entered["trigger_word"] = entered["trigger_word"] or scan_pictures(entered, access).trigger_word
+        if entered["mode"] == DIFFERENCE and entered["diff_target_dir"].strip():
+            _check_pairs(scan_pictures(entered, access), entered, access)
     except ConfigError as error:
         problems = error.problems
     except UserError as error:
         # Whatever is wrong with the pictures is shown at the folder's field.
         problems = {"train_data_dir": str(error)}
-    called = entered["trigger_word"] if entered["mode"] != SLIDER else _first_line(entered["target_prompt"])
+    called = entered["trigger_word"] if entered["mode"] != SLIDER else first_line(entered["target_prompt"])
     entered["output_name"] = entered["output_name"] or name_from(called)
     try:
         recipe = recipe_from(entered)
@@ -66,7 +65,8 @@ def _check_pairs(scan: Scan, entered: Mapping[str, Any], access: Access) -> None
     scan_pairs(scan, dataset_config(entered), entered["diff_target_dir"])
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
+    """The first that holds anything; "" without one."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 

@@ -17,7 +17,10 @@ from lib_trainer.recipes.loaded import LoadedRecipe
 from lib_trainer.ui.form import Form, shown_name
 
 # A recipe that leaves these open, as the shipped ones do, keeps what the person has said of their pictures.
-OWN = ("train_data_dir", "trigger_word", "output_name", "comment")
+OWN = (
+    *("train_data_dir", "diff_target_dir", "trigger_word", "output_name", "comment"),
+    *("original_prompt", "target_prompt", "neutral_prompt"),
+)
 
 
 # javascript/train_lora_settings.js opens the fold below the steps, and writes how many differ from the recipe.
@@ -67,7 +70,9 @@ def preset_for(kind: str, family: Family | None = None) -> str | None:
     """The shipped recipe for a kind of pictures, and for transformers or UNets: the first whose name says so."""
     is_flow = family is not None and family.is_flow
     stems = {label: path.stem.lower() for label, path in presets().items()}
-    return next((label for label, stem in stems.items() if kind in stem and ("flow" in stem) == is_flow), None)
+    fitting = [label for label, stem in stems.items() if kind in stem]
+    # Sliders and differences have one recipe for all families.
+    return next((label for label in fitting if ("flow" in stems[label]) == is_flow), next(iter(fitting), None))
 
 
 def load_preset(label: str) -> LoadedRecipe:

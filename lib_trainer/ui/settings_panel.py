@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 
 from lib_trainer.config.recipe import field_of, field_types
+from lib_trainer.config.task import MODES_OF
 from lib_trainer.ui.form import Form, to_input
 from lib_trainer.ui.recipe_panel import OWN
 from lib_trainer.utils.json_object import json_object
@@ -72,14 +73,14 @@ def reset_to_base(form: Form, name: str, base: str) -> list[dict[str, Any]]:
 
 
 def _filter_bar() -> str:
-    # The script hides what the chosen LoRA type and the selected checkpoint's family do not use.
+    # The script hides what the mode, the LoRA type and the checkpoint's family do not use.
     about = {name: field_of(name).metadata for name in field_types()}
     only = {name: meta["adapters"] for name, meta in about.items() if meta["adapters"]}
     families = {name: meta["families"] for name, meta in about.items() if meta["families"]}
     rare = [name for name, meta in about.items() if not (meta["basic"] or meta["common"])]
     return (
         f'<div class="train-lora-filter" data-only="{_attribute(only)}" data-rare="{_attribute(rare)}"'
-        f' data-families="{_attribute(families)}">'
+        f' data-families="{_attribute(families)}" data-modes="{_attribute(MODES_OF)}">'
         '<input type="search" placeholder="Filter: rank, bucket, save …" aria-label="Filter settings">'
         '<label><input type="checkbox"> Changed only</label><span class="count"></span>'
         '<button type="button" data-reset="">Reset all to the recipe</button></div>'

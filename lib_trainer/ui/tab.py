@@ -162,7 +162,7 @@ def _bind_settings(actions: Actions, page: Page) -> None:
     # What was said of the captions may be settled by it.
     dataset.word_first.input(actions.rescan, page.typed, found, **SLOW)
     # On blur: while somebody types, half a word proposes nothing useful.
-    for named in (dataset.trigger_word, recipe.name):
+    for named in (dataset.trigger_word, recipe.name, *dataset.prompts):
         named.blur(actions.propose, page.typed, [recipe.name, page.grid.prompt, page.proposed], **QUICK)
     with_preset = [recipe.preset, *page.filled]
     reset = [settings.reset_name, settings.base]

@@ -32,6 +32,8 @@ def train(pictures, out, *more: str) -> list[str]:
             "epohc: there is no such",
         ),
         (["train", "lokr_style_config_8gb", "--data", "x"], "--name"),
+        (["train", "lokr_style_config_8gb", "--name", "n"], "name the folder that holds the pictures"),
+        (["train", "slider_config_8gb", "--name", "n"], "a slider needs a prompt to come from"),
         (["grid", "--lora", "nobody", "--prompt", "p"], "no LoRA named nobody"),
         (["grid", "--lora", "x", "--prompt", "p", "--strengths", "0,strong"], "'strong' is not a strength"),
         (["grid", "--lora", "x", "--prompt", "p", "--with", "y"], "--with"),
