@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--sizes", nargs="+", type=int, default=[1024], help="sides of the pictures in px")
     card.add_argument("--budget", type=float, default=8, help="VRAM of the GPU that is planned for, in GB")
     card.set_defaults(run=_card)
+    sliders = kinds.add_parser("sliders", help="what each strength of a slider and of a difference draws")
+    sliders.add_argument("--kinds", nargs="+", choices=("slider", "difference"), default=["slider", "difference"])
+    sliders.set_defaults(run=_sliders)
     learning = kinds.add_parser("learning", help="whether evaluations choose the step and strength that draw best")
     learning.add_argument("--results", type=Path, required=True, help="folder for a JSON file a run; kept ones stand")
     learning.add_argument("--subjects", nargs="+", choices=("face", "style"), default=["face", "style"])
@@ -185,6 +188,12 @@ def _learning(options: argparse.Namespace) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     runs = [(s, k, n) for n in options.seeds for k in options.kinds or KINDS for s in options.subjects]
     report_study([study(options.results, *run) for run in runs])
+
+
+def _sliders(options: argparse.Namespace) -> None:
+    from benchmarks.sliders import report_sliders
+
+    report_sliders(options.kinds)
 
 
 def _card(options: argparse.Namespace) -> None:

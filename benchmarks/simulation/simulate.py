@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.task import LORA, SLIDER
 from lib_trainer.dataset.collate import Batch
 from lib_trainer.memory.optimizer_state import optimizer_bytes
 from lib_trainer.memory.plan import Plan
@@ -24,6 +25,8 @@ from lib_trainer.memory.storage_peak import StoragePeak
 from lib_trainer.models.base import HostModel, Layer, SizeCond, TextCond
 from lib_trainer.training.denoiser import Denoiser, Query
 from lib_trainer.training.loop import Training, step_loss
+from lib_trainer.training.micro_batch import Inputs, MicroBatch
+from lib_trainer.training.objective import Objective
 from lib_trainer.training.preservation import Preservation
 
 _TEXT_TOKENS = 77
@@ -57,6 +60,8 @@ def simulate(model: SimulatedModel, plan: Plan, pooled_width: int, peak: Storage
         batch = batch_of(plan, pooled_width)
         with peak, attached(adapter, layers, model.read_weight):
             training, optimizer = _training(model, adapter, recipe, plan, batch)
+            if recipe.task.mode != LORA:
+                training.targets = _FixedTargets(Denoiser(training, _SameText(batch)), batch)
             peak.restart()
             with training.step_method.hooked():
                 micro_batches = [
@@ -107,6 +112,25 @@ class _SameText:
 
     def read(self, _caption: str) -> TextCond:
         return self._batch.text.mapped(lambda tensor: tensor[0])
+
+
+class _FixedTargets:
+    """Asks the base as a slider does, the most pictures at once: fake tensors have no values to draw a timestep from.
+
+    A difference asks about one list of pictures where a slider asks about three.
+    """
+
+    def __init__(self, denoiser: Denoiser, batch: Batch) -> None:
+        self._denoiser, self._batch = denoiser, batch
+
+    def inputs(self, batch: Batch, recipe: Recipe, objective: Objective, generator: Any, _strength: float) -> Inputs:
+        return Inputs(*objective.draw(batch.latents, recipe, generator))
+
+    def complete(self, micro_batch: MicroBatch) -> MicroBatch:
+        count = len(micro_batch.wanted)
+        lists = 3 if self._denoiser.training.recipe.task.mode == SLIDER else 1
+        answers = self._denoiser.predict([_query(self._batch)] * count * lists, 0.0)
+        return replace(micro_batch, wanted=torch.stack(answers[:count]))
 
 
 class _FixedPreservation(Preservation):

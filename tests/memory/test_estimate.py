@@ -63,9 +63,11 @@ def test_the_prediction_is_what_a_simulated_step_takes(
         (SMALL_SD1, 512, {"gradient_checkpointing": True}, {"prior_preservation": True}),
         (SMALL_SD1, 512, {"train_batch_size": 2}, {"prior_preservation": True}),
         (SMALL_SD1, 512, {"train_batch_size": 2}, {"validate_every_n_steps": 1}),
+        # What the base is asked takes less than the step that follows.
+        (SMALL_SD1, 256, {"fused_backward_pass": True}, {"mode": "slider"}),
     ],
 )
-def test_preservation_and_evaluations_are_predicted(
+def test_preservation_evaluations_and_the_bases_answers_are_predicted(
     family: Family, size_px: int, training: dict[str, Any], evaluation: dict[str, Any]
 ) -> None:
     work = work_of(family, size_px, **training)
