@@ -67,6 +67,7 @@ def save_drawn(path: Path, plan: GridSpec, drawn: Sequence[Drawn]) -> None:
 
 def make_plan(host: Host, options: argparse.Namespace) -> GridSpec:
     """The grid that the options describe. Raises UserError for unknown names and invalid numbers or sizes."""
+    given = read_strengths(options.strengths) if options.strengths else ()
     width_px, height_px = _size(options.size) if options.size else (host.drawing_size_px(),) * 2
     seeds = read_seeds(options.seed)
     if problem := picture_problem(width_px, height_px, options.steps):
@@ -81,7 +82,7 @@ def make_plan(host: Host, options: argparse.Namespace) -> GridSpec:
     # Named on the command line, so they must exist even where no prompt holds them.
     require_loras([f"<lora:{name}:1>" for name in (options.lora, other) if name], loras, None)
     lora = find_lora(options.lora, loras)
-    strengths = read_strengths(options.strengths) if options.strengths else usual_strengths(two_way=lora.two_way)
+    strengths = given or usual_strengths(two_way=lora.two_way)
     # The prompts that were used with this LoRA before show it best.
     prompts = options.prompt or saved_prompts(lora) or propose_prompts(kind_of(lora), lora.trigger_words or lora.name)
     if options.epochs:
