@@ -35,9 +35,9 @@ SLIDER: dict[str, Any] = {
     "original_prompt": "\n".join(f"a small red {thing}" for thing in _THINGS),
     "target_prompt": "\n".join(f"a red {thing}" for thing in _THINGS),
     "neutral_prompt": "\n".join(f"a red {thing}" for thing in _THINGS),
-    "max_denoising_steps": 6, "train_batch_size": 2, "max_train_steps": 80,
+    "max_denoising_steps": 6, "train_batch_size": 2, "max_train_steps": 60,
 }  # fmt: skip
-DIFFERENCE: dict[str, Any] = {"min_timestep": 200, "train_batch_size": 4, "max_train_steps": 80}
+DIFFERENCE: dict[str, Any] = {"min_timestep": 200, "train_batch_size": 4, "max_train_steps": 60}
 PAIRS = 4
 # Two things of the slider's, and two that it never saw, in other colours and before other backgrounds.
 SIZED = (
@@ -53,7 +53,7 @@ FACES = (
     "a person with short black hair, wearing red glasses on a yellow background",
 )
 STRENGTHS = (-1.0, -0.5, 0.0, 0.5, 1.0)
-_SEEDS = 3
+_SEEDS = 2
 # The eyes of a portrait in the middle of the picture, in px: rows and columns.
 _EYES = slice(20, 38), slice(20, 44)
 _NEAR = 70.0
