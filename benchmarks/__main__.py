@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--budget", type=float, default=8, help="VRAM of the GPU that is planned for, in GB")
     card.set_defaults(run=_card)
     sliders = kinds.add_parser("sliders", help="what each strength of a slider and of a difference draws")
-    sliders.add_argument("--kinds", nargs="+", choices=("slider", "difference"), default=["slider", "difference"])
+    sliders.add_argument("--cases", nargs="+", default=[], help="colour, size, glasses … (default: all)")
+    sliders.add_argument("--strengths", nargs="+", type=float, default=[-1, -0.5, 0, 0.5, 1])
     sliders.set_defaults(run=_sliders)
     learning = kinds.add_parser("learning", help="whether evaluations choose the step and strength that draw best")
     learning.add_argument("--results", type=Path, required=True, help="folder for a JSON file a run; kept ones stand")
@@ -193,7 +194,7 @@ def _learning(options: argparse.Namespace) -> None:
 def _sliders(options: argparse.Namespace) -> None:
     from benchmarks.sliders import report_sliders
 
-    report_sliders(options.kinds)
+    report_sliders(options.cases, options.strengths)
 
 
 def _card(options: argparse.Namespace) -> None:

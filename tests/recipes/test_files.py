@@ -18,7 +18,8 @@ from tests.recipes.opened import load
 
 
 def test_the_two_recipes_the_project_is_built_around() -> None:
-    face, style, *for_transformers = (load_recipe(path) for path in presets().values())
+    face, style, *others = (load_recipe(path) for path in presets().values())
+    for_transformers, two_way = others[:2], others[2:]
     expected = {
         "algo": "loha",
         "network_dim": 32,
@@ -54,6 +55,9 @@ def test_the_two_recipes_the_project_is_built_around() -> None:
     assert expected.items() <= style.recipe.flat().items()
     assert list(presets())[:2] == ["Face · LoHa · 8 GB", "Style · LoKr · 8 GB"]
     assert [loaded.recipe.adapter.algo for loaded in for_transformers] == ["loha", "lokr"]
+    assert [loaded.recipe.task.mode for loaded in two_way] == ["slider", "difference"]
+    # Both strengths in every step.
+    assert {loaded.recipe.training.gradient_accumulation_steps for loaded in two_way} == {2}
     for loaded in for_transformers:
         # The family decides the shift; what only UNets know is off.
         assert loaded.recipe.flow == FlowConfig() and ignored_settings(loaded.recipe, "zimage") == []
