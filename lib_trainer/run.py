@@ -7,9 +7,8 @@ into it. The host's model is restored however the run ends.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
 from pathlib import Path
 from traceback import clear_frames
 
@@ -17,13 +16,13 @@ from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.config.recipe import Recipe, field_of, ignored_in_mode, ignored_settings
 from lib_trainer.dataset.cache import cache_texts
 from lib_trainer.dataset.cache_store import TextStore, prune_cache
+from lib_trainer.dataset.scan import Scan
 from lib_trainer.errors import UserError
 from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
 from lib_trainer.evaluation.probes import ProbePlan, plan_probes
 from lib_trainer.evaluation.report import write_report
 from lib_trainer.events import (
     Command,
-    Evaluated,
     Event,
     Finished,
     Notice,
@@ -36,7 +35,6 @@ from lib_trainer.events import (
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.history import SAMPLE_DIR, STATE_FILE
 from lib_trainer.memory.out_of_memory import explained_out_of_memory
-from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
@@ -44,12 +42,13 @@ from lib_trainer.training.denoiser import Denoiser
 from lib_trainer.training.determinism import deterministic_algorithms
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.optimizer import check_optimizer
+from lib_trainer.training.outcome import Outcome, Output
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.resume_facts import dtype_of_run, resumed_settings
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving
 from lib_trainer.training.source import Latents, Source, open_source
-from lib_trainer.training.start import Start, open_start
+from lib_trainer.training.start import open_start
 from lib_trainer.training.target import free_target, require_space
 
 Events = Generator[Event, None, None]
@@ -81,12 +80,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
         # Said now: kohya's tools replace a file of that name without a word.
         yield Notice(f"{target.name} exists: when this run is done it is kept as {target.stem}-previous.")
     source = open_source(recipe)
-    if unused := ignored_in_mode(recipe):
-        labels = ", ".join(field_of(name).metadata["label"] for name in unused)
-        yield Notice(f"{labels}: no effect in the mode {recipe.task.mode}.")
-    for skipped in source.scan.skipped:
-        yield Notice(f"{skipped.path.name} is skipped: {skipped.reason}")
-    yield from map(Notice, source.scan.notices)
+    yield from map(Notice, _of_no_effect(recipe, source.scan))
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
     output = Output(target, folder, [], resuming=bool(resumed), start=start)
     try:
@@ -104,56 +98,21 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     yield Finished(path, f"<lora:{path.stem}:{strength:g}>", outcome.step, outcome.stopped_early, outcome.evaluated)
 
 
+def _of_no_effect(recipe: Recipe, scan: Scan) -> Iterator[str]:
+    """What of the recipe and its pictures takes no part in the run, a sentence each."""
+    if unused := ignored_in_mode(recipe):
+        labels = ", ".join(field_of(name).metadata["label"] for name in unused)
+        yield f"{labels}: no effect in the mode {recipe.task.mode}."
+    for skipped in scan.skipped:
+        yield f"{skipped.path.name} is skipped: {skipped.reason}"
+    yield from scan.notices
+
+
 def _order_of(recipe: Recipe, model: HostModel) -> AbstractContextManager[None]:
     return deterministic_algorithms(recipe.training.deterministic, model.device)
 
 
-@dataclass(frozen=True)
-class Output:
-    """Where a run writes.
-
-    Attributes:
-        target: the adapter file.
-        folder: of the run; see `run`.
-        saved: the adapter files written so far; filled meanwhile.
-        resuming: the folder holds the state of an interrupted run.
-        start: the LoRAs that it starts from.
-    """
-
-    target: Path
-    folder: Path | None
-    saved: list[Path]
-    resuming: bool
-    start: Start
-
-
-@dataclass
-class _Outcome:
-    """How training ended. `failure` is raised once the host's model is restored.
-
-    Attributes:
-        evaluated: the evaluation of the saved weights; None for a run without evaluation.
-        path: of the adapter file, once it is written.
-        strength: the best one, if the run chose it; None leaves the recipe's.
-    """
-
-    plan: Plan
-    step: int = 0
-    epoch: int = 0
-    stopped_early: bool = False
-    failure: Exception | None = None
-    last: Step | None = None
-    evaluated: Evaluated | None = None
-    strength: float | None = None
-    path: Path | None = None
-
-    @property
-    def by_itself(self) -> bool:
-        """Nobody stopped it, and nothing failed."""
-        return not (self.stopped_early or self.failure)
-
-
-def _train(host: Host, model: HostModel, source: Source, output: Output) -> Generator[Event, Command | None, _Outcome]:
+def _train(host: Host, model: HostModel, source: Source, output: Output) -> Generator[Event, Command | None, Outcome]:
     """Plan, cache, attach, train, save: everything that needs the model."""
     recipe, scan = source.recipe, source.scan
     if unused := ignored_settings(recipe, model.family.key):
@@ -171,9 +130,8 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     read_weight = frozen.over(model.read_weight)
     with attached(Adapter({}), other_layers, read_weight):
         # A cache on the disk is shared by runs without the frozen LoRAs.
-        texts_folder = None if start.freezes_text else host.cache_dir
-        caching = _cache(host, model, recipe, source, probes, texts_folder, with_texts=not text_layers)
-        latents, texts = yield from caching
+        folder = None if start.freezes_text else host.cache_dir
+        latents, texts = yield from _cache(host, model, recipe, source, probes, folder, with_texts=not text_layers)
     yield Progress("preparing", 0, 1, "Making room for training")
     model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=recipe.flow.guidance_scale)
     layers = [*model.adaptable_layers(), *text_layers]
@@ -186,7 +144,7 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
         yield Notice(f"Trained over {start.tags}: write both into a prompt.")
     parameters = sum(parameter.numel() for parameter in adapter.parameters())
     yield Notice(f"Training {len(adapter.layers)} layers, {parameters / 1e6:.1f} M parameters.")
-    outcome, schedule = _Outcome(plan), latents.store.schedule
+    outcome, schedule = Outcome(plan), latents.store.schedule
     saving = Saving(output.target, recipe, model, adapter, schedule, output.resuming, output.saved)
     require_space(output.target, adapter, recipe.output.save_precision)
     with explained_out_of_memory(plan), attached(adapter, [*layers, *other_layers], read_weight):
@@ -236,7 +194,7 @@ def _callbacks(
     return Callbacks(saving, resume_saver, sampling, evaluation)
 
 
-def _take_steps(callbacks: Callbacks, outcome: _Outcome) -> Generator[Event, Command | None, None]:
+def _take_steps(callbacks: Callbacks, outcome: Outcome) -> Generator[Event, Command | None, None]:
     """Every step from the resume state on; records in `outcome` how it went."""
     resume_saver = callbacks.resume_saver
     training = resume_saver.training
@@ -269,7 +227,7 @@ def _take_steps(callbacks: Callbacks, outcome: _Outcome) -> Generator[Event, Com
         outcome.failure = error
 
 
-def _finish(callbacks: Callbacks, evaluation: Evaluation | None, outcome: _Outcome, output: Output) -> Events:
+def _finish(callbacks: Callbacks, evaluation: Evaluation | None, outcome: Outcome, output: Output) -> Events:
     """Writes the adapter and the report of what was learned, and does what is due after them."""
     target, name = output.target, output.target.stem
     if outcome.failure:
