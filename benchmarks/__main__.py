@@ -30,6 +30,10 @@ def _parser() -> argparse.ArgumentParser:
     scan = kinds.add_parser("scan", help="a large folder of pictures")
     scan.add_argument("--pictures", nargs="+", type=int, default=[1000, 10000])
     scan.set_defaults(run=_scan)
+    large = kinds.add_parser("large-folder", help="thousands of pictures in Captions & crops, in Chromium")
+    large.add_argument("--pictures", type=int, default=10000)
+    large.add_argument("--chromium", default=os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+    large.set_defaults(run=_large_folder)
     checks = kinds.add_parser("checks", help="precision and recall of the checks of a folder, and a clean folder")
     checks.add_argument("--seeds", type=int, default=3, help="sets a check")
     checks.set_defaults(run=_checks)
@@ -154,6 +158,13 @@ def _scan(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             found.append(time_scan(Path(folder), pictures))
     report_scan(found)
+
+
+def _large_folder(options: argparse.Namespace) -> None:
+    from benchmarks.large_folder import measure_folder, report_folder
+
+    folder = options.folder / f"{options.pictures}_pictures"
+    report_folder(options.pictures, measure_folder(options.pictures, folder, options.chromium))
 
 
 def _checks(options: argparse.Namespace) -> None:

@@ -28,11 +28,11 @@
         },
         earlier: function() {
             kit().state.start = Math.max(0, kit().state.start - 60);
-            kit().load();
+            kit().load(true);
         },
         later: function() {
             kit().state.start += 60;
-            kit().load();
+            kit().load(true);
         },
         bulk: function() {
             const state = kit().state;
