@@ -274,3 +274,8 @@ def test_settings_of_flow_matching_count_in_files_for_such_models(tmp_path: Path
 def test_each_text_encoder_of_sdxl_has_the_rate_of_its_place_in_the_list(tmp_path: Path, rates: list[float]) -> None:
     training = gui(tmp_path, text_encoder_lr=rates).recipe.training
     assert [training.text_encoder_lr, training.text_encoder2_lr] == rates
+
+
+def test_weights_of_blocks_may_be_one_number(tmp_path: Path) -> None:
+    loaded = gui(tmp_path, mid_lr_weight=0.5)
+    assert loaded.recipe.flat()["mid_lr_weight"] == "0.5" and "mid_lr_weight" not in loaded.problems

@@ -158,6 +158,7 @@ def test_pefts_matrices_fit_a_1x1_convolution(tmp_path: Path) -> None:
     layer = Layer("lora_unet_proj", torch.nn.Conv2d(4, 6, 1), "conv2d", (6, 4, 1, 1))
     module = factors_for(read_adapter(tmp_path / "p.safetensors"), [layer], "p")["lora_unet_proj"]
     assert module.tensors["down"].shape == (2, 4, 1, 1) and module.scale == 1.0
+    assert module.tensors["up"].shape == (6, 2, 1, 1)
     torch.testing.assert_close(module.delta((6, 4)), up @ down)
 
 
@@ -210,3 +211,11 @@ def test_paths_are_found_and_kept_private() -> None:
     values = {"network_weights": "style", "base_weights": "/home/jeff/a.safetensors, b"}
     assert named_paths(values) == ["/home/jeff/a.safetensors"]
     assert without_folders(values["base_weights"]) == "a, b"
+
+
+def test_a_continued_lora_gives_its_rank_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    path, layers = tmp_path / "style.safetensors", one_layer_model().layers
+    save_adapter(path, adapter_tensors(new_adapter(layers, AdapterConfig(algo="locon", conv_dim=3), 1), "fp32"), {})
+    for asked, rank in ((False, 2), (True, 3)):
+        recipe = recipe_of(network_weights=str(path), dim_from_weights=asked)
+        assert open_start(recipe, None).sized(recipe, layers).adapter.conv_dim == rank

@@ -309,3 +309,10 @@ def test_cfg_is_the_familys_until_a_person_sets_it_there(room):
     assert offered() == 1, "5.5 was of another family"
     room.made(cfg=2.5)
     assert offered() == 2.5
+
+
+def test_without_schedule_types_there_is_no_list_of_them(room):
+    place = 4 + REMEMBERED.index("schedule")
+    assert "visible" not in room.actions.open_page()[place]
+    room.host.schedulers = list
+    assert room.actions.open_page()[place]["visible"] is False
