@@ -77,6 +77,21 @@ def test_settings_of_another_adapter_are_hidden(page):
     assert "decompose_both" in visible_settings(page)
 
 
+def test_step_1_asks_for_what_the_mode_learns_from(page):
+    def shown() -> list[str]:
+        names = ("train_data_dir", "diff_target_dir", "original_prompt", "trigger_word")
+        return [name for name in names if page.locator(f"#train_lora_{name}").is_visible()]
+
+    assert shown() == ["train_data_dir", "trigger_word"]
+    page.locator("#train_lora_kind label").filter(has_text="slider").click()
+    page.wait_for_selector("#train_lora_original_prompt", state="visible")
+    assert shown() == ["original_prompt"] and "enable_bucket" not in visible_settings(page)
+    page.locator("#train_lora_kind label").filter(has_text="pairs").click()
+    page.wait_for_selector("#train_lora_diff_target_dir", state="visible")
+    assert shown() == ["train_data_dir", "diff_target_dir", "trigger_word"]
+    keep(page, "difference-light-1280")
+
+
 def test_what_differs_is_marked_and_goes_back_with_one_click(page):
     page.fill(f"{RANK} input", "24")
     page.locator("#train_lora_flip_aug input").check()
