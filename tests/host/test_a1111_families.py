@@ -14,6 +14,7 @@ from lib_trainer.models.placement import RECOMPUTED
 from lib_trainer.utils.file_mark import file_mark
 from tests.fakes.a1111_room import A1111Room, fake_a1111
 from tests.host.contract_families import Families, opened
+from tests.host.contract_first_load import FirstLoad
 from tests.host.contract_model import Prediction
 from tests.host.helpers import differing, gradients, learned_adapter, state_of
 
@@ -22,6 +23,10 @@ from tests.host.helpers import differing, gradients, learned_adapter, state_of
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A1111Room]:
     with fake_a1111(tmp_path_factory.mktemp("a1111"), request.param) as room:
         yield room
+
+
+class TestFirstLoad(FirstLoad):
+    pass
 
 
 class TestPrediction(Prediction):

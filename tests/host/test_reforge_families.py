@@ -11,6 +11,7 @@ from torch import nn
 from lib_trainer.errors import UserError
 from tests.fakes.reforge_room import ReforgeRoom, fake_reforge
 from tests.host.contract_families import Families, opened
+from tests.host.contract_first_load import FirstLoad
 from tests.host.contract_loras import learned, written
 from tests.host.contract_model import Prediction
 
@@ -25,6 +26,10 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReforgeRoom]:
 def other(room: ReforgeRoom) -> Iterator[ReforgeRoom]:
     yield room
     room.select()
+
+
+class TestFirstLoad(FirstLoad):
+    pass
 
 
 class TestPrediction(Prediction):

@@ -48,7 +48,7 @@ class A1111Host(WebuiHost):
         with (
             generation_lock() as flags,
             attributes([self], _flags=flags),
-            model_guard(sd_models, _MOVERS),
+            model_guard(sd_models, _MOVERS, first_load_runs),
         ):
             return fn()
 
@@ -62,6 +62,9 @@ class A1111Host(WebuiHost):
             raise UserError(
                 "The selected checkpoint could not be loaded.", "The WebUI's console says why; choose another."
             )
+        # Another thread may have put its model there and still be at work on it.
+        with sd_models.model_data.lock:
+            pass
         return sd_models.reload_model_weights()
 
     def _resident(self) -> Any:
@@ -145,6 +148,16 @@ class A1111Host(WebuiHost):
             return profile_of_model(model, family) if family else None
         selected = _selected_file()
         return profile_of_file(selected, sd_models.model_data.loaded_sd_models) if selected else None
+
+
+def first_load_runs() -> bool:
+    """Whether some thread loads the first checkpoint, as A1111 does when it has started.
+
+    It holds a lock that whoever asks for the model waits for, we too: it must not wait for ours.
+    """
+    from modules import sd_models
+
+    return sd_models.model_data.lock.locked()
 
 
 def _selected_file() -> Path | None:

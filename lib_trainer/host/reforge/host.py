@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from lib_trainer.errors import UserError
-from lib_trainer.host.a1111.host import A1111Host, kept_prompt_notes
+from lib_trainer.host.a1111.host import A1111Host, first_load_runs, kept_prompt_notes
 from lib_trainer.host.reforge.model import ReforgeModel, prediction_of
 from lib_trainer.host.webui.generation_thread import on_generation_thread
 from lib_trainer.host.webui.lock import generation_lock
@@ -48,7 +48,10 @@ class ReforgeHost(A1111Host):
         from modules import sd_models
 
         def work() -> T:
-            with model_guard(model_management, _MOVERS), model_guard(sd_models, _LOADERS):
+            with (
+                model_guard(model_management, _MOVERS, first_load_runs),
+                model_guard(sd_models, _LOADERS, first_load_runs),
+            ):
                 return fn()
 
         with generation_lock() as flags, attributes([self], _flags=flags):

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def model_guard(owner: Any, movers: Sequence[str]) -> Iterator[None]:
+def model_guard(owner: Any, movers: Sequence[str], loading: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """While entered, only the thread that entered moves models; others wait for the lock, as Generate does.
 
     A WebUI moves models without its lock too: API calls and buttons that unload all, interrogators, preprocessors. In
@@ -26,18 +26,19 @@ def model_guard(owner: Any, movers: Sequence[str]) -> Iterator[None]:
     Args:
         owner: the WebUI's module whose functions move models.
         movers: their names; a program need not have all of them.
+        loading: whether nobody waits just now, because a model is being loaded that we wait for ourselves.
     """
     thread = threading.get_ident()
-    waiting = {name: _waiting(getattr(owner, name), thread) for name in movers if hasattr(owner, name)}
+    waiting = {name: _waiting(getattr(owner, name), thread, loading) for name in movers if hasattr(owner, name)}
     with attributes([owner], **waiting):
         yield
 
 
-def _waiting(move: Callable[..., Any], thread: int) -> Callable[..., Any]:
+def _waiting(move: Callable[..., Any], thread: int, loading: Callable[[], bool]) -> Callable[..., Any]:
     def wait_and_move(*args: Any, **kwargs: Any) -> Any:
         from modules.call_queue import queue_lock
 
-        if threading.get_ident() == thread:
+        if threading.get_ident() == thread or loading():
             return move(*args, **kwargs)
         if _on_event_loop():
             raise UserError("Train LoRA is using the model.", "Wait until it has finished, or stop it.")

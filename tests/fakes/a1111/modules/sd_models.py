@@ -1,6 +1,7 @@
 """The one model that is held, and the checkpoints that are written into it."""
 
 import enum
+import threading
 import traceback
 
 import torch
@@ -16,14 +17,16 @@ read_state_dict = load_file
 class SdModelData:
     def __init__(self):
         self.sd_model, self.loaded_sd_models, self.was_loaded_at_least_once = None, [], False
+        self.lock = threading.Lock()
 
     def get_sd_model(self):
         """Loads what is selected, but only the first time; None where that fails."""
-        if not (self.sd_model or self.was_loaded_at_least_once):
-            try:
-                load_model()
-            except Exception:  # noqa: BLE001
-                traceback.print_exc()
+        with self.lock:
+            if not (self.sd_model or self.was_loaded_at_least_once):
+                try:
+                    load_model()
+                except Exception:  # noqa: BLE001
+                    traceback.print_exc()
         return self.sd_model
 
     def drop(self):

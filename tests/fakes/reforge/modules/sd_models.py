@@ -1,5 +1,6 @@
 """The model that is held: another file is another model."""
 
+import threading
 import traceback
 
 from ldm_patched.modules import model_management
@@ -12,13 +13,15 @@ from modules.sd_models_files import checkpoint_aliases, checkpoints_list, list_m
 class SdModelData:
     def __init__(self):
         self.sd_model, self.loaded_sd_models, self.was_loaded_at_least_once = None, [], False
+        self.lock = threading.Lock()
 
     def get_sd_model(self):
-        if not (self.sd_model or self.was_loaded_at_least_once):
-            try:
-                load_model()
-            except Exception:  # noqa: BLE001
-                traceback.print_exc()
+        with self.lock:
+            if not (self.sd_model or self.was_loaded_at_least_once):
+                try:
+                    load_model()
+                except Exception:  # noqa: BLE001
+                    traceback.print_exc()
         return self.sd_model
 
 
