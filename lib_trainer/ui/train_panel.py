@@ -63,10 +63,12 @@ def place_train() -> TrainPanel:
     status = gr.HTML(show_status(Status()), elem_id="train_lora_status")
     less = gr.Button("Train with less memory", visible=False, elem_id="train_lora_less")
     more = gr.Button("Train more steps", visible=False, elem_id="train_lora_more")
-    info = "Ticked ones can be left out of the next run; Captions & crops takes them in again."
-    odd = gr.CheckboxGroup([], label="Pictures unlike the others", info=info, visible=False, elem_id="train_lora_odd")
+    # Without a label: gradio appends the label of what was hidden at first behind its choices.
+    odd = gr.CheckboxGroup([], show_label=False, label="", visible=False, elem_id="train_lora_odd")
     odd.do_not_save_to_config = True
-    leave_out = gr.Button("Leave out of the next run", visible=False, size="sm", elem_id="train_lora_leave_out")
+    leave_out = gr.Button(
+        "Leave the ticked pictures out of the next run", visible=False, size="sm", elem_id="train_lora_leave_out"
+    )
     # Hidden by style.css, not by gradio: what gradio hides may be missing from the page.
     with gr.Row(elem_classes="train-lora-hidden"):
         refresh = gr.Button("Refresh", elem_id="train_lora_refresh")
