@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -107,9 +108,18 @@ def bind_tools(host: Host, access: Access | None, panel: ToolsPanel, quick: dict
     """Binds the panel's events."""
     actions, done = ToolsActions(host, access or Access()), [panel.message, panel.replace]
     panel.tool.input(choose_tool, panel.tool, panel.shown, **quick)
-    # With progress: an SVD of every layer of SDXL takes minutes.
-    panel.run.click(actions.run, panel.inputs, done, api_name=False)
-    panel.replace.click(actions.replace_existing, panel.inputs, done, api_name=False)
+    for button, act in ((panel.run, actions.run), (panel.replace, actions.replace_existing)):
+        # With progress where gradio can: an SVD of every layer of SDXL takes minutes.
+        button.click(act if _tracks_progress() else _untracked(act), panel.inputs, done, api_name=False)
+
+
+def _tracks_progress() -> bool:
+    """gradio 3 does not start a WebUI without its queue (`--no-gradio-queue`) where any event tracks progress."""
+    return int(gr.__version__.partition(".")[0]) > 3
+
+
+def _untracked(act: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    return lambda *entered: act(*entered)
 
 
 class ToolsActions:

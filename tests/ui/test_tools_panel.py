@@ -9,11 +9,13 @@ import torch
 
 pytest.importorskip("gradio")
 
+import gradio as gr
+
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.io import adapter_tensors, read_adapter, save_adapter
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.host.access import Access
-from lib_trainer.ui.tools_panel import EXTRACT, INTO, MERGE, RESIZE, ToolsActions, choose_tool
+from lib_trainer.ui.tools_panel import EXTRACT, INTO, MERGE, RESIZE, ToolsActions, bind_tools, choose_tool, place_tools
 from tests.ui.fakes import FakeHost
 
 LAYER = "lora_unet_mid_block_attentions_0_proj_in"
@@ -90,3 +92,12 @@ def test_what_is_wrong_is_said(host, entered, said):
 def test_each_tool_shows_the_inputs_that_it_reads():
     _, loras, checkpoint, base, cut, _ = [update.get("visible") for update in choose_tool(INTO)]
     assert (loras, checkpoint, base, cut) == (True, True, False, False)
+
+
+@pytest.mark.parametrize("version", ["3.41.2", "4.40.0"])
+def test_progress_is_tracked_where_a_webui_without_a_queue_still_starts(host, version, monkeypatch):
+    monkeypatch.setattr(gr, "__version__", version)
+    with gr.Blocks() as blocks:
+        bind_tools(host, None, place_tools(), {"queue": False})
+    functions = blocks.fns.values() if isinstance(blocks.fns, dict) else blocks.fns
+    assert any(function.tracks_progress for function in functions) == (version[0] == "4")
