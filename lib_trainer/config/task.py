@@ -120,10 +120,10 @@ class TaskConfig:
         """What strengths 1 and −1 do, for the card; "" for a run that learns pictures."""
         if self.mode == DIFFERENCE:
             return "Strength 1: what the second pictures of the pairs have; strength -1 takes it away"
-        ways = [f"{line.original or 'without'} → {line.target or 'without'}" for line in self.prompts[:_SHOWN]]
+        directions = [f"{line.original or 'without'} → {line.target or 'without'}" for line in self.prompts[:_SHOWN]]
         more = " …" if len(self.prompts) > _SHOWN else ""
         back = "; strength -1 the other way" if self.negative_strength > 0 else ""
-        return f"Strength 1: {', '.join(ways)}{more}{back}" if ways else ""
+        return f"Strength 1: {', '.join(directions)}{more}{back}" if directions else ""
 
     def task_problems(self) -> dict[str, str]:
         """field -> what is wrong with it in this mode, as the end of a sentence."""

@@ -20,7 +20,7 @@ from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
 from lib_trainer.lora.svd import Cut, as_locon, factored, split
 from lib_trainer.models.checkpoint_file import read_single_file
-from lib_trainer.models.checkpoint_layers import WeightPlace, weight_places
+from lib_trainer.models.checkpoint_layers import WeightRows, weight_rows
 from lib_trainer.models.families import Family
 from lib_trainer.utils.atomic_file import replace_with
 from lib_trainer.utils.safetensors_header import HeaderError, read_header
@@ -87,21 +87,21 @@ def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Tar
         UserError: a file cannot be read, fits no layer, or the target exists.
     """
     target.require_free()
-    family, places = _places(checkpoint)
+    family, weights = _weights_of(checkpoint)
     files = [(path, _readable(path), strength) for path, strength in loras]
     tensors, metadata = _loaded(checkpoint)
     changed = set()
     # Summed in float32 and rounded once, however many LoRAs change a tensor.
     sums: dict[str, Tensor] = {}
     for path, file, strength in files:
-        meant = names_in_model(file.factors, list(places))
+        meant = names_in_model(file.factors, list(weights))
         if not meant:
             raise UserError(f"{path.name} changes no layer of {checkpoint.name}.", f"Choose a LoRA for {family.label}.")
         for done, (there, here) in enumerate(meant.items(), 1):
             target.report(done, len(meant))
-            place = places[here]
-            total = sums.setdefault(place.key, tensors[place.key].float())
-            rows = total[place.first_row : place.first_row + place.rows]
+            at = weights[here]
+            total = sums.setdefault(at.key, tensors[at.key].float())
+            rows = total[at.first_row : at.first_row + at.rows]
             with torch.no_grad():
                 rows += strength * _change(file.factors[there], rows, path.name)
             changed.add(here)
@@ -117,19 +117,19 @@ def extract_lora(tuned: Path, base: Path, target: Target, cut: Cut, precision: s
         UserError: they are of two families, do not differ, or the target exists.
     """
     target.require_free()
-    family, places = _places(tuned)
-    base_family, base_places = _places(base)
+    family, weights = _weights_of(tuned)
+    base_family, base_weights = _weights_of(base)
     if family is not base_family:
         raise UserError(f"{tuned.name} is {family.label}, {base.name} is {base_family.label}.", "Choose two of a kind.")
     modules: dict[str, AdapterModule] = {}
     with safe_open(tuned, framework="pt") as one, safe_open(base, framework="pt") as other:
-        for done, (name, place) in enumerate(places.items(), 1):
-            target.report(done, len(places))
-            if name not in base_places:
+        for done, (name, at) in enumerate(weights.items(), 1):
+            target.report(done, len(weights))
+            if name not in base_weights:
                 continue
-            weights = [_rows(file, at) for file, at in ((one, place), (other, base_places[name]))]
-            change = weights[0] - weights[1]
-            if change.abs().max() > _SAME * weights[1].abs().max():
+            before = _rows(other, base_weights[name])
+            change = _rows(one, at) - before
+            if change.abs().max() > _SAME * before.abs().max():
                 kernel = tuple(change.shape[2:])
                 modules[name] = as_locon(*split(change.flatten(1), cut), kernel)
     if not modules:
@@ -172,13 +172,13 @@ def _change(module: AdapterModule, weight: Tensor, name: str) -> Tensor:
         ) from error
 
 
-def _places(checkpoint: Path) -> tuple[Family, dict[str, WeightPlace]]:
+def _weights_of(checkpoint: Path) -> tuple[Family, dict[str, WeightRows]]:
     family = read_single_file(checkpoint).family
-    return family, weight_places(read_header(checkpoint).shapes, family)
+    return family, weight_rows(read_header(checkpoint).shapes, family)
 
 
-def _rows(file: safe_open, place: WeightPlace) -> Tensor:
-    return file.get_tensor(place.key)[place.first_row : place.first_row + place.rows].float()
+def _rows(file: safe_open, at: WeightRows) -> Tensor:
+    return file.get_tensor(at.key)[at.first_row : at.first_row + at.rows].float()
 
 
 def _loaded(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

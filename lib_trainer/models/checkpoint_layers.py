@@ -26,7 +26,7 @@ _PARTS = {
 
 
 @dataclass(frozen=True)
-class WeightPlace:
+class WeightRows:
     """The rows of a tensor that are one layer's weight."""
 
     key: str
@@ -34,28 +34,28 @@ class WeightPlace:
     rows: int
 
 
-def weight_places(shapes: Mapping[str, tuple[int, ...]], family: Family) -> dict[str, WeightPlace]:
+def weight_rows(shapes: Mapping[str, tuple[int, ...]], family: Family) -> dict[str, WeightRows]:
     """kohya's layer name -> where its weight is, for every layer that an adapter may change.
 
     Args:
         shapes: of the file's tensors.
     """
-    places = _unet_places(shapes, family)
+    by_layer = _unet_rows(shapes, family)
     first, second = ("lora_te1_", "lora_te2_") if family is SDXL else ("lora_te_", "lora_te_")
     for key, shape in shapes.items():
         if (clip := _CLIP.fullmatch(key)) and len(shape) == 2:
-            places[kohya_name(clip[1], first)] = WeightPlace(key, 0, shape[0])
+            by_layer[kohya_name(clip[1], first)] = WeightRows(key, 0, shape[0])
         elif found := _OPEN_CLIP.fullmatch(key):
             names = _PARTS[found[2]]
             # OpenCLIP stacks the projections of query, key and value.
             rows = shape[0] // len(names)
             for index, name in enumerate(names):
                 layer = f"{second}text_model_encoder_layers_{found[1]}_{name}"
-                places[layer] = WeightPlace(key, index * rows, rows)
-    return places
+                by_layer[layer] = WeightRows(key, index * rows, rows)
+    return by_layer
 
 
-def _unet_places(shapes: Mapping[str, tuple[int, ...]], family: Family) -> dict[str, WeightPlace]:
+def _unet_rows(shapes: Mapping[str, tuple[int, ...]], family: Family) -> dict[str, WeightRows]:
     layers = [
         key[len(_UNET) : -len(".weight")]
         for key, shape in shapes.items()
@@ -63,4 +63,4 @@ def _unet_places(shapes: Mapping[str, tuple[int, ...]], family: Family) -> dict[
     ]
     names = {layer: layer for layer in layers} if family is SDXL else diffusers_names(layers)
     keys = {layer: f"{_UNET}{layer}.weight" for layer in layers}
-    return {kohya_name(name): WeightPlace(keys[layer], 0, shapes[keys[layer]][0]) for layer, name in names.items()}
+    return {kohya_name(name): WeightRows(keys[layer], 0, shapes[keys[layer]][0]) for layer, name in names.items()}

@@ -96,10 +96,10 @@ def _nearest(bits: np.ndarray) -> Iterator[tuple[int, int]]:
     """(row, column) of the few nearest in each row: groups grow by them, and a film's frames have millions of pairs."""
     near = bits <= _BITS
     for row in np.flatnonzero(near.any(1)).tolist():
-        places = np.flatnonzero(near[row])
-        if len(places) > _MOST_NEAR:
-            places = places[np.argpartition(bits[row, places], _MOST_NEAR)[:_MOST_NEAR]]
-        yield from ((row, int(place)) for place in places)
+        columns = np.flatnonzero(near[row])
+        if len(columns) > _MOST_NEAR:
+            columns = columns[np.argpartition(bits[row, columns], _MOST_NEAR)[:_MOST_NEAR]]
+        yield from ((row, int(place)) for place in columns)
 
 
 def _looks_alike(one: Measured, other: Measured, pair: _Pair) -> bool:
