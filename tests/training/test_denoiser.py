@@ -19,4 +19,6 @@ def test_no_more_pictures_at_once_than_training_takes() -> None:
         answers = Denoiser(training, TextStore(AnyText())).predict(queries, 1.0)
         alone = [Denoiser(training, TextStore(AnyText())).predict([query], 1.0)[0] for query in queries]
     assert [tuple(seen.shape) for seen in training.model.seen[:3]] == [(2, 4, 8, 8), (2, 4, 8, 8), (2, 4, 4, 4)]
-    assert all(torch.allclose(one, other) for one, other in zip(answers, alone, strict=True)), "in their order"
+    # A product of two pictures rounds otherwise than one of one, depending on the CPU; unlike pictures are far apart.
+    same = [torch.allclose(one, other, atol=1e-5) for one, other in zip(answers, alone, strict=True)]
+    assert all(same), "in their order"
