@@ -57,5 +57,6 @@ def _remedy(plan: Plan | None) -> tuple[str, dict[str, float]]:
 def smaller_card_gb(plan: Plan) -> float | None:
     """VRAM of the card whose plan takes clearly less than this one, in GiB; None for the smallest plan."""
     card_gb = round((plan.parts.total * _SMALLER + Budget.of_card(1).reserve_bytes + DESKTOP_BYTES) / GIB, 2)
-    # A plan that fits there takes less than this one, which failed.
-    return card_gb if plan.for_budget(Budget.of_card(card_gb)).fits else None
+    smaller = plan.for_budget(Budget.of_card(card_gb))
+    # Rounding to 0.01 GiB may add more than a small model takes: a plan that saves nothing would fail again.
+    return card_gb if smaller.fits and smaller.parts.total < plan.parts.total else None
