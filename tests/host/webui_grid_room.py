@@ -47,7 +47,7 @@ class WebUIGridRoom:
 
 
 def draw(infotext: str) -> bytes:
-    from modules import processing, shared
+    from modules import processing, scripts, shared
 
     facts = parse_infotext(infotext)
     width, height = map(int, facts["Size"].split("x"))
@@ -65,5 +65,7 @@ def draw(infotext: str) -> bytes:
         do_not_save_samples=True,
         do_not_save_grid=True,
     )
+    # reForge looks through its scripts for one of its own.
+    job.scripts = scripts.ScriptRunner()
     with closing(job):
         return processing.process_images(job).images[0].tobytes()
