@@ -16,6 +16,7 @@ from PIL import Image
 
 from lib_trainer.app import host_and_jobs
 from lib_trainer.errors import UserError
+from lib_trainer.host import detect
 from tests.fakes.forge_room import fake_forge
 from tests.host.grid_checks import put
 from tests.host.webui_grid_room import WebUIGridRoom
@@ -57,6 +58,14 @@ def run(room: WebUIGridRoom, script: Any, *values: str, **job: Any) -> Any:
 def test_it_stands_in_the_list_of_txt2img_alone(script: Any) -> None:
     assert script.title() == "LoRA strength grid"
     assert script.show(False) and not script.show(True)
+
+
+def test_where_training_does_not_work_it_is_not_listed(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise UserError("Training does not work in this WebUI yet.", "")
+
+    monkeypatch.setattr(detect, "current_host", refused)
+    assert not script.show(False)
 
 
 def test_its_inputs_list_the_files(script: Any) -> None:
