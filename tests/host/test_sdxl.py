@@ -1,0 +1,25 @@
+"""What SDXL changes in the contract, on the fakes: two text encoders, sizes, names, deeper transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.a1111_room import fake_a1111
+from tests.fakes.forge_room import fake_forge
+from tests.fakes.reforge_room import fake_reforge
+from tests.fakes.room import WebuiRoom
+from tests.host.contract import (  # noqa: F401 - the tests
+    TestLayers,
+    TestLoras,
+    TestOpenModel,
+    TestPrediction,
+    TestText,
+)
+
+
+@pytest.fixture(scope="module", params=[fake_forge, fake_reforge, fake_a1111], ids=lambda fake: fake.__name__)
+def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebuiRoom]:
+    with request.param(tmp_path_factory.mktemp("webui"), "sdxl.safetensors") as room:
+        yield room
