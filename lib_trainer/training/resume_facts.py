@@ -14,6 +14,7 @@ from lib_trainer.config.recipe import Recipe, default_of, field_types
 from lib_trainer.config.task import FOLDER_FIELDS
 from lib_trainer.models.device import DTYPES, compute_dtype
 from lib_trainer.training.loop import Training
+from lib_trainer.utils.json_object import json_object
 
 HEADER = "train_lora_state"
 # These change nothing that is computed, so a resumed run may have others.
@@ -76,10 +77,9 @@ def _header(path: Path) -> dict[str, Any]:
     """The JSON of a resume state; {} without a readable file."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-    except (OSError, SafetensorError, LookupError, ValueError):
+            return json_object((file.metadata() or {}).get(HEADER, ""))
+    except (OSError, SafetensorError):
         return {}
-    return header if isinstance(header, dict) else {}
 
 
 def dtype_of_run(path: Path | None, recipe: Recipe, device: torch.device) -> torch.dtype:

@@ -61,10 +61,10 @@ class SliderTargets:
 
     def complete(self, micro_batch: MicroBatch) -> MicroBatch:
         """The micro-batch with inputs and targets in place of its noise."""
-        x_t, neutral, way = self._answers(micro_batch)
+        x_t, neutral, direction = self._answers(micro_batch)
         sign = micro_batch.strength
         strength = self._task.positive_strength if sign > 0 else self._task.negative_strength
-        return replace(micro_batch, x_t=x_t.to(micro_batch.x_t.dtype), wanted=neutral + sign * strength * way)
+        return replace(micro_batch, x_t=x_t.to(micro_batch.x_t.dtype), wanted=neutral + sign * strength * direction)
 
     def _answers(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, ε of the neutral prompts, ε of the targets less that of the originals), float32 on the CPU."""
