@@ -121,10 +121,15 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     text_layers = model.text_layers() if recipe.training.trains_text else []
     # Layers that act otherwise than the checkpoint's own, but are not trained.
     other_layers = model.text_layers() if start.freezes_text and not text_layers else []
-    every_layer = [*model.adaptable_layers(), *text_layers, *other_layers]
+    norms = model.norm_layers() if recipe.adapter.train_norm or start.has_norms else []
+    every_layer = [*model.adaptable_layers(), *norms, *text_layers, *other_layers]
     frozen, recipe = start.frozen_loras(every_layer), start.sized(recipe, every_layer)
+    continued = start.shapes(recipe, every_layer)
     dtype = dtype_of_run(output.folder and output.folder / STATE_FILE, recipe, model.device)
-    plan = yield from planned(model, recipe, scan, dtype, resuming=output.resuming, frozen_bytes=frozen.size_bytes)
+    plan = yield from planned(
+        model, recipe, scan, dtype,
+        resuming=output.resuming, frozen_bytes=frozen.size_bytes, continued=continued,
+    )  # fmt: skip
     recipe = plan.recipe
     probes = plan_probes(scan, recipe)
     read_weight = frozen.over(model.read_weight)
@@ -134,12 +139,12 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
         latents, texts = yield from _cache(host, model, recipe, source, probes, folder, with_texts=not text_layers)
     yield Progress("preparing", 0, 1, "Making room for training")
     model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=recipe.flow.guidance_scale)
-    layers = [*model.adaptable_layers(), *text_layers]
+    layers = [*model.adaptable_layers(), *norms, *text_layers]
     # Of SDXL's two text encoders one may be left alone.
     trained = [layer for layer in layers if layer not in text_layers or recipe.training.rate_of(layer.name) > 0]
-    adapter, continued = start.adapter(recipe, trained, read_weight)
-    if continued:
-        yield Notice(continued)
+    adapter, sentence = start.adapter(recipe, trained, read_weight)
+    if sentence:
+        yield Notice(sentence)
     if start.frozen:
         yield Notice(f"Trained over {start.tags}: write both into a prompt.")
     parameters = sum(parameter.numel() for parameter in adapter.parameters())

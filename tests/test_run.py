@@ -18,7 +18,7 @@ from PIL import Image
 from lib_trainer.adapter.io import read_adapter, read_metadata
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import ConfigError, OutOfMemory, UserError
-from lib_trainer.events import Event, Finished, Notice, Progress, Saved, Step, StopRequested
+from lib_trainer.events import Event, Finished, Notice, Planned, Progress, Saved, Step, StopRequested
 from lib_trainer.memory import planner
 from lib_trainer.run import run
 from lib_trainer.training import loop, loss
@@ -130,6 +130,25 @@ def test_the_loss_of_every_step_weighs_what_the_masks_allow(
     told = [event.loss for event in story if isinstance(event, Step)]
     assert told == pytest.approx([float((allowed * each).mean()) for each in errors], rel=1e-5)
     assert told != pytest.approx([float(each.mean()) for each in errors], rel=0.05)
+
+
+def test_norms_are_trained_and_the_plan_counts_the_layers_and_ranks_of_a_lora_that_is_continued(
+    forge: ForgeRoom, pictures: Path
+) -> None:
+    uneven = {"network_reg_dims": "attn2_to_[kv]=3, ff_net=0", "train_norm": True, "max_train_steps": 2}
+    story = drive(forge, recipe_of(pictures, "norms", **uneven))
+    planned = next(event.parts["the adapter"] for event in story if isinstance(event, Planned))
+    first = read_adapter(story[-1].path)
+    norms = [module for module in first.factors.values() if module.algo == "norm"]
+    assert norms and all(float(module.w.abs().max()) > 0 and float(module.b.abs().max()) > 0 for module in norms)
+    assert planned == sum(value.nbytes for module in first.factors.values() for value in module.tensors.values())
+    plain = forge.picture()
+    assert forge.picture("a photo <lora:norms:1>") != plain and forge.picture() == plain
+
+    start = {"network_weights": "norms", "dim_from_weights": True, "algo": "loha", "network_dim": 64}
+    story = drive(forge, recipe_of(pictures, "went_on", **start, max_train_steps=1))
+    assert next(event.parts["the adapter"] for event in story if isinstance(event, Planned)) == planned
+    assert read_adapter(story[-1].path).factors.keys() == first.factors.keys()
 
 
 def test_a_dora_begins_with_the_norms_of_the_model_and_is_continued(forge: ForgeRoom, pictures: Path) -> None:

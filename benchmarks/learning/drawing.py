@@ -35,7 +35,7 @@ class Easel:
         request = GenerateRequest(
             "", width_px=side, height_px=side, steps=_STEPS, cfg_scale=_CFG, seed=FIRST_SEED, batch_size=each
         )
-        layers = [*self.model.adaptable_layers(), *self.model.text_layers()]
+        layers = [*self.model.adaptable_layers(), *self.model.norm_layers(), *self.model.text_layers()]
         with merged_loras(layers, [(file, strength)] if file else []):
             pictures = draw(self.model, prompts, request)
         return [pictures[start : start + each] for start in range(0, len(pictures), each)]

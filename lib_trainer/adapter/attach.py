@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
+from lib_trainer.adapter.keys import NORM
+from lib_trainer.adapter.layer_rules import trains_norm
 from lib_trainer.adapter.modules import AdapterModule, new_module
+from lib_trainer.adapter.norms import apply_norm, new_norm
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
 from lib_trainer.models.layer_names import UNET_PREFIX
@@ -147,6 +151,10 @@ def new_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in layers:
+            if layer.kind == NORM:
+                if trains_norm(layer.name, config):
+                    modules[layer.name] = new_norm(layer)
+                continue
             weight = _own_weight(layer, read_weight) if config.dora_wd and read_weight else None
             module = new_module(layer.name, layer_op_of(layer), config, weight)
             if module is not None:
@@ -179,12 +187,15 @@ def attached(
 
     def wrap(module: nn.Module, _forward: Forward) -> Forward:
         layer = layer_of[module]
-        operation = layer_op_of(layer)
+        is_adapted = layer.name in adapter.layers
 
         def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
             return read_weight(layer, like)
 
-        if layer.name not in adapter.layers:
+        if layer.kind == NORM:
+            return partial(apply_norm, layer, adapter.layers[layer.name] if is_adapted else None, read)
+        operation = layer_op_of(layer)
+        if not is_adapted:
             return lambda x: apply_frozen(operation, read, x)
         adapted = adapter.layers[layer.name]
         return lambda x: adapted.apply_to(operation, read, x)

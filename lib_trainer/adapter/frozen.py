@@ -49,17 +49,21 @@ class FrozenLoras:
         def read(layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
             weight, bias = read_weight(layer, like)
             changes = self._changes.get(layer.name)
-            return (self._merged(weight, changes), bias) if changes else (weight, bias)
+            return self._merged(weight, bias, changes) if changes else (weight, bias)
 
         return read
 
     @staticmethod
     @torch.no_grad()
-    def _merged(weight: Tensor, changes: Sequence[tuple[AdapterModule, float]]) -> Tensor:
+    def _merged(
+        weight: Tensor, bias: Tensor | None, changes: Sequence[tuple[AdapterModule, float]]
+    ) -> tuple[Tensor, Tensor | None]:
         # Summed in float32 and rounded once, as the WebUIs merge.
         total = weight.float()
         for module, strength in changes:
             if next(module.parameters()).device != weight.device:
                 module.to(weight.device)
             total = total + strength * module.change(total)
-        return total.to(weight.dtype)
+            if bias is not None and (added := module.bias_change()) is not None:
+                bias = (bias.float() + strength * added).to(bias.dtype)
+        return total.to(weight.dtype), bias

@@ -18,9 +18,10 @@ from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.delta_weight import DELTAS, lokr_second
 from lib_trainer.adapter.dora import DORA
 from lib_trainer.adapter.foreign_keys import kohya_key, naming_of
-from lib_trainer.adapter.keys import ALPHA, FILE_KEYS, algo_of, split_key
+from lib_trainer.adapter.keys import ALPHA, FILE_KEYS, NORM, algo_of, split_key
 from lib_trainer.adapter.metadata import RECIPE_KEY, file_hashes
 from lib_trainer.adapter.modules import AdapterModule
+from lib_trainer.adapter.norms import NormModule
 from lib_trainer.errors import UserError
 from lib_trainer.models.device import DTYPES
 from lib_trainer.utils.atomic_file import write_atomically
@@ -32,6 +33,7 @@ _NEEDED = {
     "loha": ({"w1_a", "w1_b", "w2_a", "w2_b"},),
     "lokr": ({"w1", "w2"}, {"w1_a", "w1_b", "w2"}, {"w1", "w2_a", "w2_b"}, {"w1_a", "w1_b", "w2_a", "w2_b"}),
     "locon": ({"up", "down"},),
+    NORM: ({"w"},),
 }
 
 
@@ -42,7 +44,7 @@ class AdapterFile:
     Attributes:
         metadata: the file's own.
         factors: layer name -> its factors, float32 on the CPU.
-        unmatched: keys that belong to no LoHa, LoKr or LoCon layer, and those of layers that cannot be computed.
+        unmatched: keys of no LoHa, LoKr or LoCon layer and of no norm, and those of layers that cannot be computed.
         naming: whose names its keys have; see `foreign_keys.naming_of`.
     """
 
@@ -62,7 +64,7 @@ class AdapterFile:
             kinds = ", ".join(sorted({key.partition(".")[2] or key for key in self.unmatched})[:3])
             raise UserError(
                 f"{name} holds {len(self.unmatched)} tensors that are not read here ({kinds}).",
-                "Choose a LoHa, LoKr, LoCon or LoRA file without trained norms.",
+                "Choose a LoHa, LoKr, LoCon or LoRA file.",
             )
 
 
@@ -70,7 +72,8 @@ def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
     """Every tensor under its name in a file, on the CPU. Alpha stays float32: fp16 ends at 65504."""
     tensors = {}
     for layer, factors in adapter.layers.items():
-        tensors[f"{layer}.{ALPHA}"] = torch.tensor(factors.alpha)
+        if factors.algo != NORM:
+            tensors[f"{layer}.{ALPHA}"] = torch.tensor(factors.alpha)
         for name, value in _readable(factors).items():
             key = f"{layer}.{FILE_KEYS[factors.algo][name]}"
             tensors[key] = value.detach().to("cpu", DTYPES[precision]).contiguous()
@@ -167,6 +170,9 @@ def _factors(
     if not any(needed <= set(tensors) for needed in _NEEDED[algo]):
         return None
     ordered = {name: tensors[name] for name in FILE_KEYS[algo] if name in tensors}
+    if algo == NORM:
+        fits = magnitude is None and {value.shape for value in ordered.values()} == {(ordered["w"].numel(),)}
+        return NormModule(ordered) if fits else None
     factors = AdapterModule(algo, ordered, 0.0, magnitude)
     if not _computes(algo, ordered):
         return None

@@ -8,8 +8,9 @@ FILE_KEYS: dict[str, dict[str, str]] = {
     "lokr": {name: f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
     # LyCORIS names LoCon as kohya's LoRA, so that every WebUI reads it.
     "locon": {"up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight"},
+    "norm": {"w": "w_norm", "b": "b_norm"},
 }
-ALPHA = "alpha"
+NORM, ALPHA = "norm", "alpha"
 _ALGO_OF = {key: (algo, name) for algo, keys in FILE_KEYS.items() for name, key in keys.items()}
 
 

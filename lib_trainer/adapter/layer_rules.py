@@ -64,6 +64,12 @@ def layer_rule(name: str, config: AdapterConfig, *, wide: bool) -> LayerRule:
     return LayerRule(rank if weight and rate != 0 else 0, alpha, weight, rate)
 
 
+def trains_norm(name: str, config: AdapterConfig) -> bool:
+    """Whether the recipe trains the norm of this name: where it trains a linear layer of the same block."""
+    # LyCORIS trains norms whatever the rank.
+    return config.train_norm and layer_rule(name, replace(config, network_dim=1), wide=False).rank > 0
+
+
 def config_of_layer(name: str, config: AdapterConfig, *, wide: bool) -> AdapterConfig | None:
     """The adapter of one layer as a recipe for any; equal for layers whose adapters have the same size.
 

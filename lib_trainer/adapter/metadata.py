@@ -26,7 +26,7 @@ from lib_trainer.utils.safetensors_header import header_of
 RECIPE_KEY, EVALUATION_KEY = "train_lora_recipe", "train_lora_evaluation"
 # What a file, the command line and the routes say of an evaluation: names of `events.Evaluated`.
 EVALUATED = ("verdict", "advice", "best_step", "best_strength", "learned", "drift", "memorised", "bound")
-LABELS = {"loha": "LoHa", "lokr": "LoKr", "locon": "LoCon"}
+LABELS = {"loha": "LoHa", "lokr": "LoKr", "locon": "LoCon", "norm": "norms"}
 # kohya's own names, under `ss_` and with the same meaning.
 _AS_THEY_ARE = (
     "network_dim network_alpha mixed_precision clip_skip seed noise_offset max_grad_norm caption_dropout_rate"
@@ -50,6 +50,7 @@ _IMPLEMENTATIONS = {
 _LATER = {
     "dora_wd",
     "wd_on_output",
+    "train_norm",
     "tlora_min_rank",
     "tlora_alpha",
     "unbalanced_factorization",

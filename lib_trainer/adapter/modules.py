@@ -26,7 +26,7 @@ class AdapterModule(nn.Module):
     """The trainable parameters of one layer's ΔW, in float32.
 
     Args:
-        algo: `loha`, `lokr` or `locon`.
+        algo: `loha`, `lokr` or `locon`; `norm` is `adapter.norms`.
         tensors: our factor name -> tensor; shapes as in `adapter.delta_weight`.
         alpha: the file's alpha; ΔW is scaled by alpha / rank, except LoKr with two full factors, which ignores it.
         magnitude: of DoRA, as `adapter.dora` shapes it; None for a layer without.
@@ -95,6 +95,10 @@ class AdapterModule(nn.Module):
             return delta
         weight = weight.to(delta.dtype)
         return decomposed(weight + delta, shaped_for(self.dora_scale, tuple(weight.shape))) - weight
+
+    def bias_change(self) -> Tensor | None:
+        """What is added to the layer's bias at strength 1; None for all but norms."""
+        return None
 
     def apply_to(self, operation: LayerOp, read: ReadWeight, x: Tensor) -> Tensor:
         """operation(x, W + strength·ΔW) + bias, by the fastest strategy that loses no precision.

@@ -15,7 +15,9 @@ from lib_trainer.adapter.delta_weight import DELTAS
 from lib_trainer.adapter.dora import shaped_for
 from lib_trainer.adapter.foreign_keys import names_in_model
 from lib_trainer.adapter.io import AdapterFile
+from lib_trainer.adapter.keys import NORM
 from lib_trainer.adapter.modules import AdapterModule
+from lib_trainer.adapter.norms import NormModule
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
 
@@ -83,8 +85,10 @@ def continued_adapter(
 def config_of(found: Mapping[str, AdapterModule], layers: Sequence[Layer], config: AdapterConfig) -> AdapterConfig:
     """The recipe's adapter with the type, and the ranks and alphas of the first layers, of `factors_for` a file."""
     wide = {layer.name for layer in layers if math.prod(layer.shape[2:]) > 1}
-    algo = Counter(module.algo for module in found.values()).most_common(1)[0][0]
-    changes: dict[str, Any] = {"algo": algo, "conv_dim": 0}
+    norms = {name for name, module in found.items() if module.algo == NORM}
+    found = {name: module for name, module in found.items() if name not in norms}
+    algos = Counter(module.algo for module in found.values()).most_common(1)
+    changes: dict[str, Any] = {"algo": algos[0][0] if algos else config.algo, "conv_dim": 0, "train_norm": bool(norms)}
     scales = [module.dora_scale for module in found.values() if module.dora_scale is not None]
     changes |= {"dora_wd": bool(scales), "wd_on_output": any(scale.shape[0] > 1 for scale in scales)}
     for name, module in sorted(found.items(), key=lambda item: item[0] in wide):
@@ -98,6 +102,9 @@ def config_of(found: Mapping[str, AdapterModule], layers: Sequence[Layer], confi
 
 def _shaped(module: AdapterModule, layer: Layer) -> AdapterModule | None:
     """The factors with as many dimensions as the layer's weight; None where they do not fit it."""
+    if isinstance(module, NormModule) or layer.kind == NORM:
+        fits = isinstance(module, NormModule) and layer.shape == (module.out_features,)
+        return NormModule({name: tensor.detach() for name, tensor in module.tensors.items()}) if fits else None
     changed = dict(module.tensors)
     kernel = layer.shape[2:]
     for name, tensor in module.tensors.items():

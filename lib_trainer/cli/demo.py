@@ -81,7 +81,7 @@ def _train_one(host: StandaloneHost, demo: DemoRun, out: Path, prefix: str) -> t
 def measure_file(host: StandaloneHost, path: Path, demo: DemoRun) -> LearningFigures:
     """The figures of a saved file, merged into the weights, as for drawing."""
     with host.open_model() as model:
-        layers = [*model.adaptable_layers(), *model.text_layers()]
+        layers = [*model.adaptable_layers(), *model.norm_layers(), *model.text_layers()]
         return measure(
             model,
             lambda strength: merged_loras(layers, [(path, strength)]),

@@ -17,9 +17,11 @@ from lib_trainer.models.families import UNET_FAMILIES
 from lib_trainer.models.transformer_layers import family_of_file_name
 from lib_trainer.utils.json_object import json_object
 
-_TRANSFORMER = r"(proj_in|proj_out|transformer_blocks_\d+_(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
-_RESNET = r"(conv1|conv2|time_emb_proj|conv_shortcut)"
-_LDM_RESNET = r"(in_layers_2|out_layers_3|emb_layers_1|skip_connection)"
+_TRANSFORMER = (
+    r"(norm|proj_in|proj_out|transformer_blocks_\d+_(norm[123]|attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
+)
+_RESNET = r"(norm1|norm2|conv1|conv2|time_emb_proj|conv_shortcut)"
+_LDM_RESNET = r"(in_layers_[02]|out_layers_[03]|emb_layers_1|skip_connection)"
 # The names by which WebUIs find layers: diffusers', LDM's, and those of CLIP in transformers.
 KNOWN_NAME = re.compile(
     "lora_unet_("

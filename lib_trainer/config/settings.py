@@ -76,6 +76,10 @@ class AdapterConfig(LayerConfig):
         " is taken per input, and all read it alike.",
         group=LEARNS,
     )  # fmt: skip
+    train_norm: bool = setting(
+        False, "Train norm layers", "Trains weight and bias of the norms in the UNet's blocks as well.",
+        group=LEARNS, families=("sd1", "sd2", "sdxl"),
+    )  # fmt: skip
     tlora_min_rank: int = setting(
         0, "T-LoRA min rank", "Ranks that learn from the noisiest pictures; all learn from clean ones. WebUIs draw with"
         " all ranks at every step. 0 is off.",

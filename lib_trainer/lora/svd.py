@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.modules import AdapterModule
+from lib_trainer.adapter.norms import NormModule, summed
 from lib_trainer.errors import UserError
 
 # Singular values below this share of the largest are rounding errors of float32.
@@ -49,12 +50,14 @@ def checked_cut(rank: int, energy: float) -> Cut:
 
 
 def factored(name: str, changes: Sequence[tuple[AdapterModule, float]], cut: Cut) -> AdapterModule:
-    """Σ strength·ΔW of one layer as LoCon, whose alpha is its rank.
+    """Σ strength·ΔW of one layer as LoCon, whose alpha is its rank; that of a norm as it is.
 
     Args:
         name: kohya's, of the layer.
     """
     modules = [module for module, _ in changes]
+    if all(isinstance(module, NormModule) for module in modules):
+        return summed([(module, strength) for module, strength in changes if isinstance(module, NormModule)])
     if all(module.algo == "locon" and "mid" not in module.names for module in modules):
         # Without ΔW: side by side the factors are those of the sum.
         up = torch.cat([m.up.flatten(1) * (m.scale * strength) for m, strength in changes], 1)

@@ -16,11 +16,12 @@ from torch import Tensor
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.foreign_keys import names_in_model
 from lib_trainer.adapter.io import AdapterFile, adapter_tensors, read_adapter, save_adapter
+from lib_trainer.adapter.keys import NORM
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.errors import UserError
 from lib_trainer.lora.svd import Cut, as_locon, factored, split
 from lib_trainer.models.checkpoint_file import read_single_file
-from lib_trainer.models.checkpoint_layers import WeightRows, weight_rows
+from lib_trainer.models.checkpoint_layers import WeightRows, norm_rows, weight_rows
 from lib_trainer.models.families import Family
 from lib_trainer.utils.atomic_file import replace_with
 from lib_trainer.utils.safetensors_header import HeaderError, read_header
@@ -88,6 +89,7 @@ def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Tar
     """
     target.require_free()
     family, weights = _weights_of(checkpoint)
+    weights |= norm_rows(read_header(checkpoint).shapes, family)
     files = [(path, _readable(path), strength) for path, strength in loras]
     tensors, metadata = _loaded(checkpoint)
     changed = set()
@@ -102,8 +104,11 @@ def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Tar
             at = weights[here]
             total = sums.setdefault(at.key, tensors[at.key].float())
             rows = total[at.first_row : at.first_row + at.rows]
+            module = file.factors[there]
             with torch.no_grad():
-                rows += strength * _change(file.factors[there], rows, path.name)
+                rows += strength * _change(module, rows, path.name)
+                if (added := module.bias_change()) is not None:
+                    sums.setdefault(at.bias_key, tensors[at.bias_key].float()).add_(strength * added)
             changed.add(here)
     tensors.update({key: total.to(tensors[key].dtype) for key, total in sums.items()})
     _save(tensors, target.path, metadata)
@@ -142,14 +147,14 @@ def _written(
     target: Target, modules: Mapping[str, AdapterModule], source: Mapping[str, str], precision: str
 ) -> AdapterFile:
     adapter = Adapter(dict(modules))
-    rank = max(module.rank for module in modules.values())
+    ranks = {module.rank for module in modules.values() if module.algo != NORM} or {0}
     kept = {key: source[key] for key in _KEPT if key in source}
     metadata = {
         **kept,
         "ss_network_module": "networks.lora",
         # kohya's word for files whose layers differ.
-        "ss_network_dim": str(rank) if len({module.rank for module in modules.values()}) == 1 else "Dynamic",
-        "ss_network_args": json.dumps({"conv_dim": str(rank)}),
+        "ss_network_dim": str(max(ranks)) if len(ranks) == 1 else "Dynamic",
+        "ss_network_args": json.dumps({"conv_dim": str(max(ranks))}),
         "ss_output_name": target.path.stem,
         "modelspec.title": target.path.stem,
     }

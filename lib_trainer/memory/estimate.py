@@ -7,16 +7,16 @@ storage.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
 from lib_trainer.adapter.kernels.half import NOISE_BYTES
-from lib_trainer.adapter.layer_rules import config_of_layer
+from lib_trainer.adapter.layer_rules import config_of_layer, trains_norm
 from lib_trainer.config.recipe import AdapterConfig, Recipe
-from lib_trainer.memory.layer_cost import LayerCost, layer_cost
+from lib_trainer.memory.layer_cost import LayerCost, ModuleShape, layer_cost
 from lib_trainer.memory.optimizer_state import optimizer_bytes
 from lib_trainer.memory.text_blocks import text_encoder_blocks
 from lib_trainer.memory.transformer_blocks import transformer_blocks
@@ -35,6 +35,7 @@ class Work:
         weight_bytes: per stored element of the frozen weights; below 1 for 4-bit formats.
         compute: dtype the UNet computes in.
         frozen_bytes: of LoRAs that act and are not trained.
+        continued: (layer, its adapter) of a LoRA whose layers and ranks are trained instead of the recipe's.
     """
 
     family: Family
@@ -46,6 +47,7 @@ class Work:
     weight_bytes: float
     compute: torch.dtype
     frozen_bytes: int = 0
+    continued: tuple[tuple[str, ModuleShape], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,21 +139,40 @@ def _multiply_adds(block: Block) -> int:
 def _costs(work: Work, batch: int, reads_copies: bool) -> tuple[tuple[LayerCost, ...], ...]:
     """The cost of each layer of each block, for a batch."""
 
+    continued = dict(work.continued)
+
     def cost(site: LayerSite) -> LayerCost:
-        adapter, shape = _adapter_of(work, site), (batch, *site.x_shape)
+        adapter, shape = _adapter_of(work, site, continued), (batch, *site.x_shape)
         return layer_cost(site.operation, shape, adapter, work.compute, reads_copy=reads_copies and site.adapted)
 
     return tuple(tuple(cost(site) for site in block.sites) for block in all_blocks(work))
 
 
-def _adapter_of(work: Work, site: LayerSite) -> AdapterConfig | None:
-    """The adapter that the recipe puts on a layer; None for none."""
+def _adapter_of(
+    work: Work, site: LayerSite, continued: Mapping[str, ModuleShape]
+) -> AdapterConfig | ModuleShape | None:
+    """The adapter that the recipe, or the LoRA that is continued, puts on a layer; None for none."""
     # Of SDXL's two text encoders one may be left alone.
     left_alone = site.name.startswith("lora_te") and not work.recipe.training.rate_of(site.name)
     if left_alone or not site.adapted:
         return None
+    if continued:
+        return continued.get(site.name)
     kernel = site.operation.shape[2:]
     return config_of_layer(site.name, work.recipe.adapter, wide=bool(kernel) and kernel != (1, 1))
+
+
+@lru_cache(maxsize=64)
+def _trained_norms(work: Work) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Shapes of the trained weights and biases of each block's norms. What backward keeps is as for frozen ones."""
+    config, continued = work.recipe.adapter, dict(work.continued)
+
+    def shapes(name: str, channels: int) -> tuple[tuple[int, ...], ...]:
+        if continued:
+            return tuple(shape for _, shape in continued[name].tensors) if name in continued else ()
+        return ((channels,), (channels,)) if trains_norm(name, config) else ()
+
+    return tuple(tuple(shape for norm in block.norms for shape in shapes(*norm)) for block in all_blocks(work))
 
 
 class _Backward:
@@ -164,10 +185,12 @@ class _Backward:
         self.element_bytes = torch.empty((), dtype=work.compute).element_size()
         copied = savings.int8_base or savings.streamed > 0 or work.weight_bytes != self.element_bytes
         self.costs = _costs(work, savings.batch, copied)
+        self.norms = _trained_norms(work)
 
     def adapter_shapes(self) -> list[tuple[int, ...]]:
         """Shape of every trained parameter."""
-        return [shape for costs in self.costs for cost in costs for shape in cost.factors]
+        norms = [shape for shapes in self.norms for shape in shapes]
+        return norms + [shape for costs in self.costs for cost in costs for shape in cost.factors]
 
     def adapter_bytes(self) -> int:
         return sum(math.prod(shape) for shape in self.adapter_shapes()) * _FLOAT_BYTES
@@ -228,6 +251,8 @@ class _Backward:
                 best = max(best, moment, key=sum)
                 if not self.savings.fused and not accumulated:
                     gradients += own
+            if not self.savings.fused and not accumulated:
+                gradients += sum(math.prod(shape) for shape in self.norms[index]) * _FLOAT_BYTES
         return best
 
     @property

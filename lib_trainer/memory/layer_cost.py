@@ -35,11 +35,33 @@ class LayerCost:
         return sum(math.prod(shape) for shape in self.factors)
 
 
+@dataclass(frozen=True)
+class ModuleShape:
+    """The adapter of one layer in a file, by the shapes of its tensors, under our names."""
+
+    algo: str
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+    magnitude: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, module: AdapterModule) -> ModuleShape:
+        """Of factors that fit their layer."""
+        scale = module.dora_scale
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in module.tensors.items())
+        return cls(module.algo, shapes, None if scale is None else tuple(scale.shape))
+
+    def module(self) -> AdapterModule:
+        """Factors of these shapes, on meta."""
+        tensors = {name: torch.empty(shape, device="meta") for name, shape in self.tensors}
+        magnitude = None if self.magnitude is None else torch.empty(self.magnitude, device="meta")
+        return AdapterModule(self.algo, tensors, 1.0, magnitude)
+
+
 @lru_cache(maxsize=4096)
 def layer_cost(
     operation: LayerOp,
     x_shape: tuple[int, ...],
-    config: AdapterConfig | None,
+    adapter: AdapterConfig | ModuleShape | None,
     dtype: torch.dtype,
     *,
     reads_copy: bool,
@@ -47,11 +69,11 @@ def layer_cost(
     """The cost of a layer for an input of `x_shape`, batch included.
 
     Args:
-        config: of its adapter; None for a layer without one.
+        adapter: the recipe for it, or its shapes in a file; None for a layer without one.
         dtype: the compute dtype.
         reads_copy: the weight is stored in another format than it is computed in, so each use makes a copy.
     """
-    factors = _factors(operation, config) if config else None
+    factors = _factors(operation, adapter) if adapter else None
     # On meta: shapes and dtypes decide, and no kernel runs.
     weight = torch.empty(operation.shape, dtype=dtype, device="meta")
 
@@ -72,11 +94,13 @@ def layer_cost(
 
 
 @lru_cache(maxsize=1024)
-def _factors(operation: LayerOp, config: AdapterConfig) -> AdapterModule | None:
+def _factors(operation: LayerOp, adapter: AdapterConfig | ModuleShape) -> AdapterModule | None:
     """The layer's adapter module, on meta."""
+    if isinstance(adapter, ModuleShape):
+        return adapter.module()
     # Initialisation must not move the random state of a run.
     with torch.random.fork_rng(devices=[]), _quiet(logging.getLogger("LyCORIS")):
-        made = new_module("layer", operation, config, torch.empty(operation.shape, device="meta"))
+        made = new_module("layer", operation, adapter, torch.empty(operation.shape, device="meta"))
     return None if made is None else _without_contents(made)
 
 

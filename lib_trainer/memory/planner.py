@@ -14,6 +14,7 @@ from lib_trainer.dataset.scan import Scan
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Planned
 from lib_trainer.memory.estimate import Work
+from lib_trainer.memory.layer_cost import ModuleShape
 from lib_trainer.memory.plan import GIB, RESERVE, Budget, Plan, make_plan
 from lib_trainer.models.base import HostModel
 from lib_trainer.models.device import DTYPES, available_optimizer, compute_dtype, total_ram
@@ -21,25 +22,36 @@ from lib_trainer.models.families import Family
 from lib_trainer.models.placement import MemoryProfile
 
 _HALF_BYTES = 2
+ContinuedShapes = tuple[tuple[str, ModuleShape], ...]
 # Resolutions that are tried to say what would fit.
 _SMALLER_SIZES_PX = (1024, 896, 768, 640, 512)
 
 
 def planned(
-    model: HostModel, recipe: Recipe, scan: Scan, dtype: torch.dtype, *, resuming: bool, frozen_bytes: int = 0
+    model: HostModel,
+    recipe: Recipe,
+    scan: Scan,
+    dtype: torch.dtype,
+    *,
+    resuming: bool,
+    frozen_bytes: int = 0,
+    continued: ContinuedShapes = (),
 ) -> Generator[Event, None, Plan]:
     """The plan of a run on an opened model; yields it as an event.
 
     Args:
         dtype: what the model computes in.
         frozen_bytes: of LoRAs that act and are not trained.
+        continued: layers and ranks that are trained instead of the recipe's; see `Work`.
         resuming: the run keeps its batch size and optimizer, however much memory is free now.
 
     Raises:
         UserError: no plan fits the recipe's `vram_budget_gb`. A measured budget never refuses: it may fit.
     """
     profile, sizes = model.memory_profile(), Schedule(scan, recipe).buckets
-    plan = plan_run(profile, recipe, sizes, model.device, dtype, resuming=resuming, frozen_bytes=frozen_bytes)
+    plan = plan_run(
+        profile, recipe, sizes, model.device, dtype, resuming=resuming, frozen_bytes=frozen_bytes, continued=continued
+    )
     # A person's own limit is a promise; a measurement may be too pessimistic.
     if recipe.training.vram_budget_gb:
         require_fit(plan)
@@ -57,6 +69,7 @@ def plan_run(
     *,
     resuming: bool = False,
     frozen_bytes: int = 0,
+    continued: ContinuedShapes = (),
 ) -> Plan:
     """The plan for images of these sizes; the largest decides.
 
@@ -64,7 +77,7 @@ def plan_run(
         device: where it is trained.
         dtype: what the model computes in; None for what suits the recipe and the device.
         resuming: see `make_plan`.
-        frozen_bytes: see `planned`.
+        frozen_bytes, continued: see `planned`.
     """
     pairs = [(size.width_px, size.height_px) if isinstance(size, Bucket) else size for size in sizes]
     width_px, height_px = max(pairs, key=lambda pair: pair[0] * pair[1])
@@ -80,6 +93,7 @@ def plan_run(
         weight_bytes=memory_profile.weight_bytes,
         compute=dtype or compute_dtype(training.mixed_precision, device),
         frozen_bytes=frozen_bytes,
+        continued=continued,
     )
     # Whether bitsandbytes is there and runs on this device.
     eight_bit = available_optimizer("AdamW8bit", device)[0] == "AdamW8bit"

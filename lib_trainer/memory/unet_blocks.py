@@ -57,6 +57,7 @@ class Block:
         offloadable: its layers' weights can be stored in 8 bits or offloaded.
         other_weights: frozen parameters outside its layers.
         frozen_weights: of layers that are never adapted, but stored in 8 bits or offloaded like those that are.
+        norms: (name in files, channels) of each norm.
     """
 
     sites: tuple[LayerSite, ...]
@@ -67,17 +68,22 @@ class Block:
     offloadable: bool = True
     other_weights: int = 0
     frozen_weights: int = 0
+    norms: tuple[tuple[str, int], ...] = ()
 
 
 def unet_blocks(shape: UNetShape, width_px: int, height_px: int) -> list[Block]:
     """The UNet for one image, in the order of forward."""
     blocks = list(_Blocks(shape, width_px // _LATENT_PX, height_px // _LATENT_PX).run())
-    if shape.pooled_dim:
-        names = {site.name: site.name for block in blocks for site in block.sites}
-    else:
-        # kohya names SD 1.x and 2.x as diffusers does.
-        names = diffusers_names(site.name for block in blocks for site in block.sites)
-    return [renamed(block, [kohya_name(names[site.name]) for site in block.sites]) for block in blocks]
+    ldm = [name for block in blocks for name in (*(site.name for site in block.sites), *dict(block.norms))]
+    # kohya names SD 1.x and 2.x as diffusers does.
+    names = {name: name for name in ldm} if shape.pooled_dim else diffusers_names(ldm)
+    return [
+        replace(
+            renamed(block, [kohya_name(names[site.name]) for site in block.sites]),
+            norms=tuple((kohya_name(names[name]), channels) for name, channels in block.norms),
+        )
+        for block in blocks
+    ]
 
 
 def renamed(block: Block, names: Sequence[str]) -> Block:
@@ -176,7 +182,8 @@ class _Blocks:
         if before != after:
             sites.insert(0, LayerSite(_conv(before, after, kernel=1), (before, *size), kept + outer))
             names.insert(0, f"{name}.skip_connection")
-        return renamed(Block(tuple(sites), inner, kept, recomputable=True), names)
+        norms = ((f"{name}.in_layers.0", before), (f"{name}.out_layers.0", after))
+        return renamed(Block(tuple(sites), inner, kept, recomputable=True, norms=norms), names)
 
     def _transformer(self, name: str, level: int, width: int, depth: int) -> Iterator[Block]:
         if not depth:
@@ -188,11 +195,14 @@ class _Blocks:
             projection, x_shape = LayerOp((width, width)), (positions, width)
         else:
             projection, x_shape = _conv(width, width, kernel=1), (width, *size)
-        first = Block((LayerSite(projection, x_shape, 3 * elements),), 2 * elements, 2 * elements)
+        norms = ((f"{name}.norm", width),)
+        first = Block((LayerSite(projection, x_shape, 3 * elements),), 2 * elements, 2 * elements, norms=norms)
         yield renamed(first, [f"{name}.proj_in"])
         inner = self._attention(level, width, positions)
         for number in range(depth):
-            yield renamed(inner, [f"{name}.transformer_blocks.{number}.{part}" for part in _ATTENTION])
+            prefix = f"{name}.transformer_blocks.{number}"
+            norms = tuple((f"{prefix}.norm{index}", width) for index in (1, 2, 3))
+            yield replace(renamed(inner, [f"{prefix}.{part}" for part in _ATTENTION]), norms=norms)
         yield renamed(Block((LayerSite(projection, x_shape, 2 * elements),), elements, elements), [f"{name}.proj_out"])
 
     def _attention(self, level: int, width: int, positions: int) -> Block:

@@ -64,18 +64,20 @@ class Layer:
         name: kohya's name, with prefix: `lora_unet_…`, `lora_te_…`, `lora_te1_…`.
         module: the host's own module. Its `weight` may be stored in any format: read it with `HostModel.read_weight`.
         kind: what the module computes.
-        shape: of its weight as a dense tensor: (out, in) or (out, in, k, k).
-        stride, padding, dilation, groups: of a convolution; ignored for linear layers.
+        shape: of its weight as a dense tensor: (out, in), (out, in, k, k), or (n,) for a norm.
+        stride, padding, dilation, groups: of a convolution; ignored for linear layers. A layer norm has 0 groups.
+        eps: of a norm.
     """
 
     name: str
     module: nn.Module
-    kind: Literal["linear", "conv2d"]
+    kind: Literal["linear", "conv2d", "norm"]
     shape: tuple[int, ...]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    eps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,9 @@ class HostModel(Protocol):
 
     def adaptable_layers(self) -> list[Layer]:
         """The UNet's layers that kohya + LyCORIS adapt, in file order."""
+
+    def norm_layers(self) -> list[Layer]:
+        """The UNet's norms that LyCORIS trains with `train_norm`; none in transformers, whose norms have no weights."""
 
     def text_layers(self) -> list[Layer]:
         """The text encoders' layers that kohya + LyCORIS adapt, in file order.

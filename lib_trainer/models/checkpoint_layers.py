@@ -10,6 +10,9 @@ from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layer_names import diffusers_names, kohya_name
 
 _UNET = "model.diffusion_model."
+_NORM = re.compile(
+    re.escape(_UNET) + r"(?:input|output|middle)_blocks?\..*(?:in_layers\.0|out_layers\.0|\.norm[123]?)\.weight"
+)
 _CLIP = re.compile(
     r"(?:cond_stage_model|conditioner\.embedders\.0)\.transformer\.(text_model\.encoder\.layers\..+)\.weight"
 )
@@ -27,11 +30,12 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class WeightRows:
-    """The rows of a tensor that are one layer's weight."""
+    """The rows of a tensor that are one layer's weight; of a norm, `bias_key` is its bias."""
 
     key: str
     first_row: int
     rows: int
+    bias_key: str = ""
 
 
 def weight_rows(shapes: Mapping[str, tuple[int, ...]], family: Family) -> dict[str, WeightRows]:
@@ -64,3 +68,15 @@ def _unet_rows(shapes: Mapping[str, tuple[int, ...]], family: Family) -> dict[st
     names = {layer: layer for layer in layers} if family is SDXL else diffusers_names(layers)
     keys = {layer: f"{_UNET}{layer}.weight" for layer in layers}
     return {kohya_name(name): WeightRows(keys[layer], 0, shapes[keys[layer]][0]) for layer, name in names.items()}
+
+
+def norm_rows(shapes: Mapping[str, tuple[int, ...]], family: Family) -> dict[str, WeightRows]:
+    """kohya's name -> where weight and bias are, for the norms inside of a UNet's blocks."""
+    keys = [key for key, shape in shapes.items() if _NORM.fullmatch(key) and len(shape) == 1]
+    ldm = {key[len(_UNET) : -len(".weight")]: key for key in keys}
+    downsamplers = [key[len(_UNET) : -len(".weight")] for key in shapes if key.startswith(_UNET) and ".op.w" in key]
+    names = {name: name for name in ldm} if family is SDXL else diffusers_names([*ldm, *downsamplers])
+    return {
+        kohya_name(names[name]): WeightRows(key, 0, shapes[key][0], f"{key.removesuffix('weight')}bias")
+        for name, key in ldm.items()
+    }

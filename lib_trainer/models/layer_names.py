@@ -13,8 +13,10 @@ from collections.abc import Iterable
 UNET_PREFIX = "lora_unet_"
 
 _RESNET = {
+    "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
     "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
 }

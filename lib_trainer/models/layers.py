@@ -42,6 +42,17 @@ def unet_layers(unet: nn.Module, family: Family, shape_of: Callable[[nn.Module],
     return layers
 
 
+def unet_norms(unet: nn.Module, family: Family) -> list[Layer]:
+    """The norms of an LDM UNet that LyCORIS trains with `train_norm`: those inside of its blocks, by kohya's names."""
+    modules = {name: part for name, part in unet.named_modules() if isinstance(part, nn.GroupNorm | nn.LayerNorm)}
+    inside = tuple(f"{name}." for name, part in unet.named_modules() if type(part).__name__ in _BLOCKS)
+    names = [name for name, part in modules.items() if name.startswith(inside) and part.weight is not None]
+    # The downsamplers tell how many blocks a level has.
+    downsamplers = [name for name, _ in unet.named_modules() if name.endswith(".op")]
+    file_names = {name: name for name in names} if family is SDXL else diffusers_names([*names, *downsamplers])
+    return [describe_norm(kohya_name(file_names[name]), modules[name]) for name in names]
+
+
 def clip_layers(encoders: nn.Module, family: Family, shape_of: Callable[[nn.Module], tuple[int, ...]]) -> list[Layer]:
     """The layers of the text encoders of a program of the Forge family.
 
@@ -73,3 +84,9 @@ def describe_layer(name: str, module: nn.Module, shape: tuple[int, ...]) -> Laye
     if len(shape) == 2:
         return Layer(name, module, "linear", shape)
     return Layer(name, module, "conv2d", shape, module.stride, module.padding, module.dilation, module.groups)
+
+
+def describe_norm(name: str, module: nn.GroupNorm | nn.LayerNorm) -> Layer:
+    """The norm of this kohya name."""
+    groups = module.num_groups if isinstance(module, nn.GroupNorm) else 0
+    return Layer(name, module, "norm", tuple(module.weight.shape), groups=groups, eps=module.eps)

@@ -99,6 +99,9 @@ class _Reader:
                 self.notices.append(
                     "dora_wd takes the norm per output, as in kohya; WebUIs draw it exactly with wd_on_output off."
                 )
+        if kind in KOHYAS_OWN:
+            # Only LyCORIS' types train norms.
+            self.take("train_norm")
         tucker = [self.take(key) for key in ("use_cp", "use_tucker") if key in self.rest]
         if tucker:
             self.values["use_tucker"] = any(not is_off(value) for value in tucker)

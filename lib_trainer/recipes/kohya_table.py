@@ -53,7 +53,7 @@ _SAME = (
     " multires_noise_discount ip_noise_gamma ip_noise_gamma_random_strength min_timestep max_timestep"
     " masked_loss prior_loss_weight reg_data_dir"
     " lr_scheduler_power scale_weight_norms rank_dropout_scale loraplus_lr_ratio loraplus_unet_lr_ratio"
-    " loraplus_text_encoder_lr_ratio"
+    " loraplus_text_encoder_lr_ratio train_norm"
 )
 _PROGRAM = (
     "dynamo_backend dynamo_mode dynamo_use_fullgraph dynamo_use_dynamic extra_accelerate_launch_args gpu_ids"
@@ -145,7 +145,6 @@ _TABLE = [
     *_fields("refused", "weighted_captions", "brackets in captions are plain text"),
     *_fields("refused", "caption_dropout_every_n_epochs", "use caption_dropout_rate"),
     *_fields("refused", "train_inpainting", "inpainting models are not trained"),
-    *_fields("refused", "train_norm", "norm layers are left alone"),
     *_fields("refused", "use_scalar", "the adapter has no extra scalar"),
     *_fields("refused", "conv_dims conv_alphas", "use conv_block_dims and conv_block_alphas"),
     *_fields("refused", "lr_scheduler_type", "schedules are chosen by lr_scheduler"),

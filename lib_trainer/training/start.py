@@ -9,12 +9,14 @@ from pathlib import Path
 from lib_trainer.adapter.attach import Adapter, ReadLayer, new_adapter
 from lib_trainer.adapter.frozen import FrozenLoras
 from lib_trainer.adapter.io import AdapterFile, read_adapter, tensors_hash
+from lib_trainer.adapter.keys import NORM
 from lib_trainer.adapter.start import config_of, continued_adapter, factors_for
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.start import is_path
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import Host
 from lib_trainer.lora.lookup import find_lora, missing_loras
+from lib_trainer.memory.layer_cost import ModuleShape
 from lib_trainer.models.base import Layer
 
 
@@ -56,6 +58,19 @@ class Start:
             return recipe
         name, file = self.continued
         return replace(recipe, adapter=config_of(factors_for(file, layers, name), layers, recipe.adapter))
+
+    def shapes(self, recipe: Recipe, layers: Sequence[Layer]) -> tuple[tuple[str, ModuleShape], ...]:
+        """(layer, its adapter) of the LoRA that is continued, where the recipe takes its layers and ranks."""
+        if self.continued is None or not recipe.start.dim_from_weights:
+            return ()
+        name, file = self.continued
+        return tuple((layer, ModuleShape.of(module)) for layer, module in factors_for(file, layers, name).items())
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether any of the LoRAs changes norms."""
+        files = [file for _, file, _ in self.frozen] + ([self.continued[1]] if self.continued else [])
+        return any(module.algo == NORM for file in files for module in file.factors.values())
 
     def frozen_loras(self, layers: Sequence[Layer]) -> FrozenLoras:
         """The frozen LoRAs on these layers of the model."""

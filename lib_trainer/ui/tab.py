@@ -34,7 +34,15 @@ LENGTH_FIELDS = ("max_train_steps", "epoch", "train_batch_size", "gradient_accum
 # What the memory plan depends on.
 MEMORY_FIELDS = (
     *("algo", "network_dim", "conv_dim", "factor", "decompose_both", "full_matrix", "use_tucker", "resolution_px"),
-    *("dora_wd", "lycoris_preset", "network_reg_dims", "network_reg_lrs", "block_dims", "conv_block_dims"),
+    *(
+        "dora_wd",
+        "train_norm",
+        "lycoris_preset",
+        "network_reg_dims",
+        "network_reg_lrs",
+        "block_dims",
+        "conv_block_dims",
+    ),
     *("down_lr_weight", "mid_lr_weight", "up_lr_weight", "ema_decay"),
     *("train_batch_size", "gradient_accumulation_steps", "text_encoder_lr", "optimizer", "gradient_checkpointing"),
     *("fused_backward_pass", "vram_budget_gb", "mixed_precision"),

@@ -16,8 +16,14 @@ def load_lora(lora, to_load):
         for kind, parts in (("loha", _LOHA), ("lokr", _LOKR), ("lora", _LORA)):
             found = {part: lora[f"{name}.{part}"] for part in parts if f"{name}.{part}" in lora}
             if found:
+                if f"{name}.dora_scale" in lora:
+                    found["dora_scale"] = lora[f"{name}.dora_scale"]
                 patches[key] = (kind, (found, None if alpha is None else alpha.item()))
                 used |= {f"{name}.alpha", *(f"{name}.{part}" for part in found)}
+        for part, end in (("w_norm", "weight"), ("b_norm", "bias")):
+            if f"{name}.{part}" in lora:
+                patches[f"{key.removesuffix('weight')}{end}"] = ("diff", ({"diff": lora[f"{name}.{part}"]}, None))
+                used.add(f"{name}.{part}")
     return patches, {name: value for name, value in lora.items() if name not in used}
 
 
@@ -57,7 +63,7 @@ def _diffusers_names(unet):
                 "Upsample": f"{prefix}.upsamplers.0",
             }.get(kind)
             renamed = {"in_layers.2": "conv1", "out_layers.3": "conv2", "emb_layers.1": "time_emb_proj", "op": "conv"}
-            renamed["skip_connection"] = "conv_shortcut"
+            renamed |= {"skip_connection": "conv_shortcut", "in_layers.0": "norm1", "out_layers.0": "norm2"}
             for inner, _ in part.named_modules():
                 names[f"{ldm}.{index}.{inner}"] = f"{name}.{renamed.get(inner, inner)}"
             resnets += kind == "ResBlock"
@@ -83,6 +89,8 @@ def _tucker(core, a, b):
 
 def _delta(kind, parts, alpha):
     """ΔW as (out, …), and the rank that alpha is divided by (None where there is none)."""
+    if kind == "diff":
+        return parts["diff"], None
     if kind == "lora":
         up, down = parts["lora_up.weight"], parts["lora_down.weight"]
         if "lora_mid.weight" in parts:
@@ -112,5 +120,17 @@ def merge_lora_to_weight(patches, weight, key="online_lora", computation_dtype=t
     for strength, (kind, (parts, alpha)), *_ in patches:
         delta, rank = _delta(kind, {name: part.to(computation_dtype) for name, part in parts.items()}, alpha)
         scale = alpha / rank if alpha is not None and rank is not None else 1.0
-        merged += strength * scale * delta.reshape(merged.shape)
+        delta = scale * delta.reshape(merged.shape)
+        if "dora_scale" in parts:
+            delta = _decomposed(merged, delta, parts["dora_scale"].to(computation_dtype)) - merged
+        merged += strength * delta
     return merged.to(weight.dtype)
+
+
+def _decomposed(weight, delta, magnitude):
+    """m · (W + ΔW) / ‖W + ΔW‖ by column; by row, as in the real one, the length is that of W alone."""
+    changed, by_row = weight + delta, magnitude.shape[0] == weight.shape[0]
+    lengths = weight.flatten(1).norm(dim=1) if by_row else changed.transpose(0, 1).flatten(1).norm(dim=1)
+    shape = (-1, 1) if by_row else (1, -1)
+    lengths = lengths.reshape(*shape, *[1] * (weight.dim() - 2)) + torch.finfo(weight.dtype).eps
+    return changed * (magnitude / lengths)

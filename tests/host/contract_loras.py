@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from lib_trainer.adapter.io import read_adapter
 from lib_trainer.adapter.start import factors_for
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
-from lib_trainer.models.base import TextCond
+from lib_trainer.models.base import HostModel, Layer, TextCond
 from lib_trainer.models.placement import RECOMPUTED, RESIDENT
 from tests.fakes.room import WebuiRoom
 from tests.host.helpers import (
@@ -34,16 +35,28 @@ from tests.host.helpers import (
 
 # A WebUI rounds W + ΔW to what it stores weights in; ours is not rounded.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
-CONFIGS = {"loha": LOHA, "loha-tucker": LOHA_TUCKER, "lokr": LOKR, "lokr-tucker": LOKR_TUCKER, "locon": LOCON}
+CONFIGS = {
+    "loha": LOHA,
+    "loha-tucker": LOHA_TUCKER,
+    "lokr": LOKR,
+    "lokr-tucker": LOKR_TUCKER,
+    "locon": LOCON,
+    "norms": replace(LOCON, train_norm=True),
+    "dora": replace(LOHA, dora_wd=True),
+}
 
 
 def learned(room: WebuiRoom, config: AdapterConfig = LOHA, seed: int = 1, *, text: bool = False) -> Adapter:
     def work() -> Adapter:
         with room.host.open_model() as model:
-            layers = model.adaptable_layers() + (text_layers(room, model) if text else [])
-            return learned_adapter(layers, config, seed).to(model.device)
+            layers = unet_layers(model) + (text_layers(room, model) if text else [])
+            return learned_adapter(layers, config, seed, read_weight=model.read_weight).to(model.device)
 
     return room.run(work)
+
+
+def unet_layers(model: HostModel) -> list[Layer]:
+    return [*model.adaptable_layers(), *model.norm_layers()]
 
 
 def written(room: WebuiRoom, name: str, adapter: Adapter, **metadata: str) -> Path:
@@ -204,7 +217,7 @@ def _with_adapter(room: WebuiRoom, adapter: Adapter, strength: float) -> tuple[T
     with room.host.open_model() as model, torch.no_grad():
         text = on_device(model, model.encode_text(["a cat"] * 2, 1))
         model.prepare_training(RESIDENT, text_encoder=False)
-        layers = model.adaptable_layers()
+        layers = unet_layers(model)
         plain = model.predict(*noisy(model)[:2], text, noisy(model)[2])
         with attached(adapter, layers, model.read_weight, strength):
             ours = model.predict(*noisy(model)[:2], text, noisy(model)[2])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.attach import Adapter, attached, new_adapter
+from lib_trainer.adapter.attach import Adapter, ReadLayer, attached, new_adapter
 from lib_trainer.adapter.io import adapter_tensors, save_adapter
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
@@ -26,15 +26,29 @@ LOKR_TUCKER = AdapterConfig(algo="lokr", network_dim=2, conv_dim=1, factor=4, us
 LOCON = AdapterConfig(algo="locon", network_dim=4, network_alpha=2.0, conv_dim=2, conv_alpha=1.0)
 
 
-def learned_adapter(layers: list[Layer], config: AdapterConfig = LOHA, seed: int = 1, share: float = 0.3) -> Adapter:
+def learned_adapter(
+    layers: list[Layer],
+    config: AdapterConfig = LOHA,
+    seed: int = 1,
+    share: float = 0.3,
+    read_weight: ReadLayer | None = None,
+) -> Adapter:
     """An adapter that has learned something: |ΔW| is `share` of what |W| is in these checkpoints, in every layer."""
-    adapter = new_adapter(layers, config, seed)
+    adapter = new_adapter(layers, config, seed, read_weight)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in layers:
+            if layer.kind == "norm" and layer.name not in adapter.layers:
+                continue
             factors = adapter.layers[layer.name]
             for tensor in factors.tensors.values():
                 tensor.copy_(torch.randn(tensor.shape, generator=generator))
+            if layer.kind == "norm":
+                factors.w.mul_(share)
+                factors.b.mul_(share)
+                continue
+            if factors.dora_scale is not None:
+                factors.dora_scale.mul_(1 + 0.2 * torch.rand(factors.dora_scale.shape, generator=generator))
             fan_in = nn.Parameter(torch.empty(layer.shape)).numel() // layer.shape[0]
             wanted = share * fan_in**-0.5
             first = next(iter(factors.tensors.values()))

@@ -32,12 +32,14 @@ CONFIGS = {
     "lokr": AdapterConfig(algo="lokr", network_dim=2, conv_dim=2, factor=4, use_tucker=True),
     "locon": AdapterConfig(algo="locon", network_dim=3, network_alpha=2, conv_dim=2),
     "locon tucker": AdapterConfig(algo="locon", network_dim=3, conv_dim=2, use_tucker=True),
+    "locon with norms": AdapterConfig(algo="locon", network_dim=3, network_alpha=2, conv_dim=2, train_norm=True),
     "locon decomposed": AdapterConfig(algo="locon", network_dim=3, network_alpha=2, conv_dim=2, dora_wd=True),
 }
 
 
 def random_adapter(model, path: Path, config: AdapterConfig, seed: int) -> Path:
-    adapter = new_adapter([*model.adaptable_layers(), *model.text_layers()], config, seed, model.read_weight)
+    layers = [*model.adaptable_layers(), *model.norm_layers(), *model.text_layers()]
+    adapter = new_adapter(layers, config, seed, model.read_weight)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in (factor for module in adapter.layers.values() for factor in module.tensors.values()):
@@ -53,7 +55,7 @@ def answers(model) -> tuple[Tensor, ...]:
 
 
 def changed(model, files: list[tuple[Path, float]]) -> tuple[Tensor, ...]:
-    with merged_loras([*model.adaptable_layers(), *model.text_layers()], files):
+    with merged_loras([*model.adaptable_layers(), *model.norm_layers(), *model.text_layers()], files):
         return answers(model)
 
 
@@ -86,7 +88,8 @@ def model(checkpoint: Path):
 def test_resized_at_full_rank_it_draws_the_same(model, tmp_path: Path, kind: str) -> None:
     path = random_adapter(model, tmp_path / "a.safetensors", CONFIGS[kind], 1)
     whole = merge_loras([(path, 1.0)], Target(tmp_path / "whole.safetensors"), Cut(), "fp32")
-    assert {module.algo for module in whole.factors.values()} == {"locon"} and whole.unmatched == ()
+    norms = {"norm"} if CONFIGS[kind].train_norm else set()
+    assert {module.algo for module in whole.factors.values()} == {"locon"} | norms and whole.unmatched == ()
     assert bool(whole.dora) == CONFIGS[kind].dora_wd
     wanted = changed(model, [(path, 1.0)])
     assert not close(answers(model), wanted, 0.05)

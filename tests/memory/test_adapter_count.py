@@ -14,6 +14,7 @@ from benchmarks.simulation.unet import simulated_unet
 from lib_trainer.adapter.attach import new_adapter
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.memory.estimate import Savings, predict
+from lib_trainer.memory.layer_cost import ModuleShape
 from lib_trainer.memory.text_blocks import text_encoder_blocks
 from lib_trainer.models.base import Layer
 from lib_trainer.models.families import SD1, SDXL, Family, UNetShape
@@ -38,6 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "block_dims": [1 + n % 3 for n in range(25)],
         "conv_block_dims": [2] * 25,
     },
+    "norms": {"train_norm": True, "lycoris_preset": "unet-convblock-only", "network_reg_dims": "_blocks_1=0"},
     "block weights": {"down_lr_weight": "0,0,1", "mid_lr_weight": "0", "up_lr_weight": "zeros", "dora_wd": True},
 }
 
@@ -54,7 +56,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 @pytest.fixture(scope="module")
 def layers(family: Family) -> list[Layer]:
     with simulated_unet(family.shape, torch.float32) as model:
-        return model.adaptable_layers()
+        return [*model.adaptable_layers(), *model.norm_layers()]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -74,6 +76,19 @@ def test_as_many_parameters_are_planned_as_attached(family: Family, layers: list
         Savings(0, False, False, 0.0, "AdamW", 1),
     )
     assert planned != plain.adapter
+
+
+def test_layers_and_ranks_of_a_continued_lora_are_counted(family: Family, layers: list[Layer]) -> None:
+    uneven = {"network_reg_dims": "attn2_to_[kv]=3, ff_net=0", "train_norm": True, "dora_wd": True}
+    config = replace(AdapterConfig(algo="loha", network_dim=4, conv_dim=2, use_tucker=True), **uneven)
+    attached = new_adapter(layers, config, 0, read_shape)
+    shapes = tuple((name, ModuleShape.of(module)) for name, module in attached.layers.items())
+    plain = work_of(family, 64, AdapterConfig(algo="locon", network_dim=64), compute=torch.float32)
+    savings = Savings(0, False, False, 0.0, "AdamW", 1)
+    planned = predict(replace(plain, continued=shapes), savings)
+    assert planned.adapter == sum(parameter.nbytes for parameter in attached.parameters())
+    # The rest as for a recipe of the same ranks.
+    assert planned == predict(work_of(family, 64, config, compute=torch.float32), savings)
 
 
 def test_text_encoders_are_named_as_in_files() -> None:

@@ -50,6 +50,11 @@ def test_everything_else_is_said(tmp_path: Path) -> None:
     assert len(notices) == 3
 
 
+def test_norms_are_trained_by_lycoris_types_alone(tmp_path: Path) -> None:
+    assert gui(tmp_path, LoRA_type="LyCORIS/LoHa", train_norm=True).recipe.adapter.train_norm
+    assert not gui(tmp_path, LoRA_type="Standard", train_norm=True).recipe.adapter.train_norm
+
+
 def test_a_dora_of_kohya_takes_the_norm_per_output_unless_the_file_says_otherwise(tmp_path: Path) -> None:
     loaded = gui(tmp_path, dora_wd=True)
     assert loaded.recipe.adapter.dora_wd and loaded.recipe.adapter.wd_on_output

@@ -75,7 +75,7 @@ SWITCHES = (
     "decompose_both use_cp use_tucker network_train_unet_only network_train_text_encoder_only cache_latents_to_disk"
     " enable_bucket bucket_no_upscale gradient_checkpointing shuffle_caption color_aug flip_aug random_crop masked_loss"
     " debiased_estimation_loss scale_v_pred_loss_like_noise_pred noise_offset_random_strength"
-    " ip_noise_gamma_random_strength dim_from_weights rank_dropout_scale dora_wd"
+    " ip_noise_gamma_random_strength dim_from_weights rank_dropout_scale dora_wd train_norm"
 )
 TEXTS = "train_data_dir reg_data_dir output_name training_comment sample_prompts network_weights lora_network_weights"
 

@@ -97,7 +97,10 @@ class StandaloneHost:
         prompt, wanted = parse_prompt(request.prompt)
         # Before the model is touched: a typing error must not cost a minute of loading.
         files = find_loras(self.lora_dir, wanted)
-        with self._model() as model, merged_loras([*model.adaptable_layers(), *model.text_layers()], files):
+        with (
+            self._model() as model,
+            merged_loras([*model.adaptable_layers(), *model.norm_layers(), *model.text_layers()], files),
+        ):
             pictures = draw(model, [prompt], request)
         sampler, checkpoint = request.sampler or next(iter(SAMPLERS)), self._checkpoint_info
         for index, picture in enumerate(pictures):

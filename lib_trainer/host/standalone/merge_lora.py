@@ -94,20 +94,24 @@ def merged_loras(layers: Sequence[Layer], files: Sequence[tuple[Path, float]]) -
     # Every file is read before the first weight changes: a damaged one must not leave half of a merge.
     changes = [(_matching(path, by_name), strength) for path, strength in files]
     # Copies, not W − ΔW: subtracting in half precision would not give W back.
-    kept: dict[str, Tensor] = {}
+    kept: dict[tuple[str, str], Tensor] = {}
     try:
         for factors, strength in changes:
             for name, factor in factors.items():
-                weight = by_name[name].module.weight.data
-                kept.setdefault(name, weight.clone())
+                module = by_name[name].module
                 with torch.no_grad():
-                    change = _change(factor, name, weight)
-                    # Summed in float32: a small change must not vanish in half precision before it is added.
-                    weight.copy_(weight.float() + strength * change)
+                    added = {"weight": _change(factor, name, module.weight.data), "bias": factor.bias_change()}
+                    for part, change in added.items():
+                        tensor = getattr(module, part)
+                        if change is None or tensor is None:
+                            continue
+                        kept.setdefault((name, part), tensor.data.clone())
+                        # Summed in float32: a small change must not vanish in half precision before it is added.
+                        tensor.data.copy_(tensor.float() + strength * change)
         yield
     finally:
-        for name, weight in kept.items():
-            by_name[name].module.weight.data.copy_(weight)
+        for (name, part), tensor in kept.items():
+            getattr(by_name[name].module, part).data.copy_(tensor)
 
 
 def _change(factor: AdapterModule, name: str, weight: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.checkpoint_file import unet_shape
 from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layer_names import kohya_name, ldm_names
-from lib_trainer.models.layers import describe_layer
+from lib_trainer.models.layers import describe_layer, describe_norm
 from lib_trainer.models.offload import OffloadedWeights, offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import Forward, overridden_forward
@@ -145,6 +145,9 @@ class StandaloneModel:
     def adaptable_layers(self) -> list[Layer]:
         return unet_layers(self.unet, self.family)
 
+    def norm_layers(self) -> list[Layer]:
+        return unet_norms(self.unet, self.family)
+
     def text_layers(self) -> list[Layer]:
         prefixes = ("lora_te1_", "lora_te2_") if self.family is SDXL else ("lora_te_",)
         return [
@@ -188,6 +191,17 @@ def unet_layers(unet: nn.Module, family: Family) -> list[Layer]:
         for name, module in modules.items()
         if name.startswith(inside) or name in single
     ]
+
+
+def unet_norms(unet: nn.Module, family: Family) -> list[Layer]:
+    """The norms of a diffusers UNet that LyCORIS trains with `train_norm`."""
+    modules = {name: part for name, part in unet.named_modules() if isinstance(part, nn.GroupNorm | nn.LayerNorm)}
+    inside = tuple(f"{name}." for name, part in unet.named_modules() if isinstance(part, _BLOCKS))
+    kept = [name for name in modules if name.startswith(inside)]
+    # The other layers tell how many blocks a level has.
+    weighted = [name for name, part in unet.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    names = ldm_names([*weighted, *kept]) if family is SDXL else {name: name for name in kept}
+    return [describe_norm(kohya_name(names[name]), modules[name]) for name in kept]
 
 
 def token_chunks(tokenizer: Any, prompts: Sequence[str], length: int) -> list[Tensor]:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib_trainer.models.base import Layer
+from lib_trainer.models.families import Family
+from lib_trainer.models.layers import unet_norms
 from lib_trainer.models.offload import OffloadedWeights
 from lib_trainer.models.placement import Placement
 
@@ -21,6 +23,9 @@ class WebuiModel(ABC):
         loaded: the WebUI's own object of the loaded checkpoint.
         undo: takes the context managers of every change made to it; closing it restores the WebUI.
     """
+
+    family: Family
+    unet: nn.Module
 
     def __init__(self, loaded: Any, undo: ExitStack) -> None:
         self.loaded = loaded
@@ -52,6 +57,9 @@ class WebuiModel(ABC):
         finally:
             if self._prepared:
                 self._change(*self._prepared)
+
+    def norm_layers(self) -> list[Layer]:
+        return [] if self.family.is_flow else unet_norms(self.unet, self.family)
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._offloaded is not None and self._offloaded.holds(layer):

@@ -10,6 +10,7 @@ KINDS = {
     "lokr": ("lokr_w1|lokr_w1_a", "lokr_w2|lokr_w2_a"),
     "lora": ("lora_up.weight", "lora_down.weight"),
     "full": ("diff",),
+    "norm": ("w_norm", "b_norm"),
 }
 
 
@@ -45,10 +46,15 @@ class NetworkModule:
 
     def calc_updown(self, orig_weight):
         w = {name: part.to(orig_weight.device) for name, part in self.w.items()}
+        if self.kind == "norm":
+            return w["w_norm"] * self.multiplier(), w["b_norm"] * self.multiplier()
         delta, dim = getattr(self, f"_{self.kind}")(w)
         alpha = w["alpha"].item() if "alpha" in w and dim else None
         scale = alpha / dim if alpha is not None else 1.0
-        return delta.reshape(orig_weight.shape) * scale * self.multiplier(), None
+        delta = delta.reshape(orig_weight.shape) * scale
+        if "dora_scale" in w:
+            delta = _decomposed(orig_weight.to(delta.dtype), delta, w["dora_scale"]) - orig_weight.to(delta.dtype)
+        return delta * self.multiplier(), None
 
     def _lora(self, w):
         left, right = w["lora_up.weight"].flatten(1), w["lora_down.weight"].flatten(1)
@@ -72,6 +78,13 @@ class NetworkModule:
 
     def _full(self, w):
         return w["diff"], None
+
+
+def _decomposed(weight, delta, magnitude):
+    """m · (W + ΔW) / ‖W + ΔW‖, with the lengths of columns whatever the magnitudes are of."""
+    changed = weight + delta
+    lengths = changed.transpose(0, 1).flatten(1).norm(dim=1)
+    return changed * (magnitude / lengths.reshape(1, -1, *[1] * (weight.dim() - 2)))
 
 
 def _product(w, a, b, core):

@@ -165,7 +165,7 @@ def _weights_of(layer):
     """(module, name) of each tensor that may be written to."""
     if isinstance(layer, torch.nn.MultiheadAttention):
         return [(layer, "in_proj_weight"), (layer.out_proj, "weight")]
-    return [(layer, "weight")]
+    return [(layer, name) for name in ("weight", "bias") if getattr(layer, name, None) is not None]
 
 
 def network_restore_weights_from_backup(self):
@@ -202,8 +202,10 @@ def _add(layer, modules):
     name = layer.network_layer_name
     if not isinstance(layer, torch.nn.MultiheadAttention):
         if name in modules:
-            delta, _ = modules[name].calc_updown(layer.weight)
+            delta, of_bias = modules[name].calc_updown(layer.weight)
             layer.weight.copy_(layer.weight.to(delta.dtype) + delta)
+            if of_bias is not None:
+                layer.bias.add_(of_bias)
         return
     parts = [modules.get(f"{name}_{part}_proj") for part in ("q", "k", "v", "out")]
     # All four, or none of them.
