@@ -24,8 +24,8 @@ MOST_PROCESSES = 4
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `-n auto` starts."""
-    return min(MOST_PROCESSES, os.cpu_count() or 1)
+    """How many processes `-n auto` starts: one more than processors, since tests in a browser mostly wait."""
+    return min(MOST_PROCESSES, (os.cpu_count() or 1) + 1)
 
 
 def pytest_collection_finish() -> None:

@@ -1,15 +1,16 @@
-"""The command line itself, killed and started again as a process of its own.
+"""The command line itself, killed and started again in processes of its own.
+
+They are forks of this one, which has imported what they need; `cli/test_run_training.py` starts the program anew.
 
 `TRAIN_LORA_KILLS=20 pytest tests/test_killed_commands.py` kills at 20 random moments of a run instead of a few.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from bisect import bisect
 from contextlib import suppress
@@ -18,6 +19,11 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("diffusers")
+pytest.importorskip("lycoris")
+import lib_trainer.cli.train
+import lib_trainer.host.standalone.host  # noqa: F401 - before the forks
+from lib_trainer.cli.main import main
 from lib_trainer.jobs.history import RUNS_DIR, History
 from tests.killing import make_pictures, whole_files
 
@@ -58,9 +64,10 @@ class Folder:
 
         While it lives, nothing but whole files may be seen in the LoRA folder. Killed, it has no end.
         """
-        process = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = multiprocessing.get_context("fork").Process(target=_command, args=(self._arguments(),))
+        process.start()
         started, seen = time.monotonic(), []
-        while process.poll() is None:
+        while process.is_alive():
             now = time.monotonic()
             assert now - started < PATIENCE_S, "the run hangs"
             seen += [now] * (self._written() + 1 - len(seen))
@@ -70,30 +77,28 @@ class Folder:
             with suppress(FileNotFoundError):
                 whole_files(self.lora_dir)
             time.sleep(LOOK_SECONDS)
-        said = process.communicate()[1]
+        process.join()
         whole_files(self.lora_dir)
-        assert process.returncode == (-signal.SIGKILL if kill else 0), said
+        assert process.exitcode == (-signal.SIGKILL if kill else 0)
         return [*seen, time.monotonic()]
 
     def contents(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in whole_files(self.lora_dir)}
 
-    def _command(self) -> list[str]:
+    def _arguments(self) -> list[str]:
         settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
         train = ["train", "lokr_style_config_8gb", "--data", str(self._pictures), "--name", "jeff", *settings]
-        return [
-            sys.executable,
-            "-m",
-            "lib_trainer",
-            *(["resume"] if self.history.runs() else train),
-            "--out",
-            str(self.out),
-        ]
+        return [*(["resume"] if self.history.runs() else train), "--out", str(self.out)]
 
     def _written(self) -> int:
         """Lines of steps that are written; -1 before the run has begun."""
         runs = self.history.runs()
         return len(self.history.losses(runs[0].id)) if runs else -1
+
+
+def _command(arguments: list[str]) -> None:
+    """The child's whole life."""
+    os._exit(main(arguments))
 
 
 @pytest.fixture(scope="module")

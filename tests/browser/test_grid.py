@@ -88,8 +88,6 @@ def page(site, browser):
 def open_tab(site: Site, browser, width: int = 1280, theme: str = "light"):
     page = browser.new_page(viewport={"width": width, "height": 1000})
     page.set_default_timeout(SLOW_MS)
-    # What a machine without a network cannot fetch must not hold the page up.
-    page.route("**/*", lambda route: route.continue_() if "127.0.0.1" in route.request.url else route.abort())
     page.goto(f"http://127.0.0.1:{site.port}/?__theme={theme}")
     page.wait_for_function("document.querySelector('#train_lora_grid_sampler input')?.value === 'Euler'")
     return page

@@ -10,20 +10,28 @@ pytest.importorskip("playwright")
 from lib_trainer.models.families import FLUX, SD1
 from lib_trainer.models.placement import MemoryProfile
 from tests.browser.conftest import CHROMIUM
-from tests.browser.test_tab import Site, keep, site  # noqa: F401 - fixture
+from tests.browser.test_tab import Site, keep
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM")
 
 RANK = "#train_lora_network_dim"
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, browser):
+    site = Site(tmp_path_factory.mktemp("site"), browser)
+    yield site
+    site.close()
+
+
 @pytest.fixture
-def page(site: Site):  # noqa: F811
+def page(site: Site):
     page = site.open()
     page.click("[data-fold=train_lora_all]")
     page.wait_for_selector(f"{RANK} input", state="visible")
     page.wait_for_selector(".train-lora-filter .count:has-text('0 changed')")
-    return page
+    yield page
+    page.close()
 
 
 def show_more(page, group: str) -> None:
@@ -119,10 +127,11 @@ def test_a_mistake_is_shown_whatever_the_filter_says(page):
     page.wait_for_selector(f"{RANK}.train-lora-wrong", state="visible")
 
 
-def test_what_the_checkpoints_family_does_not_use_is_hidden(site: Site):  # noqa: F811
+def test_what_the_checkpoints_family_does_not_use_is_hidden(site: Site, monkeypatch):
     only_flow, only_unets = "discrete_flow_shift", "noise_offset"
     for family, shown, hidden in ((SD1, only_unets, only_flow), (FLUX, only_flow, only_unets)):
-        site.host.memory_profile = lambda family=family: MemoryProfile(family, family.shape, 2)
+        profile = MemoryProfile(family, family.shape, 2)
+        monkeypatch.setattr(site.host, "memory_profile", lambda profile=profile: profile)
         page = site.open()
         page.click("[data-fold=train_lora_all]")
         page.wait_for_selector(f"#train_lora_memory [data-family={family.key}]", state="attached")

@@ -45,7 +45,7 @@ class Site:
         self.run = SlowRun(steps=3000, seconds=0.1)
         self.jobs = Jobs(self.host, self.run)
         self.pictures = draw_pictures(folder / "pictures")
-        self._browser = browser
+        self._browser, self._pages = browser, []
         self.access = access or Access()
         workbench = Workbench(self.host)
         tab = build(self.host, self.jobs, self.access, workbench=workbench)
@@ -67,14 +67,10 @@ class Site:
     def open(self, width: int = 1280, theme: str = "light", unreachable: str = ""):
         """A new page; no request with `unreachable` in its address is answered."""
         page = self._browser.new_page(viewport={"width": width, "height": 1000})
+        self._pages.append(page)
         page.set_default_timeout(SLOW_MS)
-
-        def answer(route):
-            # Fonts from elsewhere must not hold the page up on a machine without a network.
-            gone = "127.0.0.1" not in route.request.url or (unreachable and unreachable in route.request.url)
-            return route.abort() if gone else route.continue_()
-
-        page.route("**/*", answer)
+        if unreachable:
+            page.route(f"**{unreachable}**", lambda route: route.abort())
         for script in ("train_lora.js", "train_lora_page.js", "train_lora_settings.js", *WORKBENCH):
             page.add_init_script(path=ROOT / "javascript" / script)
         page.goto(f"http://127.0.0.1:{self.port}/?__theme={theme}")
@@ -84,6 +80,9 @@ class Site:
     def close(self) -> None:
         self.jobs.stop(save=False)
         self.jobs.wait(PATIENCE_S)
+        # The server waits for their connections, and left open they ask on for ever.
+        for page in self._pages:
+            page.close()
         self._outer.close()
 
 
