@@ -50,8 +50,8 @@ def simulate(
     Args:
         pooled_width: of SDXL's pooled text; 0 for other families.
         peak: counts the storages; a new `StoragePeak` if None.
-        steps: how many. Little is left over from one step to the next: in a second one an allocator has other gaps,
-            and a slider's answers take up to 3 % more.
+        steps: how many. Little is left over from one step to the next: a second one changes the allocator's gaps by
+            half a per cent, and a slider's answers take 3 % more in it.
     """
     peak = peak or StoragePeak()
     recipe = plan.recipe

@@ -30,16 +30,19 @@ TASK = {
 }
 
 
-def test_two_processes_answer_in_turn(tmp_path: Path) -> None:
-    with workers([OURS, INSTALLED], tmp_path, 1) as (ours, theirs):
-        with ours.loaded(load="layer", **TASK), theirs.loaded(load="layer", **TASK):
-            for _ in range(2):
-                assert ours.ask(time=2) > 0 and theirs.ask(time=2) > 0
-            kept, kept_by_theirs = (worker.ask(memory=True)["kept_bytes"] for worker in (ours, theirs))
-        # The input is known beforehand and the factors are not of the step: nothing waits for backward.
-        assert kept == 0 < kept_by_theirs
+def test_a_process_answers_until_it_fails(tmp_path: Path) -> None:
+    with workers([OURS], tmp_path, 1) as (ours,):
+        with ours.loaded(load="layer", **TASK):
+            assert ours.ask(time=2) > 0 and ours.ask(time=2) > 0
+            assert ours.ask(memory=True)["peak_bytes"] > 0
         with pytest.raises(WorkerDied), ours.loaded(load="nothing of that name"):
             pass
+
+
+def test_what_is_kept_for_backward() -> None:
+    kept, kept_by_theirs = (LayerLoad(who, TASK).memory()["kept_bytes"] for who in (OURS, INSTALLED))
+    # The input is known beforehand and the factors are not of the step: nothing waits for backward.
+    assert kept == 0 < kept_by_theirs
 
 
 @pytest.mark.skipif(version("lycoris-lora") < "4", reason="LyCORIS before 4 computes W + ΔW − W")
