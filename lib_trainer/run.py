@@ -45,6 +45,7 @@ from lib_trainer.training.optimizer import check_optimizer
 from lib_trainer.training.outcome import Outcome, Output
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.resume_facts import dtype_of_run, resumed_settings
+from lib_trainer.training.run_layers import run_layers
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving
 from lib_trainer.training.source import Latents, Source, open_source
@@ -118,13 +119,9 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     if unused := ignored_settings(recipe, model.family.key):
         yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
     start = output.start
-    text_layers = model.text_layers() if recipe.training.trains_text else []
-    # Layers that act otherwise than the checkpoint's own, but are not trained.
-    other_layers = model.text_layers() if start.freezes_text and not text_layers else []
-    norms = model.norm_layers() if recipe.adapter.train_norm or start.has_norms else []
-    every_layer = [*model.adaptable_layers(), *norms, *text_layers, *other_layers]
-    frozen, recipe = start.frozen_loras(every_layer), start.sized(recipe, every_layer)
-    continued = start.shapes(recipe, every_layer)
+    layers = run_layers(model, recipe, start)
+    frozen, recipe = start.frozen_loras(layers.every), start.sized(recipe, layers.every)
+    continued = start.shapes(recipe, layers.every)
     dtype = dtype_of_run(output.folder and output.folder / STATE_FILE, recipe, model.device)
     plan = yield from planned(
         model, recipe, scan, dtype,
@@ -133,16 +130,13 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     recipe = plan.recipe
     probes = plan_probes(scan, recipe)
     read_weight = frozen.over(model.read_weight)
-    with attached(Adapter({}), other_layers, read_weight):
+    with attached(Adapter({}), layers.frozen_text, read_weight):
         # A cache on the disk is shared by runs without the frozen LoRAs.
         folder = None if start.freezes_text else host.cache_dir
-        latents, texts = yield from _cache(host, model, recipe, source, probes, folder, with_texts=not text_layers)
+        latents, texts = yield from _cache(host, model, recipe, source, probes, folder, with_texts=not layers.text)
     yield Progress("preparing", 0, 1, "Making room for training")
-    model.prepare_training(plan.placement, text_encoder=bool(text_layers), guidance_scale=recipe.flow.guidance_scale)
-    layers = [*model.adaptable_layers(), *norms, *text_layers]
-    # Of SDXL's two text encoders one may be left alone.
-    trained = [layer for layer in layers if layer not in text_layers or recipe.training.rate_of(layer.name) > 0]
-    adapter, sentence = start.adapter(recipe, trained, read_weight)
+    model.prepare_training(plan.placement, text_encoder=bool(layers.text), guidance_scale=recipe.flow.guidance_scale)
+    adapter, sentence = start.adapter(recipe, layers.trained(recipe), read_weight)
     if sentence:
         yield Notice(sentence)
     if start.frozen:
@@ -152,7 +146,7 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     outcome, schedule = Outcome(plan), latents.store.schedule
     saving = Saving(output.target, recipe, model, adapter, schedule, output.resuming, output.saved)
     require_space(output.target, adapter, recipe.output.save_precision)
-    with explained_out_of_memory(plan), attached(adapter, [*layers, *other_layers], read_weight):
+    with explained_out_of_memory(plan), attached(adapter, layers.every, read_weight):
         batches, loras = latents.batches(texts), start.fingerprint
         training = Training(model, adapter, recipe, schedule, batches, started_from=loras, dtype=dtype)
         training.targets = source.targets(Denoiser(training, texts))
