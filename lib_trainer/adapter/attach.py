@@ -93,6 +93,7 @@ class Adapter(nn.Module):
         named = self.layers.items() if config.tlora_min_rank else ()
         modules = [module for name, module in named if module.algo == "locon" and name.startswith(UNET_PREFIX)]
         shares = ((_TIMESTEPS - timesteps.double()) / _TIMESTEPS).clamp(0, 1) ** config.tlora_alpha
+        # One mask a rank serves all layers of that rank.
         masks: dict[int, Tensor] = {}
         for module in modules:
             if module.rank not in masks:

@@ -56,11 +56,13 @@ def layer_rule(name: str, config: AdapterConfig, *, wide: bool) -> LayerRule:
         dims, alphas = ("conv_block_dims", "conv_block_alphas") if wide else ("block_dims", "block_alphas")
         rank = round(_of_block(config, dims, block, blocks, rank))
         alpha = _of_block(config, alphas, block, blocks, alpha)
+    # The first pattern that fits wins, also over ranks by block.
     for pattern, dim in by_pattern(config.network_reg_dims):
         if pattern.search(name):
             rank = round(dim)
             break
     rate = next((rate for pattern, rate in by_pattern(config.network_reg_lrs) if pattern.search(name)), None)
+    # What would not learn gets no adapter: it would take memory and store zeros.
     return LayerRule(rank if weight and rate != 0 else 0, alpha, weight, rate)
 
 

@@ -145,10 +145,12 @@ def _about_training(recipe: Recipe, steps: int, epoch: int) -> dict[str, Any]:
     training, data = recipe.training, recipe.dataset
     batch = training.train_batch_size
     return {
+        # What readers of LyCORIS files look for, whoever trained them.
         "ss_network_module": "lycoris.kohya",
         "ss_learning_rate": training.learning_rate,
         "ss_unet_lr": training.learning_rate,
         "ss_optimizer": f"{training.optimizer}(weight_decay={training.weight_decay})",
+        # 0 means by epochs; the file says how many that came to.
         "ss_max_train_steps": training.max_train_steps or steps,
         "ss_lr_warmup_steps": round((training.max_train_steps or steps) * training.lr_warmup / 100),
         "ss_num_epochs": training.epoch,

@@ -65,11 +65,13 @@ def continued_adapter(
         UserError: a layer of the file has another kind or rank than in the recipe.
     """
     if dim_from_weights:
+        # A text encoder's layers are not among them where its rate is 0.
         modules = {layer.name: found[layer.name] for layer in layers if layer.name in found}
         if not modules:
             raise UserError("The LoRA has none of the layers that are trained.", "Set a rate for its text encoder.")
         return Adapter(modules), 0
     adapter = new_adapter(layers, config, seed, read_weight)
+    # Layers that the file lacks begin at zero: a recipe may train more of them than the earlier run did.
     for name, fresh in adapter.layers.items():
         old = found.get(name)
         if old is None:

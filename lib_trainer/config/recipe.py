@@ -79,6 +79,7 @@ class Recipe:
             section, kind = known[name]
             try:
                 converted[section][name] = convert(value, kind)
+            # Collected: a person mends all of them in one go.
             except (TypeError, ValueError, OverflowError):
                 problems[name] = f"{quoted(value)} is not {describe(kind)}"
         if problems:
@@ -164,6 +165,7 @@ def _cross_problems(recipe: Recipe, needs_name: bool) -> dict[str, str]:
         problems["resolution_px"] = (
             f"{data.resolution_px[0]}×{data.resolution_px[1]} px: each side must be 64 to 8192 px"
         )
+    # The VAE makes one cell of 8×8 px.
     if step % 8:
         problems["bucket_reso_steps"] = f"{step} px is not a multiple of 8, the size of one latent cell"
     if data.min_bucket_reso > data.max_bucket_reso:

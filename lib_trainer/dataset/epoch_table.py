@@ -50,6 +50,7 @@ def epoch_table(scan: Scan, draws: int = 0) -> list[EpochRow]:
     for folder, samples in folders.items():
         repeats = [sample.repeats for sample in samples]
         share = sum(repeats) / total
+        # A mean: repeats may differ within a folder.
         times = draws * share / len(samples)
         marked, of_reg_folder = samples[0].regularising, folder in scan.reg_folders
         row = EpochRow(

@@ -30,6 +30,7 @@ def scan_pairs(scan: Scan, config: DatasetConfig, target_dir: str) -> Scan:
         raise ConfigError({"diff_target_dir": str(error)}) from error
     seconds = {_key(sample): sample for sample in others.samples}
     found = [seconds.get(_key(sample)) for sample in scan.samples]
+    # Exports of two programs number their files differently, in the same order.
     if not any(found) and len(others.samples) == len(scan.samples):
         found = list(others.samples)
     pairs = list(zip(scan.samples, found, strict=True))

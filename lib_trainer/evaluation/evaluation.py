@@ -129,6 +129,7 @@ class Evaluation:
 
     def _told(self, figures: Figures) -> Evaluated:
         curve = figures.held_out or figures.trained
+        # The parabola of a run that has hardly begun has its least loss anywhere.
         peak = min(figures.least_loss_strength, _STRONGEST)
         gap, bind = figures.memorised, figures.bound
         verdict, advice, more_steps = judge(figures, self._choice, self._pictures)

@@ -67,12 +67,14 @@ def plan_probes(scan: Scan, recipe: Recipe) -> ProbePlan:
     if not recipe.evaluation.evaluates:
         return ProbePlan()
     concept = _concept(scan)
+    # Of its own: drawing here must not move what the run draws with its seed.
     rng = random.Random(f"{recipe.evaluation.validation_seed}/probes")
     held_out = _held_out(scan, concept, recipe, rng)
     rest = [index for index in concept if index not in held_out]
     if not rest:
         raise ConfigError({"held_out": "no picture would be left to train on"})
     most = recipe.evaluation.max_validation_steps or MOST_HELD_OUT
+    # Their gap to the held-out ones shows what is memorised.
     trained = sorted(rng.sample(rest, min(TRAINED_PROBES, len(rest))))
     word = scan.trigger_word
     named = any(word.lower() in scan.samples[index].caption.lower() for index in concept)

@@ -68,9 +68,11 @@ def _judge(figures: Measured, choice: Choice, pictures: Pictures) -> tuple[str, 
     use = f"Use step {choice.best_step} at strength {choice.best_strength:g}"
     peak, lost, gap = figures.least_loss_strength, figures.drift, figures.memorised
     word = pictures.trigger_word
+    # Certain before any figure: nothing can bind a word that no caption has.
     if word and not pictures.named:
         said = f"The captions never bind the trigger word “{word}”: none of them has it"
         return NOT_LEARNED, f"{said}. Put the word into every caption, and train again."
+    # From here the gravest first.
     if peak < OVERDRIVEN_STRENGTH:
         return (
             BURNING,
@@ -84,6 +86,7 @@ def _judge(figures: Measured, choice: Choice, pictures: Pictures) -> tuple[str, 
     if pictures.few and figures.learned > MEMORISED_ALONE:
         said = f"{figures.learned:.0%} of the loss on the pictures is gone, and too few are there to hold some out"
         return MEMORISING, f"{said}: they are likely learned by heart. More pictures or fewer steps help. {use}."
+    # While a run still learns, binding may still come.
     if figures.bound is not None and figures.bound < LEAST_BOUND and choice.is_flat:
         said = f"The captions never bind the trigger word “{word}”: without it as much is learned"
         return NOT_LEARNED, f"{said}. Put the word into every caption, and train again."

@@ -33,6 +33,7 @@ def require_loras(prompts: Iterable[str], loras: Sequence[LoraInfo], family: Fam
     names = list(dict.fromkeys(name for prompt in prompts for name in names_in(prompt)))
     found = {name: find_lora(name, loras) for name in names}
     missing = [name for name, lora in found.items() if lora is None]
+    # All of them at once; Forge drops every LoRA of a prompt that has an unknown one.
     if missing:
         raise missing_loras(missing, loras)
     for lora in found.values():

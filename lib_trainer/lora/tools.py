@@ -130,6 +130,7 @@ def extract_lora(tuned: Path, base: Path, target: Target, cut: Cut, precision: s
     with safe_open(tuned, framework="pt") as one, safe_open(base, framework="pt") as other:
         for done, (name, at) in enumerate(weights.items(), 1):
             target.report(done, len(weights))
+            # A layer that only one of the two has has no difference.
             if name not in base_weights:
                 continue
             before = _rows(other, base_weights[name])

@@ -67,6 +67,7 @@ class _Walk:
         embedders = shape.width * (2 * token + shape.context_dim) + round(shape.modulation[2] * square)
         tokens = self.image + self.text
         yield Block((), 0, tokens * shape.width, other_weights=embedders, frozen_weights=refiners)
+        # In multiples of width²: `TransformerShape.modulation`.
         alone, together = (round(share * square) for share in shape.modulation[:2])
         for kind, count, parts, rows, modulation in (
             ("double_blocks", shape.double, self._double(), tokens, together),

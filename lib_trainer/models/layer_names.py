@@ -116,10 +116,12 @@ def _ldm_name(name: str, per_level: int, attended: set[int]) -> str:
         rest = _LDM_RESNET.get(rest, rest)
     if side is None:
         return f"middle_block.{2 * int(position) if kind == 'resnets' else 1}.{rest}"
+    # LDM counts blocks through all levels; input block 0 is the first convolution.
     first = int(level) * per_level + (1 if side == "down" else 0)
     block = f"{'input' if side == 'down' else 'output'}_blocks.{first + int(position)}"
     if kind == "downsamplers":
         return f"input_blocks.{first + per_level - 1}.0.op"
+    # Behind the block's resnet, and its transformer where the level has one.
     if kind == "upsamplers":
         return f"output_blocks.{first + per_level - 1}.{2 if int(level) in attended else 1}.conv"
     return f"{block}.{0 if kind == 'resnets' else 1}.{rest}"

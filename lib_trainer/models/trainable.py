@@ -120,6 +120,7 @@ def input_cast(modules: Iterable[nn.Module]) -> Iterator[None]:
         for module in modules:
             kind = type(module)
             if isinstance(module, kinds):
+                # One class a kind: thousands of modules share a handful of them.
                 if kind not in casting:
                     casting[kind] = type(kind.__name__, (kind,), {"forward": _input_cast_forward})
                 undo.callback(setattr, module, "__class__", kind)

@@ -144,6 +144,7 @@ def _grid(
             text = reduce(with_lora, loras, prompt)
             cells.append(Cell(row, column, replace(base, prompt=text, seed=seed), loras))
     labels = tuple(label for label, *_ in rows), tuple(label for label, _ in columns)
+    # The column at strength 0 is what the others are compared with.
     values = [value for _, value in columns]
     return GridSpec(title, *labels, tuple(cells), values.index(0) if 0 in values else None)
 

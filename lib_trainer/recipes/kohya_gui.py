@@ -126,6 +126,7 @@ class _Reader:
         given = self.rest.keys() & {"unet_lr", "text_encoder_lr"}
         general, unet, text = (self.take(key) for key in ("learning_rate", "unet_lr", "text_encoder_lr"))
         only = {part: not is_off(self.take(f"network_train_{part}_only")) for part in ("unet", "text_encoder")}
+        # sd-scripts takes a list for SDXL's two text encoders.
         if isinstance(text, list) and text:
             if len(text) > 1:
                 self.values["text_encoder2_lr"] = 0 if is_off(text[1]) else text[1]
@@ -136,6 +137,7 @@ class _Reader:
             unet, text = (general if is_off(unet) else unet), 0
         elif only["text_encoder"]:
             unet, text = 0, (general if is_off(text) else text)
+        # kohya_ss passes neither of two zeros on, and sd-scripts then falls back to the general rate.
         elif len(given) == 2 and is_off(unet) and is_off(text):
             unet = text = general
             self.notices.append(

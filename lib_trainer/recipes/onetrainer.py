@@ -141,6 +141,7 @@ def _rates(data: Mapping[str, Any], values: dict[str, Any], notices: list[str]) 
         notices.append(f"Both text encoders learn at {shown(rates[0])}.")
     if "train" not in _part(data, "text_encoder"):
         notices.append("The file does not say whether the text encoder learns: it is left alone.")
+    # OneTrainer counts the layers left out, kohya the layer that is read.
     skip = data.get("text_encoder_layer_skip")
     if isinstance(skip, int) and skip > 0:
         values["clip_skip"] = skip + 1

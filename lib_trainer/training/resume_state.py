@@ -47,9 +47,11 @@ def save_state(path: Path, training: Training, step: int, pictures: str, evaluat
     """
     tensors, header = _Packing(training).pack()
     if evaluator:
+        # The best step's weights are in memory alone until the run ends.
         best, header["evaluation"] = evaluator.pack()
         tensors |= {f"{_BEST}/{name}": value for name, value in best.items()}
     facts = Facts.of(training, pictures)
+    # By kind of device: a run that moves from a GPU to a CPU may compute otherwise there.
     computes = {training.model.device.type: str(training.dtype).removeprefix("torch.")}
     header |= {"format": FORMAT, "step": step, "facts": facts.__dict__, "computes": computes}
     try:

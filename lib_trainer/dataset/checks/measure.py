@@ -59,11 +59,13 @@ def measure(picture: Image.Image, faces: FaceFinder | None, *, with_parts: bool)
     grey = picture.convert("L")
     light = np.asarray(grey, dtype=np.float32) / 255
     height, width = light.shape
+    # Frames and letterbox bars stand outside.
     inner = (slice(height // 5, -(height // 5) or None), slice(width // 5, -(width // 5) or None))
     colours = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), dtype=np.float32) / 255
     cells = np.asarray(picture.resize((_CELLS, _CELLS), Image.Resampling.BOX), dtype=np.float32) / 255
     hashed = grey.resize((_HASHED_PX, _HASHED_PX), Image.Resampling.BOX)
     return Measured(
+        # Also at half the size: noise and the grain of a re-saved jpeg are sharp at full size only.
         sharpness=min(_sharpness(light), _sharpness(_halved(light))),
         bright=float(np.quantile(light[inner], 0.95)),
         clipped=_clipped(np.asarray(picture)[inner].reshape(-1, 3)),

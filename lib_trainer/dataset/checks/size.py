@@ -24,6 +24,7 @@ def check_size(samples: Sequence[Sample], config: DatasetConfig) -> list[Finding
     for sample in samples:
         bucket = bucket_for(sample.width_px, sample.height_px, config)
         width, height = resized_size(sample.width_px, sample.height_px, bucket, config)
+        # Both sides grow alike, so one tells.
         if width > _ENLARGED * sample.width_px:
             enlarged.append(sample.image)
         if 1 - bucket.width_px * bucket.height_px / (width * height) > _CROPPED:

@@ -79,6 +79,7 @@ def write_sidecar(path: Path, text: str, version: str) -> Caption:
         if current.problem:
             raise UserError(f"{path.name} is not changed: {current.problem}.", "Save it as UTF-8 text first.")
         if current.version != version:
+            # Another page or program was faster: the person decides, with both texts in view.
             raise CaptionConflict(path, current)
         if current.text == text:
             return current
