@@ -189,7 +189,7 @@ KLEIN4B = _transformer(
         3072, 24, 9216, 7680, 512, double=5, single=20, is_gated=True, modulation=(0.0, 0.0, 18.0),
         latent_channels=128, patch=1,
     ),
-    3.0, latent_px=16,
+    3.1582, latent_px=16,
 )  # fmt: skip
 KLEIN9B = _transformer(
     "klein9b", "FLUX.2 Klein 9B", "flux_2_klein_9b", "Flux.2-klein-9b/lora", "klein",
@@ -197,7 +197,7 @@ KLEIN9B = _transformer(
         4096, 32, 12288, 12288, 512, double=8, single=24, is_gated=True, modulation=(0.0, 0.0, 18.0),
         latent_channels=128, patch=1,
     ),
-    3.0, latent_px=16,
+    3.1582, latent_px=16,
 )  # fmt: skip
 ZIMAGE = _transformer(
     "zimage", "Z-Image", "z_image", "Z-Image/lora", "zit",

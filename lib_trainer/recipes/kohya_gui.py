@@ -80,6 +80,9 @@ class _Reader:
         if "flux1_checkbox" in self.rest and is_off(self.rest["flux1_checkbox"]):
             for name in FLOW_FIELDS:
                 self.rest.pop(name, None)
+        # musubi-tuner's name for FLUX.2, whose tokens are counted otherwise; here the family knows how.
+        if self.rest.get("timestep_sampling") == "flux2_shift":
+            self.rest["timestep_sampling"] = "flux_shift"
 
     def adapter(self) -> None:
         kind = self.kind.lower()

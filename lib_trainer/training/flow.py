@@ -16,7 +16,7 @@ from torch import Tensor
 from lib_trainer.config.loss import TIMESTEPS
 from lib_trainer.config.recipe import Recipe
 
-# Flux's shift by size: e^mu, with mu on a line from 0.5 at 256 tokens to 1.15 at 4096; a token is 2×2 latent cells.
+# Flux's shift by size: e^mu, with mu on a line from 0.5 at 256 tokens to 1.15 at 4096.
 _FEW_TOKENS, _MANY_TOKENS, _LEAST_MU, _MOST_MU = 256, 4096, 0.5, 1.15
 
 
@@ -25,9 +25,12 @@ def shifted(sigma: Tensor, shift: float) -> Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def flux_shift(height: int, width: int) -> float:
-    """The shift e^mu for latents of height × width cells. Source: https://github.com/black-forest-labs/flux."""
-    tokens = (height // 2) * (width // 2)
+def flux_shift(height: int, width: int, patch: int = 2) -> float:
+    """The shift e^mu for latents of height × width cells, patch × patch of which are a token.
+
+    Source: https://github.com/black-forest-labs/flux; with a patch of 1 it is musubi-tuner's `flux2_shift`.
+    """
+    tokens = (height // patch) * (width // patch)
     slope = (_MOST_MU - _LEAST_MU) / (_MANY_TOKENS - _FEW_TOKENS)
     return math.exp(_LEAST_MU + slope * (tokens - _FEW_TOKENS))
 
@@ -38,9 +41,11 @@ class FlowObjective:
 
     Args:
         usual_shift: the family's, for recipes that name none.
+        patch: side of a token, in latent cells.
     """
 
     usual_shift: float
+    patch: int = 2
 
     def draw(self, latents: Tensor, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         noise = torch.randn(latents.shape, generator=generator)
@@ -91,7 +96,7 @@ class FlowObjective:
         if flow.timestep_sampling == "shift":
             sigma = shifted(sigma, flow.discrete_flow_shift or self.usual_shift)
         elif flow.timestep_sampling == "flux_shift":
-            sigma = shifted(sigma, flux_shift(*latents.shape[2:]))
+            sigma = shifted(sigma, flux_shift(*latents.shape[2:], self.patch))
         low, high = recipe.loss.min_timestep, recipe.loss.max_timestep
         return low + (high - low) * sigma
 

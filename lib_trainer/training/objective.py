@@ -85,7 +85,7 @@ class DiffusionObjective:
 def objective_of(model: HostModel) -> Objective:
     """The objective of the model's family."""
     if model.prediction == "flow":
-        return FlowObjective(model.family.flow_shift)
+        return FlowObjective(model.family.flow_shift, model.family.shape.patch)
     return DiffusionObjective(model.alphas_cumprod, model.prediction)
 
 

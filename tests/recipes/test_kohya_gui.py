@@ -273,6 +273,8 @@ def test_settings_of_flow_matching_count_in_files_for_such_models(tmp_path: Path
     assert values.items() <= loaded.recipe.flat().items()
     assert (loaded.recipe.adapter.algo, loaded.recipe.adapter.conv_dim) == ("locon", 0)
     assert any("the file is for FLUX.1" in text for text in loaded.notices)
+    by_size = gui(tmp_path, timestep_sampling="flux2_shift").recipe.flow.timestep_sampling
+    assert by_size == "flux_shift", "musubi-tuner's name"
 
 
 @pytest.mark.parametrize("rates", [[1e-5, 2e-5], [1e-5, 0], [0, 2e-5]])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lib_trainer.config.recipe import Recipe, ignored_settings
 from lib_trainer.errors import UserError
-from lib_trainer.models.families import FLUX, SDXL, ZIMAGE
+from lib_trainer.models.families import FLUX, KLEIN4B, SDXL, ZIMAGE
 from lib_trainer.training.flow import FlowObjective, flux_shift
 from lib_trainer.training.objective import DiffusionObjective, objective_of, require_trainable_schedule
 from lib_trainer.training.sampling import sample_requests
@@ -120,9 +120,13 @@ def test_a_model_says_what_it_is_trained_for() -> None:
     model = one_layer_model()
     assert isinstance(objective_of(model), DiffusionObjective)
     model.prediction, model.alphas_cumprod, model.family = "flow", None, FLUX
-    assert objective_of(model) == FlowObjective(3.1582)
+    assert objective_of(model) == FlowObjective(3.1582, patch=2)
     model.family = ZIMAGE
-    assert objective_of(model) == FlowObjective(2.0)
+    assert objective_of(model) == FlowObjective(2.0, patch=2)
+    # A cell of FLUX.2's latents is a token: 16 px as for Flux.1, so the same picture has the same shift.
+    model.family = KLEIN4B
+    assert objective_of(model) == FlowObjective(3.1582, patch=1)
+    assert flux_shift(64, 48, patch=1) == flux_shift(128, 96) < math.exp(1.15)
 
 
 def test_a_schedule_without_signal_cannot_predict_noise() -> None:
