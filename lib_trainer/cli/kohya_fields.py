@@ -50,7 +50,7 @@ families, so theirs are used as they are.
 |---|---|---|
 | Flux.1 | 3.1582 | sd-scripts, `docs/flux_train_network.md` |
 | Z-Image | 2.0 | musubi-tuner, `docs/zimage.md` |
-| FLUX.2 Klein | 3.1582 | musubi-tuner's `flux2_shift` at 1024×1024 px (`docs/flux_2.md`); `flux_shift` here follows the size as it does |
+| FLUX.2 Klein | 3.1582 | musubi-tuner's `flux2_shift` at 1024×1024 px; `flux_shift` here is the same by size |
 | Lumina 2 | 6.0 | sd-scripts, `docs/lumina_train_network.md`, which adds a shift by size (`nextdit_shift`) |
 | Chroma, Anima | 1.0 | sd-scripts trains them with `sigmoid`, which is a shift of 1 |
 

@@ -159,9 +159,10 @@ class A1111Model(WebuiModel):
 
     def text_layers(self) -> list[Layer]:
         if self.family is not SD1:
-            # Their second encoder is open_clip's: queries, keys and values are one weight, which kohya's names split.
+            # kohya's names split what open_clip computes from one weight in one call, so no adapter can act on a part.
             raise UserError(
-                f"The text encoders of {self.family.label} cannot be trained in this WebUI.",
+                f"The text encoders of {self.family.label} cannot be trained in this WebUI: its open_clip keeps queries,"
+                " keys and values in one weight.",
                 "Leave them out, or train in stable-diffusion-webui-forge.",
             )
         return text_encoder_layers(self._text.wrapped.transformer, "lora_te_", dense_shape)
