@@ -161,7 +161,7 @@ class A1111Model(WebuiModel):
         if self.family is not SD1:
             # kohya's names split what open_clip computes from one weight in one call, so no adapter can act on a part.
             raise UserError(
-                f"The text encoders of {self.family.label} cannot be trained in this WebUI: its open_clip keeps queries,"
+                f"The text encoders of {self.family.label} cannot be trained in this WebUI: open_clip keeps queries,"
                 " keys and values in one weight.",
                 "Leave them out, or train in stable-diffusion-webui-forge.",
             )
