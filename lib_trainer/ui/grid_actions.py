@@ -18,6 +18,7 @@ from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.lookup import find_lora, misfit
 from lib_trainer.lora.prompts import join_lines, kind_of, prompt_lines, propose_combined
 from lib_trainer.lora.tags import LoraRef, names_in
+from lib_trainer.models.families import FAMILIES
 from lib_trainer.preview.choose import choose
 from lib_trainer.preview.drawing import Drawn, check_names
 from lib_trainer.preview.grid_job import GridJob
@@ -90,6 +91,17 @@ class GridActions:
         lists = lists if is_followed and lists[0]["value"] else self.list_loras(lora, other)
         chosen = find_lora(name_of(lists[0]["value"]), self._host.loras())
         return [*lists, _usual_strengths(chosen, strengths)]
+
+    def follow_checkpoint(self, width: float | None, height: float | None, cfg: float | None) -> list[Any]:
+        """-> width, height, cfg: usual for the loaded checkpoint, in place of those usual for another one."""
+        family, side = self._host.drawing_family(), self._host.drawing_size_px()
+        if family is None:
+            return [gr.update()] * 3
+        is_usual = width == height and width in {other.native_size_px for other in FAMILIES.values()}
+        size = gr.update(value=side) if is_usual and width != side else gr.update()
+        is_usual = cfg in {usual_cfg(other) for other in FAMILIES.values()}
+        scale = gr.update(value=usual_cfg(family)) if is_usual and cfg != usual_cfg(family) else gr.update()
+        return [size, size, scale]
 
     def offer(
         self,

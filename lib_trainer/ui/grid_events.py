@@ -37,6 +37,9 @@ def bind_grid(
     listed = [panel.lora, panel.other]
     following = [*listed, panel.strengths]
     panel.reload.click(actions.reload, [*listed, panel.prompt, proposed, panel.strengths], following, **quick)
+    # The script presses the button too when another checkpoint is loaded.
+    usual = [panel.width, panel.height, panel.cfg]
+    panel.reload.click(actions.follow_checkpoint, usual, usual, **quick)
     chosen = [panel.mode, *listed, panel.prompt, proposed, panel.strengths]
     # `input`, not `change`: only a person's choice proposes prompts, not the page's own updates.
     for choice in (panel.mode, panel.lora, panel.other):

@@ -14,49 +14,16 @@ pytest.importorskip("gradio")
 import gradio as gr
 
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.jobs.queue import Jobs
-from lib_trainer.models.families import FLUX, SDXL
-from lib_trainer.preview.grid_job import GridJob
-from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS, GridRequest
-from lib_trainer.ui.grid_actions import REMEMBERED, GridActions
+from lib_trainer.models.families import SDXL
+from lib_trainer.preview.grid_request import PAIR, STEPS, STRENGTHS
+from lib_trainer.ui.grid_actions import REMEMBERED
 from lib_trainer.ui.last_settings import read_settings
 from lib_trainer.ui.lora_choices import name_of
 from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.tab import build
-from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+from tests.ui.fakes import SlowRun, draw_pictures
+from tests.ui.grid_room import REQUEST, Room
 from tests.waiting import PATIENCE_S, until
-
-REQUEST = GridRequest(
-    STRENGTHS, "jeff", "0 · 0.5 · 1", None, "0.4 · 0.8", "jeff as a hero\na cat", "blurry", 515, 512, 8, 5.5, "DDIM",
-    "Karras", "7",
-)  # fmt: skip
-
-
-class Room:
-    """Step 4 on a fake host that holds a run of three saved steps, and a style."""
-
-    def __init__(self, folder, run=None) -> None:
-        self.host = FakeHost(folder)
-        self.jobs = Jobs(self.host, run or SlowRun(steps=3, seconds=0.001))
-        self.grid_job = GridJob(self.host)
-        self.actions = GridActions(self.host, self.jobs, self.grid_job)
-        self.host.put("jeff-000001", "jeff-000002", "jeff", "oil")
-        self.card("oil", {"activation text": "oil_style", "preferred weight": 0.6})
-
-    def card(self, name: str, content: dict) -> None:
-        (self.host.lora_dir / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-
-    def start(self, **changes):
-        """(message, html) of pressing "Generate grid"."""
-        message, _, _, html, *_ = self.actions.start(-1, *vars(replace(REQUEST, **changes)).values())
-        return message, html
-
-    def made(self, **changes) -> list[str]:
-        """The prompts of a whole grid."""
-        message, _ = self.start(**changes)
-        assert message == ""
-        assert self.grid_job.wait(PATIENCE_S).state == "done"
-        return [request.prompt for request in self.host.requests]
 
 
 @pytest.fixture
@@ -297,22 +264,3 @@ def test_the_send_button_is_handed_to_the_host(room):
     button, infotext = room.host.sends[0]
     assert (button.value, infotext.label) == ("Send to txt2img", "Prompt and settings")
     assert isinstance(button, gr.Button)
-
-
-def test_cfg_is_the_familys_until_a_person_sets_it_there(room):
-    def offered() -> object:
-        return dict(zip(REMEMBERED, room.actions.open_page()[4:], strict=False))["cfg"].get("value")
-
-    room.made(cfg=5.5)
-    assert offered() == 5.5
-    room.host.drawing_family = lambda: FLUX
-    assert offered() == 1, "5.5 was of another family"
-    room.made(cfg=2.5)
-    assert offered() == 2.5
-
-
-def test_without_schedule_types_there_is_no_list_of_them(room):
-    place = 4 + REMEMBERED.index("schedule")
-    assert "visible" not in room.actions.open_page()[place]
-    room.host.schedulers = list
-    assert room.actions.open_page()[place]["visible"] is False
