@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import logging
 import math
 import os
 import random
@@ -22,8 +23,12 @@ import torch
 from torch import Tensor
 
 from lib_trainer.adapter.attach import new_adapter
+from lib_trainer.adapter.dora import DORA
+from lib_trainer.adapter.keys import FILE_KEYS
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.models.base import SizeCond
+from lib_trainer.host.standalone.model import unet_norms
+from lib_trainer.models.base import Layer, SizeCond
+from lib_trainer.models.families import SD1
 from tests.training.small import make_batch, recipe_of, schedule_of
 from tests.training.test_reference import Unet, model_of
 
@@ -46,7 +51,13 @@ CASES: dict[str, dict[str, Any]] = {
     "block weights": {"down_lr_weight": "sine+.3", "mid_lr_weight": "0.5", "up_lr_weight": "1,0.2,0,0,0.7"},
     "LoRA+": {"loraplus_lr_ratio": 4.0},
     "weight norms": {"scale_weight_norms": 0.05, "learning_rate": 3e-2},
+    "rs-LoRA": {"rs_lora": True},
+    "DoRA": {"dora_wd": True},
+    "DoRA per output": {"dora_wd": True, "wd_on_output": True, "algo": "loha"},
+    "trained norms": {"train_norm": True, "learning_rate": 3e-2},
 }
+# sd-scripts has these through LyCORIS (`network_module=lycoris.kohya`).
+_OF_LYCORIS = ("rs_lora", "dora_wd", "train_norm")
 _OF_NETWORK = (
     *("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight", "mid_lr_weight"),
     *("up_lr_weight", "loraplus_lr_ratio"),
@@ -61,7 +72,8 @@ def recipe_for(case: str) -> Recipe:
 def their_losses(case: str, checkout: Path) -> list[float]:
     """The loss of each step, as `train_network.py` of the checkout computes it."""
     recipe, functions, torch_model = recipe_for(case), _functions(checkout), model_of(Unet())
-    network = _network(checkout, torch_model, recipe, CASES[case])
+    of_lycoris = any(name in _OF_LYCORIS for name in CASES[case])
+    network = (_lycoris_network if of_lycoris else _network)(checkout, torch_model, recipe, CASES[case])
     args = SimpleNamespace(**recipe.flat())
     rate = recipe.training.learning_rate
     groups = network.prepare_optimizer_params(None, rate, rate)
@@ -118,6 +130,38 @@ def _network(checkout: Path, model: Any, recipe: Recipe, case: dict[str, Any]) -
             module.lora_down.weight.copy_(tensors["down"])
             module.lora_up.weight.copy_(tensors["up"])
     return network.requires_grad_(True).train()
+
+
+def _lycoris_network(_: Path, model: Any, recipe: Recipe, case: dict[str, Any]) -> Any:
+    """LyCORIS' network as sd-scripts makes it, on the layers of `model_of`, with the start values of ours."""
+    from lycoris.kohya import LycorisNetworkKohya
+
+    # It logs to stdout, where the curves go.
+    logging.getLogger("LyCORIS").setLevel(logging.ERROR)
+    config = recipe.adapter
+    blocks = ["Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D"]
+    LycorisNetworkKohya.apply_preset({"unet_target_module": blocks, "unet_target_name": []})
+    network = LycorisNetworkKohya(
+        None, model.unet.net, 1.0, config.network_dim, config.conv_dim, config.network_alpha, config.conv_alpha,
+        network_module=config.algo, train_norm=config.train_norm, rs_lora=config.rs_lora,
+        weight_decompose=config.dora_wd, wd_on_out=config.wd_on_output, warn_on_unmatched=False,
+    )  # fmt: skip
+    network.apply_to(None, model.unet.net, False, True)
+    ours = new_adapter(layers_for(recipe, model), config, recipe.training.seed, model.read_weight)
+    theirs = {module.lora_name: module for module in network.unet_loras}
+    assert theirs.keys() == ours.layers.keys()
+    with torch.no_grad():
+        for name, module in theirs.items():
+            parameters, factors = dict(module.named_parameters()), ours.layers[name]
+            for key, value in factors.tensors.items():
+                parameters[FILE_KEYS[factors.algo][key]].copy_(value)
+            if factors.dora_scale is not None:
+                torch.testing.assert_close(parameters[DORA].detach(), factors.dora_scale.detach())
+    return network.requires_grad_(True).train()
+
+
+def layers_for(recipe: Recipe, model: Any) -> list[Layer]:
+    return [*model.layers, *(unet_norms(model.unet.net, SD1) if recipe.adapter.train_norm else [])]
 
 
 def _functions(checkout: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.training.loop import Training, fit
-from tests.training.sd_scripts import CASES, STEPS, recipe_for, their_losses
+from tests.training.sd_scripts import CASES, STEPS, layers_for, recipe_for, their_losses
 from tests.training.small import make_batch, schedule_of
 from tests.training.test_reference import Unet, farthest, model_of
 
@@ -19,8 +19,9 @@ RECORDED = json.loads((Path(__file__).parents[1] / "data" / "sd_scripts_losses.j
 
 def our_losses(case: str) -> list[float]:
     recipe, model = recipe_for(case), model_of(Unet())
-    adapter = new_adapter(model.layers, recipe.adapter, recipe.training.seed)
-    with attached(adapter, model.layers, model.read_weight):
+    layers = layers_for(recipe, model)
+    adapter = new_adapter(layers, recipe.adapter, recipe.training.seed, model.read_weight)
+    with attached(adapter, layers, model.read_weight):
         return [event.loss for event in fit(Training(model, adapter, recipe, schedule_of(recipe), make_batch))]
 
 
