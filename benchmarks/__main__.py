@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     sliders.add_argument("--cases", nargs="+", default=[], help="colour, size, glasses … (default: all)")
     sliders.add_argument("--strengths", nargs="+", type=float, default=[-1, -0.5, 0, 0.5, 1])
     sliders.set_defaults(run=_sliders)
+    pair = kinds.add_parser("pair", help="a face trained alone and over a style, both in one prompt")
+    pair.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    pair.add_argument("--face-steps", type=int, default=250)
+    pair.add_argument("--style-steps", type=int, default=300)
+    pair.set_defaults(run=_pair)
     learning = kinds.add_parser("learning", help="whether evaluations choose the step and strength that draw best")
     learning.add_argument("--results", type=Path, required=True, help="folder for a JSON file a run; kept ones stand")
     learning.add_argument("--subjects", nargs="+", choices=("face", "style"), default=["face", "style"])
@@ -206,6 +211,12 @@ def _sliders(options: argparse.Namespace) -> None:
     from benchmarks.sliders import report_sliders
 
     report_sliders(options.cases, options.strengths)
+
+
+def _pair(options: argparse.Namespace) -> None:
+    from benchmarks.coexistence import report_pairs
+
+    report_pairs(options.seeds, options.face_steps, options.style_steps)
 
 
 def _card(options: argparse.Namespace) -> None:

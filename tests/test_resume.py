@@ -32,6 +32,12 @@ VALUES = {
     "shuffle_caption": True, "gradient_accumulation_steps": 2, "gradient_checkpointing": False, "output_name": "jeff",
     "save_every_n_steps": 2, "save_last_n_steps": 1, "resume_every_minutes": 1e-6, "cache_latents_to_disk": True,
 }  # fmt: skip
+OTHERS = "others"
+# Runs of other kinds, short.
+KINDS: dict[str, dict[str, Any]] = {
+    "difference": {"mode": "difference", "preferred_weight": 1.0},
+    "norms of a DoRA": {"algo": "locon", "dora_wd": True, "train_norm": True, "ema_decay": 0.9},
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,9 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[StandaloneHost, P
     folder.mkdir(parents=True)
     for i, size in enumerate([(64, 64), (96, 64), (64, 64), (64, 64), (64, 64)]):
         Image.effect_noise(size, 40 + i).convert("RGB").save(folder / f"{i}.png")
+        other = root / OTHERS / folder.name / f"{i}.png"
+        other.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise(size, 90 + i).convert("RGB").save(other)
         (folder / f"{i}.txt").write_text(f"jeff_person, photo {i}, smiling, outside")
     host = StandaloneHost(root, write_weights(root / "weights"))
     host.describe()
@@ -109,6 +118,21 @@ def test_a_run_that_is_killed_goes_on(setting, unbroken, tmp_path: Path, one_thr
     losses = History(tmp_path / "cache" / RUNS_DIR).losses(past[0].id)
     assert [step for step, _, _ in losses] == list(range(1, STEPS + 1))
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_runs_of_other_kinds_go_on_to_the_same_file(setting, tmp_path: Path, one_thread, kind: str) -> None:
+    changes = {"max_train_steps": 3, "save_every_n_steps": 0, "flip_aug": False, "optimizer": "AdamW", **KINDS[kind]}
+    if kind == "difference":
+        changes["diff_target_dir"] = str(setting[1].parent / OTHERS)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    moments = live(life(setting, whole, **changes))
+    live(life(setting, killed, **changes), killed_at=moments * 2 // 3)
+    history = History(killed / "cache" / RUNS_DIR)
+    assert history.runs()[0].step < 3 and not (killed / "models" / "Lora" / "jeff.safetensors").exists()
+    live(life(setting, killed, **changes))
+    assert contents(killed / "models" / "Lora") == contents(whole / "models" / "Lora")
+    assert history.runs()[0].step == 3
 
 
 def test_a_run_in_bfloat16_resumes_in_it(setting, tmp_path: Path, one_thread, monkeypatch) -> None:

@@ -56,7 +56,7 @@ class LearningFigures:
 
 
 @dataclass(frozen=True)
-class _Exam:
+class Exam:
     """Pictures to denoise: scaled latents (N, 4, h, w) on the device, pixel sizes and captions, one a picture."""
 
     latents: Tensor
@@ -77,25 +77,25 @@ def measure(
     Args:
         concept, prior, unseen: see LearningFigures; all pictures of one set have one size.
     """
-    exams = [_prepare(model, drawings) if drawings else None for drawings in (concept, prior, unseen)]
+    exams = [prepare_exam(model, drawings) if drawings else None for drawings in (concept, prior, unseen)]
     model.prepare_training(RESIDENT, text_encoder=True)
     marks: list[dict[float, float]] = [{}, {}, {}]
     for strength in sorted({*STRENGTHS, *PRIOR_STRENGTHS}):
         with attach(strength), torch.no_grad():
             for mark, exam, strengths in zip(marks, exams, (STRENGTHS, PRIOR_STRENGTHS, STRENGTHS), strict=True):
                 if exam is not None and strength in strengths:
-                    mark[strength] = _denoising_loss(model, exam, clip_skip)
+                    mark[strength] = denoising_loss(model, exam, clip_skip)
     return LearningFigures(*marks)
 
 
-def _prepare(model: HostModel, drawings: Sequence[Drawing]) -> _Exam:
+def prepare_exam(model: HostModel, drawings: Sequence[Drawing]) -> Exam:
     latents = model.encode_images(to_pixels([drawing.picture for drawing in drawings])).to(model.device)
     width, height = drawings[0].picture.size
     pixels = torch.tensor([[height, width, 0, 0, height, width]] * len(drawings), dtype=torch.float32)
-    return _Exam(latents, SizeCond(pixels.to(model.device)), tuple(drawing.caption for drawing in drawings))
+    return Exam(latents, SizeCond(pixels.to(model.device)), tuple(drawing.caption for drawing in drawings))
 
 
-def _denoising_loss(model: HostModel, exam: _Exam, clip_skip: int) -> float:
+def denoising_loss(model: HostModel, exam: Exam, clip_skip: int) -> float:
     """Mean over all pictures and TIMESTEPS, asked for at once; the same noise at every call."""
     times = len(TIMESTEPS)
     text = model.encode_text(exam.captions, clip_skip).mapped(lambda tensor: tensor.to(model.device)).repeated(times)
