@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.config.recipe import AdapterConfig
@@ -112,3 +112,21 @@ def test_rank_dropout_scale_raises_the_rows_that_stay() -> None:
 def test_rank_dropout_masks_the_rows_of_the_layer_whatever_the_adapter(recipe: str, operation: str) -> None:
     module = lively_factors(recipe, OPERATIONS[operation], 0)
     assert module.out_features == a_weight(OPERATIONS[operation])[0].shape[0]
+
+
+@pytest.mark.parametrize("operation", ["linear", "3x3"])
+@pytest.mark.parametrize("recipe", ["locon", "locon tucker"])
+def test_what_is_left_out_between_the_factors_leaves_the_strength_alone(recipe: str, operation: str) -> None:
+    """A slider trains at strengths of both signs, with its dropout."""
+    op = OPERATIONS[operation]
+    module, x, frozen = lively_factors(recipe, op, 0), an_input(op), a_weight(op)
+    base = op(x, frozen[0]) + frozen[1].reshape(-1, *[1] * (2 * op.is_conv))
+
+    def change(strength: float) -> Tensor:
+        module.strength = strength
+        return module.apply_to(op, lambda _: frozen, x) - base
+
+    for dropout, ranks in (((0.25, 7), None), (None, torch.tensor([[1.0], [0.0]]).expand(2, module.rank))):
+        module.dropout, module.rank_mask = dropout, ranks
+        assert change(1.0).abs().max() > 0.01
+        torch.testing.assert_close(change(-2.0), -2 * change(1.0))

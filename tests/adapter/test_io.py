@@ -36,6 +36,18 @@ def test_what_was_written_is_read_back(recipe: str, tmp_path: Path) -> None:
         torch.testing.assert_close(read.factors[name].delta(), factors.float().delta(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("recipe", ["loha", "loha tucker", "lokr", "lokr both", "locon", "locon tucker"])
+def test_a_file_without_alpha_is_not_scaled(recipe: str, tmp_path: Path) -> None:
+    """Foreign files may lack it: every reader takes it for the rank, so that alpha / rank is 1."""
+    adapter = adapter_of(recipe)
+    tensors = {key: value for key, value in adapter_tensors(adapter, "fp32").items() if not key.endswith(".alpha")}
+    save_adapter(tmp_path / "a", tensors, {})
+    for name, factors in read_adapter(tmp_path / "a").factors.items():
+        assert factors.scale == 1
+        unscaled = adapter.layers[name].float().delta() / adapter.layers[name].scale
+        torch.testing.assert_close(factors.delta(), unscaled, rtol=1e-5, atol=1e-6)
+
+
 def test_alpha_of_a_huge_rank_survives_half_precision(tmp_path: Path) -> None:
     adapter = adapter_of("lokr full")
     adapter.layers["lora_unet_0"].alpha = 100000.0

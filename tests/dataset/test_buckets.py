@@ -20,6 +20,8 @@ def config(**values):
         ((1920, 1080), (640, 384)),
         ((500, 400), (448, 384)),
         ((300, 700), (256, 640)),
+        ((3247, 3243), (512, 512)),  # 511.7 pixels are 512
+        ((960, 896), (448, 448)),  # as near in shape as 512×448
     ],
 )
 def test_a_picture_is_never_enlarged_by_default(size, bucket):
@@ -33,6 +35,19 @@ def test_a_picture_is_never_enlarged_by_default(size, bucket):
 )
 def test_with_upscaling_the_bucket_nearest_in_shape_is_taken(size, bucket):
     assert bucket_for(*size, config(bucket_no_upscale=False)) == Bucket(*bucket)
+
+
+def test_of_buckets_as_near_in_shape_the_larger_is_taken():
+    settings = config(bucket_no_upscale=False, resolution_px=(896, 896), max_bucket_reso=1536)
+    # As far from 960×832 on one side as from 896×896 on the other.
+    assert bucket_for(896, 832, settings) == Bucket(896, 896)
+    assert bucket_for(1200, 3840, settings) == Bucket(512, 1536)
+
+
+@pytest.mark.parametrize("size", [(100, 900), (900, 100), (255, 512), (256, 511)])
+def test_a_picture_too_small_on_one_side_is_enlarged(size):
+    assert is_enlarged(*size, Bucket(256, 512))
+    assert not is_enlarged(256, 512, Bucket(256, 512))
 
 
 def test_without_buckets_every_picture_has_the_resolution():

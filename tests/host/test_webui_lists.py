@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from lib_trainer.errors import UserError
 from lib_trainer.host.webui import loras
 from lib_trainer.host.webui.prompts import forget_prompts
 
@@ -29,6 +30,19 @@ def networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 def test_the_folder_is_listed_anew_where_that_is_asked_for(networks: ModuleType) -> None:
     assert loras.list_loras() == [] and networks.listed == 0
     assert loras.list_loras(refresh=True) == [] and networks.listed == 1
+
+
+def test_a_file_that_was_added_since_is_found_by_its_name(networks: ModuleType) -> None:
+    entry = SimpleNamespace(name="new")
+    networks.list_available_networks = lambda: networks.available_network_aliases.update(new=entry)
+    loras.require_networks("a <lora:new:0.8>")
+    with pytest.raises(UserError, match="no LoRA named gone"):
+        loras.require_networks("a <lora:new:0.8> <lora:gone:1>")
+
+
+def test_the_list_is_refreshed_after_a_file_was_written(networks: ModuleType) -> None:
+    loras.refresh()
+    assert networks.listed == 1
 
 
 def test_files_on_another_disk_are_found_through_a_link(networks: ModuleType, tmp_path: Path) -> None:

@@ -133,11 +133,20 @@ def test_tucker_by_either_name(tmp_path: Path, cp: object, tucker: object, expec
         ({"unet_lr": 0, "text_encoder_lr": 5e-5}, 0, 5e-5),
         ({"unet_lr": 0, "text_encoder_lr": 0}, 1e-3, 1e-3),
         ({"unet_lr": 0, "text_encoder_lr": 0, "additional_parameters": "--network_train_unet_only"}, 1e-3, 0),
+        ({"unet_lr": 2e-4, "text_encoder_lr": 5e-5, "network_train_text_encoder_only": True}, 0, 5e-5),
+        ({"unet_lr": 2e-4, "text_encoder_lr": 0, "network_train_text_encoder_only": True}, 0, 1e-3),
     ],
 )
 def test_learning_rates(tmp_path: Path, rates: dict[str, Any], unet: float, text: float) -> None:
     training = gui(tmp_path, **rates).recipe.training
     assert (training.learning_rate, training.text_encoder_lr) == (unet, text)
+
+
+@pytest.mark.parametrize("off", [0, 0.0, "0", "0.0", False, "False", "", " ", None, "None"])
+def test_kohyas_ways_to_leave_a_field_off(tmp_path: Path, off: object) -> None:
+    rates = {"unet_lr": off, "text_encoder_lr": off}
+    training = gui(tmp_path, **rates, max_train_epochs=off, max_train_steps=300).recipe.training
+    assert (training.learning_rate, training.text_encoder_lr, training.max_train_steps) == (1e-3, 1e-3, 300)
 
 
 def test_a_single_learning_rate_is_the_unets(tmp_path: Path) -> None:

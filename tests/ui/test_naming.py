@@ -91,6 +91,13 @@ def test_an_existing_file_is_told_and_replaced_only_after_a_yes(page, pictures, 
     assert page.jobs.wait(PATIENCE_S).name == "jeff_person"
 
 
+def test_a_question_shows_a_name_as_it_is_written(page, pictures, monkeypatch):
+    monkeypatch.setattr("lib_trainer.adapter.io.is_ours", lambda path: True)
+    page.host.put("a &amp b")
+    message, *_ = page.press("train", train_data_dir=pictures, output_name="a &amp b")
+    assert "a &amp;amp b.safetensors exists" in message
+
+
 def test_a_file_of_another_program_is_never_replaced(page, pictures):
     page.host.put("jeff_person")
     message, fields, replace, *_ = page.press("replace_existing", "nothing", train_data_dir=pictures)
