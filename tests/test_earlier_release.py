@@ -35,6 +35,7 @@ from lib_trainer.training.resume_state import load_state
 from tests.dataset.tiny import TinyModel, drive, make_recipe
 from tests.training.small import make_batch, one_layer_model, schedule_of
 from tests.ui.fakes import FakeHost
+from tests.waiting import PATIENCE_S
 
 DATA = Path(__file__).parent / "data" / "release_0_1"
 RUN_ID = "20251124-160000-0123ab"
@@ -85,7 +86,7 @@ def test_its_record_goes_on_where_it_ended(old: Path, tmp_path: Path) -> None:
 
     jobs = Jobs(host, run)
     assert jobs.resume_run(RUN_ID) == RUN_ID
-    assert not jobs.wait(10).live
+    assert not jobs.wait(PATIENCE_S).live
     ((recipe, has_state),) = seen
     assert has_state and recipe.training.lr_warmup == 20.0 and recipe.training.gradient_accumulation_steps == 3
     assert [step for step, _ in jobs.status().losses] == [1, 2, 3, 4, 5, 6]

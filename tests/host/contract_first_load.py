@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from tests.fakes.room import WebuiRoom
+from tests.waiting import PATIENCE_S
 
 
 class FirstLoad:
@@ -26,5 +27,5 @@ class FirstLoad:
 
         run = threading.Thread(target=lambda: done.append(room.run(work)), daemon=True)
         run.start()
-        run.join(30)
+        run.join(PATIENCE_S)
         assert done == [False]

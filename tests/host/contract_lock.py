@@ -15,6 +15,7 @@ import pytest
 from lib_trainer.errors import UserError
 from lib_trainer.utils.patch import attributes
 from tests.fakes.room import WebuiRoom
+from tests.waiting import PATIENCE_S
 
 
 def end_another_call() -> None:
@@ -138,7 +139,7 @@ class GenerationLock:
         def work() -> None:
             other = threading.Thread(target=route)
             other.start()
-            other.join(10)
+            other.join(PATIENCE_S)
 
         room.run(work)
         assert said and "Train LoRA is using the model" in said[0]

@@ -20,15 +20,12 @@ from tests.fakes.room import WebuiRoom
 from tests.host.contract_lock import end_another_call
 from tests.host.contract_runs import recipe
 from tests.host.helpers import differing, parts_of, state_of
-
-PATIENCE_S = 120
+from tests.waiting import PATIENCE_S
+from tests.waiting import until as wait_until
 
 
 def until(jobs: Jobs, condition: Callable[[Status], bool]) -> Status:
-    end = time.monotonic() + PATIENCE_S
-    while not condition(jobs.status()):
-        assert time.monotonic() < end, f"it did not happen in time: {jobs.status()}"
-        time.sleep(0.01)
+    wait_until(lambda: condition(jobs.status()))
     return jobs.status()
 
 
@@ -95,8 +92,7 @@ class Watching:
         picture = call_queue.wrap_gradio_gpu_call(draw)
         waiting = threading.Thread(target=picture, args=("task(waiting)",))
         waiting.start()
-        while "task(waiting)" not in progress.pending_tasks:
-            time.sleep(0.01)
+        wait_until(lambda: "task(waiting)" in progress.pending_tasks)
         shared.state.interrupt()
         assert "task(waiting)" in progress.finished_tasks, "its page waits no longer"
         assert until(jobs, lambda status: status.step >= begun + 3).state == "training"

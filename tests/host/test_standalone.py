@@ -17,6 +17,7 @@ from lib_trainer.models.families import SD1, SDXL
 from lib_trainer.models.placement import RECOMPUTED
 from tests.host.standalone_models import CPU, FAMILIES, inputs, model_of, save_random_adapter
 from tests.host.tiny_pipelines import tiny_pipeline
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -151,9 +152,9 @@ def test_one_caller_at_a_time_and_errors_come_back(host):
 
     thread = threading.Thread(target=host.run_exclusive, args=(slow,))
     thread.start()
-    inside.wait()
+    assert inside.wait(PATIENCE_S)
     host.run_exclusive(lambda: order.append("second"))
-    thread.join()
+    thread.join(PATIENCE_S)
     assert order == ["first", "second"]
     with pytest.raises(ZeroDivisionError):
         host.run_exclusive(lambda: 1 / 0)
