@@ -176,6 +176,9 @@ def fake_reforge(folder: Path, checkpoint: str) -> Iterator[ReforgeRoom]:
         shared.cmd_opts.lora_dir = str(folder / "Lora")
         shared.cmd_opts.ckpt_dir = str(folder / "Stable-diffusion")
         shared.opts.outdir_txt2img_grids = str(folder / "txt2img-grids")
+        # Comments are always cut from prompts; the option is whether files keep them.
+        del shared.opts.data["enable_prompt_comments"]
+        shared.opts.data["enable_prompt_comments_def"] = False
         sd_models.list_models()
         thread = threading.Thread(target=main_thread.loop, name="generation", daemon=True)
         thread.start()

@@ -65,10 +65,15 @@ def name_problem(name: str) -> str:
     for mark, meaning in _RESERVED.items():
         if mark in name:
             return f"“{mark}” in its name {meaning}"
-    # An option that is on by default cuts each line of a prompt at its #, before the tags are read.
-    if _COMMENT in name and getattr(shared.opts, "enable_prompt_comments", False):
+    if _COMMENT in name and _comments_are_cut(shared.opts):
         return f"“{_COMMENT}” in its name begins a comment"
     return ""
+
+
+def _comments_are_cut(opts: Any) -> bool:
+    """Whether each line of a prompt ends at its #, before the tags are read: an option that is on by default."""
+    # reForge has none, cuts always, and asks only whether files keep the comments.
+    return bool(getattr(opts, "enable_prompt_comments", hasattr(opts, "enable_prompt_comments_def")))
 
 
 def _describe(entry: Any) -> LoraInfo:

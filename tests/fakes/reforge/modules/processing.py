@@ -1,5 +1,6 @@
 """Text-to-image, as far as a picture depends on the model, the LoRAs of the prompt, and the caches."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from modules import paths_internal, prompt_parser, sd_models, shared
 from modules.processing_results import NETWORK, Processed, described, fix_seed  # noqa: F401
 from modules.sd_hijack import model_hijack
 
+# Whatever the options say: they decide only whether files keep the comments.
+_COMMENT = re.compile(r"#[^\n]*(\n|$)")
 _DEFAULTS = {
     "prompt": "", "negative_prompt": "", "seed": -1, "steps": 50, "cfg_scale": 7.0, "width": 512, "height": 512,
     "batch_size": 1, "n_iter": 1, "sampler_name": None, "scheduler": None, "scripts": None, "outpath_grids": "",
@@ -61,7 +64,8 @@ def process_images(p):
 
 def _draw(p, model):
     model.forge_objects = model.forge_objects_original.shallow_copy()
-    found = NETWORK.findall(p.prompt)
+    prompt = _COMMENT.sub("\n", p.prompt)
+    found = NETWORK.findall(prompt)
     names, strengths = [name for name, _ in found], [list(map(float, (given or "1").split(":"))) for _, given in found]
     try:
         networks.load_networks(names, [each[0] for each in strengths], [each[-1] for each in strengths])
@@ -69,7 +73,7 @@ def _draw(p, model):
         # One name that is not there: as if none had been asked for.
         networks.load_networks([], [], [])
     model.forge_objects = model.forge_objects_after_applying_lora.shallow_copy()
-    good = _conditioning(p, model, NETWORK.sub("", p.prompt), StableDiffusionProcessing.cached_c)
+    good = _conditioning(p, model, NETWORK.sub("", prompt), StableDiffusionProcessing.cached_c)
     bad = _conditioning(p, model, p.negative_prompt, StableDiffusionProcessing.cached_uc)
     p.extra_generation_params.update(model_hijack.extra_generation_params)
     unet = model.forge_objects.unet
