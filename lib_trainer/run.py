@@ -38,6 +38,7 @@ from lib_trainer.memory.out_of_memory import explained_out_of_memory
 from lib_trainer.memory.planner import planned
 from lib_trainer.models.base import HostModel
 from lib_trainer.training.callbacks import Callbacks, ResumeSaver
+from lib_trainer.training.comparison import Comparison
 from lib_trainer.training.denoiser import Denoiser
 from lib_trainer.training.determinism import deterministic_algorithms
 from lib_trainer.training.loop import Training, fit
@@ -190,7 +191,7 @@ def _callbacks(
     )
     pictures = source.fingerprint() if folder else ""
     resume_saver = ResumeSaver(folder / STATE_FILE if folder else None, training, pictures, evaluation)
-    return Callbacks(saving, resume_saver, sampling, evaluation)
+    return Callbacks(saving, resume_saver, sampling, evaluation, Comparison(sampling))
 
 
 def _take_steps(callbacks: Callbacks, outcome: Outcome) -> Generator[Event, Command | None, None]:
@@ -241,7 +242,8 @@ def _finish(callbacks: Callbacks, evaluation: Evaluation | None, outcome: Outcom
         outcome.strength = outcome.evaluated.best_strength if evaluation.chooses and outcome.by_itself else None
         if output.folder:
             try:
-                write_report(output.folder / f"{name}.report.html", name, evaluation.found, outcome.evaluated)
+                path, png = output.folder / f"{name}.report.html", callbacks.comparison.png
+                write_report(path, name, evaluation.found, outcome.evaluated, png)
             except UserError as error:
                 # The adapter is written: a run does not fail for its report.
                 yield Notice(str(error))

@@ -19,7 +19,7 @@ from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.evaluation.measures import Figures, Parabola
 from lib_trainer.evaluation.meter import Meter
-from lib_trainer.events import Evaluated, Event, Finished, Notice, Step
+from lib_trainer.events import Evaluated, Event, Finished, Notice, Sampled, Step
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.jobs.history import RUNS_DIR, STATE_FILE, History
 from lib_trainer.run import run
@@ -30,6 +30,7 @@ VALUES = {
     "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "resolution_px": (64, 64), "min_bucket_reso": 64,
     "max_train_steps": 8, "learning_rate": 1e-2, "optimizer": "AdamW", "noise_offset": 0.1,
     "gradient_checkpointing": False, "output_name": "jeff", "save_precision": "fp32", "validate_every_n_steps": 2,
+    "sample_prompts": "jeff_person, a hat --s 1",
 }  # fmt: skip
 
 
@@ -96,6 +97,34 @@ def test_it_ends_when_more_steps_do_not_help_and_keeps_the_best(setting, host, m
     assert found["verdict"] == "learned" and found["best_step"] == 4 and found["best_strength"] == 0.8
     written = json.loads(card.read_text("utf-8"))
     assert written["preferred weight"] == 0.8 and written["notes"] == "mine"
+
+
+def test_the_report_shows_the_last_and_the_best_step(setting, host, monkeypatch, tmp_path: Path) -> None:
+    scripted(monkeypatch, {2: 0.3, 4: 0.5, 6: 0.45, 8: 0.4})
+    drawn, generate = [], host.generate
+    monkeypatch.setattr(host, "generate", lambda request: drawn.append(generate(request)[0]) or drawn[-1:])
+    values = {"stop_when_learned": True, "max_train_steps": 40, "lr_scheduler": "constant"}
+    recipe, folder = recipe_of(setting, **values), tmp_path / "run"
+    story = list(run(host, recipe, folder))
+    end, (sampled,) = finished(story), [event for event in story if isinstance(event, Sampled)]
+    assert sampled.prompt == "jeff_person, a hat: step 8 at 1, step 4 at 0.8, step 4 at 0.4"
+    assert sampled.path == folder / "samples" / "jeff.report.png" and Image.open(sampled.path).width > 3 * 64
+    assert len({picture.tobytes() for picture in drawn}) == 3
+    assert "data:image/png;base64," in (folder / "jeff.report.html").read_text("utf-8")
+    # What is saved is the best step at strength 1, whatever was drawn meanwhile.
+    with_it, alone = load_file(end.path), finished(list(run(host, recipe_of(setting, **values, output_name="alone"))))
+    assert all(torch.equal(with_it[key], value) for key, value in load_file(alone.path).items())
+
+
+def test_a_report_without_pictures_is_a_report(setting, host, monkeypatch, tmp_path: Path) -> None:
+    def fail(_request: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(host, "generate", fail)
+    story = list(run(host, recipe_of(setting, max_train_steps=2), tmp_path))
+    assert finished(story).steps == 2 and not [event for event in story if isinstance(event, Sampled)]
+    assert any("could not be generated: RuntimeError" in event.text for event in story if isinstance(event, Notice))
+    assert "<img" not in (tmp_path / "jeff.report.html").read_text("utf-8")
 
 
 def test_without_the_rule_the_advice_is_the_same_and_nothing_changes(setting, host, monkeypatch) -> None:

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host.a1111": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
     "host.reforge": BASE | {"models", "host.a1111", "host.webui"},
     "host.standalone": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
-    "training": BASE | {"models", "adapter", "dataset", "memory", "lora", "host.base"},
+    "training": BASE | {"models", "adapter", "dataset", "memory", "lora", "host.base", "preview.grid_image"},
     "evaluation": RUN,
     "run": RUN | {"evaluation", "host.base", "jobs.history"},
     "jobs": BASE | {"host.base"},

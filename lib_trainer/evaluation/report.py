@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -19,7 +20,7 @@ Points = Sequence[tuple[float, float]]
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 44em; margin: 2em auto; color-scheme: light dark; }
-svg { width: 100%; height: auto; } text { fill: currentColor; font-size: 11px; opacity: 0.7; }
+svg, img { width: 100%; height: auto; } text { fill: currentColor; font-size: 11px; opacity: 0.7; }
 line { stroke: currentColor; opacity: 0.2; } polyline { fill: none; stroke-width: 2; }
 .held { stroke: #d9822b; } .trained { stroke: #4f7cac; } .drift { stroke: #a04a8a; stroke-dasharray: 4 3; }
 table { border-collapse: collapse; } td, th { text-align: right; padding: 2px 9px; font-variant-numeric: tabular-nums; }
@@ -47,12 +48,18 @@ def show_meter(found: Sequence[Evaluated], last: Evaluated | None = None) -> str
     )
 
 
-def write_report(path: Path, name: str, found: Sequence[Evaluated], last: Evaluated) -> None:
-    """Writes the report, whole or not at all. Raises UserError when it cannot be written."""
+def write_report(path: Path, name: str, found: Sequence[Evaluated], last: Evaluated, png: bytes = b"") -> None:
+    """Writes the report, whole or not at all. Raises UserError when it cannot be written.
+
+    Args:
+        png: pictures of the last and the best step; b"" without any.
+    """
     parts = [
         f"<h1>{escape(name)}</h1><p><b>{escape(last.verdict.capitalize())}.</b> {escape(last.advice)}</p>",
         f"<h2>Over the run</h2>{_curves(found)}",
         show_odd_pictures(found[-1]),
+        # In the page itself: the report is one file that can be sent to somebody.
+        f'<h2>Pictures</h2><img alt="" src="data:image/png;base64,{b64encode(png).decode()}">' if png else "",
         _details(found, last),
         "<p><small>The limits behind the verdict come from one small model: they are hints.</small></p>",
     ]

@@ -3,7 +3,7 @@
 ID/run.json            the run's state; rewritten whole at every change
 ID/losses.csv          a line a step: step, epoch, loss, learning_rate, seconds
 ID/NAME.report.html    what was learned, where that was measured
-ID/samples/*.png       pictures drawn on the way
+ID/samples/*.png       pictures drawn on the way, and NAME.report.png: the last and the best step
 ID/state.safetensors   what a resume needs, until the run is done
 ID/lock                locked by the program that drives the run
 """

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from lib_trainer.errors import UserError
 from lib_trainer.events import Command, Evaluated, Event, Notice, StateSaved, Step
+from lib_trainer.training.comparison import Comparison
 from lib_trainer.training.loop import Training
 from lib_trainer.training.resume_state import Evaluator, load_state, save_state
 from lib_trainer.training.sampling import Sampling
@@ -91,6 +92,7 @@ class Callbacks:
     resume_saver: ResumeSaver
     sampling: Sampling
     evaluating: Evaluating | None = None
+    comparison: Comparison | None = None
 
     @property
     def ended(self) -> bool:
@@ -137,6 +139,10 @@ class Callbacks:
                 yield from self.saving.save_beside("ema", step, epoch)
         evaluating, strength = self.evaluating, None
         evaluated = evaluating.verdict() if evaluating else None
+        # Whoever stopped the run wants its end now, without pictures.
+        compared = self.comparison if evaluated and chosen else None
+        if compared:
+            yield from compared.draw(step, 1.0)
         if evaluating and evaluated and evaluating.chooses and chosen:
             strength = evaluated.best_strength
             if evaluating.best_step != step:
@@ -146,6 +152,9 @@ class Callbacks:
                 step = evaluating.best_step
                 epoch = -(-step // self.saving.schedule.steps_per_epoch)
         yield from self.saving.save_final(step, epoch, strength=strength, evaluated=evaluated)
+        if compared and evaluated:
+            yield from compared.draw(step, evaluated.best_strength, evaluated.best_strength / 2)
+            yield from compared.save(f"{self.saving.target.stem}.report.png", step)
 
     def at_the_end(self, last: Step) -> Iterator[Event]:
         """What is due after the final file."""

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.config.recipe import Recipe
@@ -93,23 +94,36 @@ class Sampling:
         """One image a prompt. A failure becomes a Notice, and training continues."""
         if self.folder is None:
             return
-        for number, request in enumerate(sample_requests(self.recipe, self.host.drawing_family()), start=1):
+        for number, request in enumerate(self.requests(), start=1):
             yield Progress("training", step.number, step.total, f"Generating sample {number}")
-            # Dropout is for training; a sample shows the adapter as it will be used.
-            self.adapter.clear_dropout()
             try:
-                # Samples must not change what training draws next.
-                with torch.random.fork_rng():
-                    pictures = self.host.generate(request)
-                if pictures:
+                if picture := self.picture(request):
                     path = self.folder / f"step{step.number:08d}-{number}.png"
                     content = BytesIO()
-                    pictures[0].save(content, "PNG")
+                    picture.save(content, "PNG")
                     replace_file(path, content.getvalue())
                     yield Sampled(path, step.number, request.prompt)
                 else:
                     yield Notice(f"Sample {number} of step {step.number} was interrupted.")
             except Exception as error:  # noqa: BLE001 - whatever it was, hours of training must not end for it
-                _log.exception("The sample could not be generated")
-                yield Notice(f"A sample could not be generated: {str(error).strip().splitlines()[0]:.200}")
+                yield failure_notice(error)
                 return
+
+    def requests(self) -> list[GenerateRequest]:
+        """`sample_requests` for the checkpoint that is trained on."""
+        return sample_requests(self.recipe, self.host.drawing_family())
+
+    def picture(self, request: GenerateRequest, strength: float = 1.0) -> Image | None:
+        """A picture with the adapter at this strength, as it will be used: without dropout. None if interrupted."""
+        # Samples must not change what training draws next.
+        with torch.random.fork_rng(), self.adapter.at(strength):
+            pictures = self.host.generate(request)
+        return pictures[0] if pictures else None
+
+
+def failure_notice(error: Exception) -> Notice:
+    """Why there is no sample, in a line; the whole traceback is logged."""
+    _log.error("The sample could not be generated", exc_info=error)
+    # Some exceptions have no text.
+    text = str(error).strip() or type(error).__name__
+    return Notice(f"A sample could not be generated: {text.splitlines()[0]:.200}")
