@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from PIL.Image import Image
 
 from lib_trainer.dataset.folders import Skipped
 from lib_trainer.dataset.images import UnreadablePicture, open_picture
@@ -35,18 +39,25 @@ class Verified:
 
 
 class PictureVerifier:
-    """What is known of picture files; one for a process, so that a file is decoded once however often it is listed."""
+    """What is known of picture files; one for a process, so that a file is decoded once however often it is listed.
 
-    def __init__(self, at_once: int = AT_ONCE) -> None:
-        self._at_once = at_once
+    Args:
+        reader: decodes a file, or has done so before: `Thumbnails.read` keeps what comes of it.
+    """
+
+    def __init__(self, at_once: int = AT_ONCE, reader: Callable[[Path], Image] | None = None) -> None:
+        self._at_once, self._reader = at_once, reader
         # file -> why it cannot be decoded, "" where it can.
         self._known: dict[_Key, str] = {}
         self._lock = threading.Lock()
         self._waiting: list[Path] = []
         self._thread: threading.Thread | None = None
 
-    def verify(self, scan: Scan, root: str) -> Verified:
+    def verify(self, scan: Scan, root: str, *, continues: bool = True) -> Verified:
         """The scan of the folder `root` with what is known by now; decodes at most `at_once` pictures before.
+
+        Args:
+            continues: the other pictures are decoded in the background; else somebody looks at them by `read`.
 
         Raises:
             UserError: no picture is left.
@@ -55,7 +66,7 @@ class PictureVerifier:
         # JPEG decoding releases the interpreter's lock, so threads suffice.
         with ThreadPoolExecutor(max_workers=_DECODERS) as pool:
             list(pool.map(self._decode, missing[: self._at_once]))
-        self._continue_with(missing[self._at_once :])
+        self._continue_with(missing[self._at_once :] if continues else [])
         found = [(sample, self._reason(sample.image)) for sample in scan.samples]
         good = tuple(sample for sample, reason in found if not reason)
         broken = [Skipped(sample.image, reason) for sample, reason in found if reason]
@@ -92,16 +103,25 @@ class PictureVerifier:
                 picture = self._waiting.pop()
             self._decode(picture)
 
-    def _decode(self, picture: Path) -> None:
+    def read(self, picture: Path) -> Image:
+        """The picture as the reader gives it; what comes of it is known from then on. Raises UnreadablePicture."""
         # Asked before: a file that changes meanwhile is decoded again.
         key = _key_of(picture)
         try:
-            open_picture(picture)
-            reason = ""
+            found = (self._reader or open_picture)(picture)
         except UnreadablePicture as error:
-            reason = error.reason
+            self._learn(key, error.reason)
+            raise
+        self._learn(key, "")
+        return found
+
+    def _learn(self, key: _Key, reason: str) -> None:
         with self._lock:
             self._known[key] = reason
+
+    def _decode(self, picture: Path) -> None:
+        with suppress(UnreadablePicture):
+            self.read(picture)
 
     def _reason(self, picture: Path) -> str | None:
         """Why a picture cannot be decoded, "" where it can, None where that is not known."""

@@ -109,7 +109,9 @@ class Actions:
     ) -> list[Any]:
         entered = proposed.opened(self._form.read(values))
         try:
-            verified = self._verifier.verify(scan_pictures(entered, self._access), entered["train_data_dir"])
+            scan = scan_pictures(entered, self._access)
+            # The checks of an open folder look at every picture.
+            verified = self._verifier.verify(scan, entered["train_data_dir"], continues=self._workbench is None)
         except UserError as error:
             # The message stands at the folder's field: the gallery has no place for a mistake.
             complaint = gr.update(info=f"{WRONG} {error}")
@@ -121,9 +123,11 @@ class Actions:
         count = pictures_per_epoch(scan)
         name, prompt = self._kept(entered["output_name"], prompt, proposed, new)
         length, folder = show_length(count, entered), gr.update(info=help_of("train_data_dir"))
-        key = self._workbench.open(scan, dataset_config(entered), kind) if self._workbench else ""
+        key, read = "", self._verifier.read
+        if self._workbench:
+            key = self._workbench.open(scan, dataset_config(entered), kind, read)
         return [
-            show_scan(verified, key, said, pictures_drawn(count, entered)),
+            show_scan(verified, read, key, said, pictures_drawn(count, entered)),
             count,
             length,
             folder,
@@ -152,7 +156,7 @@ class Actions:
         # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
         from lib_trainer.dataset.verify import PictureVerifier
 
-        return PictureVerifier()
+        return PictureVerifier(reader=self._workbench.thumbnails.read if self._workbench else None)
 
     def check(self, names: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> message, *form: what is still wrong beside the inputs of these names, which stood there before."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +16,8 @@ from lib_trainer.ui.elements import thumbnail
 from lib_trainer.ui.form import Form
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from lib_trainer.dataset.samples import Sample
     from lib_trainer.dataset.scan import Scan
     from lib_trainer.dataset.verify import Verified
@@ -71,10 +73,13 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
     return DatasetPanel(kind, folder, scan, trigger_word, word_first, gallery, drop, prompts)
 
 
-def show_scan(verified: Verified, key: str = "", said: Sequence[str] = (), draws: int = 0) -> str:
+def show_scan(
+    verified: Verified, read: Callable[[Path], Image], key: str = "", said: Sequence[str] = (), draws: int = 0
+) -> str:
     """Thumbnails, how many pictures there are, and what may spoil the result.
 
     Args:
+        read: gives a picture, or a small copy. Raises UnreadablePicture.
         key: of the folder in the workbench; the script adds its findings.
         said: sentences about files that were just added.
         draws: pictures that the run draws in all; 0 where that is not known.
@@ -84,7 +89,7 @@ def show_scan(verified: Verified, key: str = "", said: Sequence[str] = (), draws
     shown = scan.samples[:SHOWN_PICTURES]
     # Decoding releases the interpreter lock; more threads only compete for the disk.
     with ThreadPoolExecutor(max_workers=4) as pool:
-        pictures = "".join(pool.map(_figure, shown))
+        pictures = "".join(pool.map(lambda sample: _figure(sample, read), shown))
     rest = len(scan.samples) - len(shown)
     undecoded = ""
     if verified.decoded < verified.total:
@@ -166,16 +171,16 @@ def _name(path: Path) -> str:
     return escape(shown_name(path), quote=True)
 
 
-def _figure(sample: Sample) -> str:
+def _figure(sample: Sample, read: Callable[[Path], Image]) -> str:
     # The same thresholds as in `warnings_of`, so that a count can be found in the gallery.
     marks = [text for wrong, text in ((_is_small(sample), "small"), (not sample.captioned, "no caption")) if wrong]
     about = escape(f"{sample.width_px}×{sample.height_px} px\n{sample.caption}", quote=True)
     badge = f"<figcaption>{' · '.join(marks)}</figcaption>" if marks else ""
     # Imported late: it pulls in Pillow and numpy, which a page that is only opened does not need.
-    from lib_trainer.dataset.images import UnreadablePicture, open_picture
+    from lib_trainer.dataset.images import UnreadablePicture
 
     try:
-        source = thumbnail(open_picture(sample.image), THUMBNAIL_PX, is_square=True)
+        source = thumbnail(read(sample.image), THUMBNAIL_PX, is_square=True)
     except UnreadablePicture as error:
         # It was decoded a moment ago, so the file changed or went; said where it lies.
         return (

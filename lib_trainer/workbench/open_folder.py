@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_trainer.config.recipe import DatasetConfig
 from lib_trainer.dataset.captions import caption_endings
@@ -23,12 +23,18 @@ from lib_trainer.dataset.thumbnails import Thumbnails
 from lib_trainer.errors import UserError
 from lib_trainer.workbench.checking import Checking
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 MOST_AT_ONCE = 200
 _MOST_TAGS = 500
 
 
 class OpenFolder:
     """The pictures of a scan, excluded ones too, by their place in the list.
+
+    Args:
+        read: gives the checks their small copies; by default `thumbnails` does.
 
     Attributes:
         images: the files, in the order of the list.
@@ -42,6 +48,7 @@ class OpenFolder:
         kind: str,
         thumbnails: Thumbnails,
         count_tokens: Callable[[str], int | None],
+        read: Callable[[Path], Image] | None = None,
     ) -> None:
         samples = sorted([*scan.samples, *scan.excluded], key=lambda sample: str(sample.image))
         self.images = [sample.image for sample in samples]
@@ -49,9 +56,9 @@ class OpenFolder:
         self._samples, self._thumbnails = samples, thumbnails
         self._count_tokens, self._config = count_tokens, config
         self.endings = caption_endings(config)
-        self._captions: dict[Path, tuple[tuple[int, int], Caption]] = {}
+        self._captions: dict[int, tuple[tuple[str, int, int], Caption]] = {}
         numbers = {image: number for number, image in enumerate(self.images)}
-        self.checking = Checking(scan, config, kind, thumbnails.read, numbers)
+        self.checking = Checking(scan, config, kind, read or thumbnails.read, numbers)
 
     def folders(self) -> list[Path]:
         """Those that hold the pictures."""
@@ -81,10 +88,10 @@ class OpenFolder:
         except OSError:
             return read_sidecar(path)
         # Ten thousand files are read once, and then only looked at.
-        state = about.st_size, about.st_mtime_ns
-        known = self._captions.get(path)
+        state = path.suffix, about.st_size, about.st_mtime_ns
+        known = self._captions.get(number)
         if known is None or known[0] != state:
-            known = self._captions[path] = state, read_sidecar(path)
+            known = self._captions[number] = state, read_sidecar(path)
         return known[1]
 
     def edit(self, number: int) -> PictureEdit:

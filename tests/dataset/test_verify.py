@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from lib_trainer.dataset import verify as verify_module
-from lib_trainer.dataset.images import open_picture
+from lib_trainer.dataset.images import UnreadablePicture, open_picture
 from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.dataset.verify import PictureVerifier
 from lib_trainer.errors import UserError
@@ -77,3 +77,19 @@ def test_a_large_folder_is_listed_at_once_and_verified_in_the_background(tmp_pat
     found = verifier.verify(scan, str(tmp_path))
     assert found.decoded == 300
     assert [item.path.name for item in found.scan.skipped] == ["298.jpg"]
+
+
+def test_what_somebody_else_reads_need_not_be_decoded_again(tmp_path, draw_picture):
+    draw_picture("a.jpg")
+    broken = cut_off(draw_picture("b.jpg"))
+    reads = []
+    verifier = PictureVerifier(at_once=0, reader=lambda path: reads.append(path.name) or open_picture(path))
+    scan = scan_folder(make_config(tmp_path))
+    verifier.verify(scan, str(tmp_path), continues=False)
+    verifier.wait()
+    assert reads == [], "the checks of the folder read them"
+    assert verifier.read(tmp_path / "a.jpg").size == open_picture(tmp_path / "a.jpg").size
+    with pytest.raises(UnreadablePicture):
+        verifier.read(broken)
+    found = verifier.verify(scan, str(tmp_path))
+    assert (found.decoded, [item.path.name for item in found.scan.skipped], reads) == (2, ["b.jpg"], ["a.jpg", "b.jpg"])

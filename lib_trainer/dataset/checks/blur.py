@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib_trainer.dataset.checks.finding import Finding, named
-from lib_trainer.dataset.checks.measure import Pictures
+from lib_trainer.dataset.checks.pictures import Pictures
 
 # Below the set's median by this much (natural logarithm of a variance) and by this many spreads.
 _LOWER, _SPREADS = 1.4, 3.0
@@ -16,10 +16,10 @@ def check_blur(pictures: Pictures) -> list[Finding]:
     """The finding `blur`. It compares within the set: a style that is soft throughout is not blamed."""
     if len(pictures) < _FEWEST:
         return []
-    sharpness = np.array([measured.sharpness for _, measured in pictures])
+    sharpness = pictures.column("sharpness")
     median = np.median(sharpness)
     # The upper half alone says how much sharp pictures differ, however many are blurred.
     spread = 1.4826 * np.median((sharpness - median)[sharpness >= median])
     limit = median - max(_LOWER, _SPREADS * spread)
-    blurred = tuple(sample.image for (sample, _), value in zip(pictures, sharpness, strict=True) if value < limit)
+    blurred = pictures.images(sharpness < limit)
     return [Finding("blur", blurred, f"Less sharp than the others: {named(blurred)}.")] if blurred else []

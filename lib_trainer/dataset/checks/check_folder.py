@@ -17,7 +17,8 @@ from lib_trainer.dataset.checks.duplicates import MOST_WITH_PARTS, check_duplica
 from lib_trainer.dataset.checks.exposure import check_exposure
 from lib_trainer.dataset.checks.faces import face_finder
 from lib_trainer.dataset.checks.finding import Finding
-from lib_trainer.dataset.checks.measure import MEASURED_PX, Measured, Pictures, measure
+from lib_trainer.dataset.checks.measure import MEASURED_PX, Measured, measure
+from lib_trainer.dataset.checks.pictures import Pictures
 from lib_trainer.dataset.checks.size import check_size
 from lib_trainer.dataset.checks.variety import check_variety
 from lib_trainer.dataset.images import UnreadablePicture, shown_name
@@ -51,20 +52,25 @@ def check_folder(
     yield from check_count(len(own), kind)
     yield from check_captions(own, scan.trigger_word)
     yield from check_size(scan.samples, config)
-    pictures: Pictures = []
+    with closing(Pictures()) as pictures:
+        yield from _look_at(scan, read or (lambda path: read_small(path, MEASURED_PX)), pictures)
+        yield from check_duplicates(pictures)
+        yield from check_blur(pictures)
+        yield from check_exposure(pictures)
+        yield from check_variety(pictures.without_regularisation(), kind)
+
+
+def _look_at(scan: Scan, read: ReadSmall, pictures: Pictures) -> Iterator[Finding | Progress]:
+    """Fills `pictures`. Yields a Progress each, then what cannot be read."""
     unreadable: list[Path] = []
-    for sample, measured in _measured(scan, read or (lambda path: read_small(path, MEASURED_PX))):
+    for sample, measured in _measured(scan, read):
         if measured is None:
             unreadable.append(sample.image)
         else:
-            pictures.append((sample, measured))
+            pictures.add(sample, measured)
         yield Progress("checking", len(pictures) + len(unreadable), len(scan.samples), shown_name(sample.image))
     for path in unreadable:
         yield Finding("unreadable", (path,), f"{shown_name(path)} cannot be read: the run leaves it out.")
-    yield from check_duplicates(pictures)
-    yield from check_blur(pictures)
-    yield from check_exposure(pictures)
-    yield from check_variety([pair for pair in pictures if not pair[0].regularising], kind)
 
 
 def _measured(scan: Scan, read: ReadSmall) -> Iterator[tuple[Sample, Measured | None]]:

@@ -1,6 +1,7 @@
 """Pictures that show the same: copies, re-saved, resized, mirrored, rotated by quarters or cropped.
 
-Hashes propose pairs; the small copies of both decide, moved and scaled until they fit best.
+Hashes propose pairs; the small copies of both decide, moved and scaled until they fit best. In a large folder only
+pictures of about the same colours are compared, so that the time grows with their number, hardly with its square.
 """
 
 from __future__ import annotations
@@ -12,20 +13,24 @@ import numpy as np
 from PIL import Image
 
 from lib_trainer.dataset.checks.finding import Finding, named
-from lib_trainer.dataset.checks.hashes import TURNS, WHOLE, Box, parts, turned
-from lib_trainer.dataset.checks.measure import Measured, Pictures
+from lib_trainer.dataset.checks.hashes import TURNS, WHOLE, Box, as_signs, parts, turned
+from lib_trainer.dataset.checks.pictures import Pictures
 
 # Bits of 64 in which hashes of a pair may differ, and the correlation from which its pixels are the same picture.
 _BITS, _ALIKE = 16, 0.965
 # Pairs that agree less at first are not looked at closer.
 _PROMISING, _FLAT = 0.5, 2.0
-_COMPARED_PX, _PICTURES_AT_ONCE = 32, 128
+_COMPARED_PX = 32
+# Pictures that are compared with others at once, and the bytes of a comparison's table.
+_AT_ONCE, _TABLE_BYTES = 32, 2**23
 # Pairs that are looked at for each picture and block of others.
 _MOST_NEAR = 12
 # How far a crop's edges may lie from those of one of the parts, as shares of the side, coarse to fine.
 _NUDGES = (0.05, 0.03, 0.015)
 # Comparing every part of every picture with all others grows with the square of their number.
 MOST_WITH_PARTS = 1000
+# What saving again changes of a picture's mean colour and contrast, of 255, and some more.
+_SAME_COLOURS = 6.0
 
 
 def check_duplicates(pictures: Pictures) -> list[Finding]:
@@ -40,12 +45,12 @@ def check_duplicates(pictures: Pictures) -> list[Finding]:
 
     for pair in _candidates(pictures):
         one, other = head(pair.one), head(pair.other)
-        if one != other and _looks_alike(pictures[pair.one][1], pictures[pair.other][1], pair):
+        if one != other and _looks_alike(pictures, pair):
             group[max(one, other)] = min(one, other)
     members: dict[int, list[int]] = {}
     for index in range(len(pictures)):
         members.setdefault(head(index), []).append(index)
-    groups = [tuple(pictures[index][0].image for index in found) for found in members.values() if len(found) > 1]
+    groups = [tuple(pictures.samples[index].image for index in found) for found in members.values() if len(found) > 1]
     return [
         Finding("duplicate", found, f"{named(found)} show the same, which counts {len(found)} times in the run.")
         for found in groups
@@ -63,33 +68,56 @@ class _Pair:
     turn: int
 
 
-def _candidates(pictures: Pictures) -> list[_Pair]:
-    """The nearest match of every two pictures that have one, for each turn of the first."""
-    if not pictures:
-        return []
-    own = np.stack([measured.hashes for _, measured in pictures])
-    found = [measured.part_hashes for _, measured in pictures]
-    with_parts = all(hashes is not None for hashes in found)
+def _candidates(pictures: Pictures) -> Iterator[_Pair]:
+    """The nearest match of every two pictures that have one, for each turn of the first; block by block."""
+    with_parts = all(hashes is not None for hashes in pictures.part_hashes)
     boxes = parts() if with_parts else [WHOLE]
-    others = np.stack(found if with_parts else [hashes[:1] for hashes in own])
-    # As ±1 the number of different bits of all pairs is one matrix product.
-    theirs = others.reshape(-1, 64).astype(np.float32) * 2 - 1
-    best: dict[tuple[int, int, int], _Pair] = {}
-    for start in range(0, len(pictures), _PICTURES_AT_ONCE):
-        ours = own[start : start + _PICTURES_AT_ONCE].reshape(-1, 64).astype(np.float32) * 2 - 1
-        owner = start + np.arange(len(ours)) // TURNS
-        step = max(1, 2_000_000 // len(ours))
-        for column in range(0, len(theirs), step):
-            bits = (64 - ours @ theirs[column : column + step].T) / 2
+    everyone = np.arange(len(pictures))
+    blocks = _in_blocks(everyone) if with_parts else _alike_in_colour(pictures.column("colours"), everyone, everyone)
+    for ours, theirs in blocks:
+        best: dict[tuple[int, int, int], _Pair] = {}
+        signs = as_signs(pictures.column("hashes")[ours]).reshape(-1, 64)
+        owner = np.repeat(ours, TURNS)
+        step = max(1, _TABLE_BYTES // (4 * len(signs) * len(boxes)))
+        for others in np.split(theirs, range(step, len(theirs), step)):
+            hashes = np.stack([pictures.part_hashes[place] for place in others.tolist()]) if with_parts else None
+            hashes = pictures.column("hashes")[others, :1] if hashes is None else hashes
+            # As ±1 the number of different bits of all pairs is one matrix product.
+            bits = (64 - signs @ as_signs(hashes).reshape(-1, 64).T) / 2
             # Every picture is like itself and its own parts.
-            bits[owner[:, None] == (column + np.arange(bits.shape[1])) // len(boxes)] = 64
-            for row, place in _nearest(bits):
-                one, (other, part) = start + row // TURNS, divmod(column + place, len(boxes))
-                pair = _Pair(int(bits[row, place]), one, other, boxes[part], row % TURNS)
-                key = one, other, pair.turn
+            bits[owner[:, None] == np.repeat(others, len(boxes))] = 64
+            for row, column in _nearest(bits):
+                place, part = divmod(column, len(boxes))
+                pair = _Pair(int(bits[row, column]), int(owner[row]), int(others[place]), boxes[part], row % TURNS)
+                key = pair.one, pair.other, pair.turn
                 if key not in best or pair.bits < best[key].bits:
                     best[key] = pair
-    return sorted(best.values(), key=lambda pair: pair.bits)
+        yield from sorted(best.values(), key=lambda pair: pair.bits)
+
+
+def _in_blocks(everyone: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(some places, those to compare them with): all with all."""
+    for start in range(0, len(everyone), _AT_ONCE):
+        yield everyone[start : start + _AT_ONCE], everyone
+
+
+def _alike_in_colour(
+    colours: np.ndarray, ours: np.ndarray, theirs: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `_in_blocks`, each block with those alone whose colours are near to one of its own.
+
+    The block is halved along the colour in which it differs most until it is small, and with it those near to it.
+    """
+    low, high = colours[ours].min(0, initial=np.inf), colours[ours].max(0, initial=-np.inf)
+    there = colours[theirs]
+    theirs = theirs[((there >= low - _SAME_COLOURS) & (there <= high + _SAME_COLOURS)).all(1)]
+    if len(ours) <= _AT_ONCE:
+        if len(theirs) > 1:
+            yield ours, theirs
+        return
+    order = ours[np.argsort(colours[ours, np.argmax(high - low)], kind="stable")]
+    for half in np.array_split(order, 2):
+        yield from _alike_in_colour(colours, half, theirs)
 
 
 def _nearest(bits: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -102,12 +130,12 @@ def _nearest(bits: np.ndarray) -> Iterator[tuple[int, int]]:
         yield from ((row, int(place)) for place in columns)
 
 
-def _looks_alike(one: Measured, other: Measured, pair: _Pair) -> bool:
-    """Whether the small copies agree, after the part's edges were moved to where they agree best."""
-    whole = _standard(turned(Image.fromarray(one.small), pair.turn), WHOLE)
-    picture = Image.fromarray(other.small)
+def _looks_alike(pictures: Pictures, pair: _Pair) -> bool:
+    """Whether the small copies agree; where crops are looked for, with the part's edges where they agree best."""
+    whole = _standard(turned(Image.fromarray(pictures.small(pair.one)), pair.turn), WHOLE)
+    picture = Image.fromarray(pictures.small(pair.other))
     box, best = pair.box, _agreement(whole, picture, pair.box)
-    for nudge in _NUDGES:
+    for nudge in _NUDGES if pictures.part_hashes[pair.other] is not None else ():
         if best < _PROMISING or best >= _ALIKE:
             break
         for edge in (0, 1, 2, 3, 0, 1, 2, 3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib_trainer.dataset.checks.finding import Finding, named
-from lib_trainer.dataset.checks.measure import Pictures
+from lib_trainer.dataset.checks.pictures import Pictures
 
 _CLIPPED, _BRIGHTEST_OF_DARK = 0.4, 0.3
 _GREY = 0.06
@@ -11,9 +11,9 @@ _GREY = 0.06
 
 def check_exposure(pictures: Pictures) -> list[Finding]:
     """Findings `bright`, `dark` and `grey`. A white backdrop is not overexposed."""
-    bright = tuple(sample.image for sample, measured in pictures if measured.clipped > _CLIPPED)
-    dark = tuple(sample.image for sample, measured in pictures if measured.bright < _BRIGHTEST_OF_DARK)
-    grey = tuple(sample.image for sample, measured in pictures if measured.colourfulness < _GREY)
+    bright = pictures.images(pictures.column("clipped") > _CLIPPED)
+    dark = pictures.images(pictures.column("bright") < _BRIGHTEST_OF_DARK)
+    grey = pictures.images(pictures.column("colourfulness") < _GREY)
     found = []
     if bright:
         found.append(Finding("bright", bright, f"Overexposed: {named(bright)}."))

@@ -20,16 +20,21 @@ TURNS = len(_TURNS)
 
 
 def difference_hash(grey: Image.Image, box: Box = WHOLE) -> np.ndarray:
-    """64 booleans of a part of a grey picture."""
+    """(8,) uint8, 64 bits of a part of a grey picture."""
     width, height = grey.size
     part = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
     cells = np.asarray(grey.resize((9, 8), Image.Resampling.BOX, box=part), dtype=np.int16)
-    return (cells[:, 1:] > cells[:, :-1]).ravel()
+    return np.packbits(cells[:, 1:] > cells[:, :-1])
 
 
 def own_hashes(grey: Image.Image) -> np.ndarray:
-    """(TURNS, 64): of the picture as it is, mirrored, and rotated by quarters."""
+    """(TURNS, 8) uint8: of the picture as it is, mirrored, and rotated by quarters."""
     return np.stack([difference_hash(turned(grey, turn)) for turn in range(TURNS)])
+
+
+def as_signs(hashes: np.ndarray) -> np.ndarray:
+    """(..., 8) uint8 -> (..., 64) float32 of ±1: the product of two is 64 less twice the number of different bits."""
+    return np.unpackbits(hashes, axis=-1).astype(np.float32) * 2 - 1
 
 
 def turned(picture: Image.Image, turn: int) -> Image.Image:
@@ -39,7 +44,7 @@ def turned(picture: Image.Image, turn: int) -> Image.Image:
 
 
 def part_hashes(grey: Image.Image) -> np.ndarray:
-    """(len(PARTS), 64): of every part that a crop of the picture could be."""
+    """(len(parts()), 8) uint8: of every part that a crop of the picture could be."""
     return np.stack([difference_hash(grey, box) for box in parts()])
 
 

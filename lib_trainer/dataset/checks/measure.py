@@ -1,4 +1,4 @@
-"""What the checks know of a picture: measured once, on a small copy, so that a large folder fits in memory."""
+"""What the checks know of a picture: measured once, on a small copy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from PIL import Image
 
 from lib_trainer.dataset.checks.faces import FaceFinder
 from lib_trainer.dataset.checks.hashes import own_hashes, part_hashes
-from lib_trainer.dataset.samples import Sample
 
 # The side of the small copy. Sharpness is measured on it, so it must not be smaller than what hides a blur.
 MEASURED_PX = 512
-_HASHED_PX, _KEPT_PX = 96, 40
+_HASHED_PX, KEPT_PX = 96, 40
 _HUES, _GREYS = 12, 4
+PALETTE = _HUES + _GREYS
 # The strip along left, top and right that usually holds background, as a share of the side.
 _STRIP_CELLS, _CELLS = 2, 16
+SURROUND = _STRIP_CELLS * _CELLS + 2 * _STRIP_CELLS * (_CELLS // 2 - _STRIP_CELLS)
 # From here on a channel of 8 bits shows no more differences.
 _WHITE = 253
 
@@ -31,9 +32,9 @@ class Measured:
         clipped: share of the middle's pixels, those of a white backdrop left out, with a channel at its limit.
         colourfulness: the difference between the channels that 5 % of the pixels exceed.
         palette: (16,) shares of 12 hues and 4 greys.
-        surround: (S, 3) colours along left, top and right.
-        hashes: (8, 64) of the picture as it is, mirrored, and rotated by quarters.
-        part_hashes: (P, 64) of the parts that a crop could be; None in large folders.
+        surround: (S, 3) uint8 colours along left, top and right.
+        hashes: (8, 8) uint8, 64 bits each, of the picture as it is, mirrored, and rotated by quarters.
+        part_hashes: (P, 8) uint8 of the parts that a crop could be; None in large folders.
         small: (40, 40, 3) uint8.
         faces: each face's share of the picture's area, largest first; None without OpenCV.
     """
@@ -50,10 +51,6 @@ class Measured:
     faces: tuple[float, ...] | None
 
 
-# What every check is given: the samples of a scan that could be measured, with their numbers.
-Pictures = list[tuple[Sample, Measured]]
-
-
 def measure(picture: Image.Image, faces: FaceFinder | None, *, with_parts: bool) -> Measured:
     """The numbers of an RGB picture whose longer side is `MEASURED_PX` at most."""
     grey = picture.convert("L")
@@ -62,19 +59,19 @@ def measure(picture: Image.Image, faces: FaceFinder | None, *, with_parts: bool)
     # Frames and letterbox bars stand outside.
     inner = (slice(height // 5, -(height // 5) or None), slice(width // 5, -(width // 5) or None))
     colours = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), dtype=np.float32) / 255
-    cells = np.asarray(picture.resize((_CELLS, _CELLS), Image.Resampling.BOX), dtype=np.float32) / 255
+    cells = np.asarray(picture.resize((_CELLS, _CELLS), Image.Resampling.BOX))
     hashed = grey.resize((_HASHED_PX, _HASHED_PX), Image.Resampling.BOX)
     return Measured(
         # Also at half the size: noise and the grain of a re-saved jpeg are sharp at full size only.
         sharpness=min(_sharpness(light), _sharpness(_halved(light))),
         bright=float(np.quantile(light[inner], 0.95)),
-        clipped=_clipped(np.asarray(picture)[inner].reshape(-1, 3)),
+        clipped=_clipped(np.asarray(picture)[inner]),
         colourfulness=float(np.quantile(colours.max(2) - colours.min(2), 0.95)),
         palette=_palette(colours),
         surround=_surround(cells),
         hashes=own_hashes(hashed),
         part_hashes=part_hashes(hashed) if with_parts else None,
-        small=np.asarray(picture.resize((_KEPT_PX, _KEPT_PX), Image.Resampling.BOX)),
+        small=np.asarray(picture.resize((KEPT_PX, KEPT_PX), Image.Resampling.BOX)),
         faces=faces.shares(grey) if faces else None,
     )
 
@@ -104,9 +101,13 @@ def _laplacian_variance(light: np.ndarray) -> float:
 
 
 def _clipped(pixels: np.ndarray) -> float:
-    colour = pixels[pixels.min(1) < _WHITE]
+    # Channel by channel: along an axis of three NumPy is ten times slower.
+    red, green, blue = np.moveaxis(pixels, 2, 0)
+    in_colour = np.minimum(np.minimum(red, green), blue) < _WHITE
+    at_limit = np.maximum(np.maximum(red, green), blue) >= _WHITE
+    count = int(in_colour.sum())
     # Nothing but white: all of it is gone.
-    return float((colour.max(1) >= _WHITE).mean()) if len(colour) > 0.02 * len(pixels) else 1.0
+    return float((in_colour & at_limit).sum() / count) if count > 0.02 * in_colour.size else 1.0
 
 
 def _palette(colours: np.ndarray) -> np.ndarray:

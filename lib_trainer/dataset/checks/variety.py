@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib_trainer.dataset.checks.finding import Finding
-from lib_trainer.dataset.checks.measure import Pictures
+from lib_trainer.dataset.checks.pictures import Pictures
 
 _FEWEST = 6
 # Share of the set from which something counts as common to it.
@@ -28,35 +28,36 @@ def check_variety(pictures: Pictures, kind: str) -> list[Finding]:
 
 
 def _check_background(pictures: Pictures) -> list[Finding]:
-    around = np.stack([measured.surround.ravel() for _, measured in pictures])
+    around = pictures.column("surround").reshape(len(pictures), -1).astype(np.float32) / 255
     alike = _neighbours(around, lambda row: np.abs(around - row).mean(1) < _SAME_PLACE)
     if alike.sum() < max(4, _MOST * len(pictures)):
         return []
-    same = tuple(sample.image for (sample, _), near in zip(pictures, alike, strict=True) if near)
+    same = pictures.images(alike)
     text = f"{len(same)} of {len(pictures)} have the same background: it will be learned. Name it in their captions."
     return [Finding("background", same, text)]
 
 
 def _check_framing(pictures: Pictures) -> list[Finding]:
-    faces = [(sample, measured.faces[0]) for sample, measured in pictures if measured.faces]
-    if len(faces) < _FEWEST:
+    shares = pictures.column("face")
+    faces = int((shares > 0).sum())
+    if faces < _FEWEST:
         return []
-    by_framing: dict[str, list] = {}
-    for sample, share in faces:
-        by_framing.setdefault(next(name for least, name in _FRAMINGS if share >= least), []).append(sample.image)
-    name, same = max(by_framing.items(), key=lambda item: len(item[1]))
-    if len(same) < _SAME_FRAMING * len(faces):
-        return []
-    text = f"{len(same)} of {len(faces)} with a face are {name}: others will come out worse."
-    return [Finding("framing", tuple(same), text, "note")]
+    most = np.inf
+    for least, name in _FRAMINGS:
+        same = pictures.images((shares > 0) & (shares >= least) & (shares < most))
+        if len(same) >= _SAME_FRAMING * faces:
+            text = f"{len(same)} of {faces} with a face are {name}: others will come out worse."
+            return [Finding("framing", same, text, "note")]
+        most = least
+    return []
 
 
 def _check_palette(pictures: Pictures) -> list[Finding]:
-    palettes = np.stack([measured.palette for _, measured in pictures])
+    palettes = pictures.column("palette")
     alike = _neighbours(palettes, lambda row: np.minimum(palettes, row).sum(1) > _SAME_PALETTE)
     if alike.sum() < max(4, _MOST * len(pictures)):
         return []
-    same = tuple(sample.image for (sample, _), near in zip(pictures, alike, strict=True) if near)
+    same = pictures.images(alike)
     text = f"{len(same)} of {len(pictures)} have nearly the same colours: they will be learned."
     return [Finding("palette", same, text, "note")]
 
