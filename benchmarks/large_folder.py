@@ -47,7 +47,7 @@ class Opened:
         listed: from Scan to the list of what it holds; first_page: from Captions & crops to its first pictures.
         checked: from Scan to the end of the checks.
         turns: from Later to the next page of pictures, while the checks run.
-        cpu: of the serving process until the first page.
+        cpu, cpu_checked: of the serving process until the first page, and until the end of the checks.
         memory: its bytes at the start, at the most while checking, and at the end.
     """
 
@@ -55,6 +55,7 @@ class Opened:
     first_page: float = 0.0
     checked: float = 0.0
     cpu: float = 0.0
+    cpu_checked: float = 0.0
     turns: list[float] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
 
@@ -94,7 +95,7 @@ def open_folder(page: Any, address: str, pid: int, folder: Path) -> Opened:
         page.wait_for_timeout(1000)
         peak = max(peak, _memory_bytes(pid))
         say(f"{page.evaluate(_PROGRESS)} {time.monotonic() - started:.0f} s, {mebibytes(_memory_bytes(pid))} MiB")
-    found.checked = time.monotonic() - started
+    found.checked, found.cpu_checked = time.monotonic() - started, _cpu_seconds(pid) - before
     found.memory += [peak, _memory_bytes(pid)]
     page.close()
     return found
@@ -141,12 +142,20 @@ def report_folder(pictures: int, found: list[Opened]) -> None:
     rows = [
         [
             f"{item.listed:.1f}", f"{item.first_page:.2f}", f"{item.cpu:.1f}", f"{item.checked:.0f}",
+            f"{item.cpu_checked:.0f}",
             f"{median(item.turns):.2f} / {max(item.turns):.2f}" if item.turns else "–",
             " / ".join(mebibytes(size) for size in item.memory),
         ]
         for item in found
     ]  # fmt: skip
-    head = ["listed, s", "first page, s", "CPU until then, s", "checked, s", "next page, s (median / most)"]
+    head = [
+        "listed, s",
+        "first page, s",
+        "CPU until then, s",
+        "checked, s",
+        "CPU until then, s",
+        "next page, s (median / most)",
+    ]
     say(table([*head, "memory, MiB (before / most / after)"], rows))
 
 

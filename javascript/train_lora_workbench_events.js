@@ -202,7 +202,8 @@
             return line;
         });
         if (!found.ended) {
-            lines.push(kit().make("li", found.done + " of " + found.total + " pictures looked at …", {class: "progress"}));
+            const how = found.phase === "comparing" ? " pictures compared …" : " pictures looked at …";
+            lines.push(kit().make("li", found.done + " of " + found.total + how, {class: "progress"}));
         }
         place.querySelector("ul").replaceChildren(...lines);
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` items of a phase are done. Phases: preparing, caching, training, saving."""
+    """`done` of `total` items of a phase are done. Phases of a run: preparing, caching, training, saving."""
 
     phase: str
     done: int

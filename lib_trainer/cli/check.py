@@ -29,7 +29,7 @@ def run_check(options: argparse.Namespace) -> Answer:
     with tqdm(total=len(scan.samples), unit="picture", disable=None, leave=False) as bar:
         for event in check_folder(scan, config, options.kind):
             if isinstance(event, Progress):
-                bar.update()
+                bar.update(event.phase == "checking")
             else:
                 found.append(event)
     return Answer(_describe(scan, found), tuple(_lines(scan, found)))

@@ -28,6 +28,7 @@ class Checking:
         self._numbers, self._total = numbers, len(scan.samples)
         self._found: list[dict[str, Any]] = []
         self._done, self._ended, self._stopped = 0, False, False
+        self._phase = "checking"
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -42,14 +43,20 @@ class Checking:
             self._thread.join()
 
     def describe(self) -> dict[str, Any]:
-        """`done` of `total` pictures are measured; `findings` so far; whether it has `ended`."""
-        return {"done": self._done, "total": self._total, "ended": self._ended, "findings": list(self._found)}
+        """`done` of `total` pictures are through the `phase`; `findings` so far; whether it has `ended`.
+
+        The phases are `checking`, in which each picture is measured, and `comparing`.
+        """
+        return {
+            "phase": self._phase, "done": self._done, "total": self._total, "ended": self._ended,
+            "findings": list(self._found),
+        }  # fmt: skip
 
     def _run(self) -> None:
         try:
             for event in self._events:
                 if isinstance(event, Progress):
-                    self._done = event.done
+                    self._phase, self._done, self._total = event.phase, event.done, event.total
                 else:
                     numbers = [self._numbers[path] for path in event.pictures]
                     found = {"kind": event.kind, "severity": event.severity, "sentence": event.sentence}

@@ -9,6 +9,7 @@ import pytest
 
 from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.errors import NotWritten, UserError
+from lib_trainer.events import Progress
 from lib_trainer.workbench.commands import read_command
 from lib_trainer.workbench.folders import Workbench
 from tests.dataset.tiny import make_config
@@ -246,3 +247,23 @@ def test_a_folder_is_marked_as_regularisation_and_back(bench, draw_picture):
         assert marked == ({"1_man"} if on else set())
     with pytest.raises(UserError, match="no such folder"):
         bench.run(do="regularise", folder="../elsewhere", on=True)
+
+
+def test_a_comparison_under_way_is_told_and_can_be_stopped(bench, monkeypatch):
+    folder = bench.workbench.get(bench.key)
+    assert (folder.checking.describe()["phase"], folder.checking.describe()["ended"]) == ("comparing", True)
+    scan, config = scan_folder(make_config(bench.folder.parent)), make_config(bench.folder.parent)
+    seen = []
+
+    def compare(pictures):
+        while True:
+            seen.append(len(pictures))
+            yield Progress("comparing", 1, 4)
+
+    monkeypatch.setattr("lib_trainer.dataset.checks.check_folder.check_duplicates", compare)
+    folder = bench.workbench.get(bench.workbench.open(scan, config))
+    while not seen:
+        time.sleep(0.01)
+    folder.close()
+    folder.checking.wait()
+    assert folder.checking.describe()["ended"]

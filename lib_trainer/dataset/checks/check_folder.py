@@ -45,7 +45,7 @@ def check_folder(
         read: gives the small copies; by default they are decoded anew.
 
     Yields:
-        Findings, and a Progress after each picture.
+        Findings, a Progress `checking` after each picture, and Progress `comparing` while duplicates are looked for.
     """
     # Regularisation pictures are of the class: neither the guide's number nor the trigger word is theirs.
     own = [sample for sample in scan.samples if not sample.regularising]

@@ -15,6 +15,7 @@ from PIL import Image
 from lib_trainer.dataset.checks.finding import Finding, named
 from lib_trainer.dataset.checks.hashes import TURNS, WHOLE, Box, as_signs, parts, turned
 from lib_trainer.dataset.checks.pictures import Pictures
+from lib_trainer.events import Progress
 
 # Bits of 64 in which hashes of a pair may differ, and the correlation from which its pixels are the same picture.
 _BITS, _ALIKE = 16, 0.965
@@ -22,7 +23,7 @@ _BITS, _ALIKE = 16, 0.965
 _PROMISING, _FLAT = 0.5, 2.0
 _COMPARED_PX = 32
 # Pictures that are compared with others at once, and the bytes of a comparison's table.
-_AT_ONCE, _TABLE_BYTES = 32, 2**23
+_AT_ONCE, _TABLE_BYTES = 32, 2**21
 # Pairs that are looked at for each picture and block of others.
 _MOST_NEAR = 12
 # How far a crop's edges may lie from those of one of the parts, as shares of the side, coarse to fine.
@@ -33,8 +34,8 @@ MOST_WITH_PARTS = 1000
 _SAME_COLOURS = 6.0
 
 
-def check_duplicates(pictures: Pictures) -> list[Finding]:
-    """A finding `duplicate` for each group of pictures that look the same."""
+def check_duplicates(pictures: Pictures) -> Iterator[Finding | Progress]:
+    """Compares all pictures, then yields a finding `duplicate` for each group that looks the same."""
     group = list(range(len(pictures)))
 
     def head(index: int) -> int:
@@ -43,18 +44,22 @@ def check_duplicates(pictures: Pictures) -> list[Finding]:
             index = group[index]
         return index
 
-    for pair in _candidates(pictures):
-        one, other = head(pair.one), head(pair.other)
-        if one != other and _looks_alike(pictures, pair):
-            group[max(one, other)] = min(one, other)
+    done = 0
+    for ours, theirs, boxes in _blocks(pictures):
+        for pair in _near_pairs(pictures, ours, theirs, boxes):
+            one, other = head(pair.one), head(pair.other)
+            if one != other and _looks_alike(pictures, pair):
+                group[max(one, other)] = min(one, other)
+        done += len(ours)
+        yield Progress("comparing", done, len(pictures))
     members: dict[int, list[int]] = {}
     for index in range(len(pictures)):
         members.setdefault(head(index), []).append(index)
-    groups = [tuple(pictures.samples[index].image for index in found) for found in members.values() if len(found) > 1]
-    return [
-        Finding("duplicate", found, f"{named(found)} show the same, which counts {len(found)} times in the run.")
-        for found in groups
-    ]
+    for same in members.values():
+        if len(same) > 1:
+            found = tuple(pictures.samples[index].image for index in same)
+            text = f"{named(found)} show the same, which counts {len(found)} times in the run."
+            yield Finding("duplicate", found, text)
 
 
 @dataclass(frozen=True)
@@ -68,52 +73,56 @@ class _Pair:
     turn: int
 
 
-def _candidates(pictures: Pictures) -> Iterator[_Pair]:
-    """The nearest match of every two pictures that have one, for each turn of the first; block by block."""
-    with_parts = all(hashes is not None for hashes in pictures.part_hashes)
-    boxes = parts() if with_parts else [WHOLE]
+def _blocks(pictures: Pictures) -> Iterator[tuple[np.ndarray, np.ndarray, list[Box]]]:
+    """(places of some pictures, of those to compare them with, parts of the latter): in the end all places once."""
     everyone = np.arange(len(pictures))
-    blocks = _in_blocks(everyone) if with_parts else _alike_in_colour(pictures.column("colours"), everyone, everyone)
-    for ours, theirs in blocks:
-        best: dict[tuple[int, int, int], _Pair] = {}
-        signs = as_signs(pictures.column("hashes")[ours]).reshape(-1, 64)
-        owner = np.repeat(ours, TURNS)
-        step = max(1, _TABLE_BYTES // (4 * len(signs) * len(boxes)))
-        for others in np.split(theirs, range(step, len(theirs), step)):
-            hashes = np.stack([pictures.part_hashes[place] for place in others.tolist()]) if with_parts else None
-            hashes = pictures.column("hashes")[others, :1] if hashes is None else hashes
-            # As ±1 the number of different bits of all pairs is one matrix product.
-            bits = (64 - signs @ as_signs(hashes).reshape(-1, 64).T) / 2
-            # Every picture is like itself and its own parts.
-            bits[owner[:, None] == np.repeat(others, len(boxes))] = 64
-            for row, column in _nearest(bits):
-                place, part = divmod(column, len(boxes))
-                pair = _Pair(int(bits[row, column]), int(owner[row]), int(others[place]), boxes[part], row % TURNS)
-                key = pair.one, pair.other, pair.turn
-                if key not in best or pair.bits < best[key].bits:
-                    best[key] = pair
-        yield from sorted(best.values(), key=lambda pair: pair.bits)
+    if all(hashes is not None for hashes in pictures.part_hashes):
+        boxes = parts()
+        for start in range(0, len(everyone), _AT_ONCE):
+            yield everyone[start : start + _AT_ONCE], everyone, boxes
+    else:
+        for ours, theirs in _alike_in_colour(pictures.column("colours"), everyone, everyone):
+            yield ours, theirs, [WHOLE]
 
 
-def _in_blocks(everyone: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(some places, those to compare them with): all with all."""
-    for start in range(0, len(everyone), _AT_ONCE):
-        yield everyone[start : start + _AT_ONCE], everyone
+def _near_pairs(pictures: Pictures, ours: np.ndarray, theirs: np.ndarray, boxes: list[Box]) -> list[_Pair]:
+    """The nearest match of every two pictures that have one, for each turn of the first."""
+    best: dict[tuple[int, int, int], _Pair] = {}
+    signs = as_signs(pictures.column("hashes")[ours]).reshape(-1, 64)
+    owner = np.repeat(ours, TURNS)
+    step = max(1, _TABLE_BYTES // (4 * len(signs) * len(boxes)))
+    for others in np.split(theirs, range(step, len(theirs), step)):
+        if len(boxes) > 1:
+            hashes = np.stack([pictures.part_hashes[place] for place in others.tolist()])
+        else:
+            hashes = pictures.column("hashes")[others, :1]
+        # As ±1 the number of different bits of all pairs is one matrix product.
+        bits = signs @ as_signs(hashes).reshape(-1, 64).T
+        bits *= -0.5
+        bits += 32
+        # Every picture is like itself and its own parts.
+        bits[owner[:, None] == np.repeat(others, len(boxes))] = 64
+        for row, column in _nearest(bits):
+            place, part = divmod(column, len(boxes))
+            pair = _Pair(int(bits[row, column]), int(owner[row]), int(others[place]), boxes[part], row % TURNS)
+            key = pair.one, pair.other, pair.turn
+            if key not in best or pair.bits < best[key].bits:
+                best[key] = pair
+    return sorted(best.values(), key=lambda pair: pair.bits)
 
 
 def _alike_in_colour(
     colours: np.ndarray, ours: np.ndarray, theirs: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `_in_blocks`, each block with those alone whose colours are near to one of its own.
+    """Blocks of places, each with the places of those whose colours are near to one of its own.
 
-    The block is halved along the colour in which it differs most until it is small, and with it those near to it.
+    A block is halved along the colour in which it differs most until it is small, and with it those near to it.
     """
     low, high = colours[ours].min(0, initial=np.inf), colours[ours].max(0, initial=-np.inf)
     there = colours[theirs]
     theirs = theirs[((there >= low - _SAME_COLOURS) & (there <= high + _SAME_COLOURS)).all(1)]
     if len(ours) <= _AT_ONCE:
-        if len(theirs) > 1:
-            yield ours, theirs
+        yield ours, theirs
         return
     order = ours[np.argsort(colours[ours, np.argmax(high - low)], kind="stable")]
     for half in np.array_split(order, 2):
