@@ -164,11 +164,11 @@ def unlike(one, rng):
     return replace(one, hashes=hashes, small=rng.integers(0, 255, (40, 40, 3)).astype(np.uint8))
 
 
-def test_thousands_are_compared_by_their_whole_pictures_in_little_memory(photographs):
+def test_a_large_folder_is_compared_by_its_whole_pictures(photographs):
     one = measure(photographs[0], None, with_parts=False)
     rng = np.random.default_rng(1)
-    pictures = gathered(one if number % 599 == 5 else unlike(one, rng) for number in range(1500))
-    assert [sorted(path.stem for path in item.pictures) for item in duplicates_in(pictures)] == [["1203", "5", "604"]]
+    pictures = gathered(one if number % 250 == 5 else unlike(one, rng) for number in range(600))
+    assert [sorted(path.stem for path in item.pictures) for item in duplicates_in(pictures)] == [["255", "5", "505"]]
 
 
 def test_a_list_of_names_stays_short(tmp_path):
@@ -193,13 +193,13 @@ def test_thumbnails_are_kept_and_follow_the_picture(tmp_path, photographs):
 
 def test_a_film_of_one_picture_is_one_group_in_little_memory(photographs):
     one = measure(photographs[0], None, with_parts=False)
-    pictures = gathered([one] * 1000)
+    pictures = gathered([one] * 500)
     tracemalloc.start()
     (group,) = duplicates_in(pictures)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # All million pairs would take a quarter of a gigabyte.
-    assert len(group.pictures) == 1000 and peak_bytes < 2**25
+    # All 250,000 pairs would take 60 MB.
+    assert len(group.pictures) == 500 and peak_bytes < 2**24
 
 
 @pytest.mark.parametrize(("pictures", "severities"), [(9, ["warning"]), (10, []), (40, []), (41, ["note"])])
