@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -13,12 +14,13 @@ from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Scan
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Planned
+from lib_trainer.memory.continued import shapes_in_file
 from lib_trainer.memory.estimate import Work
 from lib_trainer.memory.layer_cost import ModuleShape
 from lib_trainer.memory.plan import GIB, RESERVE, Budget, Plan, make_plan
 from lib_trainer.models.base import HostModel
 from lib_trainer.models.device import DTYPES, available_optimizer, compute_dtype, total_ram
-from lib_trainer.models.families import Family
+from lib_trainer.models.families import Family, UNetShape
 from lib_trainer.models.placement import MemoryProfile
 
 _HALF_BYTES = 2
@@ -102,11 +104,21 @@ def plan_run(
     return make_plan(work, budget, dense=dense, eight_bit=eight_bit, resuming=resuming, ram_bytes=ram_bytes)
 
 
-def plan_from_profile(memory_profile: MemoryProfile, recipe: Recipe) -> Plan:
-    """The plan before a model is opened, for images of the recipe's full resolution."""
+def plan_from_profile(memory_profile: MemoryProfile, recipe: Recipe, continued: Path | None = None) -> Plan:
+    """The plan before a model is opened, for images of the recipe's full resolution.
+
+    Args:
+        continued: the file of the LoRA whose layers and ranks are trained instead of the recipe's.
+
+    Raises:
+        UserError: that file cannot be read, or fits no layer.
+    """
+    shapes: ContinuedShapes = ()
+    if continued and isinstance(memory_profile.shape, UNetShape):
+        shapes = shapes_in_file(continued, continued.stat().st_mtime_ns, memory_profile.family, memory_profile.shape)
     # No device was asked yet: without VRAM it is a CPU.
     device = torch.device("cpu" if memory_profile.available_bytes is None else "cuda")
-    return plan_run(memory_profile, recipe.for_its_mode(), [recipe.dataset.resolution_px], device)
+    return plan_run(memory_profile, recipe.for_its_mode(), [recipe.dataset.resolution_px], device, continued=shapes)
 
 
 def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int, budget: Budget) -> Plan:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_trainer.config.recipe import Recipe
+from lib_trainer.config.start import is_path
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import Host
+from lib_trainer.lora.lookup import find_lora
 
 if TYPE_CHECKING:
     from lib_trainer.memory.plan import Plan
@@ -30,11 +33,20 @@ def show_memory(host: Host, entered: Mapping[str, Any]) -> str:
         if memory_profile is None:
             return _sentence(UNKNOWN)
         # By the family train_lora_settings.js hides the settings that do not apply.
-        bar = show_plan_bar(plan_from_profile(memory_profile, recipe))
+        bar = show_plan_bar(plan_from_profile(memory_profile, recipe, _continued(host, recipe)))
         return f'<div data-family="{memory_profile.family.key}">{bar}</div>'
     except UserError:
         # Train says it beside the field.
         return ""
+
+
+def _continued(host: Host, recipe: Recipe) -> Path | None:
+    """The file whose layers and ranks are trained; None where the recipe's are, or it is not in the folder of LoRAs."""
+    name = recipe.start.network_weights
+    if not (name and recipe.start.dim_from_weights) or is_path(name):
+        return None
+    found = find_lora(name.removesuffix(".safetensors"), host.loras())
+    return found.path if found else None
 
 
 def show_plan_bar(plan: Plan) -> str:

@@ -43,7 +43,7 @@ MEMORY_FIELDS = (
         "block_dims",
         "conv_block_dims",
     ),
-    *("down_lr_weight", "mid_lr_weight", "up_lr_weight", "ema_decay"),
+    *("down_lr_weight", "mid_lr_weight", "up_lr_weight", "ema_decay", "network_weights", "dim_from_weights"),
     *("train_batch_size", "gradient_accumulation_steps", "text_encoder_lr", "optimizer", "gradient_checkpointing"),
     *("fused_backward_pass", "vram_budget_gb", "mixed_precision"),
 )

@@ -10,13 +10,17 @@ import pytest
 pytest.importorskip("gradio")
 
 import gradio as gr
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import OutOfMemory
 from lib_trainer.events import Event, Notice
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.memory.plan import GIB
+from lib_trainer.memory.planner import plan_from_profile
+from lib_trainer.memory.unet_blocks import unet_blocks
 from lib_trainer.models.families import SD1, SDXL
 from lib_trainer.models.placement import MemoryProfile
 from lib_trainer.ui.actions import Actions
@@ -50,6 +54,23 @@ def test_it_is_red_with_a_sentence_when_it_does_not_fit(tmp_path: Path) -> None:
 
 def test_on_a_cpu_there_is_no_limit(tmp_path: Path) -> None:
     assert re.search(r"<b>\d+\.\d GB</b>", bar(tmp_path, MemoryProfile(SD1, SD1.shape, 4)))
+
+
+def test_layers_and_ranks_of_a_continued_lora_are_counted_where_the_recipe_takes_them(tmp_path: Path) -> None:
+    sites = [site for block in unet_blocks(SD1.shape, 512, 512) for site in block.sites]
+    shapes = {site.name: site.operation.shape for site in sites if site.name.endswith("attn2_to_k")}
+    tensors = {f"{name}.lora_up.weight": torch.zeros(out, 300) for name, (out, _) in shapes.items()}
+    tensors |= {f"{name}.lora_down.weight": torch.zeros(300, inner) for name, (_, inner) in shapes.items()}
+    host = FakeHost(tmp_path)
+    host.lora_dir.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, host.lora_dir / "style.safetensors")
+    profile = MemoryProfile(SD1, SD1.shape, 2, available_bytes=7 * GIB, total_bytes=8 * GIB)
+    plan = plan_from_profile(profile, Recipe(), host.lora_dir / "style.safetensors")
+    assert plan.parts.adapter == sum(tensor.nbytes for tensor in tensors.values())
+    start = {"network_weights": "style", "dim_from_weights": True}
+    assert f"{plan.total_bytes / GIB:.1f} of 7.0 GB" in bar(tmp_path, profile, **start)
+    plain = bar(tmp_path, profile)
+    assert bar(tmp_path, profile, **start) != plain == bar(tmp_path, profile, **{**start, "network_weights": "missing"})
 
 
 def test_before_a_checkpoint_is_loaded_that_is_said(tmp_path: Path) -> None:
