@@ -72,7 +72,8 @@ def _family_of(shapes: Shapes) -> Family | None:
     if "double_blocks.0.img_attn.qkv.weight" in shapes and "img_in.weight" in shapes:
         if "double_stream_modulation_img.lin.weight" in shapes:
             width = shapes["img_in.weight"][0]
-            return next((family for family in (KLEIN4B, KLEIN9B) if family.shape.width == width), None)
+            # FLUX.2 itself is wider.
+            return next((family for family in (KLEIN4B, KLEIN9B) if width <= family.shape.width), None)
         return CHROMA if any(name.startswith("distilled_guidance_layer.") for name in shapes) else FLUX
     if "cap_embedder.1.weight" in shapes and "noise_refiner.0.attention.qkv.weight" in shapes:
         # Lumina has a SiLU in front of its modulation.

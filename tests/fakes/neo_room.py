@@ -14,6 +14,9 @@ from torch import Tensor
 from lib_trainer.host.neo.host import NeoHost
 from tests.fakes.forge_room import CHECKPOINTS, FORGE_ROOT, ForgeRoom, started
 
+# Families that Neo alone loads.
+TRANSFORMERS = ("zimage", "klein4b", "chroma")
+
 
 @dataclass(frozen=True)
 class NeoRoom(ForgeRoom):
@@ -40,7 +43,7 @@ class NeoRoom(ForgeRoom):
 def fake_neo(folder: Path, checkpoint: str) -> Iterator[NeoRoom]:
     """The fake Neo, started in `folder`: where it is as Forge, the fake Forge's modules serve."""
     checkpoints = {**CHECKPOINTS, "sd1-int8.safetensors": {"family": "sd1", "quantized": True}}
-    checkpoints["zimage.safetensors"] = {"family": "zimage"}
+    checkpoints |= {f"{family}.safetensors": {"family": family} for family in TRANSFORMERS}
     with started(folder, checkpoints, [Path(__file__).parent / "neo", FORGE_ROOT]) as thread:
         room = NeoRoom(NeoHost(), checkpoint, thread)
         room.select()

@@ -96,28 +96,28 @@ class SingleStreamBlock(nn.Module):
 
 
 class FluxTransformer(nn.Module):
-    """`double_block` and `single_block` are the host's."""
+    """`double_block` and `single_block` are the host's; without pooled text and guidance it is Chroma's or Klein's."""
 
-    guidance_embed = True
-
-    def __init__(self, width, context_dim, pooled_dim):
+    def __init__(self, width, context_dim, pooled_dim=0, channels=16, patch=2):
         super().__init__()
-        self.width = width
-        self.img_in, self.txt_in = nn.Linear(64, width), nn.Linear(context_dim, width)
-        self.time_in, self.guidance_in = nn.Linear(1, width), nn.Linear(1, width)
-        self.vector_in = nn.Linear(pooled_dim, width)
+        self.width, self.patch, self.guidance_embed = width, patch, pooled_dim > 0
+        self.img_in, self.txt_in = nn.Linear(channels * patch**2, width), nn.Linear(context_dim, width)
+        self.time_in = nn.Linear(1, width)
+        if self.guidance_embed:
+            self.guidance_in, self.vector_in = nn.Linear(1, width), nn.Linear(pooled_dim, width)
         self.double_blocks = nn.ModuleList(self.double_block(width, 2) for _ in range(2))
         self.single_blocks = nn.ModuleList(self.single_block(width, 2) for _ in range(2))
         self.norm_final = nn.LayerNorm(width, elementwise_affine=False)
-        self.final_layer = nn.Linear(width, 64)
+        self.final_layer = nn.Linear(width, channels * patch**2)
 
-    def forward(self, x, timestep, context, y, guidance=None, transformer_options=None, **kwargs):
-        if guidance is None:
-            raise ValueError("Didn't get guidance strength for guidance distilled model.")
-        rows, columns = x.shape[2] // 2, x.shape[3] // 2
-        img = self.img_in(nn.functional.unfold(x, 2, stride=2).transpose(1, 2))
+    def forward(self, x, timestep, context, y=None, guidance=None, transformer_options=None, **kwargs):
+        img = self.img_in(nn.functional.unfold(x, self.patch, stride=self.patch).transpose(1, 2))
         txt = self.txt_in(context)
-        vec = self.time_in(timestep[:, None].to(x)) + self.guidance_in(guidance[:, None].to(x)) + self.vector_in(y)
+        vec = self.time_in(timestep[:, None].to(x))
+        if self.guidance_embed:
+            if guidance is None:
+                raise ValueError("Didn't get guidance strength for guidance distilled model.")
+            vec = vec + self.guidance_in(guidance[:, None].to(x)) + self.vector_in(y)
         pe = turns_of(torch.arange(txt.shape[1] + img.shape[1], device=x.device), self.width)
         for block in self.double_blocks:
             img, txt = block(img=img, txt=txt, vec=vec, pe=pe)
@@ -125,4 +125,4 @@ class FluxTransformer(nn.Module):
         for block in self.single_blocks:
             img = block(img, vec=vec, pe=pe)
         out = self.final_layer(self.norm_final(img[:, txt.shape[1] :]))
-        return nn.functional.fold(out.transpose(1, 2), (2 * rows, 2 * columns), 2, stride=2)
+        return nn.functional.fold(out.transpose(1, 2), x.shape[2:], self.patch, stride=self.patch)

@@ -16,12 +16,14 @@ class DiagonalGaussianDistribution:
 
 
 class TinyVae(nn.Module):
-    def __init__(self, latent_channels, scaling_factor):
+    def __init__(self, latent_channels, scaling_factor, side=8):
         super().__init__()
         self.latent_channels, self.scaling_factor, self.shift_factor = latent_channels, scaling_factor, 0.0
-        self.encoder = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.SiLU(), nn.Conv2d(16, 2 * latent_channels, 1))
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 16, side, stride=side), nn.SiLU(), nn.Conv2d(16, 2 * latent_channels, 1)
+        )
         self.decoder = nn.Sequential(
-            nn.Conv2d(latent_channels, 16, 3, padding=1), nn.SiLU(), nn.Upsample(scale_factor=8), nn.Conv2d(16, 3, 1)
+            nn.Conv2d(latent_channels, 16, 3, padding=1), nn.SiLU(), nn.Upsample(scale_factor=side), nn.Conv2d(16, 3, 1)
         )
 
     def posterior(self, x):

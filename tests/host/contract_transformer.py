@@ -23,6 +23,7 @@ from lib_trainer.events import Event, Finished, Step, StopRequested
 from lib_trainer.models.base import HostModel, SizeCond, TextCond
 from lib_trainer.models.placement import RECOMPUTED, RESIDENT, Placement
 from lib_trainer.training.objective import objective_of
+from tests.fakes.forge_room import Prompts
 from tests.fakes.room import WebuiRoom
 from tests.host.helpers import differing, learned_adapter, parts_of, state_of, write_adapter
 
@@ -147,11 +148,10 @@ class Transformers:
 
     def _drawn_text(self, room: WebuiRoom, prompt: str) -> Tensor:
         """(L, D) what the host makes of a prompt."""
-        from lib_trainer.host.forge.transformer import Captions
 
         def turn() -> Tensor:
             with torch.inference_mode():
-                found = room.model.get_learned_conditioning(Captions([prompt]))
+                found = room.model.get_learned_conditioning(Prompts([prompt]))
             found = found["crossattn"] if isinstance(found, dict) else found
             return found[0].float().cpu().clone().reshape(-1, found[0].shape[-1])
 

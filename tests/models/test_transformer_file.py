@@ -63,6 +63,11 @@ def test_packed_weights_are_those_of_the_published_model(tmp_path: Path) -> None
     assert (found.family, found.shape, found.weight_bytes) == (FLUX, FLUX.shape, FOUR_BIT_BYTES)
 
 
+def test_a_small_klein_is_a_klein(tmp_path: Path) -> None:
+    small = write(tmp_path / "a.safetensors", layout_of(KLEIN4B) | {"img_in": (256, 128)})
+    assert read_transformer_file(small).family == KLEIN4B
+
+
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     unknown = write(tmp_path / "flux2.safetensors", layout_of(KLEIN4B) | {"img_in": (6144, 128)})
     (tmp_path / "notes.safetensors").write_bytes(b"no checkpoint")

@@ -19,20 +19,20 @@ class NeoHost(ForgeHost):
     name = "Forge Neo"
     unet_model: type[ForgeModel] = NeoModel
     transformer_model: type[ForgeModel] = NeoTransformer
+    # One engine loads both of FLUX.2 Klein; the class of its configuration tells which.
     engines: Mapping[str, Family] = {
         "StableDiffusion": SD1,
         "StableDiffusionXL": SDXL,
         "Flux": FLUX,
+        "Flux2K4B": KLEIN4B,
+        "Flux2K9B": KLEIN9B,
         "ZImage": ZIMAGE,
         "Lumina2": LUMINA2,
         "Chroma": CHROMA,
     }
 
     def _known_family(self, loaded: Any) -> Family | None:
-        if type(loaded).__name__ == "Flux2":
-            width = loaded.forge_objects.unet.model.diffusion_model.hidden_size
-            return next((family for family in (KLEIN4B, KLEIN9B) if family.shape.width == width), None)
-        return super()._known_family(loaded)
+        return super()._known_family(loaded) or self.engines.get(type(loaded.model_config).__name__)
 
     def _prompt_notes(self) -> Any:
         from backend.args import dynamic_args

@@ -45,7 +45,7 @@ def forge_loader(sd, additional_state_dicts=None):
         facts = json.load(file)
     # Text encoders and VAE of transformers are chosen beside the checkpoint.
     assert "lacks" not in facts, f"You do not have {facts['lacks']} state dict!"
-    if facts["family"] in ("flux", "zimage"):
+    if facts["family"] not in _FAMILIES:
         return _load_transformer(facts)
     engine, unet_config, latent_scale = _FAMILIES[facts["family"]]
     generator = torch.Generator().manual_seed(facts["seed"])
@@ -80,23 +80,23 @@ def forge_loader(sd, additional_state_dicts=None):
 
 
 def _load_transformer(facts):
-    generator, prediction = torch.Generator().manual_seed(facts["seed"]), PredictionFlow()
-    texts = {"clip_l": lambda: IntegratedCLIP(16, 3), "t5xxl": lambda: TextEncoder(24)}
+    generator, kind = torch.Generator().manual_seed(facts["seed"]), "Flux"
     if facts["family"] == "flux":
         engine, build = engines.Flux, lambda: flux.IntegratedFluxTransformer2DModel(32, 24, 16)
+        texts, vae = {"clip_l": lambda: IntegratedCLIP(16, 3), "t5xxl": lambda: TextEncoder(24)}, None
     else:
-        from backend.nn.lumina import NextDiT
+        from backend.diffusion_engine.transformers import PARTS
 
-        prediction = PredictionFlow(1.0)
-        engine, build, texts = engines.ZImage, lambda: NextDiT(32, 24), {"qwen3": lambda: TextEncoder(24)}
+        engine, build, vae, kind = PARTS[facts["family"]]
+        texts = {"text": lambda: TextEncoder(24)}
     storage = dynamic_args["forge_unet_storage_dtype"] or torch.float32
     model = _make(build, storage, storage != torch.float32, generator)
     model.storage_dtype, model.computation_dtype, model.config = storage, torch.float32, {}
-    config = SimpleNamespace(inpaint=False, ztsnr=False)
+    config = type(kind, (SimpleNamespace,), {})(inpaint=False, ztsnr=False)
     encoders = {name: _make(each, torch.float32, True, generator) for name, each in texts.items()}
     parts = {
-        "unet": KModel(model, None, prediction, config),
-        "vae": _make(lambda: IntegratedAutoencoderKL(16, 0.36), torch.float32, False, generator),
+        "unet": KModel(model, None, PredictionFlow(), config),
+        "vae": _make(vae or (lambda: IntegratedAutoencoderKL(16, 0.36)), torch.float32, False, generator),
         "text_encoders": nn.ModuleDict(encoders),
         "tokenizer": CLIPTokenizer(),
     }

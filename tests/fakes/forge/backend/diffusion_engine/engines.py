@@ -1,4 +1,4 @@
-"""The engines of SD 1.x, SD 2.x and SDXL; they know their parts and how prompts become conditions."""
+"""The engines of SD 1.x, SD 2.x, SDXL and Flux; they know their parts and how prompts become conditions."""
 
 import torch
 
@@ -105,25 +105,6 @@ class Flux(ForgeDiffusionEngine):
         _, pooled = self.text_processing_engine_l(prompt)
         guidance = torch.FloatTensor([prompt.distilled_cfg_scale or 3.5] * len(prompt))
         return {"crossattn": self.text_processing_engine_t5(prompt), "vector": pooled, "guidance": guidance}
-
-
-class ZImage(ForgeDiffusionEngine):
-    """Neo's alone."""
-
-    def __init__(self, estimated_config, huggingface_components):
-        from backend.text_processing.qwen3_engine import Qwen3TextProcessingEngine
-
-        super().__init__(estimated_config, huggingface_components)
-        encoder = self.forge_objects.clip.cond_stage_model.qwen3
-        self.text_processing_engine_gemma = Qwen3TextProcessingEngine(encoder)
-
-    def set_clip_skip(self, clip_skip):
-        pass
-
-    @torch.inference_mode()
-    def get_learned_conditioning(self, prompt):
-        memory_management.load_model_gpu(self.forge_objects.clip.patcher)
-        return self.text_processing_engine_gemma(prompt)
 
 
 class StableDiffusion3(ForgeDiffusionEngine):

@@ -8,3 +8,9 @@ class T5TextProcessingEngine(LongTextEngine):
 
     def options(self):
         return opts
+
+
+class ShortT5TextProcessingEngine(T5TextProcessingEngine):
+    """Chroma's: a text is as long as it is."""
+
+    least = 1
