@@ -45,23 +45,25 @@ from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.optimizer import check_optimizer
 from lib_trainer.training.outcome import Outcome, Output
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
+from lib_trainer.training.processes import ALONE, Processes, ProcessLost, for_all, per_process, tightest
 from lib_trainer.training.resume_facts import dtype_of_run, resumed_settings
 from lib_trainer.training.run_layers import run_layers
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving
 from lib_trainer.training.source import Latents, Source, open_source
-from lib_trainer.training.start import open_start
+from lib_trainer.training.start import Start, open_start
 from lib_trainer.training.target import free_target, require_space
 
 Events = Generator[Event, None, None]
 
 
-def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
+def run(host: Host, recipe: Recipe, folder: Path | None = None, processes: Processes = ALONE) -> Events:
     """Trains `recipe` on the checkpoint that `host` has selected, and writes the adapter into its LoRA folder.
 
     Args:
         folder: of this run alone. The run keeps its resume state and samples there, and resumes from a state that it
             finds there; without a folder it does neither.
+        processes: that share out the run, each with the same recipe and folder. All but the first write nothing.
 
     Raises:
         ConfigError: every problem of the recipe, before the model is touched.
@@ -87,7 +89,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None) -> Events:
     output = Output(target, folder, [], resuming=bool(resumed), start=start)
     try:
         with explained_out_of_memory(None), host.open_model() as model, _order_of(recipe, model):
-            outcome = yield from _train(host, model, source, output)
+            outcome = yield from _train(host, model, source, output, processes)
     finally:
         # Checkpoints stay however the run ends; without this the WebUI would use older files of the same names.
         for path in output.saved:
@@ -114,7 +116,9 @@ def _order_of(recipe: Recipe, model: HostModel) -> AbstractContextManager[None]:
     return deterministic_algorithms(recipe.training.deterministic, model.device)
 
 
-def _train(host: Host, model: HostModel, source: Source, output: Output) -> Generator[Event, Command | None, Outcome]:
+def _train(
+    host: Host, model: HostModel, source: Source, output: Output, processes: Processes
+) -> Generator[Event, Command | None, Outcome]:
     """Plan, cache, attach, train, save: everything that needs the model."""
     recipe, scan = source.recipe, source.scan
     if unused := ignored_settings(recipe, model.family.key):
@@ -125,38 +129,54 @@ def _train(host: Host, model: HostModel, source: Source, output: Output) -> Gene
     continued = start.shapes(recipe, layers.every)
     dtype = dtype_of_run(output.folder and output.folder / STATE_FILE, recipe, model.device)
     plan = yield from planned(
-        model, recipe, scan, dtype,
-        resuming=output.resuming, frozen_bytes=frozen.size_bytes, continued=continued,
+        model, per_process(recipe, processes), scan, dtype,
+        resuming=output.resuming, frozen_bytes=frozen.size_bytes, continued=continued, agree=tightest(processes),
     )  # fmt: skip
-    recipe = plan.recipe
+    recipe = for_all(plan.recipe, processes, begun=recipe if output.resuming else None)
     probes = plan_probes(scan, recipe)
     read_weight = frozen.over(model.read_weight)
-    with attached(Adapter({}), layers.frozen_text, read_weight):
+    ahead = processes.first_ahead(asked=recipe.dataset.cache_latents_to_disk)
+    with ahead, attached(Adapter({}), layers.frozen_text, read_weight):
         # A cache on the disk is shared by runs without the frozen LoRAs.
         folder = None if start.freezes_text else host.cache_dir
         latents, texts = yield from _cache(host, model, recipe, source, probes, folder, with_texts=not layers.text)
     yield Progress("preparing", 0, 1, "Making room for training")
     model.prepare_training(plan.placement, text_encoder=bool(layers.text), guidance_scale=recipe.flow.guidance_scale)
     adapter, sentence = start.adapter(recipe, layers.trained(recipe), read_weight)
-    if sentence:
-        yield Notice(sentence)
-    if start.frozen:
-        yield Notice(f"Trained over {start.tags}: write both into a prompt.")
-    parameters = sum(parameter.numel() for parameter in adapter.parameters())
-    yield Notice(f"Training {len(adapter.layers)} layers, {parameters / 1e6:.1f} M parameters.")
+    yield from map(Notice, _of_adapter(adapter, start, sentence))
     outcome, schedule = Outcome(plan), latents.store.schedule
-    saving = Saving(output.target, recipe, model, adapter, schedule, output.resuming, output.saved)
     require_space(output.target, adapter, recipe.output.save_precision)
     with explained_out_of_memory(plan), attached(adapter, layers.every, read_weight):
         batches, loras = latents.batches(texts), start.fingerprint
-        training = Training(model, adapter, recipe, schedule, batches, started_from=loras, dtype=dtype)
+        training = Training(
+            model, adapter, recipe, schedule, batches, started_from=loras, dtype=dtype, processes=processes
+        )
         training.targets = source.targets(Denoiser(training, texts))
         yield from prepare_preservation(training, latents.store, texts)
+        if processes.rank:
+            yield from _assist(training, output, source)
+            return outcome
         evaluation = yield from prepare_evaluation(training, probes, scan, latents.store, texts)
-        callbacks = _callbacks(host, training, saving, source, output.folder, evaluation)
+        callbacks = _callbacks(host, training, source, output, evaluation)
         yield from _take_steps(callbacks, outcome)
         yield from _finish(callbacks, evaluation, outcome, output)
     return outcome
+
+
+def _of_adapter(adapter: Adapter, start: Start, sentence: str) -> Iterator[str]:
+    """What is trained, a sentence each; `sentence` says where it comes from."""
+    if sentence:
+        yield sentence
+    if start.frozen:
+        yield f"Trained over {start.tags}: write both into a prompt."
+    parameters = sum(parameter.numel() for parameter in adapter.parameters())
+    yield f"Training {len(adapter.layers)} layers, {parameters / 1e6:.1f} M parameters."
+
+
+def _assist(training: Training, output: Output, source: Source) -> Events:
+    """Takes the steps of the first process, which alone decides, writes and evaluates."""
+    state = output.folder / STATE_FILE if output.folder else None
+    yield from fit(training, ResumeSaver(state, training, source.fingerprint()).resume())
 
 
 def _cache(
@@ -184,11 +204,11 @@ def _cache(
 
 
 def _callbacks(
-    host: Host, training: Training, saving: Saving, source: Source, folder: Path | None, evaluation: Evaluation | None
+    host: Host, training: Training, source: Source, output: Output, evaluation: Evaluation | None
 ) -> Callbacks:
-    sampling = Sampling(
-        host, training.recipe, training.schedule, training.adapter, folder / SAMPLE_DIR if folder else None
-    )
+    recipe, adapter, schedule, folder = training.recipe, training.adapter, training.schedule, output.folder
+    saving = Saving(output.target, recipe, training.model, adapter, schedule, output.resuming, output.saved)
+    sampling = Sampling(host, recipe, schedule, adapter, folder / SAMPLE_DIR if folder else None)
     pictures = source.fingerprint() if folder else ""
     resume_saver = ResumeSaver(folder / STATE_FILE if folder else None, training, pictures, evaluation)
     return Callbacks(saving, resume_saver, sampling, evaluation, Comparison(sampling))
@@ -218,6 +238,9 @@ def _take_steps(callbacks: Callbacks, outcome: Outcome) -> Generator[Event, Comm
         outcome.stopped_early = True
         for event in resume_saver.save(outcome.step):
             yield from _while_ending(event)
+    except ProcessLost:
+        # A fused backward pass may have stepped some layers: the saved state is whole.
+        raise
     except Exception as error:
         # The traceback's frames hold the failed step's tensors, which the host's model needs the memory of.
         clear_frames(error.__traceback__)

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         options = _parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], Answer] = options.command
+        command: Callable[[argparse.Namespace], Answer | None] = options.command
         # Some libraries print what they have to say; on stdout only the answer may stand.
         with redirect_stdout(sys.stderr):
             result = command(options)
@@ -54,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         if as_json:
             answer(Answer({"stopped_early": True, "path": None}), as_json=True)
         return INTERRUPTED
+    if result is None:
+        return DONE
     answer(result, as_json=as_json)
     # What was saved after Ctrl-C is an answer, but not the one that was asked for.
     return INTERRUPTED if result.values.get("stopped_early") else DONE
@@ -220,16 +222,18 @@ def _run_demo(options: argparse.Namespace) -> Answer:
     return run_demo(options.out, ("face", "style") if options.recipe == "both" else (options.recipe,))
 
 
-def _run_train(options: argparse.Namespace) -> Answer:
+def _run_train(options: argparse.Namespace) -> Answer | None:
+    from lib_trainer.cli.run_training import shared
     from lib_trainer.cli.train import run_train
 
-    return run_train(options)
+    return shared(run_train, options)
 
 
-def _run_resume(options: argparse.Namespace) -> Answer:
+def _run_resume(options: argparse.Namespace) -> Answer | None:
     from lib_trainer.cli.resume import list_runs, run_resume
+    from lib_trainer.cli.run_training import shared
 
-    return list_runs(options) if options.list else run_resume(options)
+    return list_runs(options) if options.list else shared(run_resume, options)
 
 
 def _run_grid(options: argparse.Namespace) -> Answer:

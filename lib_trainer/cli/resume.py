@@ -12,17 +12,18 @@ from lib_trainer.cli.run_training import train
 from lib_trainer.cli.train import describe_run, summarize_run
 from lib_trainer.errors import UserError
 from lib_trainer.jobs.history import RUNS_DIR, History, PastRun
+from lib_trainer.training.processes import ALONE, Processes
 
 
-def run_resume(options: argparse.Namespace) -> Answer:
+def run_resume(options: argparse.Namespace, processes: Processes = ALONE) -> Answer:
     """Resumes a run from its last saved state. Raises UserError where there is none."""
-    host = open_host(options.out, options.checkpoint)
+    host = open_host(options.out, options.checkpoint, processes)
     history = History(host.cache_dir / RUNS_DIR)
     # It takes the run's lock: a page and a command must not resume one run twice.
     log = history.reopen(options.run or _last(history, extend=options.steps > 0).id, options.steps)
     recipe = log.past.as_recipe().check()
     started = time.monotonic()
-    finished, said = train(host, recipe, log)
+    finished, said = train(host, recipe, log, processes)
     seconds = time.monotonic() - started
     return Answer({**describe_run(finished, seconds), "notices": list(said)}, (summarize_run(finished, seconds),))
 

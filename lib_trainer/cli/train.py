@@ -18,11 +18,12 @@ from lib_trainer.errors import UserError
 from lib_trainer.events import Evaluated, Finished
 from lib_trainer.recipes.files import load_recipe, presets
 from lib_trainer.recipes.loaded import LoadedRecipe
+from lib_trainer.training.processes import ALONE, Processes
 
 
-def run_train(options: argparse.Namespace) -> Answer:
+def run_train(options: argparse.Namespace, processes: Processes = ALONE) -> Answer:
     """Trains, and answers where the adapter is. Raises ConfigError with every invalid setting."""
-    host = open_host(options.out, options.checkpoint)
+    host = open_host(options.out, options.checkpoint, processes)
     loaded = open_recipe(options.recipe)
     notices = list(loaded.notices)
     values: dict[str, Any] = {"output_name": options.name}
@@ -38,7 +39,7 @@ def run_train(options: argparse.Namespace) -> Answer:
     for notice in notices:
         say(notice)
     started = time.monotonic()
-    finished, said = train(host, recipe)
+    finished, said = train(host, recipe, processes=processes)
     seconds = time.monotonic() - started
     values = {**describe_run(finished, seconds), "notices": [*notices, *said]}
     return Answer(values, (summarize_run(finished, seconds),))

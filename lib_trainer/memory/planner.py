@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ def planned(
     resuming: bool,
     frozen_bytes: int = 0,
     continued: ContinuedShapes = (),
+    agree: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Generator[Event, None, Plan]:
     """The plan of a run on an opened model; yields it as an event.
 
@@ -46,6 +47,7 @@ def planned(
         frozen_bytes: of LoRAs that act and are not trained.
         continued: layers and ranks that are trained instead of the recipe's; see `Work`.
         resuming: the run keeps its batch size and optimizer, however much memory is free now.
+        agree: this device's plan -> the plan of all devices that share the run.
 
     Raises:
         UserError: no plan fits the recipe's `vram_budget_gb`. A measured budget never refuses: it may fit.
@@ -54,6 +56,7 @@ def planned(
     plan = plan_run(
         profile, recipe, sizes, model.device, dtype, resuming=resuming, frozen_bytes=frozen_bytes, continued=continued
     )
+    plan = agree(plan)
     # A person's own limit is a promise; a measurement may be too pessimistic.
     if recipe.training.vram_budget_gb:
         require_fit(plan)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, count, islice, tee
+from itertools import count, islice, tee
 from typing import Protocol
 
 import torch
@@ -26,6 +26,7 @@ from lib_trainer.training.loss import weighted_loss
 from lib_trainer.training.micro_batch import MicroBatch, Targets, prepare_micro_batch
 from lib_trainer.training.optimizer import make_optimizer, make_scaler, parameter_groups
 from lib_trainer.training.optimizer_step import FusedBackwardStep, OptimizerStep, StepMethod
+from lib_trainer.training.processes import ALONE, Processes
 from lib_trainer.training.schedules import make_schedule
 from lib_trainer.utils.prefetch import prefetched
 
@@ -60,6 +61,7 @@ class Training:
         targets: makes the targets, where they are not those of pictures; set before `fit`.
         started_from: fingerprint of the LoRAs that it starts from or trains over; "" without any.
         dtype: what the model computes in; None for what suits the recipe and the device.
+        processes: that share out each step.
     """
 
     model: HostModel
@@ -72,6 +74,7 @@ class Training:
     targets: Targets | None = None
     started_from: str = ""
     dtype: torch.dtype | None = None
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         config, device = self.recipe.training, self.model.device
@@ -84,7 +87,8 @@ class Training:
         self.lr_scheduler = make_schedule(config, self.optimizer, self.schedule.steps)
         self.scaler = make_scaler(self.dtype, device)
         kind = FusedBackwardStep if config.fused_backward_pass else OptimizerStep
-        self.step_method: StepMethod = kind(self.optimizer, self.scaler, config.max_grad_norm or math.inf)
+        max_norm = config.max_grad_norm or math.inf
+        self.step_method: StepMethod = kind(self.optimizer, self.scaler, max_norm, self.processes)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -136,7 +140,7 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
     Raises:
         Diverged: before a step that would spoil the weights.
     """
-    schedule, device = training.schedule, training.model.device
+    schedule, device, processes = training.schedule, training.model.device, training.processes
     if training.notice:
         yield Notice(training.notice)
     if device.type == "cuda":
@@ -147,19 +151,21 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
     first = epochs * schedule.batches_per_epoch + steps * schedule.recipe.training.gradient_accumulation_steps
     # The same draws twice: one iterator runs ahead in the preparing thread, one counts the steps here.
     left, ahead = tee(islice(_draws_of_steps(schedule, epochs, steps), schedule.steps - taken))
-    numbered = enumerate(chain.from_iterable(draws for _, draws in ahead), start=first)
+    numbered = _own(processes, (draws for _, draws in ahead), first)
+    processes.begin(training.adapter.parameters())
     started = time.perf_counter()
     # Closed also when a stop is thrown in: no thread may read images once the model is restored.
     with closing(prefetched(numbered, training.prepare, workers=1, ahead=_MICRO_BATCHES_AHEAD)) as futures:
         micro_batches = (future.result() for _, future in futures)
         for number, (epoch, draws) in enumerate(left, start=taken + 1):
+            processes.begin_step()
             # Read before the step: the scheduler moves it afterwards.
             learning_rate = training.optimizer.param_groups[0]["lr"]
             with training.step_method.hooked():
-                on_device = step_loss(training, islice(micro_batches, len(draws)), len(draws))
+                on_device = step_loss(training, micro_batches, len(draws))
                 if training.preservation and training.preservation.is_due(number):
                     # After the graphs of the images are freed: it takes no more memory than one of them.
-                    training.step_method.backward(training.preservation.loss(number))
+                    training.step_method.backward(training.preservation.loss(number) / processes.count)
                 loss, moved = training.step_method.finish(on_device, number)
             # As torch advises, a step that loss scaling skipped does not count for the schedule.
             if moved:
@@ -188,14 +194,27 @@ def _draws_of_steps(schedule: Schedule, epochs: int, steps: int) -> Iterator[tup
         steps = 0
 
 
+def _own(
+    processes: Processes, steps: Iterable[list[tuple[Draw, ...]]], first: int
+) -> Iterator[tuple[int, tuple[Draw, ...]]]:
+    """(number in the run, draws) of each micro-batch that this process computes; the run's are counted from `first`."""
+    for draws in steps:
+        for place, _ in processes.share(len(draws)):
+            yield first + place, draws[place]
+        first += len(draws)
+
+
 def step_loss(training: Training, micro_batches: Iterable[MicroBatch], count: int) -> Tensor:
-    """Forward and backward of one optimizer step: `count` micro-batches, whose gradients accumulate.
+    """Forward and backward of this process's share of an optimizer step of `count` micro-batches.
+
+    Args:
+        micro_batches: of that share; those of later steps may follow.
 
     Returns:
-        The step's loss, a scalar on the device.
+        Its part of the step's loss, a scalar on the device.
     """
     losses = []
-    for micro_batch in micro_batches:
+    for (_, counts), micro_batch in zip(training.processes.share(count), micro_batches, strict=False):
         if training.targets:
             micro_batch = training.targets.complete(micro_batch)
         # Until backward is done: gradient checkpointing computes the layers again there.
@@ -203,6 +222,7 @@ def step_loss(training: Training, micro_batches: Iterable[MicroBatch], count: in
         with training.adapter.scaled(micro_batch.strength), masked:
             # Divided before backward, so that accumulated gradients are those of the mean.
             loss = _loss(training, micro_batch) / count
+            loss = loss if counts else 0.0 * loss
             training.step_method.backward(loss)
         losses.append(loss.detach())
         # Frees this graph before the next micro-batch builds its own.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 from lib_trainer.training.layer_snapshot import LayerSnapshot
+from lib_trainer.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
@@ -58,10 +59,11 @@ class OptimizerStep:
 
     Args:
         max_norm: largest gradient norm; infinite for no clipping.
+        processes: that share out the step; all have the same sums, and so decide the same.
     """
 
-    def __init__(self, optimizer: Optimizer, scaler: GradScaler, max_norm: float) -> None:
-        self._optimizer, self._scaler, self._max_norm = optimizer, scaler, max_norm
+    def __init__(self, optimizer: Optimizer, scaler: GradScaler, max_norm: float, processes: Processes = ALONE) -> None:
+        self._optimizer, self._scaler, self._max_norm, self._processes = optimizer, scaler, max_norm, processes
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         # GradScaler counts for itself.
         self.good_steps = 0
@@ -75,6 +77,8 @@ class OptimizerStep:
 
     def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
         scaler = self._scaler
+        self._processes.sum_gradients(self._parameters)
+        self._processes.sum([loss])
         # The norm limit is meant for unscaled gradients.
         scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
@@ -99,10 +103,11 @@ class FusedBackwardStep:
 
     Args:
         optimizer: with one parameter group a layer. It must treat every parameter on its own; Prodigy does not.
+        processes: that share out the step; they sum the gradients of each layer before it steps.
     """
 
-    def __init__(self, optimizer: Optimizer, scaler: GradScaler, max_norm: float) -> None:
-        self._optimizer, self._scaler, self._max_norm = optimizer, scaler, max_norm
+    def __init__(self, optimizer: Optimizer, scaler: GradScaler, max_norm: float, processes: Processes = ALONE) -> None:
+        self._optimizer, self._scaler, self._max_norm, self._processes = optimizer, scaler, max_norm, processes
         self._groups: list[dict[str, Any]] = list(optimizer.param_groups)
         self._scale = 1.0
         self.good_steps = 0
@@ -112,8 +117,8 @@ class FusedBackwardStep:
     @contextmanager
     def hooked(self) -> Iterator[None]:
         handles = []
-        for group in self._groups:
-            hook = _after_the_last(group["params"], lambda group=group: self._step(group))
+        for number, group in enumerate(self._groups):
+            hook = _after_the_last(group["params"], lambda number=number, group=group: self._step(number, group))
             handles += [p.register_post_accumulate_grad_hook(hook) for p in group["params"]]
         try:
             yield
@@ -126,6 +131,7 @@ class FusedBackwardStep:
         self._scaler.scale(loss).backward()
 
     def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
+        self._processes.sum([loss])
         value, *overflows = torch.stack([loss, *(overflow.to(loss) for overflow, _ in self._stepped)]).tolist()
         for overflow, (_, restore) in zip(overflows, self._stepped, strict=True):
             if overflow:
@@ -137,8 +143,9 @@ class FusedBackwardStep:
             self._rescale(any(overflows))
         return value, True
 
-    def _step(self, group: dict[str, Any]) -> None:
+    def _step(self, number: int, group: dict[str, Any]) -> None:
         gradients = [p.grad for p in group["params"]]
+        self._processes.sum_layer(number, gradients)
         if self._scale != 1.0:
             # GradScaler would unscale all parameters at once, which are never there together.
             torch._foreach_div_(gradients, self._scale)

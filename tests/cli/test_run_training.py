@@ -103,7 +103,7 @@ def test_notices_are_shown_and_handed_back(capsys):
 def test_exit_code_when_nothing_was_learned(embedded, pictures, tmp_path, monkeypatch, capsys):
     from lib_trainer.cli import run_training as progress
 
-    monkeypatch.setattr(progress, "run", lambda host, recipe, folder: a_run([], press_at="caching"))
+    monkeypatch.setattr(progress, "run", lambda *_: a_run([], press_at="caching"))
     assert main(train(pictures, tmp_path, "--json")) == 130
     printed = capsys.readouterr()
     assert "nothing new is written" in printed.err
