@@ -93,12 +93,21 @@ def build_optimizer(
         # The default way makes temporary copies of all parameters at once; the fused one makes none.
         options["fused"] = True
     if name == "Muon":
-        # Every factor is a matrix, or a kernel that is flattened to one: none falls back to AdamW.
-        groups = [{**group, "use_muon": True} for group in groups]
+        groups = [part for group in groups for part in _muon_groups(group, options["weight_decay"])]
     try:
         return made(groups, **options)
     except (TypeError, ValueError, AssertionError, LookupError) as error:
         raise ConfigError({"optimizer_args": f"{name} does not take these: {error}"}) from error
+
+
+def _muon_groups(group: dict[str, Any], weight_decay: float) -> ParameterGroups:
+    """The factors of a group, which are matrices or kernels, and its vectors, as of norms: Muon has AdamW for those."""
+    kinds = {True: [p for p in group["params"] if p.ndim > 1], False: [p for p in group["params"] if p.ndim < 2]}
+    return [
+        {**group, "params": params, "use_muon": matrices, "weight_decay": weight_decay}
+        for matrices, params in kinds.items()
+        if params
+    ]
 
 
 def check_options(name: str, arguments: Mapping[str, Any]) -> None:

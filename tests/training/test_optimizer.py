@@ -46,6 +46,20 @@ def test_every_optimizer_descends(name: str) -> None:
     assert descend(TrainingConfig(optimizer=name, learning_rate=RATES.get(name, 0.05), weight_decay=0.0)) < 0.15
 
 
+def test_muon_turns_matrices_and_leaves_vectors_to_adamw() -> None:
+    pytest.importorskip("pytorch_optimizer")
+    # As the magnitudes of norms: sizes that an orthogonal update would keep apart.
+    vector, matrix = nn.Parameter(torch.zeros(64)), nn.Parameter(torch.zeros(8, 8))
+    config = TrainingConfig(optimizer="Muon", learning_rate=0.01, weight_decay=0.0)
+    made, _ = make_optimizer(config, [{"params": [vector, matrix], "lr": 0.01}], CPU)
+    vector.grad, matrix.grad = torch.linspace(0.1, 9, 64), torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    made.step()
+    assert torch.allclose(vector.detach(), torch.full((64,), -0.01), atol=1e-5)
+    sizes = torch.linalg.svdvals(matrix.detach())
+    assert float(sizes.max() / sizes.min()) < 3
+    assert [len(group["params"]) for group in made.param_groups] == [1, 1]
+
+
 def test_options_reach_the_optimizer() -> None:
     config = TrainingConfig(optimizer="AdamW", optimizer_args="betas=0.8,0.95 weight_decay=0.3", weight_decay=0.1)
     made, _ = make_optimizer(config, only(config, nn.Parameter(torch.zeros(2))), CPU)
