@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import Adapter, new_adapter
-from lib_trainer.adapter.dora import DORA
+from lib_trainer.adapter.dora import DORA, decomposed
 from lib_trainer.adapter.io import adapter_tensors, read_adapter, save_adapter
 from lib_trainer.adapter.keys import FILE_KEYS
 from lib_trainer.adapter.modules import AdapterModule, _lycoris_module
@@ -226,3 +226,10 @@ def test_lycoris_reads_the_file(tmp_path: Path) -> None:
         merged, _ = network.loras[0].get_merged_weight()
     weight = layer.module.weight.detach()
     torch.testing.assert_close(merged.detach(), weight + factors.change(weight).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    weight = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    torch.testing.assert_close(
+        decomposed(weight, torch.tensor([[2.0], [10.0]])), torch.tensor([[0.0, 0.0], [6.0, 8.0]])
+    )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.adapter.frozen import FrozenLoras
 from lib_trainer.adapter.io import adapter_tensors, read_adapter, save_adapter
+from lib_trainer.adapter.layer_rules import trains_norm
 from lib_trainer.adapter.norms import NormModule, apply_norm
 from lib_trainer.adapter.start import config_of, continued_adapter, factors_for
 from lib_trainer.cli.inspect import inspect_file
@@ -178,6 +179,25 @@ def test_dropped_channels_and_norms_act_as_the_base() -> None:
         assert changed.tolist() == [True, False, False, True]
         module.dropped = True
         assert torch.equal(norm(x), nn.GroupNorm(2, 4)(x))
+
+
+def test_a_change_of_a_half_precision_norm_is_rounded_once() -> None:
+    # Half a step of bf16 at 1, and a little more, which the change itself would lose in bf16.
+    module = NormModule({name: torch.full((4,), 2**-8 + 1e-5) for name in ("w", "b")})
+    for value in module.changed(*(torch.ones(4, dtype=torch.bfloat16) for _ in range(2))):
+        assert torch.equal(value, torch.full((4,), 1 + 2**-7, dtype=torch.bfloat16))
+
+
+def test_no_limit_of_norms_shrinks_a_trained_norm() -> None:
+    module = lively(4)
+    Adapter({"lora_unet_norm": module}).limit_norms(1e-3)
+    assert all(torch.equal(value, lively(4).tensors[name]) for name, value in module.tensors.items())
+
+
+def test_norms_are_trained_whatever_the_rank_of_the_layers() -> None:
+    name = "lora_unet_down_blocks_0_attentions_0_norm"
+    assert trains_norm(name, replace(CONFIG, network_dim=0))
+    assert not trains_norm(name, replace(CONFIG, network_dim=0, train_norm=False))
 
 
 def test_an_adapter_without_norms_leaves_the_module_alone() -> None:

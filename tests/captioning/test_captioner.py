@@ -144,3 +144,10 @@ def test_the_command_captions_a_folder(folder, tagger, capsys):
     assert (folder / "a.txt").read_text() == r"jeff, rin \(vocaloid\), blue eyes"
     assert main(["caption", str(folder), "--out", str(folder / "nothing")]) == 2
     assert "There is no tagger" in capsys.readouterr().err
+
+
+def test_a_tagger_that_ends_in_logits_is_read_as_shares(tagger):
+    one = OnnxTagger(tagger[0])
+    one._open().run = lambda _outputs, _inputs: [np.array([[0.9, 0.5, -0.2, -4.0, -1.0]])]
+    # 1 / (1 + e^-x): 0.62 and 0.45.
+    assert one.caption(Image.new("RGB", (8, 8)), 0.4) == r"blue eyes, rin \(vocaloid\)"

@@ -49,6 +49,8 @@ def test_steps_to_go_follow_gains_that_shrink() -> None:
     # Gains 0.2, 0.1: they halve. 3 % of 0.3 is 0.009: log(0.09)/log(0.5) = 3.5, so four evaluations more.
     assert after(0.2, 0.3).steps_to_go() == 400
     assert after(0.3, 0.2, 0.1).steps_to_go() == 0
+    # Gains that hardly shrink are taken to shrink by a tenth: log(0.3)/log(0.9) = 11.4.
+    assert after(*(0.1 * count for count in range(1, 10)), 0.9999).steps_to_go() == 1200
     assert after(0.1).steps_to_go() == 100, "one evaluation says nothing yet: as many again"
     assert after(0.1, 0.2).steps_to_go() <= 3 * 200, "no forecast goes far beyond what is known"
 

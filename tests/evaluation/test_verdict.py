@@ -26,6 +26,7 @@ CONVERGED, GROWING = (0.3, 0.29, 0.28), (0.1, 0.2, 0.28)
         ({"held_out": Parabola(1.2, -1.0)}, CONVERGED, BURNING, "least at strength 0.60"),
         ({"trained": Parabola(0.75, -0.04)}, CONVERGED, MEMORISING, "learned by heart (41% ahead"),
         ({"bound": -0.2}, CONVERGED, NOT_LEARNED, "never bind the trigger word “jeff”"),
+        ({"bound": -0.2}, GROWING, NOT_LEARNED, "more steps may help"),
         ({"bound": -0.007}, CONVERGED, LEARNED, "More steps do not help"),
         ({"bound": None}, CONVERGED, LEARNED, "More steps do not help"),
         ({"trained": Parabola(0.01, 0.0), "held_out": Parabola(0.01, 0.0)}, CONVERGED, NOT_LEARNED, "Raise the"),
@@ -40,6 +41,8 @@ def test_the_verdict_and_what_to_do(changes: dict, scores: tuple[float, ...], ve
 def test_a_forecast_is_round() -> None:
     _, advice, more = judge(Figures(**HEALTHY), after(0.111, 0.222, 0.3), Pictures("jeff"))
     assert f"About {more} more steps" in advice and len(str(more).rstrip("0")) <= 2
+    # Seven evaluations more, 259 steps: rather a few too many than too few.
+    assert judge(Figures(**HEALTHY), after(0.111, 0.222, 0.3, every=37), Pictures("jeff"))[2] == 260
 
 
 # The last evaluation of runs of `python -m benchmarks learning`, seed 1: L, T, drift, Bind and s*.

@@ -174,3 +174,16 @@ def test_a_dora_is_resized_and_merged_into_a_checkpoint_but_not_into_another_lor
     for several in ([*loras, *loras], [(loras[0][0], 0.5)]):
         with pytest.raises(UserError, match="depends on the checkpoint"):
             merge_loras(several, Target(tmp_path / "both.safetensors"), Cut(), "fp32")
+
+
+def test_layers_of_several_ranks_are_called_dynamic_as_kohya_does(tmp_path: Path) -> None:
+    def merged(*ranks: int) -> str:
+        layers = {
+            f"lora_unet_{place}": AdapterModule("locon", {"up": torch.randn(8, r), "down": torch.randn(r, 8)}, float(r))
+            for place, r in enumerate(ranks)
+        }
+        path, target = tmp_path / "from.safetensors", Target(tmp_path / "to.safetensors", replace=True)
+        save_adapter(path, adapter_tensors(Adapter(layers), "fp32"), {})
+        return merge_loras([(path, 1.0)], target, Cut(), "fp32").metadata["ss_network_dim"]
+
+    assert (merged(3, 3), merged(2, 3)) == ("3", "Dynamic")

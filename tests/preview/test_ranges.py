@@ -47,6 +47,13 @@ def test_what_is_no_strength_is_named(text, said):
         read_strengths(text)
 
 
+def test_fifty_strengths_are_the_most_however_they_are_written():
+    listed = [f"{number / 100}" for number in range(51)]
+    assert len(read_strengths(" ".join(listed[:50]))) == 50
+    with pytest.raises(UserError, match="51 strengths are too many"):
+        read_strengths(" ".join(listed))
+
+
 def test_what_is_shown_is_read_again():
     assert read_strengths(show_strengths(DEFAULT_STRENGTHS)) == DEFAULT_STRENGTHS
 

@@ -89,6 +89,19 @@ def test_what_kohya_ss_lacks_is_said() -> None:
 def test_constant_with_a_warm_up_has_its_own_name_there() -> None:
     values, _ = kohya_values(Recipe().with_values({"lr_scheduler": "constant", "lr_warmup": 5}))
     assert values["lr_scheduler"] == "constant_with_warmup"
+    values, _ = kohya_values(Recipe().with_values({"lr_scheduler": "constant", "lr_warmup": 0}))
+    assert values["lr_scheduler"] == "constant"
+
+
+def test_a_text_encoder_alone_has_its_rate_as_the_general_one_too() -> None:
+    values, _ = kohya_values(Recipe().with_values({"learning_rate": 0, "text_encoder_lr": 5e-5}))
+    assert (values["learning_rate"], values["unet_lr"], values["text_encoder_lr"]) == (5e-5, 0, 5e-5)
+
+
+@pytest.mark.parametrize("augmentation", ["color_aug", "random_crop"])
+def test_latents_are_not_cached_there_with_what_changes_them(augmentation: str) -> None:
+    assert kohya_values(Recipe())[0]["cache_latents"]
+    assert not kohya_values(Recipe().with_values({augmentation: True}))[0]["cache_latents"]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

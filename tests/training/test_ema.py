@@ -36,6 +36,15 @@ def test_the_average_follows_its_formula() -> None:
     assert all(torch.equal(a, b) for a, b in zip(numbers(training), stepped, strict=True))
 
 
+def test_the_stepped_weights_come_back_after_an_error_too() -> None:
+    training = training_of(recipe_of(ema_decay=DECAY))
+    take(training, steps=2)
+    stepped = numbers(training)
+    with pytest.raises(ZeroDivisionError), training.averaged():
+        1 / 0  # noqa: B018
+    assert all(torch.equal(a, b) for a, b in zip(numbers(training), stepped, strict=True))
+
+
 def test_a_run_learns_the_same_with_an_average() -> None:
     plain, averaged = training_of(recipe_of()), training_of(recipe_of(ema_decay=DECAY))
     take(plain), take(averaged)

@@ -58,6 +58,9 @@ def test_it_comes_every_so_many_steps_at_another_prompt() -> None:
     first, second = preservation.query(4), preservation.query(8)
     assert {first.caption, second.caption} == {"one", "two"}
     assert torch.equal(preservation.query(4).x_t, first.x_t)
+    again = preservation.query(12)
+    assert again.caption == first.caption and again.timestep != first.timestep
+    assert not torch.equal(again.x_t, first.x_t)
 
 
 def test_the_base_is_held() -> None:

@@ -43,12 +43,12 @@ def slider_recipe(**values: object) -> Recipe:
     return recipe_of(**{"mode": "slider", "resolution_px": (64, 64), "bucket_reso_steps": 8, **prompts, **values})
 
 
-def training_of(recipe: Recipe) -> Training:
+def training_of(recipe: Recipe, cfg_scale: float = 7.0) -> Training:
     unet = ByPrompt()
     model = SmallModel(unet, [Layer("lora_unet_conv", unet.conv, "conv2d", (4, 4, 3, 3), padding=(1, 1))])
     model.checkpoint = CheckpointInfo("small.safetensors", "abc")
     shape = SimpleNamespace(latent_channels=4)
-    model.family = SimpleNamespace(cfg_scale=7.0, latent_px=8, shape=shape)
+    model.family = SimpleNamespace(cfg_scale=cfg_scale, latent_px=8, shape=shape)
     texts = TextStore({text: {"context": torch.full((77, 8), level)} for text, level in LEVELS.items()})
     source = open_source(recipe)
     caching = source.cache(model, source.recipe, None, frozenset(), ())
@@ -61,9 +61,9 @@ def training_of(recipe: Recipe) -> Training:
     return training
 
 
-def completed(training: Training, index: int):
+def completed(training: Training, index: int, pictures: int = 1):
     with attached(training.adapter, training.model.layers, training.model.read_weight):
-        return training.targets.complete(training.prepare((index, (Draw(0, 0, "a cat"),))))
+        return training.targets.complete(training.prepare((index, (Draw(0, 0, "a cat"),) * pictures)))
 
 
 def test_both_strengths_train_on_one_picture_towards_opposite_targets() -> None:
@@ -79,20 +79,39 @@ def test_both_strengths_train_on_one_picture_towards_opposite_targets() -> None:
     assert {completed(one_way, index).strength for index in range(3)} == {1.0}
 
 
-def test_pictures_are_denoised_from_noise_to_the_timestep() -> None:
-    """DDIM with guidance, written out."""
-    training = training_of(slider_recipe(max_denoising_steps=4, min_timestep=300, max_timestep=301))
+@pytest.mark.parametrize(("cfg_scale", "guidance"), [(7.0, 3.0), (2.0, 2.0), (1.0, 1.0)])
+def test_pictures_are_denoised_from_noise_to_the_timestep(cfg_scale: float, guidance: float) -> None:
+    """DDIM with guidance, written out; distilled models have less or none."""
+    training = training_of(slider_recipe(max_denoising_steps=4, min_timestep=300, max_timestep=301), cfg_scale)
     found, unet, alphas = completed(training, 0), training.model.unet, training.model.alphas_cumprod
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 4, 8, 8, generator=generator)
     for t, following in ((999, 749), (749, 500), (500, 300)):
         empty = unet.conv(x)
-        answer = empty + 3.0 * LEVELS["a cat"]
+        answer = empty + guidance * LEVELS["a cat"]
         clean = (x - (1 - alphas[t]).sqrt() * answer) / alphas[t].sqrt()
         x = alphas[following].sqrt() * clean + (1 - alphas[following]).sqrt() * answer
     assert found.timesteps.tolist() == [300] and torch.allclose(found.x_t, x, rtol=1e-3, atol=1e-3)
     at_once = completed(training_of(slider_recipe(max_denoising_steps=0)), 0)
     assert torch.equal(at_once.x_t, torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)))
+
+
+def test_the_pictures_of_a_batch_stop_at_one_timestep() -> None:
+    found = completed(training_of(slider_recipe(train_batch_size=3, max_denoising_steps=2)), 0, pictures=3)
+    assert len(found.timesteps) == 3 and len(set(found.timesteps.tolist())) == 1
+    assert not torch.equal(found.x_t[0], found.x_t[1])
+
+
+def test_the_base_is_asked_once_for_both_strengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = training_of(slider_recipe(max_denoising_steps=2))
+    asked, predict = [], training.model.predict
+    monkeypatch.setattr(training.model, "predict", lambda *inputs: asked.append(1) or predict(*inputs))
+    completed(training, 0)
+    before = len(asked)
+    completed(training, 1)
+    assert before and len(asked) == before
+    completed(training, 2)
+    assert len(asked) > before
 
 
 def test_gradients_of_a_step_are_those_of_plain_autograd() -> None:

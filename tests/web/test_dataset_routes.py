@@ -31,6 +31,11 @@ def test_an_open_folder_is_read_under_the_programs_login(program):
     assert get(f"{key}/pictures", headers=mine).json()["pictures"][0]["name"] == "0.jpg"
     picture = get(f"{key}/pictures/0?key={one.access.page_key}")
     assert picture.headers["content-type"] == "image/jpeg" and picture.content[:2] == b"\xff\xd8"
+    # Somebody's portraits: no cache between the two may hold them.
+    assert (
+        picture.headers["cache-control"].startswith("private")
+        and picture.headers["x-content-type-options"] == "nosniff"
+    )
     assert get(f"{key}/findings", headers=mine).json()["ended"] is True
     assert get(f"{key}/tags", headers=mine).json() == []
     for path in ("guess/pictures", f"{key}/pictures/99", "..%2F..%2Fetc/pictures"):

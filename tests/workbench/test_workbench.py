@@ -100,6 +100,15 @@ def test_undo_takes_back_the_last_first(bench):
     assert not bench.pictures()[1]["excluded"]
 
 
+def test_a_hundred_changes_can_be_undone(bench, monkeypatch):
+    monkeypatch.setattr("lib_trainer.workbench.commands._MOST_UNDONE", 3)
+    for number in (0, 1, 2, 3):
+        counted = bench.run(do="exclude", number=number, excluded=True)["undo"]
+    assert counted == 3
+    assert [bench.run(do="undo")["message"] for _ in range(4)][2:] == ["1 undone.", "There is nothing to undo."]
+    assert [picture["excluded"] for picture in bench.pictures()] == [True, False, False, False]
+
+
 def test_a_conflict_brings_the_other_text_along(bench):
     version = bench.pictures()[0]["version"]
     (bench.folder / "0.txt").write_text("theirs")
@@ -128,7 +137,7 @@ def test_what_a_browser_may_send_instead_is_refused(bench, values):
 
 def test_commands_are_read_with_limits():
     assert read_command('{"do": "undo"}') == {"do": "undo"}
-    for text in ("", "[]", "[" * 100_000, '"' + "x" * 2**21 + '"'):
+    for text in ("", "[]", "[" * 100_000, '{"do": "caption", "text": "' + "x" * 2**20 + '"}'):
         with pytest.raises(UserError):
             read_command(text)
 
@@ -201,6 +210,13 @@ def test_captions_are_made_for_pictures_without_one_and_undone_as_one(bench, mon
     assert "4 undone" in bench.run(do="undo")["message"]
     bench.run(do="undo")
     assert bench.captions() == before
+
+
+def test_pictures_that_are_left_out_get_no_captions(bench, monkeypatch):
+    monkeypatch.setattr(FakeHost, "captioners", lambda _host: [Reader()])
+    bench.run(do="exclude", number=3, excluded=True)
+    before = bench.captions()
+    assert (auto(bench).total, bench.captions()) == (3, before)
 
 
 def test_missing_weights_and_wrong_wishes_are_one_sentence(bench, monkeypatch):

@@ -19,6 +19,7 @@ from lib_trainer.dataset.checks.duplicates import check_duplicates
 from lib_trainer.dataset.checks.finding import Finding, named
 from lib_trainer.dataset.checks.measure import measure
 from lib_trainer.dataset.checks.pictures import Pictures
+from lib_trainer.dataset.checks.size import check_size
 from lib_trainer.dataset.samples import Sample
 from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.dataset.thumbnails import Thumbnails
@@ -97,6 +98,18 @@ def test_what_a_bucket_crops_away_is_said(tmp_path, draw_picture):
     draw_picture("a.png", 1600, 800)
     assert found(look(tmp_path, resolution_px=(512, 512), enable_bucket=False), "cropped") == [{"a.png"}]
     assert found(look(tmp_path, resolution_px=(512, 512)), "cropped") == []
+
+
+def test_the_borders_of_small_and_cropped(tmp_path):
+    config = make_config(tmp_path, resolution_px=(512, 512), enable_bucket=False)
+    sizes = {"767": (767, 900), "768": (900, 768), "15 %": (1000, 850), "25 %": (1000, 750)}
+    samples = [Sample(tmp_path / name, "", 1, *size, False) for name, size in sizes.items()]
+    events = check_size(samples, config)
+    assert found(events, "small") == [{"767", "25 %"}] and found(events, "cropped") == [{"25 %"}]
+
+
+def test_a_white_page_has_lost_everything():
+    assert measure(Image.new("RGB", (64, 64), "white"), None, with_parts=False).clipped == 1
 
 
 def test_one_background_is_said_and_different_ones_are_not(tmp_path):
