@@ -32,6 +32,8 @@ KINDS = (
 SMALL_PX = 768
 SHOWN_PICTURES = 48
 THUMBNAIL_PX = 112
+# javascript/train_lora_browse.js fills it when it is opened.
+_BROWSE = '<details class="train-lora-browse"><summary>Browse</summary><div></div></details>'
 EMPTY = '<div class="train-lora-pictures idle">10 to 20 pictures for a face, 20 to 50 for a style.</div>'
 
 
@@ -55,6 +57,7 @@ def place_dataset(form: Form, kind_value: str) -> DatasetPanel:
     with gr.Row(elem_classes="train-lora-beside"):
         folder = form.place("train_data_dir", placeholder="/pictures/jeff", scale=4)
         scan = gr.Button("Scan", scale=1, min_width=70, elem_id="train_lora_scan")
+    gr.HTML(_BROWSE, elem_id="train_lora_browse")
     # style.css shows what the mode needs: train_lora_settings.js tells it the mode.
     form.place("diff_target_dir", placeholder="/pictures/jeff_with_glasses")
     original_prompt = form.place("original_prompt", placeholder="a sad person")

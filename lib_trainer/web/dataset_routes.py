@@ -11,6 +11,7 @@ from fastapi import Response
 from lib_trainer.errors import UserError
 from lib_trainer.web.auth import refuse
 from lib_trainer.web.context import RouteContext
+from lib_trainer.workbench.browse import browse
 from lib_trainer.workbench.folders import Workbench
 
 if TYPE_CHECKING:
@@ -22,14 +23,22 @@ _HEADERS = {"Cache-Control": "private, max-age=60", "X-Content-Type-Options": "n
 
 
 def add_dataset_routes(context: RouteContext, workbench: Workbench) -> None:
-    """Only folders that a page has opened can be read, by the key that the page was given."""
+    """Only folders that a page has opened can be read, by the key that the page was given; others by name alone."""
     routes = DatasetRoutes(workbench)
+    context.reads("/folders", lambda path="": _folders(context, path), include_in_schema=False)
     hidden = {"include_in_schema": False}
     context.reads("/datasets/{key}/pictures", routes.pictures, **hidden)
     context.reads("/datasets/{key}/pictures/{number}", routes.thumbnail, response_class=Response, **hidden)
     context.reads("/datasets/{key}/findings", routes.findings, **hidden)
     context.reads("/datasets/{key}/captioning", routes.captioning, **hidden)
     context.reads("/datasets/{key}/tags", routes.tags, **hidden)
+
+
+def _folders(context: RouteContext, path: str) -> dict[str, Any]:
+    try:
+        return browse(context.guard.access, path)
+    except UserError as error:
+        refuse(_NOT_FOUND, error.message, error.hint)
 
 
 class DatasetRoutes:

@@ -22,6 +22,7 @@ from lib_trainer.dataset.scan import Scan
 from lib_trainer.dataset.thumbnails import Thumbnails
 from lib_trainer.errors import UserError
 from lib_trainer.workbench.checking import Checking
+from lib_trainer.workbench.chunks import chunk_starts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -141,13 +142,15 @@ class OpenFolder:
             "number": number, "name": shown_name(image), "folder": shown_name(image.parent), "caption": caption.text,
             "version": caption.version, "problem": caption.problem, "excluded": edit.excluded, "crop": edit.crop,
             "width_px": width, "height_px": height,
-            "tokens": self._tokens(caption.text), "file": os.fspath(self.sidecar(number).suffix),
+            **self._tokens(caption.text), "file": os.fspath(self.sidecar(number).suffix),
         }  # fmt: skip
 
-    def _tokens(self, text: str) -> int | None:
-        """Of the longest line; None where the checkpoint is not loaded."""
-        counts = [self._count_tokens(line) for line in text.splitlines() if line.strip()]
-        return max((count for count in counts if count is not None), default=None)
+    def _tokens(self, text: str) -> dict[str, Any]:
+        """`tokens` of the longest line, None where no checkpoint is loaded, and the words that begin its `chunks`."""
+        counted = {line: self._count_tokens(line) for line in text.splitlines() if line.strip()}
+        known = {line: count for line, count in counted.items() if count is not None}
+        longest = max(known, key=lambda line: known[line], default="")
+        return {"tokens": known.get(longest), "chunks": chunk_starts(longest, self._count_tokens)}
 
 
 def _whole_size(sample: Sample) -> tuple[int, int]:

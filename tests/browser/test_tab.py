@@ -32,7 +32,9 @@ ROOT = Path(__file__).parents[2]
 FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
 NAME = "#train_lora_output_name textarea, #train_lora_output_name input"
 SLOW_MS = 60_000
-WORKBENCH = tuple(f"train_lora_workbench{part}.js" for part in ("", "_cards", "_events", "_machine"))
+WORKBENCH = (
+    *(f"train_lora_workbench{part}.js" for part in ("", "_cards", "_events", "_machine")), "train_lora_browse.js",
+)  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}; name one in CHROMIUM")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from lib_trainer.dataset import dropping
 from lib_trainer.dataset.dropping import safe_name, take_dropped
 from lib_trainer.dataset.scan import scan_folder
-from lib_trainer.errors import UserError
+from lib_trainer.errors import NotWritten, UserError
 from tests.dataset.tiny import make_config
 
 
@@ -105,3 +105,20 @@ def test_a_caption_that_lies_there_alone_is_not_written_over(tmp_path, upload):
     take_dropped([tmp_path / "upload/a.txt"], tmp_path, "jeff")
     assert (folder / "10_jeff/a.txt").read_text() == "typed by hand"
     assert (folder / "10_jeff/a-2.txt").read_text() == "dropped"
+
+
+def test_a_full_disk_is_said_and_leaves_whole_files_alone(tmp_path, upload, monkeypatch):
+    really, copied = dropping._Taking._copy, []
+
+    def copy(taking, source, part, limit):
+        copied.append(part)
+        if len(copied) == 2:
+            part.write_bytes(b"half a pic")
+            raise OSError(28, "No space left on device")
+        really(taking, source, part, limit)
+
+    files = [upload("a.png"), upload("b.png")]
+    monkeypatch.setattr(dropping._Taking, "_copy", copy)
+    with pytest.raises(NotWritten, match=r"b\.png could not be written: No space left"):
+        take_dropped(files, tmp_path, "jeff")
+    assert names(tmp_path / "train_lora/datasets/jeff") == ["10_jeff/a.png"], "and nothing half written"

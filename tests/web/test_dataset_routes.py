@@ -44,3 +44,8 @@ def test_an_open_folder_is_read_under_the_programs_login(program):
     foreign = {**mine, "origin": "http://evil.example", "sec-fetch-site": "cross-site"}
     assert get(f"{key}/pictures", headers=foreign).status_code == 403
     assert str(one.folder) not in get(f"{key}/pictures", headers=mine).text
+    above = f"{PREFIX}/folders?path={one.pictures.parent}"
+    assert client.get(above).status_code == 401
+    assert "pictures" in [item["name"] for item in client.get(above, headers=mine).json()["folders"]]
+    assert client.get(f"{PREFIX}/folders?path=/not/there", headers=mine).status_code == 404
+    assert client.get(above, headers=foreign).status_code == 403

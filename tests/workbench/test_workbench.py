@@ -230,6 +230,8 @@ def test_missing_weights_and_wrong_wishes_are_one_sentence(bench, monkeypatch):
 
 def test_tokens_are_counted_by_the_host(bench):
     assert [picture["tokens"] for picture in bench.pictures()] == [4, 4, 4, None]
+    (bench.folder / "1.txt").write_text("short\n" + " ".join(f"w{number}" for number in range(200)))
+    assert bench.pictures()[1]["tokens"] == 200 and bench.pictures()[1]["chunks"] == ["w75", "w150"]
 
 
 class Finder:
