@@ -44,7 +44,7 @@
         const chunks = Math.max(1, Math.ceil(picture.tokens / 75));
         const next = (picture.chunks || []).map(words => "“" + words + "”").join(", ");
         const where = next ? "; the next from " + next : "";
-        return picture.tokens + " tokens" + (chunks > 1 ? " in " + chunks + " chunks of 75" + where : "");
+        return picture.tokens + (picture.tokens === 1 ? " token" : " tokens") + (chunks > 1 ? " in " + chunks + " chunks of 75" + where : "");
     }
 
     function showChanged(picture) {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from html import unescape
 
 import pytest
 
@@ -285,3 +287,17 @@ def test_a_comparison_under_way_is_told_and_can_be_stopped(bench, monkeypatch):
     folder.close()
     folder.checking.wait()
     assert folder.checking.describe()["ended"]
+
+
+def test_a_hostile_caption_comes_back_to_the_page_as_text(bench):
+    pytest.importorskip("gradio")
+    from lib_trainer.ui.workbench_panel import WorkbenchActions
+
+    hostile = "jeff, \"'><img src=x onerror=alert(1)>"
+    command = {"do": "caption", "key": bench.key, "number": 0, "text": hostile, "id": "<b>1"}
+    command["version"] = bench.pictures()[0]["version"]
+    answer = WorkbenchActions(bench.workbench).run(json.dumps(command))
+    assert "<img" not in answer and "<b>" not in answer and answer.count('"') == 2
+    said = json.loads(unescape(answer.split('"')[1]))
+    assert said["changed"][0]["caption"] == hostile == bench.captions()[0]
+    assert "<i>" not in WorkbenchActions(bench.workbench).run('{"do": "caption", "key": "<i>"}')
