@@ -10,8 +10,8 @@ from fastapi import Response
 
 from lib_trainer.errors import UserError
 from lib_trainer.web.auth import refuse
+from lib_trainer.web.browse import browse
 from lib_trainer.web.context import RouteContext
-from lib_trainer.workbench.browse import browse
 from lib_trainer.workbench.folders import Workbench
 
 if TYPE_CHECKING:

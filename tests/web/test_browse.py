@@ -8,7 +8,7 @@ import pytest
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.access import Access
-from lib_trainer.workbench.browse import browse
+from lib_trainer.web.browse import browse
 
 
 @pytest.fixture
