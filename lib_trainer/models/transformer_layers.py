@@ -28,7 +28,8 @@ _ADAPTED = {family: re.compile(_FLUX) for family in (FLUX, CHROMA, KLEIN4B, KLEI
     ANIMA: re.compile(_ANIMA),
 }
 _PREFIX = "lora_unet_"
-# The last layer of each kind of feed-forward part, (width, width inside).
+# Queries, keys and values of Lumina's blocks; the last layer of each kind of feed-forward part, (width, width inside).
+_JOINT_QKV = "attention.qkv"
 _MLP_OUT = ("img_mlp.2", "feed_forward.w2", "mlp.layer2")
 # The lists of blocks that hold them, in the order of forward, and the measure that counts each.
 _REFINERS = ("noise_refiner", "context_refiner")
@@ -85,4 +86,11 @@ def transformer_shape(shapes: Mapping[str, tuple[int, ...]], family: Family) -> 
     first = {rest[-1]: shapes[name] for name, (_, *rest) in parts.items() if rest[0] == "0"}
     width, mlp_width = next(first[name] for name in _MLP_OUT if name in first)
     heads = max(1, usual.heads * width // usual.width)
-    return replace(usual, width=width, heads=heads, mlp_width=mlp_width, **counts)
+    kv_width = _kv_width(first[_JOINT_QKV][0], width) if _JOINT_QKV in first else usual.kv_width
+    return replace(usual, width=width, heads=heads, mlp_width=mlp_width, kv_width=kv_width, **counts)
+
+
+def _kv_width(rows: int, width: int) -> int:
+    """Of keys and values in a layer that makes queries, keys and values of so many rows; 0 where it is `width`."""
+    kv_width = (rows - width) // 2
+    return 0 if kv_width == width else kv_width

@@ -94,6 +94,9 @@ def test_a_small_transformer_has_its_own_measures() -> None:
     shapes = {"double_blocks.0.img_mlp.2": (256, 1024), "double_blocks.1.img_mlp.2": (256, 1024)}
     small = transformer_shape({**shapes, "single_blocks.0.linear2": (256, 1280)}, FLUX)
     assert (small.width, small.heads, small.mlp_width, small.double, small.single) == (256, 2, 1024, 2, 1)
+    shapes = {"layers.0.attention.qkv": (384, 192), "layers.0.feed_forward.w2": (192, 768)}
+    small = transformer_shape(shapes, LUMINA2)
+    assert (small.width, small.heads, small.kv_width, small.joint) == (192, 2, 96, 1)
 
 
 def test_names_of_unets_are_no_transformers() -> None:
