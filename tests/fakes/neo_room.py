@@ -15,7 +15,7 @@ from lib_trainer.host.neo.host import NeoHost
 from tests.fakes.forge_room import CHECKPOINTS, FORGE_ROOT, ForgeRoom, started
 
 # Families that Neo alone loads.
-TRANSFORMERS = ("zimage", "klein4b", "chroma")
+TRANSFORMERS = ("zimage", "klein4b", "chroma", "lumina2", "anima")
 
 
 @dataclass(frozen=True)

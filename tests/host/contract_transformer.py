@@ -169,19 +169,22 @@ class Transformers:
 
         x_t, sigma, ours, text = with_model(room, work)
 
-        def turn() -> Tensor:
-            from backend import memory_management
-
-            unet = room.model.forge_objects.unet
-            extra = {} if text.pooled is None else {"y": text.pooled, "guidance": torch.ones(1)}
-            with torch.inference_mode():
-                memory_management.load_models_gpu([unet])
-                return unet.model.apply_model(
-                    x_t, sigma, c_crossattn=text.context, transformer_options={}, **extra
-                ).clone()
-
-        theirs = room.run(turn)
+        theirs = room.run(lambda: self._host_denoised(room, x_t, sigma, text))
         assert closest(x_t - sigma.reshape(-1, 1, 1, 1) * ours, theirs) < 1e-4
+
+    def _host_denoised(self, room: WebuiRoom, x_t: Tensor, sigma: Tensor, text: TextCond) -> Tensor:
+        from backend import memory_management
+
+        unet = room.model.forge_objects.unet
+        extra = {} if text.pooled is None else {"y": text.pooled, "guidance": torch.ones(1)}
+        # Latents of a video model have frames.
+        shape = (*x_t.shape[:2], 1, *x_t.shape[2:]) if getattr(room.model, "is_wan", False) else x_t.shape
+        with torch.inference_mode():
+            memory_management.load_models_gpu([unet])
+            found = unet.model.apply_model(
+                x_t.reshape(shape), sigma, c_crossattn=text.context, transformer_options={}, **extra
+            )
+            return found.reshape(x_t.shape).clone()
 
     def test_text_of_unequal_length_does_not_change_the_rows(self, room: WebuiRoom) -> None:
         def work(model: HostModel) -> list[Tensor]:
@@ -285,16 +288,9 @@ class Transformers:
 
     def _merged_answer(self, room: WebuiRoom, path: Path, strength: float) -> Tensor:
         """What the host answers with the file in a prompt."""
-        from backend import memory_management
-
         x_t, sigma, text = self._asked
         room.host.generate(room.request(f"a photo <lora:{path.stem}:{strength:g}>"))
-        unet = room.model.forge_objects.unet
-        extra = {} if text.pooled is None else {"y": text.pooled, "guidance": torch.ones(1)}
-        with torch.inference_mode():
-            memory_management.load_models_gpu([unet])
-            clean = unet.model.apply_model(x_t, sigma, c_crossattn=text.context, transformer_options={}, **extra)
-        return ((x_t - clean) / sigma.reshape(-1, 1, 1, 1)).clone()
+        return (x_t - self._host_denoised(room, x_t, sigma, text)) / sigma.reshape(-1, 1, 1, 1)
 
     @pytest.mark.parametrize("algo", list(ADAPTERS))
     def test_a_run_learns_and_gives_everything_back(self, room: WebuiRoom, pictures: Path, algo: str) -> None:

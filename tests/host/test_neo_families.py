@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import new_adapter
 from lib_trainer.errors import UserError
+from lib_trainer.models.families import FAMILIES, SD2
 from lib_trainer.models.placement import RECOMPUTED
 from tests.fakes.neo_room import NeoRoom, fake_neo
 from tests.host.contract_families import opened
@@ -104,7 +105,7 @@ def test_a_form_that_cannot_be_read_is_refused_by_name(neo: NeoRoom) -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "said"),
     [
-        ("sd3.safetensors", "StableDiffusion3"),
+        ("sd3.safetensors", "is a StableDiffusion3 checkpoint"),
         ("sd1-inpainting.safetensors", "inpainting"),
         ("sd1-edit.safetensors", "8 channels"),
         ("sdxl-rectified.safetensors", "rectified-flow"),
@@ -115,3 +116,11 @@ def test_what_cannot_be_trained_is_named(other: NeoRoom, checkpoint: str, said: 
     with pytest.raises(UserError, match=said) as caught:
         opened(other)
     assert checkpoint in caught.value.message and caught.value.hint
+
+
+def test_the_hint_names_every_family_that_is_trained(other: NeoRoom) -> None:
+    other.select("sd3.safetensors")
+    with pytest.raises(UserError) as caught:
+        opened(other)
+    labels = [family.label for family in FAMILIES.values() if family is not SD2]
+    assert [label for label in labels if label not in caught.value.hint] == []

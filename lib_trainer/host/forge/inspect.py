@@ -50,7 +50,7 @@ def _transformer_refusal(engine: Any, family: Family) -> str:
     transformer = model.diffusion_model
     if not transformer_layers(transformer, family, dense_shape):
         return f"holds its weights as {type(transformer).__name__}, which cannot be trained on"
-    # Lumina, Flux and Anima call the layer that reads the latents so.
+    # Lumina and Flux call the layer that reads the latents so; for Anima Neo itself takes no other latents.
     first = next((getattr(transformer, name) for name in _EMBEDDERS if hasattr(transformer, name)), None)
     shape = () if first is None else dense_shape(first)
     patch = family.shape.latent_channels * family.shape.patch**2

@@ -26,7 +26,12 @@ _TIMESTEPS = 1000
 
 
 class Captions(list):
-    """Prompts as the engines take them. Not negative ones, whatever this says: those touch no reference pictures."""
+    """Prompts as the engines take them.
+
+    Attributes:
+        is_negative_prompt: Flux's and Klein's engines leave reference pictures alone for negative prompts, and make the
+            same of their text.
+    """
 
     is_negative_prompt = True
     distilled_cfg_scale = 1.0
@@ -36,10 +41,13 @@ class Captions(list):
 class ForgeTransformer(ForgeModel):
     """An open engine of Flux.1; implements `models.base.HostModel`. Forge Neo's other families derive from it."""
 
+    captions: type[Captions] = Captions
+
     def encode_text(self, prompts: Sequence[str], clip_skip: int, *, grad: bool = False) -> TextCond:
         # One at a time: an engine that stacks its results fails for captions of unequal length.
+        texts = [self.captions([literal_caption(prompt)]) for prompt in prompts]
         with self._plain_captions(clip_skip), torch.inference_mode():
-            found = [self.loaded.get_learned_conditioning(Captions([literal_caption(prompt)])) for prompt in prompts]
+            found = [self.loaded.get_learned_conditioning(text) for text in texts]
         # Each is a dictionary, a tensor (1, L, D), or a list of one (L, D) or (1, L, D).
         contexts = [each["crossattn"] if isinstance(each, dict) else each for each in found]
         rows = [owned(each[0]).reshape(-1, each[0].shape[-1]) for each in contexts]

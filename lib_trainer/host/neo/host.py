@@ -10,7 +10,7 @@ from lib_trainer.host.forge.host import ForgeHost
 from lib_trainer.host.forge.model import ForgeModel
 from lib_trainer.host.neo.model import NeoModel, NeoTransformer
 from lib_trainer.host.webui.model_patcher import unpatch
-from lib_trainer.models.families import CHROMA, FLUX, KLEIN4B, KLEIN9B, LUMINA2, SD1, SDXL, ZIMAGE, Family
+from lib_trainer.models.families import ANIMA, CHROMA, FLUX, KLEIN4B, KLEIN9B, LUMINA2, SD1, SDXL, ZIMAGE, Family
 
 
 class NeoHost(ForgeHost):
@@ -29,6 +29,7 @@ class NeoHost(ForgeHost):
         "ZImage": ZIMAGE,
         "Lumina2": LUMINA2,
         "Chroma": CHROMA,
+        "Anima": ANIMA,
     }
 
     def _known_family(self, loaded: Any) -> Family | None:

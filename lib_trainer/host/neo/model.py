@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.forge.model import ForgeModel
-from lib_trainer.host.forge.transformer import ForgeTransformer
+from lib_trainer.host.forge.transformer import Captions, ForgeTransformer
 from lib_trainer.models.base import Layer
-from lib_trainer.models.families import Family
+from lib_trainer.models.families import LUMINA2, Family
 from lib_trainer.models.placement import Placement
 from lib_trainer.utils.patch import attributes
 
@@ -48,16 +49,42 @@ class NeoModel(ForgeModel):
         return read_dense(module.weight, like), bias
 
 
+class PositiveCaptions(Captions):
+    """Lumina's engine puts a sentence in front of a prompt, another of a negative one; it has no reference pictures."""
+
+    is_negative_prompt = False
+
+
 class NeoTransformer(NeoModel, ForgeTransformer):
     """An open engine of Forge Neo with a diffusion transformer; implements `models.base.HostModel`."""
+
+    def __init__(self, engine: Any, family: Family, undo: ExitStack) -> None:
+        super().__init__(engine, family, undo)
+        # Anima is made of a video model: one picture is a video of one frame, (B, C, 1, H, W).
+        self._has_frames = bool(getattr(engine, "is_wan", False))
+        if family is LUMINA2:
+            self.captions = PositiveCaptions
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        encode = super().encode_images
+        if not self._has_frames:
+            return encode(pixels)
+        # Neo takes a batch for the frames of one video.
+        return torch.cat([encode(picture[None]).squeeze(2) for picture in pixels])
+
+    def _predict(self, x_t: Tensor, t: Tensor, context: Tensor, pooled: Tensor | None) -> Tensor:
+        if not self._has_frames:
+            return super()._predict(x_t, t, context, pooled)
+        return super()._predict(x_t.unsqueeze(2), t, context, pooled).squeeze(2)
 
     def _change(self, placement: Placement, text_encoder: bool) -> None:
         from backend.args import dynamic_args
 
         super()._change(placement, text_encoder)
         enter = self._changes.enter_context
-        # Neo's own, of the package comfy_kitchen, have no gradient.
-        enter(attributes(self._code(), apply_rope=rotate, apply_rope_split_half=rotate_halves))
+        # Neo's own, of the package comfy_kitchen, have no gradient; Anima calls it by the package's name.
+        kitchen = SimpleNamespace(apply_rope=rotate, apply_rope_split_half=rotate_halves)
+        enter(attributes(self._code(), apply_rope=rotate, ck=kitchen))
         # Pictures that a person edits would be appended to ours.
         enter(attributes([dynamic_args], ref_latents=[]))
 

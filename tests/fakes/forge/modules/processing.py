@@ -115,6 +115,9 @@ def _draw(p, engine):
     generators = [torch.Generator().manual_seed(p.seed + index) for index in range(p.batch_size)]
     channels = engine.forge_objects.vae.latent_channels
     noise = [torch.randn(channels, p.height // 8, p.width // 8, generator=generator) for generator in generators]
+    if getattr(engine, "is_wan", False):
+        # Neo's videos of one frame.
+        noise = [each[:, None] for each in noise]
     most = float(min(unet.model.predictor.sigmas[-1], 14.0))
     sigmas = torch.cat([torch.linspace(most, 0.1 * most / 14, p.steps), torch.zeros(1)])
     x = torch.stack(noise) * sigmas[0]
@@ -132,7 +135,7 @@ def _draw(p, engine):
 
 
 def _expand(cond, size):
-    cond = cond[0][None] if isinstance(cond, list) else cond
+    cond = cond[0].reshape(1, *cond[0].shape[-2:]) if isinstance(cond, list) else cond
     cond = cond if isinstance(cond, dict) else {"crossattn": cond}
     names = {"crossattn": "c_crossattn", "vector": "y", "guidance": "guidance"}
     return {names[key]: value.expand(size, *value.shape[1:]) for key, value in cond.items()}

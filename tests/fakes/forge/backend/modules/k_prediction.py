@@ -27,7 +27,7 @@ class PredictionFlow(torch.nn.Module):
         return noise
 
     def calculate_denoised(self, sigma, model_output, model_input):
-        return model_input - model_output * sigma.view(-1, 1, 1, 1)
+        return model_input - model_output * sigma.view(-1, *[1] * (model_output.ndim - 1))
 
 
 class Prediction(torch.nn.Module):

@@ -5,9 +5,10 @@ from backend import memory_management
 from backend.args import dynamic_args
 from backend.diffusion_engine.engines import ForgeDiffusionEngine
 from backend.nn import flux
+from backend.nn.anima import Anima as AnimaTransformer
 from backend.nn.lumina import NextDiT
-from backend.nn.vae import IntegratedAutoencoderKL
-from backend.text_processing import qwen3_engine, t5_engine
+from backend.nn.vae import IntegratedAutoencoderKL, WanVAE
+from backend.text_processing import anima_engine, gemma_engine, qwen3_engine, t5_engine
 
 
 class _Engine(ForgeDiffusionEngine):
@@ -35,6 +36,26 @@ class Chroma(_Engine):
     texts = t5_engine.ShortT5TextProcessingEngine
 
 
+class Lumina2(_Engine):
+    texts = gemma_engine.GemmaTextProcessingEngine
+
+
+class Anima(_Engine):
+    """Of a video model: latents (B, C, 1, H, W)."""
+
+    texts, is_wan = anima_engine.AnimaTextProcessingEngine, True
+
+    @torch.inference_mode()
+    def encode_first_stage(self, x):
+        return torch.cat([super(Anima, self).encode_first_stage(picture[None]) for picture in x])
+
+    @torch.inference_mode()
+    def decode_first_stage(self, x):
+        vae = self.forge_objects.vae
+        found = [vae.decode(vae.first_stage_model.process_out(each[None])) for each in x]
+        return (torch.cat(found)[:, 0].movedim(-1, 1) * 2.0 - 1.0).to(x)
+
+
 class Flux2(_Engine):
     texts = qwen3_engine.KleinTextProcessingEngine
 
@@ -58,6 +79,8 @@ def _vae():
 # Engine, transformer, VAE, and the class of the configuration where it is not named like the engine.
 PARTS = {
     "zimage": (ZImage, lambda: NextDiT(32, 24), _vae, "ZImage"),
+    "lumina2": (Lumina2, lambda: NextDiT(32, 24), _vae, "Lumina2"),
+    "anima": (Anima, lambda: AnimaTransformer(32, 24), lambda: WanVAE(16, 1.0), "Anima"),
     "chroma": (Chroma, lambda: flux.IntegratedFluxTransformer2DModel(32, 24), _vae, "Chroma"),
     "klein4b": (
         Flux2,

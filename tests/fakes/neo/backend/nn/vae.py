@@ -1,3 +1,5 @@
+import torch
+
 from tests.fakes.tiny_vae import DiagonalGaussianDistribution, TinyVae  # noqa: F401 - found here
 
 
@@ -8,3 +10,15 @@ class IntegratedAutoencoderKL(TinyVae):
 
     def encode(self, x):
         return self.posterior(x).sample()
+
+
+class WanVAE(TinyVae):
+    """Of videos (B, 3, T, H, W), here without anything between frames; always the posterior's mean."""
+
+    is_wan = True
+
+    def encode(self, x):
+        return torch.stack([self.posterior(frame).mean for frame in x.unbind(2)], dim=2)
+
+    def decode(self, z):
+        return torch.stack([super(WanVAE, self).decode(frame) for frame in z.unbind(2)], dim=2)
