@@ -25,7 +25,16 @@ from tests.waiting import until as wait_until
 
 
 def until(jobs: Jobs, condition: Callable[[Status], bool]) -> Status:
-    wait_until(lambda: condition(jobs.status()))
+    """Waits; a run that fails meanwhile says why at once."""
+
+    def happened() -> bool:
+        status = jobs.status()
+        if condition(status):
+            return True
+        assert status.state != "failed", status.error
+        return False
+
+    wait_until(happened)
     return jobs.status()
 
 
