@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,14 +26,19 @@ def answer(result: Answer, *, as_json: bool) -> None:
     escaped = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8"
     text = json.dumps(result.values, default=_plain, ensure_ascii=escaped) if as_json else "\n".join(result.lines)
     if text:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text) + "\n")
         # A pipe may be closed before the interpreter ends.
         sys.stdout.flush()
 
 
 def say(text: str) -> None:
     """A line on stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
+
+
+def printable(text: str) -> str:
+    """Text without control characters: a file's name or a caption must not command the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _plain(value: Any) -> str:

@@ -13,7 +13,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from lib_trainer.cli.host import open_host
-from lib_trainer.cli.output import Answer, say
+from lib_trainer.cli.output import Answer, printable, say
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Finished, Notice, Progress, Step, StopRequested
@@ -168,7 +168,7 @@ class _Bar:
             self.say(event.text)
 
     def say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(text), file=sys.stderr)
 
     def _move(self, phase: str, done: int, total: int) -> None:
         if self._bar is None or self._phase != phase:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
 from lib_trainer.cli.main import main
 
 
@@ -13,6 +17,13 @@ def test_findings_are_printed_and_given_to_programs(pictures, capsys, last_json)
     found = {item["kind"]: item for item in last_json()["findings"]}
     assert found["small"]["pictures"] == [str(pictures / "2_jeff" / f"{number}.png") for number in range(3)]
     assert found["count"]["severity"] == "warning"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_cannot_command_the_terminal(pictures, capsys):
+    (pictures / "2_jeff/0.png").rename(pictures / "2_jeff/\x1b[2Ja.png")
+    assert main(["check", str(pictures)]) == 0
+    assert "\x1b" not in (text := capsys.readouterr().out) and "\N{REPLACEMENT CHARACTER}[2Ja.png" in text
 
 
 def test_a_folder_that_is_not_there_is_a_mistake(tmp_path, capsys):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_trainer.config.recipe import DatasetConfig
-from lib_trainer.dataset.buckets import bucket_for, resized_size
+from lib_trainer.dataset.buckets import bucket_for, cut_share, resized_size
 from lib_trainer.dataset.checks.finding import Finding, named, plural
 from lib_trainer.dataset.samples import Sample
 
@@ -19,25 +19,28 @@ _ENLARGED, _CROPPED = 1.1, 0.2
 def check_size(samples: Sequence[Sample], config: DatasetConfig) -> list[Finding]:
     """Findings `small`, `enlarged` and `cropped`."""
     small = [sample.image for sample in samples if is_small(sample)]
-    enlarged: list[Path] = []
-    cropped: list[Path] = []
+    # Picture -> how many times as wide, and the share that is left out.
+    enlarged: dict[Path, float] = {}
+    cropped: dict[Path, float] = {}
     for sample in samples:
-        bucket = bucket_for(sample.width_px, sample.height_px, config)
-        width, height = resized_size(sample.width_px, sample.height_px, bucket, config)
+        size_px = sample.width_px, sample.height_px
+        bucket = bucket_for(*size_px, config)
         # Both sides grow alike, so one tells.
-        if width > _ENLARGED * sample.width_px:
-            enlarged.append(sample.image)
-        if 1 - bucket.width_px * bucket.height_px / (width * height) > _CROPPED:
-            cropped.append(sample.image)
+        times = resized_size(*size_px, bucket, config)[0] / sample.width_px
+        if times > _ENLARGED:
+            enlarged[sample.image] = times
+        if (share := cut_share(*size_px, bucket, config)) > _CROPPED:
+            cropped[sample.image] = share
     size = "{}×{} px".format(*config.resolution_px)
+    most_times, most_cut = max(enlarged.values(), default=0), max(cropped.values(), default=0)
     found = [
         ("small", small, f"{plural(len(small))} below {SMALL_PX} px: fewer details to learn from."),
         (
             "enlarged",
             enlarged,
-            f"{named(enlarged)}: enlarged to train at {size}, which teaches blur.",
+            f"{named(list(enlarged))}: enlarged {most_times:.1f} times at most to train at {size}, which teaches blur.",
         ),
-        ("cropped", cropped, f"{named(cropped)}: more than a fifth is cropped away at {size}."),
+        ("cropped", cropped, f"{named(list(cropped))}: {most_cut:.0%} at most is cropped away at {size}."),
     ]
     return [Finding(kind, tuple(pictures), sentence) for kind, pictures, sentence in found if pictures]
 

@@ -82,6 +82,7 @@ def test_names_and_sizes_are_said_before_pixels_are_read(tmp_path, draw_picture)
     first = next(place for place, event in enumerate(events) if isinstance(event, Progress))
     said = {item.kind: item for item in events[:first]}
     assert found(events, "small") == [{"a.png"}] and found(events, "enlarged") == [{"a.png"}]
+    assert "enlarged 1.3 times at most" in said["enlarged"].sentence
     assert "10 to 20" in said["count"].sentence and "1 without a caption" in said["caption"].sentence
     assert found(events, "trigger") == [{"a.png"}]
     # Where no caption has the word the scan says so itself, once.
@@ -106,6 +107,7 @@ def test_the_borders_of_small_and_cropped(tmp_path):
     samples = [Sample(tmp_path / name, "", 1, *size, False) for name, size in sizes.items()]
     events = check_size(samples, config)
     assert found(events, "small") == [{"767", "25 %"}] and found(events, "cropped") == [{"25 %"}]
+    assert events[-1].sentence == "25 %: 25% at most is cropped away at 512×512 px."
 
 
 def test_a_white_page_has_lost_everything():
