@@ -1,7 +1,8 @@
 """The contract in a real AUTOMATIC1111 stable-diffusion-webui, one process per checkpoint.
 
 `tests/real_webui.py` says which environment variables name it. A checkpoint of SD 1.x needs two residual blocks a level
-and none with attention at the lowest: A1111 reads the names in LoRA files that way.
+and none with attention at the lowest: A1111 reads the names in LoRA files that way. It takes no sizes from a file: a
+smaller checkpoint, of SDXL too, needs its configuration beside it, as a `.yaml` of the same name.
 """
 
 from __future__ import annotations
