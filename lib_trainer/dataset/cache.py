@@ -36,8 +36,10 @@ def cache_latents(
         also: samples that are encoded as they are, as variant 0, whether the run draws that or not.
 
     Raises:
-        UserError: no picture can be read, the VAE returns NaN, or the disk cannot be written.
+        UserError: no picture can be read, a side is not whole cells of the family's latents, the VAE returns NaN, or
+            the disk cannot be written.
     """
+    _require_whole_cells(schedule, model.family)
     yield from _notices(schedule, model.family, in_ram=folder is None)
     caching = LatentCaching(schedule, model, folder)
     while True:
@@ -52,6 +54,16 @@ def cache_latents(
             return LatentStore(schedule, caching.entries)
         # With fewer pictures an epoch has fewer steps: a run of a fixed number of steps draws from later epochs too.
         schedule = schedule.leave_out(frozenset(caching.failed))
+
+
+def _require_whole_cells(schedule: Schedule, family: Family) -> None:
+    for bucket in set(schedule.buckets):
+        if bucket.width_px % family.latent_px or bucket.height_px % family.latent_px:
+            raise UserError(
+                f"{family.label} takes sides that are multiples of {family.latent_px} px; a bucket has "
+                f"{bucket.width_px}×{bucket.height_px} px.",
+                "Set resolution, min_bucket_reso and bucket_reso_steps to multiples of it.",
+            )
 
 
 def cache_texts(

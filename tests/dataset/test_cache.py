@@ -9,6 +9,7 @@ from lib_trainer.dataset.sampler import Draw, Schedule
 from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.errors import UserError
 from lib_trainer.events import Notice, Progress, StopRequested
+from lib_trainer.models.families import KLEIN4B
 from tests.dataset.tiny import TinyModel, drive, make_recipe
 
 
@@ -52,6 +53,16 @@ def test_every_draw_of_a_run_finds_its_picture_and_caption(pictures, model, cach
             assert batch.sizes.pixels[0, 4:].tolist() == [bucket.height_px, bucket.width_px]
             assert batch.captions == tuple(draw.caption for draw in draws)
             assert len(batch.text.context) == len(draws)
+
+
+def test_pictures_that_are_not_whole_cells_are_refused_before_any_is_encoded(draw_picture, model):
+    model.family = KLEIN4B
+    folder = draw_picture("data/2_jeff/a.png", 72, 64).parents[1]
+    sizes = {"resolution_px": "72,64", "min_bucket_reso": 64}
+    with pytest.raises(UserError, match=r"FLUX\.2 Klein 4B takes sides that are multiples of 16 px; .* 72×64 px"):
+        cached(plan(make_recipe(folder, **sizes, bucket_reso_steps=8)), model)
+    assert model.pictures == 0
+    cached(plan(make_recipe(folder, **sizes, bucket_reso_steps=16)), model)
 
 
 def test_a_mirrored_variant_holds_the_mirrored_latents(pictures, model, cache_folder):
