@@ -76,7 +76,11 @@ class TextStore:
 
 def entry_path(folder: Path, checkpoint: CheckpointInfo, what: Mapping[str, Any]) -> Path:
     """The file of what `checkpoint` makes of `what`: JSON values of everything else that it depends on."""
-    facts = {"format": _FORMAT_VERSION, "checkpoint": asdict(checkpoint), **what}
+    known = asdict(checkpoint)
+    if not known["before_captions"]:
+        # Keys of files from before it was noted.
+        del known["before_captions"]
+    facts = {"format": _FORMAT_VERSION, "checkpoint": known, **what}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     # Some file systems grow slow with 100,000 names in one folder.
     return folder / key[:2] / f"{key}.safetensors"

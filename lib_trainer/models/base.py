@@ -87,11 +87,13 @@ class CheckpointInfo:
     Attributes:
         sha256: the file's hash, or its `file_mark` where the host has none (hex).
         vae: name of a VAE that replaces its own.
+        before_captions: what the host puts in front of captions, where a person can change it.
     """
 
     name: str
     sha256: str
     vae: str = ""
+    before_captions: str = ""
 
 
 class HostModel(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import new_adapter
+from lib_trainer.dataset.cache_store import entry_path
 from lib_trainer.errors import UserError
 from lib_trainer.models.families import FAMILIES, SD2
 from lib_trainer.models.placement import RECOMPUTED
@@ -124,3 +126,19 @@ def test_the_hint_names_every_family_that_is_trained(other: NeoRoom) -> None:
         opened(other)
     labels = [family.label for family in FAMILIES.values() if family is not SD2]
     assert [label for label in labels if label not in caught.value.hint] == []
+
+
+def test_a_caption_depends_on_the_sentence_that_lumina_gets_before_prompts(other: NeoRoom) -> None:
+    from modules import shared
+
+    other.select("lumina2.safetensors")
+    own = shared.opts.data.get("neta_template_positive")
+    first = opened(other).checkpoint
+    shared.opts.data["neta_template_positive"] = "Draw it otherwise."
+    try:
+        second = opened(other).checkpoint
+    finally:
+        shared.opts.data["neta_template_positive"] = own
+    assert (first.before_captions, second.before_captions) == ("Draw it well.", "Draw it otherwise.")
+    folder, caption = Path("cache"), {"caption": "a cat"}
+    assert entry_path(folder, first, caption) != entry_path(folder, second, caption)

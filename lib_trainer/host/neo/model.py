@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,11 +60,14 @@ class NeoTransformer(NeoModel, ForgeTransformer):
     """An open engine of Forge Neo with a diffusion transformer; implements `models.base.HostModel`."""
 
     def __init__(self, engine: Any, family: Family, undo: ExitStack) -> None:
+        from modules import shared
+
         super().__init__(engine, family, undo)
         # Anima is made of a video model: one picture is a video of one frame, (B, C, 1, H, W).
         self._has_frames = bool(getattr(engine, "is_wan", False))
         if family is LUMINA2:
             self.captions = PositiveCaptions
+            self.checkpoint = replace(self.checkpoint, before_captions=shared.opts.neta_template_positive)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         encode = super().encode_images

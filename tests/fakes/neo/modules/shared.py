@@ -7,7 +7,14 @@ state = State()
 cmd_opts = SimpleNamespace(lora_dir="", ckpt_dir="", no_prompt_history=False)
 # CLIP skip 2 is what a new Neo draws with.
 opts = Options(
-    {**COMMON, "CLIP_stop_at_last_layers": 2, "forge_additional_modules": [], "forge_unet_storage_dtype": "Automatic"}
+    {
+        **COMMON,
+        "CLIP_stop_at_last_layers": 2,
+        "forge_additional_modules": [],
+        "forge_unet_storage_dtype": "Automatic",
+        "neta_template_positive": "Draw it well.",
+        "neta_template_negative": "Draw it badly.",
+    }
 )
 
 

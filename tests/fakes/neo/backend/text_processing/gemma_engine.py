@@ -10,5 +10,8 @@ class GemmaTextProcessingEngine(LongTextEngine):
         return opts
 
     def __call__(self, texts):
-        sentence = "Draw it badly. " if texts.is_negative_prompt else "Draw it well. "
-        return super().__call__([sentence + text for text in texts])
+        from modules.shared import opts as current
+
+        # Asked each time, whatever the module's own settings are.
+        sentence = current.neta_template_negative if texts.is_negative_prompt else current.neta_template_positive
+        return super().__call__([f"{sentence}\n{text}" for text in texts])
