@@ -7,8 +7,8 @@ from dataclasses import Field
 from typing import Any
 
 from lib_trainer.cli.output import Answer
+from lib_trainer.config.groups import GROUPS
 from lib_trainer.config.recipe import fields_by_group
-from lib_trainer.config.settings import GROUPS
 from lib_trainer.config.task import MODES_OF
 
 _HEAD = """# Settings

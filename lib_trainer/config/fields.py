@@ -28,7 +28,7 @@ def setting(
     """A dataclass field with all that a form, a command line and the docs say of it.
 
     Args:
-        group: key of `settings.GROUPS`.
+        group: key of `groups.GROUPS`.
         basic: shown without opening "All settings". `common` settings come first in their group.
         adapters, families: the adapters (`algo`) and model families (`Family.key`) it applies to; () is all of them.
     """

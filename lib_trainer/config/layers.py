@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from lib_trainer.config.fields import setting
+from lib_trainer.config.groups import LEARNS
 
 # LyCORIS' presets: which kind of layer, whether of text encoders too, and whether of k×k convolutions.
 PRESETS = {
@@ -20,7 +21,7 @@ PRESETS = {
 }
 # Blocks of a UNet: (encoder, middle, decoder), and whether one more stands before and after them.
 SD_BLOCKS, SDXL_BLOCKS = (12, 1, 12, False), (9, 3, 9, True)
-_GROUP, _MOST_BLOCKS = "learns", 25
+_MOST_BLOCKS = 25
 _CURVES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 _UNETS = ("sd1", "sd2", "sdxl")
 
@@ -32,38 +33,38 @@ class LayerConfig:
 
     lycoris_preset: str = setting(
         "full", "LyCORIS preset", "Which kinds of layers are trained: full is all of them.",
-        group=_GROUP, choices=tuple(PRESETS),
+        group=LEARNS, choices=tuple(PRESETS),
     )  # fmt: skip
     network_reg_dims: str = setting(
         "", "Rank by name", "REGEX=RANK, separated by commas, searched in the layer's name; the first that fits counts,"
         " 0 leaves the layer alone.",
-        group=_GROUP,
+        group=LEARNS,
     )  # fmt: skip
     network_reg_lrs: str = setting(
-        "", "Rate by name", "REGEX=RATE, as above: a learning rate of its own.", group=_GROUP
+        "", "Rate by name", "REGEX=RATE, as above: a learning rate of its own.", group=LEARNS
     )
     block_dims: str = setting(
         "", "Block dims", "A rank for each block of the UNet: 25 for SD 1.x and 2.x, 23 for SDXL.",
-        group=_GROUP, families=_UNETS,
+        group=LEARNS, families=_UNETS,
     )  # fmt: skip
-    block_alphas: str = setting("", "Block alphas", "An alpha for each block.", group=_GROUP, families=_UNETS)
+    block_alphas: str = setting("", "Block alphas", "An alpha for each block.", group=LEARNS, families=_UNETS)
     conv_block_dims: str = setting(
-        "", "Conv block dims", "A rank for the k×k convolutions of each block.", group=_GROUP, families=_UNETS
+        "", "Conv block dims", "A rank for the k×k convolutions of each block.", group=LEARNS, families=_UNETS
     )
     conv_block_alphas: str = setting(
-        "", "Conv block alphas", "An alpha for the k×k convolutions of each block.", group=_GROUP, families=_UNETS
+        "", "Conv block alphas", "An alpha for the k×k convolutions of each block.", group=LEARNS, families=_UNETS
     )
     down_lr_weight: str = setting(
         "", "Down LR weights", "Factors of the rate, one for each block of the encoder (SDXL 9, else 12); or sine,"
         " cosine, linear, reverse_linear, zeros, with +0.2 to raise it. 0 leaves a block alone.",
-        group=_GROUP, families=_UNETS,
+        group=LEARNS, families=_UNETS,
     )  # fmt: skip
     mid_lr_weight: str = setting(
-        "", "Mid LR weights", "Of the middle blocks (SDXL 3, else 1).", group=_GROUP, families=_UNETS
+        "", "Mid LR weights", "Of the middle blocks (SDXL 3, else 1).", group=LEARNS, families=_UNETS
     )
-    up_lr_weight: str = setting("", "Up LR weights", "Of the decoder's blocks.", group=_GROUP, families=_UNETS)
+    up_lr_weight: str = setting("", "Up LR weights", "Of the decoder's blocks.", group=LEARNS, families=_UNETS)
     block_lr_zero_threshold: float = setting(
-        0.0, "Blocks LR zero threshold", "Weights up to this count as 0.", group=_GROUP, low=0.0, families=_UNETS
+        0.0, "Blocks LR zero threshold", "Weights up to this count as 0.", group=LEARNS, low=0.0, families=_UNETS
     )
 
     def layer_problems(self) -> dict[str, str]:

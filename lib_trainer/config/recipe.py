@@ -13,15 +13,19 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
+from lib_trainer.config.adapter import AdapterConfig
 from lib_trainer.config.arguments import parse_arguments
+from lib_trainer.config.dataset import DatasetConfig
 from lib_trainer.config.evaluation import EvaluationConfig
 from lib_trainer.config.fields import convert, describe, quoted, range_problem
 from lib_trainer.config.flow import FlowConfig
+from lib_trainer.config.groups import GROUPS
 from lib_trainer.config.loss import LossConfig
 from lib_trainer.config.optimization import schedule_options
-from lib_trainer.config.settings import GROUPS, AdapterConfig, DatasetConfig, OutputConfig, TrainingConfig
+from lib_trainer.config.output import OutputConfig
 from lib_trainer.config.start import StartConfig
 from lib_trainer.config.task import MODES_OF, SLIDER, TaskConfig
+from lib_trainer.config.training import TrainingConfig
 from lib_trainer.errors import ConfigError
 
 # What the prompt syntax <lora:NAME:0.8> and every file system allow.

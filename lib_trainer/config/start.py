@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_trainer.config.fields import setting
-
-_GROUP = "learns"
+from lib_trainer.config.groups import LEARNS
 
 
 @dataclass(frozen=True)
@@ -17,17 +16,17 @@ class StartConfig:
     """LoRAs that a run continues, or trains over."""
 
     network_weights: str = setting(
-        "", "LoRA network weights", "Continues this LoRA: its name, or the path of its file.", group=_GROUP
+        "", "LoRA network weights", "Continues this LoRA: its name, or the path of its file.", group=LEARNS
     )
     dim_from_weights: bool = setting(
         False, "DIM from weights", "Takes LoRA type, layers and ranks from that LoRA, not from the recipe.",
-        group=_GROUP,
+        group=LEARNS,
     )  # fmt: skip
     base_weights: str = setting(
-        "", "Base weights", "LoRAs, separated by commas, that act during training and stay as they are.", group=_GROUP
+        "", "Base weights", "LoRAs, separated by commas, that act during training and stay as they are.", group=LEARNS
     )
     base_weights_multiplier: str = setting(
-        "", "Base weights multiplier", "Their strengths, separated by commas; 1 where none is given.", group=_GROUP
+        "", "Base weights multiplier", "Their strengths, separated by commas; 1 where none is given.", group=LEARNS
     )
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib_trainer.config.fields import setting
+from lib_trainer.config.groups import LEARNS
 
 LORA, SLIDER, DIFFERENCE = "lora", "slider", "difference"
 MODES = (LORA, SLIDER, DIFFERENCE)
@@ -35,7 +36,6 @@ MODES_OF = {name: modes for modes, names in _ONLY.items() for name in names.spli
 FOLDER_FIELDS = ("train_data_dir", "reg_data_dir", "diff_target_dir")
 MAX_PROMPTS = 50
 _SHOWN = 3
-_GROUP = "learns"
 
 
 @dataclass(frozen=True)
@@ -55,38 +55,38 @@ class TaskConfig:
         LORA, "Mode",
         "lora learns pictures; slider the way from one prompt to another, without pictures; difference what changes"
         " between pairs of pictures. Strength −1 of the last two does the opposite.",
-        group=_GROUP, common=True, choices=MODES,
+        group=LEARNS, common=True, choices=MODES,
     )  # fmt: skip
     original_prompt: str = setting(
         "", "Original prompt", "Where the slider comes from, like a sad person; one a line. Strength −1 goes there.",
-        group=_GROUP, basic=True, lines=2,
+        group=LEARNS, basic=True, lines=2,
     )  # fmt: skip
     target_prompt: str = setting(
         "", "Target prompt", "Where strength 1 goes, like a smiling person; empty removes the original.",
-        group=_GROUP, basic=True, lines=2,
+        group=LEARNS, basic=True, lines=2,
     )  # fmt: skip
     neutral_prompt: str = setting(
         "", "Neutral prompt", "What the slider moves, like a person; empty takes the original prompt.",
-        group=_GROUP, basic=True, lines=2,
+        group=LEARNS, basic=True, lines=2,
     )  # fmt: skip
     positive_strength: float = setting(
         1.0, "Positive strength", "How far strength 1 goes towards the target, in units of its distance to the"
         " original.",
-        group=_GROUP, low=0.01, high=20.0,
+        group=LEARNS, low=0.01, high=20.0,
     )  # fmt: skip
     negative_strength: float = setting(
         1.0, "Negative strength", "How far strength −1 goes the other way; 0 does not train it.",
-        group=_GROUP, low=0.0, high=20.0,
+        group=LEARNS, low=0.0, high=20.0,
     )  # fmt: skip
     max_denoising_steps: int = setting(
         20, "Max denoising steps", "In so many steps the checkpoint draws the half-finished pictures that a slider"
         " trains on; 0 takes noise, which is faster.",
-        group=_GROUP, unit="steps", low=0, high=1000,
+        group=LEARNS, unit="steps", low=0, high=1000,
     )  # fmt: skip
     diff_target_dir: str = setting(
         "", "Target folder", "The second picture of each pair, of the same size and file name; strength 1 turns the"
         " first into it.",
-        group=_GROUP, basic=True,
+        group=LEARNS, basic=True,
     )  # fmt: skip
 
     @property

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
+from lib_trainer.config.groups import GROUPS
 from lib_trainer.config.recipe import field_of, field_types, fields_by_group
-from lib_trainer.config.settings import GROUPS
 
 # A browser's number field holds doubles: whole numbers beyond this would lose digits.
 EXACT_IN_BROWSER = 2**53

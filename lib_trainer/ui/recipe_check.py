@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from lib_trainer.config.dataset import DatasetConfig
 from lib_trainer.config.recipe import Recipe
-from lib_trainer.config.settings import DatasetConfig
 from lib_trainer.config.start import named_paths
 from lib_trainer.config.task import DIFFERENCE, SLIDER
 from lib_trainer.errors import ConfigError, UserError

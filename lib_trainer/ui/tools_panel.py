@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from lib_trainer.config.recipe import NAME_PATTERN
-from lib_trainer.config.settings import PRECISIONS
+from lib_trainer.config.training import PRECISIONS
 from lib_trainer.errors import UserError
 from lib_trainer.host.access import Access
 from lib_trainer.host.base import Host

@@ -15,7 +15,7 @@ pytest.importorskip("playwright")
 
 from PIL import Image
 
-from lib_trainer.config.settings import DatasetConfig
+from lib_trainer.config.dataset import DatasetConfig
 from lib_trainer.dataset.scan import scan_folder
 from tests.browser.conftest import CHROMIUM
 from tests.browser.test_tab import FOLDER, Site, keep, wait_for_step

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 
+from lib_trainer.config.adapter import ALGOS
 from lib_trainer.config.recipe import (
     SECTIONS,
     Recipe,
@@ -15,7 +16,6 @@ from lib_trainer.config.recipe import (
     fields_by_group,
     ignored_in_mode,
 )
-from lib_trainer.config.settings import ALGOS
 from lib_trainer.config.task import MODES_OF, SliderPrompt
 from lib_trainer.errors import ConfigError
 

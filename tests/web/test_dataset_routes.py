@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from lib_trainer.config.settings import DatasetConfig
+from lib_trainer.config.dataset import DatasetConfig
 from lib_trainer.dataset.scan import scan_folder
 from lib_trainer.preview.grid_job import GridJob
 from lib_trainer.ui.status_view import show_panel
