@@ -46,6 +46,8 @@ class ProcessGroup(Processes):
         if device:
             # NCCL takes its memory with the first sum: now, so that the memory plan finds it taken.
             dist.all_reduce(torch.zeros(1, device=device))
+        # Kept: a thread of Gloo that frees the last word would wait for this one, which waits for it in `leave`.
+        self._said = torch.tensor(_GOES_ON)
         # Of the layers of a fused backward pass, in the step under way; and in every step.
         self._seen: list[int] = []
         self._order: list[int] = []
@@ -114,7 +116,7 @@ class ProcessGroup(Processes):
     def dismiss(self) -> None:
         try:
             if not self.rank:
-                dist.broadcast(torch.tensor(_OVER), 0, group=self._words, async_op=True).wait(_GOODBYE)
+                dist.broadcast(self._said.fill_(_OVER), 0, group=self._words, async_op=True).wait(_GOODBYE)
         except RuntimeError:
             # Those who do not listen any more: torchrun ends them.
             pass
@@ -125,10 +127,9 @@ class ProcessGroup(Processes):
 
     def _word(self) -> None:
         """The first process says that the run goes on, and the others hear it. Raises Dismissed if it does not."""
-        word = torch.tensor(_GOES_ON)
         with _losses_named():
-            dist.broadcast(word, 0, group=self._words)
-        if word == _OVER:
+            dist.broadcast(self._said, 0, group=self._words)
+        if self._said == _OVER:
             raise Dismissed
 
 
