@@ -53,7 +53,7 @@ def test_every_name_that_is_written_is_known(family, tmp_path):
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_v_proj",
         "lora_te3_text_model_encoder_layers_0_mlp_fc1",
         "unet_down_blocks_0_resnets_0_conv1",
-        "lora_unet_mid_block_resnets_0_norm1",
+        "lora_unet_mid_block_resnets_0_norm3",
     ],
 )
 def test_names_that_no_webui_looks_for_are_listed(name, tmp_path):

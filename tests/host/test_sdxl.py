@@ -10,9 +10,9 @@ from tests.fakes.a1111_room import fake_a1111
 from tests.fakes.forge_room import fake_forge
 from tests.fakes.reforge_room import fake_reforge
 from tests.fakes.room import WebuiRoom
+from tests.host import contract
 from tests.host.contract import (  # noqa: F401 - the tests
     TestLayers,
-    TestLoras,
     TestOpenModel,
     TestPrediction,
     TestText,
@@ -23,3 +23,10 @@ from tests.host.contract import (  # noqa: F401 - the tests
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebuiRoom]:
     with request.param(tmp_path_factory.mktemp("webui"), "sdxl.safetensors") as room:
         yield room
+
+
+class TestLoras(contract.TestLoras):
+    # Other adapters change the same layers under the same names.
+    @pytest.mark.parametrize("name", ["loha-tucker", "norms"])
+    def test_trained_is_drawn(self, room: WebuiRoom, name: str) -> None:
+        super().test_trained_is_drawn(room, name)
