@@ -25,6 +25,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(learning, "TIMESTEPS", (500,))
     for demo_run in DEMO_RUNS.values():
         monkeypatch.setitem(demo_run.overrides, "max_train_steps", 2)
+        monkeypatch.setitem(demo_run.overrides, "sample_prompts", "jeff_person, a hat --s 1")
 
 
 def test_both_runs_leave_files_figures_and_grids(embedded, quick, tmp_path, last_json):

@@ -36,35 +36,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> dict[str, tuple[StandaloneHost, Path, LearningFigures]]:
-    """Kind -> host, adapter file and figures after a short run."""
-    learned = {}
-    for kind, demo_run in DEMO_RUNS.items():
-        with one_thread():
-            out = tmp_path_factory.mktemp(kind)
-            host = open_host(out)
-            assert torch.get_num_threads() == 1
-            recipe = demo_run.recipe(demo_run.draw(out / "data"))
-            recipe = recipe.with_values({**SHORTER[kind], "latent_variants": 2})
-            finished, _ = train(host, recipe)
-            learned[kind] = (host, finished.path, measure_file(host, finished.path, demo_run))
-    return learned
-
-
-def test_a_face_is_learned_and_the_rest_is_kept(trained):
-    figures = trained["face"][2]
-    assert figures.gain > 0.2
-    assert figures.grows_with_strength
-    assert figures.prior_rise < 0.15
-
-
-def test_a_style_is_learned_for_subjects_never_seen_in_it(trained):
-    figures = trained["style"][2]
-    assert figures.gain > 0.35
-    assert figures.grows_with_strength
-    assert 1 - figures.unseen[1.0] / figures.unseen[0.0] > 0.35
-    assert figures.prior_rise < 0.2
+def trained(kind: str, out: Path) -> tuple[StandaloneHost, Path, LearningFigures]:
+    """Host, adapter file and figures after a short run."""
+    demo_run = DEMO_RUNS[kind]
+    with one_thread():
+        host = open_host(out)
+        assert torch.get_num_threads() == 1
+        recipe = demo_run.recipe(demo_run.draw(out / "data"))
+        recipe = recipe.with_values({**SHORTER[kind], "latent_variants": 2, "sample_prompts": "a hat --s 1"})
+        finished, _ = train(host, recipe)
+        return host, finished.path, measure_file(host, finished.path, demo_run)
 
 
 @contextmanager
@@ -81,46 +62,65 @@ def drawing_model(host: StandaloneHost, path: Path) -> Iterator[tuple[nn.Module,
         yield model.unet, (given[0], given[1], given[2].context), ours
 
 
-@pytest.mark.parametrize("kind", list(DEMO_RUNS))
-def test_lycoris_draws_the_same_with_the_file(kind, trained, monkeypatch):
+def drawn_by_lycoris(unet: nn.Module, given: tuple, path: Path) -> Tensor:
     import lycoris
+
+    network, _ = lycoris.create_lycoris_from_weights(1.0, str(path), unet)
+    network.apply_to()
+    drawn = unet(*given).sample
+    network.restore()
+    assert len(network.loras) == len({key.split(".")[0] for key in load_file(path)})
+    return drawn
+
+
+def drawn_by_peft(unet: nn.Module, given: tuple, path: Path, algo: str) -> Tensor:
+    """PEFT knows both kinds under these very names; diffusers itself reads neither."""
+    import peft
+
+    modules = {f"lora_unet_{name.replace('.', '_')}": name for name, _ in unet.named_modules()}
+    ranks, alphas, renamed = {}, {}, {}
+    for key, value in load_file(path).items():
+        layer, _, part = key.partition(".")
+        if part == "alpha":
+            alphas[modules[layer]] = float(value)
+            continue
+        renamed[f"base_model.model.{modules[layer]}.{part}"] = value.float()
+        if part in ("hada_w1_b", "lokr_w2_b"):
+            ranks[modules[layer]] = value.shape[0]
+    shared = {"r": 64, "alpha": 64, "rank_pattern": ranks, "alpha_pattern": alphas, "target_modules": list(alphas)}
+    if algo == "loha":
+        config = peft.LoHaConfig(**shared, use_effective_conv2d=True)
+    else:
+        config = peft.LoKrConfig(**shared, decompose_factor=8)
+    adapted = peft.get_peft_model(unet, config).eval()
+    assert not peft.set_peft_model_state_dict(adapted, renamed).unexpected_keys
+    drawn = adapted(*given).sample
+    adapted.unload()
+    return drawn
+
+
+def require_the_same_from_other_readers(host: StandaloneHost, path: Path, algo: str, monkeypatch) -> None:
     from lycoris.wrapper import LycorisNetwork
 
     monkeypatch.setattr(LycorisNetwork, "LORA_PREFIX", "lora_unet")
-    host, path, _ = trained[kind]
     with drawing_model(host, path) as (unet, given, ours):
-        network, _ = lycoris.create_lycoris_from_weights(1.0, str(path), unet)
-        network.apply_to()
-        theirs = unet(*given).sample
-        network.restore()
-    assert len(network.loras) == len({key.split(".")[0] for key in load_file(path)})
-    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(drawn_by_lycoris(unet, given, path), ours, atol=1e-5, rtol=1e-5)
+        pytest.importorskip("peft")
+        torch.testing.assert_close(drawn_by_peft(unet, given, path, algo), ours, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", list(DEMO_RUNS))
-def test_peft_draws_the_same_with_the_file(kind, trained):
-    """PEFT knows both kinds under these very names; diffusers itself reads neither."""
-    peft = pytest.importorskip("peft")
-    host, path, _ = trained[kind]
-    tensors = load_file(path)
-    with drawing_model(host, path) as (unet, given, ours):
-        modules = {f"lora_unet_{name.replace('.', '_')}": name for name, _ in unet.named_modules()}
-        ranks, alphas, renamed = {}, {}, {}
-        for key, value in tensors.items():
-            layer, _, part = key.partition(".")
-            if part == "alpha":
-                alphas[modules[layer]] = float(value)
-                continue
-            renamed[f"base_model.model.{modules[layer]}.{part}"] = value.float()
-            if part in ("hada_w1_b", "lokr_w2_b"):
-                ranks[modules[layer]] = value.shape[0]
-        shared = {"r": 64, "alpha": 64, "rank_pattern": ranks, "alpha_pattern": alphas, "target_modules": list(alphas)}
-        if kind == "face":
-            config = peft.LoHaConfig(**shared, use_effective_conv2d=True)
-        else:
-            config = peft.LoKrConfig(**shared, decompose_factor=8)
-        adapted = peft.get_peft_model(unet, config).eval()
-        assert not peft.set_peft_model_state_dict(adapted, renamed).unexpected_keys
-        theirs = adapted(*given).sample
-        adapted.unload()
-    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+def test_a_face_is_learned_and_the_rest_is_kept(tmp_path, monkeypatch):
+    host, path, figures = trained("face", tmp_path)
+    assert figures.gain > 0.2
+    assert figures.grows_with_strength
+    assert figures.prior_rise < 0.15
+    require_the_same_from_other_readers(host, path, "loha", monkeypatch)
+
+
+def test_a_style_is_learned_for_subjects_never_seen_in_it(tmp_path, monkeypatch):
+    host, path, figures = trained("style", tmp_path)
+    assert figures.gain > 0.35
+    assert figures.grows_with_strength
+    assert 1 - figures.unseen[1.0] / figures.unseen[0.0] > 0.35
+    assert figures.prior_rise < 0.2
+    require_the_same_from_other_readers(host, path, "lokr", monkeypatch)

@@ -13,6 +13,7 @@ from lib_trainer.cli.main import main
 from lib_trainer.cli.output import Answer
 
 SMALL = ["--set", "network_dim=2", "--set", "conv_dim=2", "--set", "optimizer=AdamW", "--set", "max_train_steps=2"]
+SMALL += ["--set", "sample_prompts=jeff, a hat --s 1"]
 
 
 def train(pictures, out, *more: str) -> list[str]:

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SETTINGS = {
     "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "optimizer": "AdamW", "max_train_steps": 6,
     "cache_latents_to_disk": "true", "validate_every_n_steps": 3, "held_out": "none", "resume_every_minutes": 1e-6,
+    "sample_prompts": "jeff, a hat --s 1",
 }  # fmt: skip
 
 

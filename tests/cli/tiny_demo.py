@@ -22,7 +22,7 @@ def write_weights(folder: Path) -> Path:
 def run(weights: Path, arguments: list[str]) -> int:
     standalone.WEIGHTS = weights
     for demo_run in DEMO_RUNS.values():
-        demo_run.overrides |= {"max_train_steps": 2, "sample_prompts": "jeff_person, a hat --s 2"}
+        demo_run.overrides.update(max_train_steps=2, sample_prompts="jeff_person, a hat --s 1")
     return main(arguments)
 
 
