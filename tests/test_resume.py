@@ -1,6 +1,6 @@
 """Killed at any moment, a run resumes and ends with the very file of a run that was never broken.
 
-`TRAIN_LORA_KILLS=20 pytest tests/test_resume.py` kills at 20 moments instead of five.
+`TRAIN_LORA_KILLS=20 pytest tests/test_resume.py` kills at 20 moments instead of three.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.killing import live, whole_files
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "5")), 7
+KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "3")), 7
 VALUES = {
     "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "resolution_px": (64, 64), "min_bucket_reso": 64,
     "max_train_steps": STEPS, "learning_rate": 1e-2, "optimizer": "AdamW", "noise_offset": 0.1, "flip_aug": True,

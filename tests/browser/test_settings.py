@@ -24,14 +24,26 @@ def site(tmp_path_factory, browser):
     site.close()
 
 
-@pytest.fixture
-def page(site: Site):
+@pytest.fixture(scope="module")
+def opened(site: Site):
     page = site.open()
     page.click("[data-fold=train_lora_all]")
     page.wait_for_selector(f"{RANK} input", state="visible")
-    page.wait_for_selector(".train-lora-filter .count:has-text('0 changed')")
-    yield page
-    page.close()
+    return page
+
+
+@pytest.fixture
+def page(opened):
+    """The page as it was opened: another one would take seconds."""
+    opened.wait_for_selector(".train-lora-filter .count:has-text('0 changed')")
+    yield opened
+    opened.fill(".train-lora-filter [type=search]", "")
+    opened.locator(".train-lora-filter [type=checkbox]").uncheck()
+    for fewer in opened.locator(".train-lora-group [data-more]:has-text('fewer'):visible").all():
+        fewer.click()
+    opened.locator("#train_lora_kind label").filter(has_text="A face").click()
+    opened.wait_for_selector("#train_lora_factor", state="hidden")
+    opened.click(".train-lora-filter [data-reset]", force=True)
 
 
 def show_more(page, group: str) -> None:

@@ -40,7 +40,6 @@ def error(predicted: int, measured: int) -> float:
     [
         (SD1, 512, FACE, 8, {}),
         (SMALL_SD1, 512, STYLE, 0, {"gradient_checkpointing": True}),
-        (SMALL_SD1, 896, FACE, 2.5, {}),
         (SMALL_SD1, 896, FACE, 2.2, {}),
         (SMALL_SD1, 768, STYLE, 3, {"train_batch_size": 4}),
         (SMALL_SD1, 640, FACE, 8, {"gradient_accumulation_steps": 2, "optimizer": "AdamW"}),
@@ -61,7 +60,6 @@ def test_the_prediction_is_what_a_simulated_step_takes(
     [
         # Gradients of the step are there when the preserved picture comes: more than a step without it takes.
         (SMALL_SD1, 512, {"gradient_checkpointing": True}, {"prior_preservation": True}, 1),
-        (SMALL_SD1, 512, {"train_batch_size": 2}, {"prior_preservation": True}, 1),
         (SMALL_SD1, 512, {"train_batch_size": 2}, {"validate_every_n_steps": 1}, 1),
         # What the base is asked takes less than the step that follows, and of the first step something is left.
         (SMALL_SD1, 256, {"fused_backward_pass": True}, {"mode": "slider"}, 2),
