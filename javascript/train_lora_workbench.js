@@ -8,7 +8,9 @@
     const PAGE = 60;
     // What the gallery says already.
     const SAID = ["small", "caption"];
-    const state = {key: "", start: 0, total: 0, tag: "", numbers: null, label: "", word: "", sent: 0};
+    const state = {
+        key: "", start: 0, total: 0, tag: "", numbers: null, label: "", word: "", sent: 0, asked: 0, askedTags: 0
+    };
     let line = Promise.resolve();
 
     function find(selector) {
@@ -113,7 +115,12 @@
     function load(keepsTags) {
         const numbers = state.numbers ? "&numbers=" + state.numbers.join(",") : "";
         const query = "?start=" + state.start + "&count=" + PAGE + "&tag=" + encodeURIComponent(state.tag) + numbers;
+        const asked = ++state.asked;
         return read("/pictures" + query).then(function(found) {
+            // Answers may overtake each other: an older one would show what is no longer asked for.
+            if (asked !== state.asked) {
+                return;
+            }
             state.total = found.total;
             state.word = found.trigger_word;
             const cards = bench().querySelector(".cards");
@@ -132,12 +139,20 @@
     }
 
     function loadTags() {
+        const asked = ++state.askedTags;
         read("/tags").then(function(tags) {
+            // A table that is the same stays: a click that it replaces under the pointer is lost.
+            const table = bench().querySelector(".tags");
+            const shown = JSON.stringify([tags, state.tag]);
+            if (asked !== state.askedTags || table.shown === shown) {
+                return;
+            }
+            table.shown = shown;
             const shared = tags.filter(tag => tag.everywhere).map(tag => tag.tag);
             bench().querySelector(".note").textContent = shared.length
                 ? "In every caption, so learned as one: " + shared.join(", ") + ". The others can be varied in a prompt."
                 : "No tag stands in every caption.";
-            bench().querySelector(".tags").replaceChildren(...tags.map(function(tag) {
+            table.replaceChildren(...tags.map(function(tag) {
                 const button = make("button", tag.tag, {"data-tag": tag.tag, type: "button"});
                 button.appendChild(make("small", String(tag.count)));
                 button.classList.toggle("everywhere", tag.everywhere);

@@ -108,6 +108,26 @@ def test_what_is_edited_excluded_and_cropped_is_what_the_run_trains(site):
     assert page.evaluate("window.hacked") is None
 
 
+def test_an_older_answer_does_not_replace_a_newer_one(site):
+    page = site.open()
+    open_bench(page, site.pictures)
+    page.wait_for_selector(".tags [data-tag='portrait photo 3']")
+    # All pictures are asked for first, and come last.
+    page.evaluate(
+        """() => {
+            const real = window.fetch;
+            window.fetch = (url, options) => real(url, options).then(answer => /tag=$/.test(url)
+                ? new Promise(done => setTimeout(() => { window.late = true; done(answer); }, 600)) : answer);
+            window.trainLoraWorkbench.load(true);
+        }"""
+    )
+    page.locator(".tags [data-tag='portrait photo 3']").click()
+    page.wait_for_selector(".place:has-text('1–1 of 1')")
+    page.wait_for_function("window.late")
+    page.wait_for_timeout(200)
+    assert page.inner_text(".train-lora-workbench .place") == "1–1 of 1"
+
+
 def test_two_people_at_once_and_a_change_on_the_disk(site):
     folder = site.pictures / "10_jeff_person"
     page = site.open()

@@ -23,7 +23,8 @@ class FirstLoad:
             while loader.is_alive() and not sd_models.model_data.lock.locked():
                 loader.join(0.01)
             with room.host.open_model():
-                return loader.is_alive()
+                # A thread that has let go of its lock may take a moment to end.
+                return loader.is_alive() and sd_models.model_data.lock.locked()
 
         run = threading.Thread(target=lambda: done.append(room.run(work)), daemon=True)
         run.start()
