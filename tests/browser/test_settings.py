@@ -42,8 +42,13 @@ def page(opened):
     for fewer in opened.locator(".train-lora-group [data-more]:has-text('fewer'):visible").all():
         fewer.click()
     opened.locator("#train_lora_kind label").filter(has_text="A face").click()
-    opened.wait_for_selector("#train_lora_factor", state="hidden")
-    opened.click(".train-lora-filter [data-reset]", force=True)
+    for of_another_kind in ("factor", "diff_target_dir"):
+        opened.wait_for_selector(f"#train_lora_{of_another_kind}", state="hidden")
+    if not opened.locator(".train-lora-filter .count:has-text('0 changed')").count():
+        opened.click(".train-lora-filter [data-reset]")
+    opened.wait_for_selector(".train-lora-filter .count:has-text('0 changed')")
+    # Gradio writes an answer into its fields over several frames.
+    opened.wait_for_timeout(500)
 
 
 def show_more(page, group: str) -> None:
