@@ -47,10 +47,10 @@ class Comparison:
         """Writes what was drawn into the run's samples as `name`."""
         if not self.pictures:
             return
-        prompt, content = self.sampling.requests()[0].prompt, BytesIO()
-        label_grid([list(self.pictures.values())], [prompt], list(self.pictures)).save(content, "PNG")
-        self.png, path = content.getvalue(), self.sampling.folder / name
+        prompt, content, path = self.sampling.requests()[0].prompt, BytesIO(), self.sampling.folder / name
         try:
+            label_grid([list(self.pictures.values())], [prompt], list(self.pictures)).save(content, "PNG")
+            self.png = content.getvalue()
             replace_file(path, self.png)
         except OSError as error:
             yield Notice(f"{name} could not be written: {error.strerror}.")

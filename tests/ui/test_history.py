@@ -17,15 +17,15 @@ from lib_trainer.ui.proposals import Proposed
 from lib_trainer.ui.train_panel import LiveView
 from tests.jobs.runs import evaluated_at, events_run, step, unfinished_run
 from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
-from tests.ui.test_tab import Page, page, pictures  # noqa: F401 - fixtures
+from tests.ui.tab_page import Page
 from tests.waiting import PATIENCE_S
 
 
-def lines(page: Page) -> list[str]:  # noqa: F811
+def lines(page: Page) -> list[str]:
     return page.actions.history.list_runs()[0]["choices"]
 
 
-def test_a_past_run_is_listed_shown_and_used_again(page, pictures):  # noqa: F811
+def test_a_past_run_is_listed_shown_and_used_again(page, pictures):
     page.train(train_data_dir=pictures, network_dim=12)
     page.jobs.wait(PATIENCE_S)
     line = lines(page)[0]
@@ -40,7 +40,7 @@ def test_a_past_run_is_listed_shown_and_used_again(page, pictures):  # noqa: F81
     assert choice["choices"] == [] and shown == ""
 
 
-def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
+def test_a_stopped_run_is_resumed(tmp_path, pictures):
     tab = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
     tab.train(train_data_dir=pictures)
     tab.jobs.stop(save=False)
@@ -55,7 +55,7 @@ def test_a_stopped_run_is_resumed(tmp_path, pictures):  # noqa: F811
     tab.jobs.wait(PATIENCE_S)
 
 
-def test_a_run_that_has_not_learned_goes_on_with_a_click(tmp_path, pictures):  # noqa: F811
+def test_a_run_that_has_not_learned_goes_on_with_a_click(tmp_path, pictures):
     tab = Page(tmp_path, unfinished_run)
     tab.train(train_data_dir=pictures)
     tab.jobs.wait(PATIENCE_S)
@@ -88,7 +88,7 @@ def test_pictures_unlike_the_others_are_left_out_of_the_next_run_with_a_click(tm
     }  # fmt: skip
 
 
-def test_a_past_run_that_has_not_learned_is_resumed_to_more_steps(tmp_path, pictures):  # noqa: F811
+def test_a_past_run_that_has_not_learned_is_resumed_to_more_steps(tmp_path, pictures):
     tab = Page(tmp_path, unfinished_run)
     tab.train(train_data_dir=pictures)
     tab.jobs.wait(PATIENCE_S)
@@ -96,7 +96,7 @@ def test_a_past_run_that_has_not_learned_is_resumed_to_more_steps(tmp_path, pict
     assert tab.jobs.wait(PATIENCE_S).step == 8
 
 
-def test_the_report_is_shown_and_two_runs_stand_side_by_side(tmp_path, pictures):  # noqa: F811
+def test_the_report_is_shown_and_two_runs_stand_side_by_side(tmp_path, pictures):
     tab = Page(tmp_path, unfinished_run)
     for name in ("jeff", "anna"):
         tab.train(train_data_dir=pictures, output_name=name)
@@ -111,7 +111,7 @@ def test_the_report_is_shown_and_two_runs_stand_side_by_side(tmp_path, pictures)
     assert (choice["value"], beside["value"], shown) == (jeff, anna, both)
 
 
-def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa: F811
+def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):
     tab = Page(tmp_path, SlowRun(steps=1000, seconds=0.01))
     tab.train(train_data_dir=pictures)
     tab.train(train_data_dir=pictures, output_name="anna")
@@ -122,7 +122,7 @@ def test_a_run_that_waits_is_taken_out_of_the_queue(tmp_path, pictures):  # noqa
     tab.jobs.wait(PATIENCE_S)
 
 
-def test_a_run_is_not_resumed_on_what_is_no_longer_allowed(tmp_path, pictures):  # noqa: F811
+def test_a_run_is_not_resumed_on_what_is_no_longer_allowed(tmp_path, pictures):
     weights = tmp_path / "elsewhere" / "style.safetensors"
     tab = Page(tmp_path, unfinished_run)
     for values in ({"train_data_dir": pictures}, {"train_data_dir": pictures, "base_weights": str(weights)}):

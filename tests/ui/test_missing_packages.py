@@ -7,12 +7,6 @@ import pytest
 pytest.importorskip("gradio")
 
 from lib_trainer.ui import missing_packages as packages
-from tests.ui.tab_page import Page
-
-
-@pytest.fixture
-def page(tmp_path):
-    return Page(tmp_path)
 
 
 @pytest.fixture

@@ -24,16 +24,6 @@ from tests.ui.tab_page import Page
 from tests.waiting import PATIENCE_S, until
 
 
-@pytest.fixture
-def page(tmp_path):
-    return Page(tmp_path)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    return str(draw_pictures(tmp_path / "pictures", count=4, side_px=800))
-
-
 def test_what_the_page_proposed_follows_the_folder(page, pictures, tmp_path):
     seen = page.scan(train_data_dir=pictures)
     styles = tmp_path / "styles"

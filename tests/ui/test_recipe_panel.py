@@ -14,19 +14,7 @@ from lib_trainer.ui.recipe_panel import preset_for
 from lib_trainer.ui.settings_panel import read_base, show_base
 from lib_trainer.ui.starting_point import starting_point
 from lib_trainer.ui.tab import build
-from tests.ui.fakes import draw_pictures
-from tests.ui.tab_page import Page
 from tests.waiting import PATIENCE_S
-
-
-@pytest.fixture
-def page(tmp_path):
-    return Page(tmp_path)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    return str(draw_pictures(tmp_path / "pictures", count=4, side_px=800))
 
 
 def test_the_last_settings_come_back(page, pictures):

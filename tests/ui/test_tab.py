@@ -25,19 +25,9 @@ from lib_trainer.ui.recipe_check import name_from
 from lib_trainer.ui.recipe_panel import show_length
 from lib_trainer.ui.standalone_page import build_page
 from lib_trainer.ui.tab import build
-from tests.ui.fakes import FakeHost, SlowRun, draw_pictures
+from tests.ui.fakes import FakeHost, SlowRun
 from tests.ui.tab_page import Page
 from tests.waiting import PATIENCE_S, until
-
-
-@pytest.fixture
-def page(tmp_path):
-    return Page(tmp_path)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    return str(draw_pictures(tmp_path / "pictures", count=4, side_px=800))
 
 
 def component_ids(config):
