@@ -19,7 +19,7 @@ from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.task import LORA, SLIDER
 from lib_trainer.dataset.collate import Batch
-from lib_trainer.memory.optimizer_state import optimizer_bytes
+from lib_trainer.memory.optimizer_state import gathered_bytes, optimizer_bytes
 from lib_trainer.memory.plan import Plan
 from lib_trainer.memory.storage_peak import StoragePeak
 from lib_trainer.models.base import HostModel, Layer, SizeCond, TextCond
@@ -104,7 +104,7 @@ def _training(
     training = Training(model, adapter, with_adamw, schedule, lambda _draws: batch)
     training.dtype = plan.work.compute
     optimizer = _StateOnly(training.optimizer.param_groups, plan.savings.optimizer)
-    training.step_method = type(training.step_method)(optimizer, training.scaler, recipe.training.max_grad_norm)
+    training.step_method = type(training.step_method)(optimizer, training.loss_scale, recipe.training.max_grad_norm)
     return training, optimizer
 
 
@@ -161,11 +161,13 @@ class _StateOnly(torch.optim.Optimizer):
         self._name = name
 
     def step(self, closure: Any = None) -> None:
-        """Allocates missing state."""
-        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
+        """Allocates missing state, and for a moment what the step itself takes."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for parameter in parameters:
             if parameter not in self.state:
                 size = optimizer_bytes(self._name, tuple(parameter.shape))
                 self.state[parameter] = {"kept": torch.empty(size, dtype=torch.uint8)}
+        torch.empty(gathered_bytes(self._name, sum(p.numel() for p in parameters)), dtype=torch.uint8)
 
 
 def _read_shape(layer: Layer, like: Tensor) -> tuple[Tensor, None]:

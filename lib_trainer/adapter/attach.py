@@ -17,6 +17,7 @@ from lib_trainer.adapter.modules import AdapterModule, new_module
 from lib_trainer.adapter.norms import apply_norm, new_norm
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
+from lib_trainer.models.device import to_device
 from lib_trainer.models.layer_names import UNET_PREFIX
 from lib_trainer.utils.patch import Forward, overridden_forward
 
@@ -49,7 +50,7 @@ class Adapter(nn.Module):
                 rows.append(torch.rand(module.out_features, generator=generator))
         if rows:
             # One transfer for all layers. Each would wait for the GPU by itself, and again in the recomputation.
-            kept = (torch.cat(rows) >= config.rank_dropout).to(next(self.parameters()).device).float()
+            kept = to_device(torch.cat(rows) >= config.rank_dropout, next(self.parameters()).device).float()
             for module, mask in zip(modules, kept.split([len(part) for part in rows]), strict=True):
                 # As LyCORIS: by the share that was drawn, not the one that was asked for.
                 module.row_mask = mask / mask.mean().clamp(min=1e-6) if config.rank_dropout_scale else mask
@@ -99,7 +100,7 @@ class Adapter(nn.Module):
             if module.rank not in masks:
                 least = min(config.tlora_min_rank, module.rank)
                 counts = (shares * (module.rank - least)).floor() + least
-                masks[module.rank] = (torch.arange(module.rank) < counts[:, None]).to(module.up)
+                masks[module.rank] = to_device(torch.arange(module.rank) < counts[:, None], module.up.device).float()
             module.rank_mask = masks[module.rank]
         try:
             yield

@@ -17,7 +17,7 @@ from lib_trainer.adapter.kernels.half import NOISE_BYTES
 from lib_trainer.adapter.layer_rules import config_of_layer, trains_norm
 from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.memory.layer_cost import LayerCost, ModuleShape, layer_cost
-from lib_trainer.memory.optimizer_state import optimizer_bytes
+from lib_trainer.memory.optimizer_state import gathered_bytes, optimizer_bytes
 from lib_trainer.memory.text_blocks import text_encoder_blocks
 from lib_trainer.memory.transformer_blocks import transformer_blocks
 from lib_trainer.memory.unet_blocks import Block, LayerSite, unet_blocks
@@ -106,6 +106,10 @@ def predict(work: Work, savings: Savings) -> Parts:
     if work.recipe.evaluation.prior_preservation:
         # Its one picture follows those of the step, whose gradients are there.
         moments.append(_Backward(work, replace(savings, batch=1)).peak(accumulated=True))
+    if not savings.fused:
+        # The step: all gradients, and none of the graph.
+        elements = walk.adapter_bytes() // _FLOAT_BYTES
+        moments.append((walk.adapter_bytes(), 0, gathered_bytes(savings.optimizer, elements)))
     gradients, activations, working = max(moments, key=sum)
     base = walk.base_bytes() + work.frozen_bytes
     # A moving average is as large as the adapter.

@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 
@@ -34,6 +34,20 @@ def compute_dtype(mixed_precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if mixed_precision == "bf16" and cpu_is_faster_in_bf16() else torch.float32
     has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported()
     return torch.bfloat16 if mixed_precision == "bf16" and has_bf16 else torch.float16
+
+
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU in memory that the device reads by itself, where it can."""
+    return tensor.pin_memory() if _reads_pinned_memory(device) else tensor
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for what that is doing."""
+    return pinned(tensor, device).to(device, non_blocking=True)
+
+
+def _reads_pinned_memory(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 @lru_cache

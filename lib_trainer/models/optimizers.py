@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lib_trainer.errors import ConfigError, MissingPackage
+from lib_trainer.models.flat_step import flat
 
 ParameterGroups = list[dict[str, Any]]
 # What the recipe says elsewhere, or nobody may change.
@@ -22,12 +23,18 @@ _NOT_OPTIONS = {"self", "params", "lr", "args", "kwargs", "fused", "foreach", "c
 
 @dataclass(frozen=True)
 class Source:
-    """Where an optimizer comes from. `package`: what pip installs, which has the `module`."""
+    """Where an optimizer comes from.
+
+    Attributes:
+        package: what pip installs, which has the `module`.
+        flat: it steps many parameters in one launch, which bitsandbytes does not.
+    """
 
     package: str
     module: str
     class_name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    flat: bool = False
 
     def load(self) -> type[torch.optim.Optimizer]:
         """The class. Raises MissingPackage."""
@@ -36,8 +43,8 @@ class Source:
         return getattr(importlib.import_module(self.module), self.class_name)
 
 
-def _bitsandbytes(class_name: str) -> Source:
-    return Source("bitsandbytes", "bitsandbytes.optim", class_name)
+def _bitsandbytes(class_name: str, *, flat: bool = False) -> Source:
+    return Source("bitsandbytes", "bitsandbytes.optim", class_name, flat=flat)
 
 
 def _pytorch_optimizer(class_name: str) -> Source:
@@ -47,10 +54,10 @@ def _pytorch_optimizer(class_name: str) -> Source:
 
 SOURCES = {
     "AdamW": Source("torch", "torch.optim", "AdamW"),
-    "AdamW8bit": _bitsandbytes("AdamW8bit"),
+    "AdamW8bit": _bitsandbytes("AdamW8bit", flat=True),
     "PagedAdamW8bit": _bitsandbytes("PagedAdamW8bit"),
     "AdEMAMix8bit": _bitsandbytes("AdEMAMix8bit"),
-    "Lion8bit": _bitsandbytes("Lion8bit"),
+    "Lion8bit": _bitsandbytes("Lion8bit", flat=True),
     "Lion": _pytorch_optimizer("Lion"),
     "CAME": _pytorch_optimizer("CAME"),
     "Adan": _pytorch_optimizer("Adan"),
@@ -95,7 +102,7 @@ def build_optimizer(
     if name == "Muon":
         groups = [part for group in groups for part in _muon_groups(group, options["weight_decay"])]
     try:
-        return made(groups, **options)
+        return (flat(made) if source.flat else made)(groups, **options)
     except (TypeError, ValueError, AssertionError, LookupError) as error:
         raise ConfigError({"optimizer_args": f"{name} does not take these: {error}"}) from error
 
@@ -138,9 +145,16 @@ def measured_state_bytes(name: str, shape: tuple[int, ...]) -> int:
         optimizer.step()
     except (MissingPackage, RuntimeError, NotImplementedError, AttributeError):
         return 2 * parameter.nbytes
+    return kept_bytes(optimizer, parameter)
+
+
+def kept_bytes(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> int:
+    """What an optimizer of one parameter keeps of it, with what it fills up its buffers with."""
     state = optimizer.state[parameter].items()
     # Quantile maps of 8-bit optimizers are shared by all parameters.
-    return sum(v.nbytes for key, v in state if isinstance(v, torch.Tensor) and not key.startswith("qmap"))
+    tensors = [v for key, v in state if isinstance(v, torch.Tensor) and not key.startswith("qmap")]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values()) + parameter.untyped_storage().nbytes() - parameter.nbytes
 
 
 def _options_of(made: type[torch.optim.Optimizer]) -> list[str]:

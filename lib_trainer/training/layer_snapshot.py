@@ -56,7 +56,9 @@ class LayerSnapshot:
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+    # Quantile maps of 8-bit optimizers never change, and are shared by all layers.
+    changing = {name: value for name, value in state.items() if not name.startswith("qmap")}
+    return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in changing.items()}
 
 
 def _restore_where(overflow: Tensor, now: Tensor, before: Tensor) -> None:

@@ -23,8 +23,9 @@ from lib_trainer.models.device import compute_dtype
 from lib_trainer.models.optimizers import averages
 from lib_trainer.training.ema import MovingAverage
 from lib_trainer.training.loss import weighted_loss
+from lib_trainer.training.loss_scale import LossScale
 from lib_trainer.training.micro_batch import MicroBatch, Targets, prepare_micro_batch
-from lib_trainer.training.optimizer import make_optimizer, make_scaler, parameter_groups
+from lib_trainer.training.optimizer import make_optimizer, parameter_groups
 from lib_trainer.training.optimizer_step import FusedBackwardStep, OptimizerStep, StepMethod
 from lib_trainer.training.processes import ALONE, Processes
 from lib_trainer.training.schedules import make_schedule
@@ -52,7 +53,8 @@ class Training:
     """What one run trains with. `fit` iterates over it once.
 
     Attributes:
-        optimizer, lr_scheduler, scaler: of torch; the scaler does nothing unless the compute dtype is fp16.
+        optimizer, lr_scheduler: of torch.
+        loss_scale: does nothing unless the compute dtype is fp16.
         step_method: when the optimizer steps: after backward, or within it.
         average: of the weights, where the recipe asks for one.
         notice: why another optimizer replaces the recipe's; "" if none does.
@@ -85,10 +87,10 @@ class Training:
         self.optimizer, self.notice = make_optimizer(config, groups, device)
         self.average = MovingAverage(self.adapter, config.ema_decay) if config.ema_decay else None
         self.lr_scheduler = make_schedule(config, self.optimizer, self.schedule.steps)
-        self.scaler = make_scaler(self.dtype, device)
+        self.loss_scale = LossScale(self.dtype == torch.float16)
         kind = FusedBackwardStep if config.fused_backward_pass else OptimizerStep
         max_norm = config.max_grad_norm or math.inf
-        self.step_method: StepMethod = kind(self.optimizer, self.scaler, max_norm, self.processes)
+        self.step_method: StepMethod = kind(self.optimizer, self.loss_scale, max_norm, self.processes)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -131,7 +133,7 @@ class Training:
         batch = self.make_batch(draws)
         prepared = prepare_micro_batch(batch, index, self.model, self.recipe, self.dtype, self.targets)
         prepared = replace(prepared, samples=tuple(draw.sample for draw in draws))
-        return prepared.pinned() if self.model.device.type == "cuda" else prepared
+        return prepared.pinned_for(self.model.device)
 
 
 def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:

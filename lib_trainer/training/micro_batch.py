@@ -12,6 +12,7 @@ from torch import Tensor
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.collate import Batch
 from lib_trainer.models.base import HostModel, SizeCond, TextCond
+from lib_trainer.models.device import pinned
 from lib_trainer.training.objective import Objective, objective_of
 
 _MAX_SEED = 2**63
@@ -55,9 +56,9 @@ class MicroBatch:
         """The same on the device; from pinned memory the copies do not block the CPU."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pinned(self) -> MicroBatch:
+    def pinned_for(self, device: torch.device) -> MicroBatch:
         """The same in memory that a GPU reads by itself."""
-        return self._map(Tensor.pin_memory)
+        return self._map(lambda tensor: pinned(tensor, device))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         text = self.text and self.text.mapped(change)

@@ -1,8 +1,8 @@
-"""The optimizer of a recipe, its parameter groups, and loss scaling."""
+"""The optimizer of a recipe, and its parameter groups."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -13,9 +13,6 @@ from lib_trainer.config.recipe import Recipe, TrainingConfig
 from lib_trainer.errors import MissingPackage
 from lib_trainer.models.device import SAME_IN_32_BIT, available_optimizer
 from lib_trainer.models.optimizers import ParameterGroups, averages, build_optimizer, check_options
-
-if TYPE_CHECKING:
-    from torch.amp import GradScaler
 
 
 def parameter_groups(recipe: Recipe, adapter: Adapter) -> ParameterGroups:
@@ -69,15 +66,3 @@ def check_optimizer(config: TrainingConfig) -> None:
     except MissingPackage:
         if config.optimizer not in SAME_IN_32_BIT:
             raise
-
-
-def make_scaler(dtype: torch.dtype, device: torch.device) -> GradScaler:
-    """Scales the loss in fp16, where small gradients would vanish; does nothing for other dtypes.
-
-    Source: Micikevicius et al., "Mixed Precision Training" (2018).
-    """
-    enabled = dtype == torch.float16
-    if not hasattr(torch.amp, "GradScaler"):
-        # PyTorch before 2.3, which A1111 allows, has it for CUDA alone.
-        return torch.cuda.amp.GradScaler(enabled=enabled and device.type == "cuda")
-    return torch.amp.GradScaler(device.type, enabled=enabled)

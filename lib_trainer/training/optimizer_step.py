@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 from lib_trainer.training.layer_snapshot import LayerSnapshot
+from lib_trainer.training.loss_scale import LossScale
 from lib_trainer.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
-    from torch.amp import GradScaler
     from torch.optim import Optimizer
-
-# GradScaler's own defaults.
-_BACKOFF, _GROWTH, _GROWTH_STEPS = 0.5, 2.0, 2000
 
 
 class Diverged(UserError):
@@ -34,9 +31,6 @@ class Diverged(UserError):
 
 class StepMethod(Protocol):
     """When and how the optimizer steps. `backward` is called per micro-batch, `finish` per step."""
-
-    good_steps: int
-    """Steps in a row without overflow, where loss scaling is counted here. A resume sets it."""
 
     def hooked(self) -> Any:
         """A context manager; steps are taken while it is entered."""
@@ -62,36 +56,36 @@ class OptimizerStep:
         processes: that share out the step; all have the same sums, and so decide the same.
     """
 
-    def __init__(self, optimizer: Optimizer, scaler: GradScaler, max_norm: float, processes: Processes = ALONE) -> None:
-        self._optimizer, self._scaler, self._max_norm, self._processes = optimizer, scaler, max_norm, processes
+    def __init__(self, optimizer: Optimizer, scale: LossScale, max_norm: float, processes: Processes = ALONE) -> None:
+        self._optimizer, self._scale, self._max_norm, self._processes = optimizer, scale, max_norm, processes
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        # GradScaler counts for itself.
-        self.good_steps = 0
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
         yield
 
     def backward(self, loss: Tensor) -> None:
-        self._scaler.scale(loss).backward()
+        self._scale.scaled(loss).backward()
 
     def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
-        scaler = self._scaler
         self._processes.sum_gradients(self._parameters)
         self._processes.sum([loss])
-        # The norm limit is meant for unscaled gradients.
-        scaler.unscale_(self._optimizer)
+        if self._scale.enabled:
+            # The norm limit is meant for unscaled gradients.
+            torch._foreach_div_([p.grad for p in self._parameters if p.grad is not None], self._scale.value)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
         # One transfer for both, before the optimizer's kernels are queued: reading later would wait for those too.
         value, size = torch.stack([loss, norm.to(loss)]).tolist()
-        # Under loss scaling infinite gradients are normal: GradScaler skips the step and lowers its scale.
-        if not math.isfinite(value) or not (math.isfinite(size) or scaler.is_enabled()):
+        overflow = not math.isfinite(size)
+        # Under loss scaling infinite gradients are normal: the step is skipped, and the scale falls.
+        if not math.isfinite(value) or (overflow and not self._scale.enabled):
             raise Diverged(number)
-        scaler.step(self._optimizer)
-        scaler.update()
+        if not overflow:
+            self._optimizer.step()
+        self._scale.update(overflow=overflow)
         # To None, not to zero: the memory is free for the next forward.
         self._optimizer.zero_grad(set_to_none=True)
-        return value, math.isfinite(size)
+        return value, not overflow
 
 
 class FusedBackwardStep:
@@ -106,11 +100,9 @@ class FusedBackwardStep:
         processes: that share out the step; they sum the gradients of each layer before it steps.
     """
 
-    def __init__(self, optimizer: Optimizer, scaler: GradScaler, max_norm: float, processes: Processes = ALONE) -> None:
-        self._optimizer, self._scaler, self._max_norm, self._processes = optimizer, scaler, max_norm, processes
+    def __init__(self, optimizer: Optimizer, scale: LossScale, max_norm: float, processes: Processes = ALONE) -> None:
+        self._optimizer, self._scale, self._max_norm, self._processes = optimizer, scale, max_norm, processes
         self._groups: list[dict[str, Any]] = list(optimizer.param_groups)
-        self._scale = 1.0
-        self.good_steps = 0
         # For each layer that has stepped: whether its gradients overflowed, and what restores its counters then.
         self._stepped: list[tuple[Tensor, Callable[[], None]]] = []
 
@@ -127,8 +119,7 @@ class FusedBackwardStep:
                 handle.remove()
 
     def backward(self, loss: Tensor) -> None:
-        self._scale = self._scaler.get_scale()
-        self._scaler.scale(loss).backward()
+        self._scale.scaled(loss).backward()
 
     def finish(self, loss: Tensor, number: int) -> tuple[float, bool]:
         self._processes.sum([loss])
@@ -137,18 +128,16 @@ class FusedBackwardStep:
             if overflow:
                 restore()
         self._stepped.clear()
-        if not math.isfinite(value) or (any(overflows) and not self._scaler.is_enabled()):
+        if not math.isfinite(value) or (any(overflows) and not self._scale.enabled):
             raise Diverged(number)
-        if self._scaler.is_enabled():
-            self._rescale(any(overflows))
+        self._scale.update(overflow=any(overflows))
         return value, True
 
     def _step(self, number: int, group: dict[str, Any]) -> None:
         gradients = [p.grad for p in group["params"]]
         self._processes.sum_layer(number, gradients)
-        if self._scale != 1.0:
-            # GradScaler would unscale all parameters at once, which are never there together.
-            torch._foreach_div_(gradients, self._scale)
+        if self._scale.enabled:
+            torch._foreach_div_(gradients, self._scale.value)
         norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
         overflow = ~torch.isfinite(norm)
         for gradient in gradients:
@@ -165,16 +154,6 @@ class FusedBackwardStep:
         # Freed here, within backward: this is what the fused backward pass saves.
         for parameter in group["params"]:
             parameter.grad = None
-
-    def _rescale(self, overflow: bool) -> None:
-        """What GradScaler.update does, which needs an `unscale_` of all gradients at once."""
-        scale = self._scaler.get_scale()
-        self.good_steps = 0 if overflow else self.good_steps + 1
-        if overflow:
-            scale *= _BACKOFF
-        elif self.good_steps % _GROWTH_STEPS == 0:
-            scale *= _GROWTH
-        self._scaler.update(scale)
 
 
 def _after_the_last(parameters: Sequence[nn.Parameter], act: Callable[[], None]) -> Callable[[Tensor], None]:

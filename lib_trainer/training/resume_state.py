@@ -136,8 +136,8 @@ class _Packing:
             "rate": {
                 key: _plain(value) for key, value in training.lr_scheduler.state_dict().items() if key != "lr_lambdas"
             },
-            "scaler": training.scaler.state_dict(),
-            "good_steps": training.step_method.good_steps,
+            "scaler": training.loss_scale.state(),
+            "good_steps": training.loss_scale.good_steps,
         }
         return kept, header
 
@@ -168,9 +168,7 @@ class _Packing:
                 _refill(optimizer.param_groups[int(name)], values)
         scheduler = training.lr_scheduler
         scheduler.load_state_dict({**scheduler.state_dict(), **header["rate"]})
-        if training.scaler.is_enabled():
-            training.scaler.load_state_dict(header["scaler"])
-        training.step_method.good_steps = header["good_steps"]
+        training.loss_scale.load(header["scaler"], header["good_steps"])
         # Last: loading above may draw.
         torch.set_rng_state(by_owner["random"]["cpu"].cpu())
         if "cuda" in by_owner["random"] and self._device.type == "cuda":

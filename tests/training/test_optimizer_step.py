@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lib_trainer.errors import MissingPackage
 from lib_trainer.models.optimizers import build_optimizer
 from lib_trainer.training.layer_snapshot import LayerSnapshot
+from lib_trainer.training.loss_scale import LossScale
 from lib_trainer.training.optimizer_step import Diverged, FusedBackwardStep, OptimizerStep, StepMethod
 from tests.training.small import InfiniteGradient
 
@@ -28,8 +29,8 @@ def optimizer_of(net: nn.Module, kind: type = torch.optim.AdamW) -> torch.optim.
     return kind([{"params": list(layer.parameters()), "lr": 0.01} for layer in layers])
 
 
-def scaler(enabled: bool = False) -> torch.amp.GradScaler:
-    return torch.amp.GradScaler("cpu", enabled=enabled, init_scale=2.0**10)
+def scaler(enabled: bool = False) -> LossScale:
+    return LossScale(enabled, 2.0**10)
 
 
 def take(update: StepMethod, loss_of: Callable[[], Tensor], steps: int = 6) -> None:
@@ -98,14 +99,14 @@ def test_gradients_that_are_no_numbers_stop_training_and_spoil_nothing() -> None
 
 
 def test_with_loss_scaling_the_scale_falls_instead_and_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lib_trainer.training.optimizer_step._GROWTH_STEPS", 3)
+    monkeypatch.setattr("lib_trainer.training.loss_scale._GROWTH_STEPS", 3)
     net, grads = network(), scaler(enabled=True)
     update = FusedBackwardStep(optimizer_of(net), grads, 1.0)
     x = torch.ones(1, WIDTH)
     take(update, lambda: net[4:](InfiniteGradient.apply(net[:4](x))).square().sum(), steps=1)
-    assert grads.get_scale() == 2.0**9
+    assert grads.value == 2.0**9
     take(update, loss_over(net), steps=3)
-    assert grads.get_scale() == 2.0**10
+    assert grads.value == 2.0**10
     assert all(torch.isfinite(p).all() for p in net.parameters())
 
 

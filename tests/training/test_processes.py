@@ -18,6 +18,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.events import Step
 from lib_trainer.models.base import CheckpointInfo, Layer
 from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.loss_scale import LossScale
 from lib_trainer.training.optimizer_step import Diverged, FusedBackwardStep, OptimizerStep
 from lib_trainer.training.processes import ALONE, Processes, for_all, per_process
 from lib_trainer.training.resume_state import load_state, save_state
@@ -154,14 +155,14 @@ def test_an_overflow_in_one_process_lowers_the_loss_scale_in_all(kind: type) -> 
     def work(processes: Processes) -> tuple[float, list[Tensor]]:
         layer = small_model().unet.convs[0].requires_grad_(True)
         optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        scaler = LossScale(True, 1024.0)
         step_method = kind(optimizer, scaler, 1.0, processes)
         with step_method.hooked():
             answer = layer(torch.ones(1, 4, 8, 8))
             loss = (InfiniteGradient.apply(answer) if processes.rank else answer).square().mean()
             step_method.backward(loss)
             step_method.finish(loss.detach(), 1)
-        return scaler.get_scale(), [p.detach() for p in layer.parameters()]
+        return scaler.value, [p.detach() for p in layer.parameters()]
 
     for scale, weights in together(2, work):
         assert scale == 512.0

@@ -24,6 +24,7 @@ from lib_trainer.models import device
 from lib_trainer.models.base import CheckpointInfo
 from lib_trainer.models.optimizers import SOURCES
 from lib_trainer.training.loop import Training, fit
+from lib_trainer.training.loss_scale import LossScale
 from lib_trainer.training.resume_facts import HEADER, dtype_of_run
 from lib_trainer.training.resume_state import load_state, save_state
 from tests.training.small import make_batch, one_layer_model, recipe_of, schedule_of
@@ -105,16 +106,33 @@ def test_random_numbers_go_on_too(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_loss_scaling_goes_on_too(tmp_path: Path) -> None:
-    recipe, path = recipe_of(fused_backward_pass=True), tmp_path / "state.safetensors"
-    first, second = training_of(recipe), training_of(recipe)
-    for training, scale in ((first, 64.0), (second, 2.0)):
-        training.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-        training.scaler.scale(torch.ones(()))
-    first.step_method.good_steps = 77
+def in_fp16(recipe: Recipe, value: float, good_steps: int = 0) -> Training:
+    training = training_of(recipe)
+    training.loss_scale = LossScale(True, value)
+    training.loss_scale.good_steps = good_steps
+    return training
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_loss_scaling_goes_on_too(tmp_path: Path, fused: bool) -> None:
+    recipe, path = recipe_of(fused_backward_pass=fused), tmp_path / "state.safetensors"
+    first, second = in_fp16(recipe, 64.0, 77), in_fp16(recipe, 2.0)
     save_state(path, first, 3, "pictures")
     assert load_state(path, second, "pictures") == 3
-    assert (second.scaler.get_scale(), second.step_method.good_steps) == (64.0, 77)
+    assert (second.loss_scale.value, second.loss_scale.good_steps) == (64.0, 77)
+
+
+@pytest.mark.parametrize(("tracked", "counted"), [(77, 0), (0, 4077)], ids=["GradScaler", "fused"])
+def test_the_loss_scale_of_an_earlier_release_is_read(tracked: int, counted: int) -> None:
+    """It was a GradScaler's, which a fused backward pass counted for."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    scaler.scale(torch.ones(()))
+    scale = LossScale(True)
+    scale.load({**scaler.state_dict(), "_growth_tracker": tracked}, counted)
+    assert (scale.value, scale.good_steps) == (64.0, 77)
+    # And what is written can be read by it.
+    scaler.load_state_dict({**scaler.state_dict(), **scale.state()})
+    assert scaler.get_scale() == 64.0
 
 
 def test_without_a_file_it_begins_at_the_start(tmp_path: Path) -> None:
