@@ -65,9 +65,14 @@ def _parser() -> argparse.ArgumentParser:
     learning = kinds.add_parser("learning", help="whether evaluations choose the step and strength that draw best")
     learning.add_argument("--results", type=Path, required=True, help="folder for a JSON file a run; kept ones stand")
     learning.add_argument("--subjects", nargs="+", choices=("face", "style"), default=["face", "style"])
-    learning.add_argument("--kinds", nargs="+", default=[], help="good fast few untold bare (default: all)")
+    learning.add_argument(
+        "--kinds", nargs="+", default=[], help="good fast few untold bare (default), long good-prior bare-prior"
+    )
     learning.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     learning.set_defaults(run=_learning)
+    cost = kinds.add_parser("learning-cost", help="what evaluations take of a run of a shipped recipe")
+    cost.add_argument("--subject", choices=("face", "style"), default="face")
+    cost.set_defaults(run=_learning_cost)
     return parser
 
 
@@ -200,11 +205,18 @@ def _plans(options: argparse.Namespace) -> None:
 
 
 def _learning(options: argparse.Namespace) -> None:
-    from benchmarks.learning.study import KINDS, report_study, study
+    from benchmarks.learning.study import KINDS, study
+    from benchmarks.learning.tables import report_study
 
     options.results.mkdir(parents=True, exist_ok=True)
     runs = [(s, k, n) for n in options.seeds for k in options.kinds or KINDS for s in options.subjects]
     report_study([study(options.results, *run) for run in runs])
+
+
+def _learning_cost(options: argparse.Namespace) -> None:
+    from benchmarks.learning.cost import report_cost
+
+    report_cost(options.subject)
 
 
 def _sliders(options: argparse.Namespace) -> None:

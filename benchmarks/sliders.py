@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.learning.cells import UNRELATED
 from benchmarks.learning.detector import border_of, kept, pixels_of, share_of
 from benchmarks.learning.drawing import SEEDS, open_easel
-from benchmarks.learning.study import UNRELATED
 from benchmarks.report import say, table
 from lib_trainer.demo.canvas import Canvas
 from lib_trainer.demo.datasets import SIZE_PX

@@ -17,10 +17,9 @@ from lib_trainer.config.recipe import Recipe, field_of, ignored_in_mode, ignored
 from lib_trainer.dataset.cache import cache_texts
 from lib_trainer.dataset.cache_store import TextStore, prune_cache
 from lib_trainer.dataset.scan import Scan
-from lib_trainer.errors import UserError
 from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation
+from lib_trainer.evaluation.final_report import leave_report
 from lib_trainer.evaluation.probes import ProbePlan, plan_probes
-from lib_trainer.evaluation.report import write_report
 from lib_trainer.events import (
     Command,
     Event,
@@ -264,12 +263,9 @@ def _finish(callbacks: Callbacks, evaluation: Evaluation | None, outcome: Outcom
     if evaluation and outcome.evaluated:
         outcome.strength = outcome.evaluated.best_strength if evaluation.chooses and outcome.by_itself else None
         if output.folder:
-            try:
-                path, png = output.folder / f"{name}.report.html", callbacks.comparison.png
-                write_report(path, name, evaluation.found, outcome.evaluated, png)
-            except UserError as error:
-                # The adapter is written: a run does not fail for its report.
-                yield Notice(str(error))
+            path = output.folder / f"{name}.report.html"
+            for event in leave_report(path, evaluation, outcome.evaluated, callbacks.comparison):
+                yield from _while_ending(event)
     if outcome.last and outcome.by_itself:
         for event in callbacks.at_the_end(outcome.last):
             yield from _while_ending(event)

@@ -24,6 +24,7 @@ from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.jobs.history import RUNS_DIR, STATE_FILE, History
 from lib_trainer.run import run
 from tests.cli.tiny_demo import write_weights
+from tests.evaluation.test_likeness import write_clip
 from tests.killing import live, whole_files
 
 VALUES = {
@@ -105,12 +106,14 @@ def test_the_report_shows_the_last_and_the_best_step(setting, host, monkeypatch,
     monkeypatch.setattr(host, "generate", lambda request: drawn.append(generate(request)[0]) or drawn[-1:])
     values = {"stop_when_learned": True, "max_train_steps": 40, "lr_scheduler": "constant"}
     recipe, folder = recipe_of(setting, **values), tmp_path / "run"
+    write_clip(host.lora_dir.parent / "clip_vision" / "stand-in")
     story = list(run(host, recipe, folder))
     end, (sampled,) = finished(story), [event for event in story if isinstance(event, Sampled)]
     assert sampled.prompt == "jeff_person, a hat: step 8 at 1, step 4 at 0.8, step 4 at 0.4"
     assert sampled.path == folder / "samples" / "jeff.report.png" and Image.open(sampled.path).width > 3 * 64
     assert len({picture.tobytes() for picture in drawn}) == 3
-    assert "data:image/png;base64," in (folder / "jeff.report.html").read_text("utf-8")
+    html = (folder / "jeff.report.html").read_text("utf-8")
+    assert "data:image/png;base64," in html and "<tr><td>step 4 at 0.4</td>" in html and ".png</td>" in html
     # What is saved is the best step at strength 1, whatever was drawn meanwhile.
     with_it, alone = load_file(end.path), finished(list(run(host, recipe_of(setting, **values, output_name="alone"))))
     assert all(torch.equal(with_it[key], value) for key, value in load_file(alone.path).items())

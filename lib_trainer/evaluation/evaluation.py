@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from lib_trainer.dataset.cache_store import LatentStore, TextStore
 from lib_trainer.dataset.images import path_below
 from lib_trainer.dataset.scan import Scan
 from lib_trainer.evaluation.choice import Choice
-from lib_trainer.evaluation.constants import COST_SHARE, FORWARDS_A_STEP
-from lib_trainer.evaluation.measures import Figures
+from lib_trainer.evaluation.constants import COST_SHARE, FORWARDS_A_STEP, PARTIAL
+from lib_trainer.evaluation.measures import Figures, Parabola
 from lib_trainer.evaluation.meter import Meter
 from lib_trainer.evaluation.pictures import PictureLosses, odd_pictures
 from lib_trainer.evaluation.probes import ProbePlan, describe_held_out
@@ -48,7 +49,8 @@ def prepare_evaluation(
     root = training.recipe.dataset.train_data_dir
     followed = PictureLosses({index: path_below(scan.samples[index].image, root) for index in plan.concept})
     training.watch_losses = followed.note
-    return Evaluation(meter, training.adapter, training.recipe, plan, followed)
+    pictures = [scan.samples[index].image for index in plan.concept]
+    return Evaluation(meter, training.adapter, training.recipe, plan, followed, pictures)
 
 
 def steps_between(recipe: Recipe, forwards: int) -> int:
@@ -65,14 +67,22 @@ class Evaluation:
         every: steps from one evaluation to the next; the last step is evaluated too.
         chooses: the run ends when more steps do not help, and its file is that of the best step.
         found: oldest first.
+        pictures: files that are trained on and show what is learned.
     """
 
     def __init__(
-        self, meter: Meter, adapter: Adapter, recipe: Recipe, plan: ProbePlan, followed: PictureLosses
+        self,
+        meter: Meter,
+        adapter: Adapter,
+        recipe: Recipe,
+        plan: ProbePlan,
+        followed: PictureLosses,
+        pictures: Sequence[Path] = (),
     ) -> None:
         self.every = steps_between(recipe, meter.forwards_each)
         self.chooses = recipe.evaluation.stop_when_learned
         self.found: list[Evaluated] = []
+        self.pictures = pictures
         self._meter, self._adapter = meter, adapter
         self._choice, self._followed = Choice(), followed
         self._pictures = Pictures(plan.trigger_word, plan.named, plan.few)
@@ -151,6 +161,7 @@ class Evaluation:
             advice=advice,
             more_steps=more_steps,
             curve=tuple((strength, round(curve.at(strength), _DIGITS)) for strength in _CURVE),
+            at_partial=_at_partial(figures),
             by_picture={name: round(share, _DIGITS) for name, share in figures.by_picture.items()},
             left=left,
             unlearned=tuple(unlearned),
@@ -161,3 +172,20 @@ class Evaluation:
         verdict, advice, more_steps = judge(found, self._choice, self._pictures)
         best = {"best_step": self._choice.best_step, "best_strength": self._choice.best_strength}
         return replace(found, verdict=verdict, advice=advice, more_steps=more_steps, **best)
+
+
+def _at_partial(figures: Figures) -> dict[str, float]:
+    """What `figures_of` needs besides the figures at strength 1."""
+    found = {"trained": figures.trained.at(PARTIAL), "drift": figures.drift_partial}
+    if figures.held_out:
+        found["held_out"] = figures.held_out.at(PARTIAL)
+    return {name: round(value, _DIGITS) for name, value in found.items()}
+
+
+def figures_of(found: Evaluated) -> Figures:
+    """The figures of an evaluation that was recorded, so that they can be judged again."""
+    partial, held_out = found.at_partial, None
+    if found.memorised is not None:
+        held_out = Parabola.through(partial["held_out"], found.learned)
+    trained = Parabola.through(partial["trained"], found.trained)
+    return Figures(found.step, trained, held_out, found.drift, found.bound, found.by_picture, partial["drift"])

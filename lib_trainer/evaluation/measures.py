@@ -83,7 +83,7 @@ class Figures:
     Attributes:
         trained: T over strength.
         held_out: L over strength; None where no picture is held out.
-        drift: E.
+        drift, drift_partial: E, at strength 1 and at PARTIAL.
         bound: Bind; None without a trigger word.
         by_picture: name -> share of its loss that is gone.
     """
@@ -94,6 +94,7 @@ class Figures:
     drift: float
     bound: float | None
     by_picture: dict[str, float]
+    drift_partial: float = 0.0
 
     @property
     def learned(self) -> float:

@@ -6,10 +6,14 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_trainer.evaluation.constants import DAMAGED_DRIFT, MEMORISED_GAP
 from lib_trainer.events import Evaluated
 from lib_trainer.utils.atomic_file import write_atomically
+
+if TYPE_CHECKING:
+    from lib_trainer.evaluation.likeness import Likeness
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 150, 46, 20, 8
 # The meters are full at twice what is too much.
@@ -48,11 +52,19 @@ def show_meter(found: Sequence[Evaluated], last: Evaluated | None = None) -> str
     )
 
 
-def write_report(path: Path, name: str, found: Sequence[Evaluated], last: Evaluated, png: bytes = b"") -> None:
+def write_report(
+    path: Path,
+    name: str,
+    found: Sequence[Evaluated],
+    last: Evaluated,
+    png: bytes = b"",
+    likenesses: Sequence[Likeness] = (),
+) -> None:
     """Writes the report, whole or not at all. Raises UserError when it cannot be written.
 
     Args:
         png: pictures of the last and the best step; b"" without any.
+        likenesses: of these pictures, where the host has a CLIP.
     """
     parts = [
         f"<h1>{escape(name)}</h1><p><b>{escape(last.verdict.capitalize())}.</b> {escape(last.advice)}</p>",
@@ -60,11 +72,26 @@ def write_report(path: Path, name: str, found: Sequence[Evaluated], last: Evalua
         show_odd_pictures(found[-1]),
         # In the page itself: the report is one file that can be sent to somebody.
         f'<h2>Pictures</h2><img alt="" src="data:image/png;base64,{b64encode(png).decode()}">' if png else "",
+        _likenesses(likenesses),
         _details(found, last),
         "<p><small>The limits behind the verdict come from one small model: they are hints.</small></p>",
     ]
     page = f"<!doctype html><meta charset='utf-8'><title>{escape(name)}</title><style>{_STYLE}</style>{''.join(parts)}"
     write_atomically(path, page.encode())
+
+
+def _likenesses(found: Sequence[Likeness]) -> str:
+    """A row a drawn picture; "" where the host has no CLIP."""
+    if not found:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(item.label)}</td><td>{item.mean:.2f}</td>"
+        f"<td>{item.nearest[1]:.2f}: {escape(item.nearest[0])}</td></tr>"
+        for item in found
+    )
+    about = "Likeness to the training pictures, by the CLIP on this disk: 1 is the same picture."
+    head = "<th>drawn</th><th>on average</th><th>most like</th>"
+    return f"<p>{about}</p><table><tr>{head}</tr>{rows}</table>"
 
 
 def show_details(found: Sequence[Evaluated], last: Evaluated | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from lib_trainer.adapter.attach import attached, new_adapter
 from lib_trainer.config.evaluation import EvaluationConfig
 from lib_trainer.config.recipe import AdapterConfig, Recipe
 from lib_trainer.dataset.cache_store import LatentStore, TextStore
-from lib_trainer.evaluation.evaluation import Evaluation, prepare_evaluation, steps_between
+from lib_trainer.evaluation.choice import Choice
+from lib_trainer.evaluation.evaluation import Evaluation, figures_of, prepare_evaluation, steps_between
 from lib_trainer.evaluation.probes import plan_probes
 from lib_trainer.events import Evaluated, Notice, Step
 from lib_trainer.training.denoiser import Denoiser, Query
@@ -103,6 +104,21 @@ def test_held_out_pictures_are_named_and_compared() -> None:
         (found,) = evaluation.evaluate(Step(12, 12, 1, 0.0, 0.0, 0.0))
     assert found.memorised == 0 and "2.png" in found.by_picture
     assert found.learned == found.drift == 0, "an adapter that is new changes nothing"
+
+
+@pytest.mark.parametrize("held_out", ["none", "2.png"])
+def test_what_was_recorded_can_be_judged_again(held_out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, measured = training_of(evaluated_recipe()), []
+    take = Choice.take
+    monkeypatch.setattr(Choice, "take", lambda choice, figures: measured.append(figures) or take(choice, figures))
+    with attached(training.adapter, training.model.layers, training.model.read_weight):
+        list(fit(training))
+        (found,) = evaluation_of(training, held_out=held_out).evaluate(Step(12, 12, 1, 0.0, 0.0, 0.0))
+    again, (figures,) = figures_of(Evaluated.from_values(json.loads(json.dumps(asdict(found))))), measured
+    assert 0 < again.drift_partial < again.drift and (again.held_out is None) == (held_out == "none")
+    for strength in (0.5, 1.0):
+        assert again.score(strength) == pytest.approx(figures.score(strength), abs=1e-4)
+    assert again.learned == pytest.approx(figures.learned, abs=1e-5) and again.bound == found.bound
 
 
 def test_the_best_weights_come_back() -> None:
