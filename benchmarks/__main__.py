@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--kinds", nargs="+", default=[], help="good fast few untold bare (default), long good-prior bare-prior"
     )
     learning.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    learning.add_argument("--record", type=Path, help="a file for the figures of all evaluations, for the tests")
     learning.set_defaults(run=_learning)
     cost = kinds.add_parser("learning-cost", help="what evaluations take of a run of a shipped recipe")
     cost.add_argument("--subject", choices=("face", "style"), default="face")
@@ -205,12 +206,15 @@ def _plans(options: argparse.Namespace) -> None:
 
 
 def _learning(options: argparse.Namespace) -> None:
-    from benchmarks.learning.study import KINDS, study
+    from benchmarks.learning.study import KINDS, record, study
     from benchmarks.learning.tables import report_study
 
     options.results.mkdir(parents=True, exist_ok=True)
     runs = [(s, k, n) for n in options.seeds for k in options.kinds or KINDS for s in options.subjects]
-    report_study([study(options.results, *run) for run in runs])
+    found = [study(options.results, *run) for run in runs]
+    report_study(found)
+    if options.record:
+        record(found, options.record)
 
 
 def _learning_cost(options: argparse.Namespace) -> None:

@@ -128,7 +128,7 @@ class Evaluated:
         advice: the verdict in a sentence, with what to do.
         more_steps: about how many more steps may help; 0 if none do.
         curve: (strength, share of the loss that is gone): the parabola of loss over strength.
-        at_partial: "trained", "drift" and "held_out" at strength 0.6: what `figures_of` needs to judge again.
+        at_partial: "trained" and "held_out" at strength 0.6: what `figures_of` needs to judge again.
         by_picture: name -> share of its loss that is gone.
         left: name -> what training has left of its loss since the last evaluation, 1 being the usual at the start.
         unlearned, at_once: names of pictures of which far more, or far less, is left than of the others.

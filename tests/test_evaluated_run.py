@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def recipe_of(setting: tuple[StandaloneHost, Path], **changes: Any) -> Recipe:
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, shares: dict[int, float]) -> None:
-    """Lets evaluations find this share of the loss gone after each step, best at strength 0.8."""
+    """Lets evaluations find this share of the loss gone after each step, least at strength 0.8: best at 0.9."""
 
     def measure(_meter: Meter, step: int) -> Figures:
         curve = Parabola(1.6 * shares[step], -shares[step])
@@ -86,18 +87,18 @@ def test_it_ends_when_more_steps_do_not_help_and_keeps_the_best(setting, host, m
     story = list(run(host, recipe_of(setting, stop_when_learned=True, max_train_steps=40, lr_scheduler="constant")))
     assert [event.step for event in story if isinstance(event, Evaluated)] == [2, 4, 6, 8]
     end = finished(story)
-    assert (end.steps, end.stopped_early, end.tag) == (8, False, "<lora:jeff:0.8>")
+    assert (end.steps, end.stopped_early, end.tag) == (8, False, "<lora:jeff:0.9>")
     assert (end.evaluated.verdict, end.evaluated.step, end.evaluated.best_step) == ("learned", 4, 4)
     best, last = load_file(end.path), load_file(host.lora_dir / "jeff-step00000008.safetensors")
     expected = load_file(at_four.path)
     assert all(torch.equal(best[key], expected[key]) for key in expected)
     assert any(not torch.equal(best[key], last[key]) for key in best)
     metadata = read_metadata(end.path)
-    assert metadata["ss_steps"] == "4" and metadata["modelspec.usage_hint"] == "<lora:jeff:0.8>"
+    assert metadata["ss_steps"] == "4" and metadata["modelspec.usage_hint"] == "<lora:jeff:0.9>"
     found = json.loads(metadata[EVALUATION_KEY])
-    assert found["verdict"] == "learned" and found["best_step"] == 4 and found["best_strength"] == 0.8
+    assert found["verdict"] == "learned" and found["best_step"] == 4 and found["best_strength"] == 0.9
     written = json.loads(card.read_text("utf-8"))
-    assert written["preferred weight"] == 0.8 and written["notes"] == "mine"
+    assert written["preferred weight"] == 0.9 and written["notes"] == "mine"
 
 
 def test_the_report_shows_the_last_and_the_best_step(setting, host, monkeypatch, tmp_path: Path) -> None:
@@ -109,11 +110,11 @@ def test_the_report_shows_the_last_and_the_best_step(setting, host, monkeypatch,
     write_clip(host.lora_dir.parent / "clip_vision" / "stand-in")
     story = list(run(host, recipe, folder))
     end, (sampled,) = finished(story), [event for event in story if isinstance(event, Sampled)]
-    assert sampled.prompt == "jeff_person, a hat: step 8 at 1, step 4 at 0.8, step 4 at 0.4"
+    assert sampled.prompt == "jeff_person, a hat: step 8 at 1, step 4 at 0.9, step 4 at 0.45"
     assert sampled.path == folder / "samples" / "jeff.report.png" and Image.open(sampled.path).width > 3 * 64
     assert len({picture.tobytes() for picture in drawn}) == 3
     html = (folder / "jeff.report.html").read_text("utf-8")
-    assert "data:image/png;base64," in html and "<tr><td>step 4 at 0.4</td>" in html and ".png</td>" in html
+    assert "data:image/png;base64," in html and "<tr><td>step 4 at 0.45</td>" in html and ".png</td>" in html
     # What is saved is the best step at strength 1, whatever was drawn meanwhile.
     with_it, alone = load_file(end.path), finished(list(run(host, recipe_of(setting, **values, output_name="alone"))))
     assert all(torch.equal(with_it[key], value) for key, value in load_file(alone.path).items())
@@ -133,7 +134,7 @@ def test_a_report_without_pictures_is_a_report(setting, host, monkeypatch, tmp_p
 def test_without_the_rule_the_advice_is_the_same_and_nothing_changes(setting, host, monkeypatch) -> None:
     scripted(monkeypatch, {2: 0.3, 4: 0.5, 6: 0.45, 8: 0.4})
     end = finished(list(run(host, recipe_of(setting))))
-    assert end.steps == 8 and "Use step 4 at strength 0.8" in end.evaluated.advice
+    assert end.steps == 8 and "Use step 4 at strength 0.9" in end.evaluated.advice
     assert read_metadata(end.path)["ss_steps"] == "8" and end.tag == "<lora:jeff:0.8>"
     assert [path.name for path in whole_files(host.lora_dir)] == ["jeff.safetensors"]
 
@@ -150,6 +151,24 @@ def test_only_the_held_out_pictures_change_what_is_trained(setting, host) -> Non
     (said,) = [event.text for event in story if isinstance(event, Notice) and "Held out" in event.text]
     metadata = read_metadata(finished(story).path)
     assert metadata["ss_num_train_images"] == "9" and said.count(".png") == 1
+
+
+@pytest.mark.parametrize(
+    ("captions", "rate", "verdict", "said"),
+    [
+        ("jeff_person, photo", 0.1, "burning", "The learning rate is too high"),
+        ("photo", 1e-2, "not learned yet", "never bind the trigger word “jeff_person”"),
+    ],
+)
+def test_a_bad_run_is_told_what_is_wrong(
+    setting, host, tmp_path: Path, captions: str, rate: float, verdict: str, said: str
+) -> None:
+    shutil.copytree(setting[1], tmp_path / "pictures")
+    for path in (tmp_path / "pictures").rglob("*.txt"):
+        path.write_text(captions)
+    changes = {"train_data_dir": str(tmp_path / "pictures"), "learning_rate": rate, "max_train_steps": 2}
+    found = finished(list(run(host, recipe_of(setting, **changes)))).evaluated
+    assert found.verdict == verdict and said in found.advice
 
 
 def lived(setting, host: StandaloneHost, **changes: Any) -> Callable[[Callable[[], None]], object]:
@@ -169,7 +188,7 @@ def lived(setting, host: StandaloneHost, **changes: Any) -> Callable[[Callable[[
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_that_is_killed_finds_the_same(setting, host, tmp_path: Path) -> None:
-    changes = {"stop_when_learned": True, "text_encoder_lr": 1e-3, "max_train_steps": 6}
+    changes = {"stop_when_learned": True, "text_encoder_lr": 1e-3, "max_train_steps": 4}
     moments = live(lived(setting, host, **changes))
     whole = {path.name: path.read_bytes() for path in whole_files(host.lora_dir)}
     found = History(host.cache_dir / RUNS_DIR).runs()[0].evaluations

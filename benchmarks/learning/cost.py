@@ -29,7 +29,7 @@ BEFORE, STEPS, EVALUATIONS = "before the first step", "steps", "evaluations"
 
 @dataclass
 class Spent:
-    """How often something was done, its seconds, and the pictures that went forward through the UNet for it."""
+    """How often something was done, its seconds of CPU, and the pictures that went forward through the UNet for it."""
 
     times: int = 0
     seconds: float = 0.0
@@ -62,11 +62,11 @@ def report_cost(subject: str) -> None:
         recipe = loaded.with_values({**_CHANGES, **names})
         spent = _spent(run(StandaloneHost(Path(folder) / "host"), recipe))
     rows = [[name, str(part.times), f"{part.seconds:.1f}", str(part.forwards)] for name, part in spent.items()]
-    say(table(["part", "times", "seconds", "pictures forward"], rows))
+    say(table(["part", "times", "seconds of CPU", "pictures forward"], rows))
     steps, evaluations = spent[STEPS], spent[EVALUATIONS]
     share = evaluations.forwards / (FORWARDS_A_STEP * steps.times * recipe.training.train_batch_size)
     say(
-        f"Evaluations: {evaluations.seconds / steps.seconds:.1%} of the steps' seconds; "
+        f"Evaluations: {evaluations.seconds / steps.seconds:.1%} of the steps' time; "
         f"{share:.1%} of their forward passes, where a step takes as long as {FORWARDS_A_STEP}."
     )
 
@@ -75,14 +75,14 @@ def _spent(story: Iterator[Event]) -> dict[str, Spent]:
     """What each part of a run took."""
     spent = {name: Spent() for name in (BEFORE, STEPS, EVALUATIONS)}
     with counted_forwards() as every:
-        asked, known, previous = time.perf_counter(), 0, None
+        asked, known, previous = time.process_time(), 0, None
         for event in story:
-            seconds, forwards = time.perf_counter() - asked, every.forwards - known
+            seconds, forwards = time.process_time() - asked, every.forwards - known
             if name := _part(event, previous):
                 spent[name].times += 1
                 spent[name].seconds += seconds
                 spent[name].forwards += forwards
-            asked, known, previous = time.perf_counter(), every.forwards, event
+            asked, known, previous = time.process_time(), every.forwards, event
     return spent
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ UNDRAWN = ("untold",)
 # `long` is good with three times the steps, `good-prior` and `bare-prior` hold what other prompts draw.
 MORE_KINDS = ("long", "good-prior", "bare-prior")
 STEPS, LONG_STEPS, EVERY = 320, 960, 64
-STRENGTHS, LONG_STRENGTHS = (1.0, 0.8, 0.6), (1.0, 0.8)
+STRENGTHS, LONG_STRENGTHS = (1.0, 0.8, 0.6), (1.0,)
 
 
 def study(folder: Path, subject: str, kind: str, seed: int) -> dict[str, Any]:
@@ -93,3 +94,14 @@ def _train(host: StandaloneHost, recipe: Recipe) -> dict[str, Any]:
             found.append(event)
         asked = time.perf_counter()
     return {"seconds": seconds, "evaluations": [asdict(item) for item in found]}
+
+
+def record(runs: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes the figures of every evaluation, without pictures' names and scores: tests judge them again."""
+    left_out = ("curve", "by_picture", "left", "unlearned", "at_once")
+    kept = []
+    for values in runs:
+        found = [{name: item[name] for name in item if name not in left_out} for item in values["evaluations"]]
+        kept.append({**{name: values[name] for name in ("subject", "kind", "seed")}, "evaluations": found})
+    lines = ",\n".join(json.dumps(values) for values in kept)
+    path.write_text(f"[\n{lines}\n]\n")

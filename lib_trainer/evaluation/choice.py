@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from lib_trainer.evaluation.constants import PATIENCE
+from lib_trainer.evaluation.constants import PATIENCE, PATIENT_SHARE, WORTH_SHARE
 from lib_trainer.evaluation.measures import Figures
 
-# A gain below this share of J is not worth steps; no forecast goes beyond so many times the steps taken.
-_WORTH_SHARE = 0.03
+# No forecast goes beyond so many times the steps taken.
 _MOST_FORECAST = 3.0
+_LEAST = 1e-6
 
 
 @dataclass
@@ -43,15 +43,25 @@ class Choice:
 
     @property
     def converged(self) -> bool:
-        """Whether PATIENCE evaluations have brought no new best."""
-        return bool(self.scores) and len(self.scores) - 1 - self.scores.index(max(self.scores)) >= PATIENCE
+        """Whether the last evaluations have brought no gain that is worth their steps.
+
+        Small gains add up: they are measured from the last one that was worth it.
+        """
+        if not self.scores:
+            return False
+        place, known = 0, self.scores[0]
+        for index, score in enumerate(self.scores):
+            if score > known + WORTH_SHARE * max(abs(known), _LEAST):
+                place, known = index, score
+        waited = self.steps[-1] - self.steps[place]
+        return len(self.scores) - 1 - place >= PATIENCE and waited >= PATIENT_SHARE * self.steps[-1]
 
     @property
     def is_flat(self) -> bool:
         """Whether the run has converged, or its last evaluation has brought next to nothing."""
         if self.converged or len(self.scores) < 2:
             return self.converged
-        return self.scores[-1] - self.scores[-2] <= _WORTH_SHARE * max(abs(self.scores[-1]), 1e-6)
+        return self.scores[-1] - self.scores[-2] <= WORTH_SHARE * max(abs(self.scores[-1]), _LEAST)
 
     def steps_to_go(self) -> int:
         """About how many more steps would still help, as the last gains shrink; 0 where no more gain is in sight."""
@@ -60,7 +70,7 @@ class Choice:
         if len(self.scores) < 2:
             return max(1, self.steps[-1] if self.steps else 0)
         gain, width = self.scores[-1] - self.scores[-2], self.steps[-1] - self.steps[-2]
-        least = _WORTH_SHARE * max(abs(self.scores[-1]), 1e-6)
+        least = WORTH_SHARE * max(abs(self.scores[-1]), _LEAST)
         before = self.scores[-2] - (self.scores[-3] if len(self.scores) > 2 else 0.0)
         # Gains that shrink by a fixed factor, as of an exponential approach; no quicker than by a tenth.
         factor = min(0.9, gain / before) if before > gain else 0.9

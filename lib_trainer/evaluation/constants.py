@@ -13,17 +13,19 @@ FULL, PARTIAL = 1.0, 0.6
 # Among these the best strength is chosen.
 STRENGTHS = tuple(round(0.4 + 0.05 * place, 2) for place in range(13))
 
-# What a unit of drift costs in J: with held-out pictures, and without.
-DRIFT_WEIGHT, DRIFT_WEIGHT_ALONE = 0.1, 0.15
+# What a unit of drift costs in J.
+DRIFT_WEIGHT = 0.15
 # Beyond this drift unrelated prompts come out damaged. Good runs ended at 0.36 at most, those with a rate ten times too
 # high or without regularisation pictures at 0.39 at least.
 DAMAGED_DRIFT = 0.38
 # Beyond this gap between training and held-out pictures, what is drawn varies less.
 MEMORISED_GAP = 0.4
-# Below this best strength the adapter is over-driven; from HEALTHY_STRENGTH on it is healthy.
-OVERDRIVEN_STRENGTH, HEALTHY_STRENGTH = 0.75, 0.9
-# So many evaluations without a better J end a run.
-PATIENCE = 2
+# Below this best strength the adapter is over-driven; good runs stand at 0.87 and more.
+OVERDRIVEN_STRENGTH = 0.75
+# A gain of J below this share of it is not worth steps, and so much of the loss not a weaker strength.
+WORTH_SHARE = 0.03
+# A run ends when so many evaluations, and this share of the steps so far, have brought no gain that is worth it.
+PATIENCE, PATIENT_SHARE = 2, 0.25
 
 # Pictures that are measured: held out (one in HELD_OUT_EVERY, none below LEAST_PICTURES), trained on, and unrelated.
 LEAST_PICTURES, HELD_OUT_EVERY, MOST_HELD_OUT = 10, 8, 4

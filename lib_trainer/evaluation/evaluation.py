@@ -176,7 +176,7 @@ class Evaluation:
 
 def _at_partial(figures: Figures) -> dict[str, float]:
     """What `figures_of` needs besides the figures at strength 1."""
-    found = {"trained": figures.trained.at(PARTIAL), "drift": figures.drift_partial}
+    found = {"trained": figures.trained.at(PARTIAL)}
     if figures.held_out:
         found["held_out"] = figures.held_out.at(PARTIAL)
     return {name: round(value, _DIGITS) for name, value in found.items()}
@@ -188,4 +188,4 @@ def figures_of(found: Evaluated) -> Figures:
     if found.memorised is not None:
         held_out = Parabola.through(partial["held_out"], found.learned)
     trained = Parabola.through(partial["trained"], found.trained)
-    return Figures(found.step, trained, held_out, found.drift, found.bound, found.by_picture, partial["drift"])
+    return Figures(found.step, trained, held_out, found.drift, found.bound, found.by_picture)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib_trainer.evaluation.constants import DRIFT_WEIGHT, DRIFT_WEIGHT_ALONE, FULL, PARTIAL, STRENGTHS
+from lib_trainer.evaluation.constants import DRIFT_WEIGHT, FULL, PARTIAL, STRENGTHS, WORTH_SHARE
 
 
 def squared_errors(predicted: Tensor, wanted: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Figures:
     Attributes:
         trained: T over strength.
         held_out: L over strength; None where no picture is held out.
-        drift, drift_partial: E, at strength 1 and at PARTIAL.
+        drift: E.
         bound: Bind; None without a trigger word.
         by_picture: name -> share of its loss that is gone.
     """
@@ -94,7 +94,6 @@ class Figures:
     drift: float
     bound: float | None
     by_picture: dict[str, float]
-    drift_partial: float = 0.0
 
     @property
     def learned(self) -> float:
@@ -111,16 +110,24 @@ class Figures:
         """s*, on held-out pictures where there are some."""
         return (self.held_out or self.trained).peak
 
+    def gone(self, strength: float) -> float:
+        """½L + ½T at this strength; T without held-out pictures."""
+        return (self.trained.at(strength) + (self.held_out or self.trained).at(strength)) / 2
+
     def score(self, strength: float) -> float:
-        """J = ½L + ½T − 0.1E at this strength; without held-out pictures T − 0.15E. Drift grows with its square."""
-        lost = self.drift * strength**2
-        if self.held_out is None:
-            return self.trained.at(strength) - DRIFT_WEIGHT_ALONE * lost
-        return (self.held_out.at(strength) + self.trained.at(strength)) / 2 - DRIFT_WEIGHT * lost
+        """J = ½L + ½T − 0.15E at this strength; without held-out pictures T − 0.15E. Drift grows with its square."""
+        return self.gone(strength) - DRIFT_WEIGHT * self.drift * strength**2
 
     def best(self) -> tuple[float, float]:
-        """(strength, J) of the best of STRENGTHS; of equal ones the weaker."""
-        return max(((strength, self.score(strength)) for strength in STRENGTHS), key=lambda pair: pair[1])
+        """(the best of STRENGTHS, J there): the strongest at which no more than WORTH_SHARE of the least loss is lost.
+
+        What is drawn still becomes more like the pictures where the loss has become flat, so that the strength with
+        the least loss, or the best J, would be too weak.
+        """
+        most = max(self.gone(strength) for strength in STRENGTHS)
+        enough = most - WORTH_SHARE * abs(most)
+        strength = max(strength for strength in STRENGTHS if self.gone(strength) >= enough)
+        return strength, self.score(strength)
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:

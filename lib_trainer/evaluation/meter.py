@@ -82,7 +82,7 @@ class Meter:
         """Forward passes of one evaluation, counted by pictures."""
         once = sum(len(questions) for kind, questions in self._questions.items() if kind != UNRELATED_PROMPTS)
         again = sum(len(self._questions.get(kind, ())) for kind in (HELD_OUT, TRAINED))
-        return once + again + 2 * len(UNRELATED) * len(TIMESTEPS)
+        return once + again + len(UNRELATED) * len(TIMESTEPS)
 
     def prepare(self) -> Iterator[Progress]:
         """Draws the base's own pictures of unrelated prompts, and notes what the base says of every probe."""
@@ -101,7 +101,7 @@ class Meter:
     def measure(self, step: int) -> Figures:
         """The figures of the adapter as it is after `step`."""
         kinds = [kind for kind in (HELD_OUT, TRAINED) if kind in self._questions]
-        answers, fewer = self._ask(self._questions, FULL), self._ask([*kinds, UNRELATED_PROMPTS], PARTIAL)
+        answers, fewer = self._ask(self._questions, FULL), self._ask(kinds, PARTIAL)
         full = {kind: self._table(kind, answers) for kind in self._questions}
         gone = {kind: share_gone(table, self._base[kind]) for kind, table in full.items()}
         curves, by_picture = {}, {}
@@ -109,9 +109,9 @@ class Meter:
             curves[kind] = Parabola.through(share_gone(self._table(kind, fewer), self._base[kind]), gone[kind])
             shares = shares_gone(full[kind], self._base[kind]).tolist()
             by_picture |= {probe.name: share for probe, share in zip(self._pictures[kind], shares, strict=True)}
-        lost, less = (self._drift(found[UNRELATED_PROMPTS]) for found in (answers, fewer))
+        lost = self._drift(answers[UNRELATED_PROMPTS])
         bind = bound(gone[NAMED], gone[CLASSED]) if NAMED in gone else None
-        return Figures(step, curves[TRAINED], curves.get(HELD_OUT), lost, bind, by_picture, less)
+        return Figures(step, curves[TRAINED], curves.get(HELD_OUT), lost, bind, by_picture)
 
     def _drift(self, answers: Sequence[Tensor]) -> float:
         moved = squared_errors(torch.stack(list(answers)), torch.stack(self._base_answers))

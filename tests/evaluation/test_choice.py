@@ -22,7 +22,7 @@ def test_the_best_step_and_strength_are_noted() -> None:
     assert (choice.best_step, choice.best_strength, choice.scores) == (50, 1.0, [pytest.approx(0.6)])
     assert choice.take(Figures(100, Parabola(1.6, -1.0), None, 0.0, None, {}))
     assert not choice.take(Figures(150, Parabola(1.5, -1.0), None, 0.0, None, {}))
-    assert (choice.best_step, choice.best_strength) == (100, 0.8)
+    assert (choice.best_step, choice.best_strength) == (100, 0.9)
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,23 @@ def test_the_best_step_and_strength_are_noted() -> None:
         ((0.3, 0.2, 0.25), True),
         ((0.3, 0.2, 0.31), False),
         ((0.3, 0.3, 0.3), True),
+        ((0.3, 0.305, 0.308), True),
+        # Each gains 2 %, and both together more than 3 %.
+        ((0.3, 0.306, 0.312), False),
+        ((-0.3, -0.2, -0.199), False),
     ],
 )
-def test_two_evaluations_without_a_new_best_end_it(scores: tuple[float, ...], converged: bool) -> None:
+def test_two_evaluations_without_a_gain_that_is_worth_it_end_it(scores: tuple[float, ...], converged: bool) -> None:
     assert after(*scores).converged is converged
+
+
+def test_a_run_that_is_measured_often_goes_on() -> None:
+    """As much is gained every step: never 3 % from one of many evaluations to the next but one."""
+    growing = [0.005 * count for count in range(1, 101)]
+    assert not any(after(*growing[:count], every=5).converged for count in range(1, 101))
+    # Then nothing more. The last gain that is worth it comes with the 98th, which is three quarters of 131.
+    ends = [after(*growing, *[0.5] * more, every=5).converged for more in range(40)]
+    assert ends.index(True) == 31
 
 
 def test_a_gain_of_next_to_nothing_is_flat() -> None:
