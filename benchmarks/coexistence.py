@@ -81,19 +81,18 @@ def _train(host: StandaloneHost, recipe: Any, changes: dict[str, Any]) -> Path:
 
 
 def report_pairs(seeds: Sequence[int], face_steps: int, style_steps: int) -> None:
-    """Prints Markdown: a row for each seed, way and strength, and the means over the seeds."""
+    """Prints Markdown: a row for each seed, way and strength as each seed ends, and then their means."""
+    say(f"\nface {face_steps} steps, style {style_steps} steps; both LoRAs at one strength\n")
+    say(table(["", "the face was trained", "strength", "both in one picture", "the face", "the style"], []))
     found = {}
-    rows = []
     for seed in seeds:
         found[seed] = measure_pair(seed, face_steps, style_steps)
-        rows += [_row(f"seed {seed}", way, strength, losses) for (way, strength), losses in found[seed].items()]
+        for (way, strength), losses in found[seed].items():
+            say(_row(f"seed {seed}", way, strength, losses))
     for key in found[seeds[0]]:
-        rows.append(
-            _row("mean", *key, [mean(losses) for losses in zip(*(each[key] for each in found.values()), strict=True)])
-        )
-    say(f"\nface {face_steps} steps, style {style_steps} steps; both LoRAs at one strength\n")
-    say(table(["", "the face was trained", "strength", "both in one picture", "the face", "the style"], rows))
+        means = [mean(losses) for losses in zip(*(each[key] for each in found.values()), strict=True)]
+        say(_row("mean", *key, means))
 
 
-def _row(name: str, way: str, strength: float, losses: Sequence[float]) -> list[str]:
-    return [name, way, f"{strength:g}", *(f"{loss:.4f}" for loss in losses)]
+def _row(name: str, way: str, strength: float, losses: Sequence[float]) -> str:
+    return f"| {' | '.join([name, way, f'{strength:g}', *(f'{loss:.4f}' for loss in losses)])} |"

@@ -43,6 +43,14 @@ from lib_trainer.training.determinism import deterministic_algorithms
 from lib_trainer.training.loop import Training, fit
 from lib_trainer.training.optimizer import check_optimizer
 from lib_trainer.training.outcome import Outcome, Output
+from lib_trainer.training.pivotal import (
+    check_word,
+    describe_embedding,
+    known_words,
+    new_embedding,
+    require_unet,
+    trains_embedding,
+)
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.processes import ALONE, Processes, ProcessLost, for_all, per_process, tightest
 from lib_trainer.training.resume_facts import dtype_of_run, resumed_settings
@@ -83,6 +91,7 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None, processes: Proce
         # Said now: kohya's tools replace a file of that name without a word.
         yield Notice(f"{target.name} exists: when this run is done it is kept as {target.stem}-previous.")
     source = open_source(recipe)
+    check_word(source.recipe, source.scan, start, host)
     yield from map(Notice, _of_no_effect(recipe, source.scan))
     yield Progress("preparing", 0, 1, "Loading the checkpoint")
     output = Output(target, folder, [], resuming=bool(resumed), start=start)
@@ -120,6 +129,7 @@ def _train(
 ) -> Generator[Event, Command | None, Outcome]:
     """Plan, cache, attach, train, save: everything that needs the model."""
     recipe, scan = source.recipe, source.scan
+    require_unet(recipe, model)
     if unused := ignored_settings(recipe, model.family.key):
         yield Notice(f"{', '.join(unused)}: no effect on {model.family.label}.")
     start = output.start
@@ -135,17 +145,22 @@ def _train(
     probes = plan_probes(scan, recipe)
     read_weight = frozen.over(model.read_weight)
     ahead = processes.first_ahead(asked=recipe.dataset.cache_latents_to_disk)
-    with ahead, attached(Adapter({}), layers.frozen_text, read_weight):
+    # Encoders that are trained, or whose tokens are, encode anew in every step.
+    encodes = bool(layers.text) or trains_embedding(recipe)
+    with ahead, attached(Adapter({}), layers.frozen_text, read_weight), known_words(model, start):
         # A cache on the disk is shared by runs without the frozen LoRAs.
-        folder = None if start.freezes_text else host.cache_dir
-        latents, texts = yield from _cache(host, model, recipe, source, probes, folder, with_texts=not layers.text)
+        folder = None if start.freezes_text or start.frozen_embeddings else host.cache_dir
+        latents, texts = yield from _cache(host, model, recipe, source, probes, folder, with_texts=not encodes)
+    embedding = new_embedding(recipe, model, start)
     yield Progress("preparing", 0, 1, "Making room for training")
-    model.prepare_training(plan.placement, text_encoder=bool(layers.text), guidance_scale=recipe.flow.guidance_scale)
+    model.prepare_training(plan.placement, text_encoder=encodes, guidance_scale=recipe.flow.guidance_scale)
     adapter, sentence = start.adapter(recipe, layers.trained(recipe), read_weight)
+    adapter.embedding = embedding
     yield from map(Notice, _of_adapter(adapter, start, sentence))
     outcome, schedule = Outcome(plan), latents.store.schedule
     require_space(output.target, adapter, recipe.output.save_precision)
-    with explained_out_of_memory(plan), attached(adapter, layers.every, read_weight):
+    words = known_words(model, start, embedding)
+    with explained_out_of_memory(plan), attached(adapter, layers.every, read_weight), words:
         batches, loras = latents.batches(texts), start.fingerprint
         training = Training(
             model, adapter, recipe, schedule, batches, started_from=loras, dtype=dtype, processes=processes
@@ -170,6 +185,8 @@ def _of_adapter(adapter: Adapter, start: Start, sentence: str) -> Iterator[str]:
         yield f"Trained over {start.tags}: write both into a prompt."
     parameters = sum(parameter.numel() for parameter in adapter.parameters())
     yield f"Training {len(adapter.layers)} layers, {parameters / 1e6:.1f} M parameters."
+    if adapter.embedding:
+        yield describe_embedding(adapter.embedding)
 
 
 def _assist(training: Training, output: Output, source: Source) -> Events:

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipes": {"errors", "config", "utils", "adapter.metadata"},
     "lora": BASE | {"models", "adapter"},
     "host": BASE | {"models", "lora.info"},
-    "host.webui": BASE | {"models", "lora", "host.base", "host.access"},
+    "host.webui": BASE | {"models", "adapter.embedding", "lora", "host.base", "host.access"},
     "host.forge": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},
     "host.neo": BASE | {"models", "host.forge", "host.webui"},
     "host.a1111": BASE | {"models", "adapter", "lora", "host.base", "host.webui"},

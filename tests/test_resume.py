@@ -36,7 +36,13 @@ OTHERS = "others"
 # Runs of other kinds, short.
 KINDS: dict[str, dict[str, Any]] = {
     "difference": {"mode": "difference", "preferred_weight": 1.0},
-    "norms of a DoRA": {"algo": "locon", "dora_wd": True, "train_norm": True, "ema_decay": 0.9},
+    "norms of a DoRA, and an embedding": {
+        "algo": "locon",
+        "dora_wd": True,
+        "train_norm": True,
+        "ema_decay": 0.9,
+        "num_vectors_per_token": 2,
+    },
 }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lib_trainer.adapter.embedding import TrainedEmbedding
 from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
 from lib_trainer.adapter.keys import NORM
 from lib_trainer.adapter.layer_rules import trains_norm
@@ -30,11 +31,16 @@ ReadLayer = Callable[["Layer", Tensor], tuple[Tensor, "Tensor | None"]]
 
 
 class Adapter(nn.Module):
-    """The adapter module of every adapted layer, by layer name, in file order."""
+    """The adapter module of every adapted layer, by layer name, in file order.
 
-    def __init__(self, modules: dict[str, AdapterModule]) -> None:
+    Attributes:
+        embedding: that is trained beside them; None without one.
+    """
+
+    def __init__(self, modules: dict[str, AdapterModule], embedding: TrainedEmbedding | None = None) -> None:
         super().__init__()
         self.layers = nn.ModuleDict(modules)
+        self.embedding = embedding
 
     def draw_dropout(self, config: AdapterConfig, generator: torch.Generator) -> None:
         """Draws which rows of ΔW (rank dropout) and which layers (module dropout) the next micro-batch skips.

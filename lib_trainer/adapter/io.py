@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.delta_weight import DELTAS, lokr_second
 from lib_trainer.adapter.dora import DORA
+from lib_trainer.adapter.embedding import bundled, bundled_embeddings, is_bundled
 from lib_trainer.adapter.foreign_keys import kohya_key, naming_of
 from lib_trainer.adapter.keys import ALPHA, FILE_KEYS, NORM, algo_of, split_key
 from lib_trainer.adapter.metadata import RECIPE_KEY, file_hashes
@@ -46,12 +47,14 @@ class AdapterFile:
         factors: layer name -> its factors, float32 on the CPU.
         unmatched: keys of no LoHa, LoKr or LoCon layer and of no norm, and those of layers that cannot be computed.
         naming: whose names its keys have; see `foreign_keys.naming_of`.
+        embeddings: word -> encoder -> (n, width) float32: the embeddings that it bundles.
     """
 
     metadata: dict[str, str]
     factors: dict[str, AdapterModule]
     unmatched: tuple[str, ...]
     naming: str = "kohya"
+    embeddings: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
     def dora(self) -> tuple[str, ...]:
@@ -80,7 +83,8 @@ def adapter_tensors(adapter: Adapter, precision: str) -> dict[str, Tensor]:
         if factors.dora_scale is not None:
             # Float32: they scale the whole weight, whose rounding would outweigh ΔW.
             tensors[f"{layer}.{DORA}"] = factors.dora_scale.detach().to("cpu").contiguous()
-    return tensors
+    embedding = adapter.embedding
+    return tensors | (bundled({embedding.word: dict(embedding.vectors.items())}) if embedding else {})
 
 
 def _readable(factors: AdapterModule) -> dict[str, Tensor]:
@@ -130,10 +134,11 @@ def read_adapter(path: Path) -> AdapterFile:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
+    embeddings, unmatched = bundled_embeddings(tensors)
+    tensors = {key: value for key, value in tensors.items() if not is_bundled(key)}
     found: dict[str, dict[str, dict[str, Tensor]]] = {}
     alphas: dict[str, float] = {}
     magnitudes: dict[str, Tensor] = {}
-    unmatched = []
     for key, value in tensors.items():
         layer, rest = split_key(kohya_key(key))
         if rest == ALPHA:
@@ -157,7 +162,7 @@ def read_adapter(path: Path) -> AdapterFile:
     unmatched += [key for key, (layer, rest) in alone.items() if rest in (ALPHA, DORA) and layer not in found]
     if not factors:
         raise UserError(f"{path.name} holds no LoHa, LoKr or LoRA layer.", "Choose a file from models/Lora.")
-    return AdapterFile(metadata, factors, tuple(unmatched), naming_of(list(tensors)))
+    return AdapterFile(metadata, factors, tuple(unmatched), naming_of(list(tensors)), embeddings)
 
 
 def _factors(

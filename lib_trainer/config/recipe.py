@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 from lib_trainer.config.adapter import AdapterConfig
 from lib_trainer.config.arguments import parse_arguments
 from lib_trainer.config.dataset import DatasetConfig
+from lib_trainer.config.embedding import EmbeddingConfig
 from lib_trainer.config.evaluation import EvaluationConfig
 from lib_trainer.config.fields import convert, describe, quoted, range_problem
 from lib_trainer.config.flow import FlowConfig
@@ -38,6 +39,7 @@ MAX_NAME_BYTES = 220
 SECTIONS = {
     "adapter": AdapterConfig,
     "start": StartConfig,
+    "embedding": EmbeddingConfig,
     "dataset": DatasetConfig,
     "task": TaskConfig,
     "training": TrainingConfig,
@@ -61,6 +63,7 @@ class Recipe:
     output: OutputConfig = field(default_factory=OutputConfig)
     start: StartConfig = field(default_factory=StartConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
 
     def flat(self) -> dict[str, Any]:
         """`{field: value}` over all sections."""
@@ -216,7 +219,7 @@ def _reserved_name(name: str) -> str:
 def _training_problems(recipe: Recipe) -> dict[str, str]:
     problems = {}
     training = recipe.training
-    if training.learning_rate == 0 and not training.trains_text:
+    if training.learning_rate == 0 and not training.trains_text and not recipe.embedding.num_vectors_per_token:
         problems["learning_rate"] = "0 would train nothing"
     if recipe.loss.min_timestep > recipe.loss.max_timestep:
         problems["min_timestep"] = f"{recipe.loss.min_timestep} is above the max timestep, {recipe.loss.max_timestep}"
@@ -245,6 +248,9 @@ def _training_problems(recipe: Recipe) -> dict[str, str]:
 
 def _start_problems(recipe: Recipe) -> dict[str, str]:
     problems = {}
+    word = recipe.embedding.token_string
+    if word and (text := recipe.embedding.word_problem(word)):
+        problems["token_string"] = text
     if recipe.start.dim_from_weights and not recipe.start.network_weights:
         problems["dim_from_weights"] = "name the LoRA in network_weights"
     try:

@@ -25,7 +25,7 @@ _ONLY = {
     ),
     (LORA,): (
         "text_encoder_lr text_encoder2_lr stop_text_encoder_training loraplus_text_encoder_lr_ratio prior_loss_weight"
-        " reg_data_dir"
+        " reg_data_dir num_vectors_per_token token_string init_word embedding_lr"
         " stop_when_learned validate_every_n_steps validation_split held_out validation_seed max_validation_steps"
     ),
     (SLIDER,): ("original_prompt target_prompt neutral_prompt positive_strength negative_strength max_denoising_steps"),

@@ -123,7 +123,13 @@ class Host(Protocol):
         """
 
     def lora_changed(self, path: Path) -> None:
-        """Call it after writing `path`: drops every cache of the old file, and lists the new one."""
+        """Call it after writing `path`: drops every cache of the old file, and lists the new one.
+
+        An embedding in the file is put where the host looks for embeddings, if that is elsewhere.
+        """
+
+    def word_problem(self, word: str) -> str:
+        """Why an embedding for this word would not be drawn, as the end of a sentence; "" where it would."""
 
     def interrupted(self) -> bool:
         """Whether a person pressed the host's Interrupt while we hold its lock."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lib_trainer.adapter.attach import Adapter
+from lib_trainer.adapter.embedding import bundled
 from lib_trainer.adapter.foreign_keys import names_in_model
 from lib_trainer.adapter.io import AdapterFile, adapter_tensors, read_adapter, save_adapter
 from lib_trainer.adapter.keys import NORM
@@ -25,6 +27,9 @@ from lib_trainer.models.checkpoint_layers import WeightRows, norm_rows, weight_r
 from lib_trainer.models.families import Family
 from lib_trainer.utils.atomic_file import replace_with
 from lib_trainer.utils.safetensors_header import HeaderError, read_header
+
+if TYPE_CHECKING:
+    from lib_trainer.models.base import Vectors
 
 # What a WebUI needs to know for which checkpoints a file is, and a person for what.
 _KEPT = ("ss_base_model_version", "ss_v2", "modelspec.architecture", "modelspec.implementation", "ss_sd_model_name")
@@ -78,7 +83,12 @@ def merge_loras(loras: Sequence[Strong], target: Target, cut: Cut, precision: st
         raise UserError(
             f"What {dora[0]} changes depends on the checkpoint: it is a DoRA.", "Merge it into a checkpoint instead."
         )
-    return _written(target, modules, files[0][0].metadata, precision)
+    words: dict[str, Vectors] = {}
+    for (path, _), (file, _) in zip(loras, files, strict=True):
+        if twice := sorted(words.keys() & file.embeddings):
+            raise UserError(f"{path.name} bundles an embedding for {twice[0]}, as another does.", "Merge one of them.")
+        words |= file.embeddings
+    return _written(target, modules, files[0][0].metadata, precision, words)
 
 
 def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Target) -> int:
@@ -88,9 +98,15 @@ def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Tar
         UserError: a file cannot be read, fits no layer, or the target exists.
     """
     target.require_free()
+    files = [(path, _readable(path), strength) for path, strength in loras]
+    for path, file, _ in files:
+        if file.embeddings:
+            raise UserError(
+                f"{path.name} bundles an embedding for {', '.join(file.embeddings)}, which a checkpoint cannot hold.",
+                "Draw with the LoRA itself.",
+            )
     family, weights = _weights_of(checkpoint)
     weights |= norm_rows(read_header(checkpoint).shapes, family)
-    files = [(path, _readable(path), strength) for path, strength in loras]
     tensors, metadata = _loaded(checkpoint)
     changed = set()
     # Summed in float32 and rounded once, however many LoRAs change a tensor.
@@ -145,7 +161,11 @@ def extract_lora(tuned: Path, base: Path, target: Target, cut: Cut, precision: s
 
 
 def _written(
-    target: Target, modules: Mapping[str, AdapterModule], source: Mapping[str, str], precision: str
+    target: Target,
+    modules: Mapping[str, AdapterModule],
+    source: Mapping[str, str],
+    precision: str,
+    words: Mapping[str, Vectors] | None = None,
 ) -> AdapterFile:
     adapter = Adapter(dict(modules))
     ranks = {module.rank for module in modules.values() if module.algo != NORM} or {0}
@@ -159,7 +179,7 @@ def _written(
         "ss_output_name": target.path.stem,
         "modelspec.title": target.path.stem,
     }
-    save_adapter(target.path, adapter_tensors(adapter, precision), metadata)
+    save_adapter(target.path, adapter_tensors(adapter, precision) | bundled(words or {}), metadata)
     return read_adapter(target.path)
 
 

@@ -90,7 +90,9 @@ class Parts:
 @lru_cache(maxsize=64)
 def all_blocks(work: Work) -> tuple[Block, ...]:
     """Everything that is trained through, for one image, in the order of forward."""
-    text = text_encoder_blocks(work.family) if work.recipe.training.trains_text else ()
+    # Gradients reach an embedding through the encoders.
+    through_text = work.recipe.training.trains_text or work.recipe.embedding.num_vectors_per_token
+    text = text_encoder_blocks(work.family) if through_text else ()
     if isinstance(work.shape, TransformerShape):
         return tuple(transformer_blocks(work.family, work.shape, work.width_px, work.height_px))
     return (*text, *unet_blocks(work.shape, work.width_px, work.height_px))
@@ -194,7 +196,9 @@ class _Backward:
     def adapter_shapes(self) -> list[tuple[int, ...]]:
         """Shape of every trained parameter."""
         norms = [shape for shapes in self.norms for shape in shapes]
-        return norms + [shape for costs in self.costs for cost in costs for shape in cost.factors]
+        count, encoders = self.work.recipe.embedding.num_vectors_per_token, self.work.family.text_encoders
+        embedding = [(count, width) for width, _ in encoders] if count else []
+        return norms + embedding + [shape for costs in self.costs for cost in costs for shape in cost.factors]
 
     def adapter_bytes(self) -> int:
         return sum(math.prod(shape) for shape in self.adapter_shapes()) * _FLOAT_BYTES

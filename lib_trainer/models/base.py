@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,6 +14,9 @@ from lib_trainer.models.placement import MemoryProfile, Placement
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    # Encoder ("clip_l", "clip_g"; an only encoder is "clip_l") -> (n, width): what a word stands for.
+    Vectors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,15 @@ class HostModel(Protocol):
         """Prompts of any length -> hidden states as the host makes them for pictures, for UNets in 75-token chunks.
 
         Without `grad` the result is float32 on the CPU; with it, it lies on the device and carries the graph.
+        """
+
+    def word_vectors(self, text: str) -> Vectors:
+        """The rows of each encoder's token embedding for a text's tokens, (tokens, width) float32, on the CPU."""
+
+    def embeddings(self, words: Mapping[str, Vectors]) -> AbstractContextManager[None]:
+        """While entered, each word stands for its vectors in every prompt, as an embedding of that name does.
+
+        The tensors are read at each use, with their graph.
         """
 
     def memory_profile(self) -> MemoryProfile:

@@ -79,12 +79,12 @@ _READ = (
     "training_method model_type peft_type output_model_destination output_dtype train_dtype resolution unet"
     " text_encoder text_encoder_2 optimizer learning_rate_scheduler learning_rate_warmup_steps learning_rate_cycles"
     " loss_weight_fn loss_weight_strength min_noising_strength max_noising_strength save_every save_every_unit"
-    " lokr_dim text_encoder_layer_skip"
+    " lokr_dim text_encoder_layer_skip additional_embeddings bundle_additional_embeddings embedding_learning_rate"
 )
 _OTHERS = (
     "__version workspace_dir cache_dir tensorboard validation backup_after base_model_name output_model_format"
     " concept_file_name concepts latent_caching attention_mechanism fallback_train_dtype layer_filter_preset"
-    " gradient_checkpointing vae prior transformer embedding additional_embeddings cloud sample_after"
+    " gradient_checkpointing vae prior transformer embedding cloud sample_after"
     " sample_after_unit samples secrets optimizer_defaults sample_definition_file_name vb_loss_strength"
 )
 ONETRAINER_NAMES = frozenset({*_SAME, *_NOT_DONE, *_READ.split(), *_OTHERS.split()})
@@ -99,6 +99,7 @@ def read_onetrainer(data: Mapping[str, Any]) -> Reading:
     _rates(data, values, notices)
     _optimizer(data, values, notices, problems)
     _size_and_output(data, values, notices)
+    _embedding(data, values, notices)
     for name, off in _NOT_DONE.items():
         value = data.get(name)
         if not is_off(value) and str(value) != off and name != "loss_weight_fn":
@@ -196,6 +197,29 @@ def _size_and_output(data: Mapping[str, Any], values: dict[str, Any], notices: l
     unit = UNITS.get(str(data.get("save_every_unit")))
     if unit and not is_off(data.get("save_every")):
         values[f"save_every_n_{unit}"] = data["save_every"]
+
+
+def _embedding(data: Mapping[str, Any], values: dict[str, Any], notices: list[str]) -> None:
+    """The first embedding that is trained beside the adapter; it is always bundled here."""
+    listed = data.get("additional_embeddings")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    trained = [entry for entry in entries if entry.get("train") is not False]
+    if not trained:
+        return
+    first = trained[0]
+    values["num_vectors_per_token"] = first.get("token_count") or 1
+    # A placeholder like <jeff> would mean a tag in WebUIs.
+    values["token_string"] = str(first.get("placeholder") or "").strip("<>")
+    values["init_word"] = first.get("initial_embedding_text") or ""
+    rate = data.get("embedding_learning_rate")
+    if (rate := data.get("learning_rate") if rate is None else rate) is not None:
+        values["embedding_lr"] = rate
+    if len(trained) > 1:
+        notices.append(f"additional_embeddings: the first of {len(trained)} is trained.")
+    if first.get("is_output_embedding"):
+        notices.append("is_output_embedding is not done here: the embedding goes into the text encoder.")
+    if data.get("bundle_additional_embeddings") is False:
+        notices.append("bundle_additional_embeddings = False is not done here: the LoRA holds the embedding.")
 
 
 def _part(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -249,5 +249,8 @@ def _loss(training: Training, micro_batch: MicroBatch) -> Tensor:
 def _encode_text(training: Training, drawn: MicroBatch) -> TextCond:
     """With a graph through the text encoders, which are trained too."""
     text = training.model.encode_text(drawn.captions, training.recipe.training.clip_skip, grad=True)
-
+    if training.adapter.embedding and training.processes.count > 1 and training.recipe.training.fused_backward_pass:
+        # Processes exchange gradients within backward: each must have them, also where no caption holds the word.
+        nothing = sum(0.0 * vectors.sum() for vectors in training.adapter.embedding.parameters())
+        text = replace(text, context=text.context + nothing.to(text.context))
     return text.mapped(lambda tensor: tensor.to(training.model.device, training.dtype))

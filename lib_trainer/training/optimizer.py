@@ -18,6 +18,8 @@ from lib_trainer.models.optimizers import ParameterGroups, averages, build_optim
 def parameter_groups(recipe: Recipe, adapter: Adapter) -> ParameterGroups:
     """One group per learning rate of the UNet and of the text encoders; one or two per layer for a fused backward pass.
 
+    The embedding has a group of its own.
+
     LoRA+ gives the factors that begin at zero a rate of their own (Hayou et al., 2024).
     """
     training = recipe.training
@@ -39,6 +41,9 @@ def parameter_groups(recipe: Recipe, adapter: Adapter) -> ParameterGroups:
             group["params"] += parameters
             if stops:
                 group["of_text"] = of_text
+    if adapter.embedding:
+        embedding = {"params": list(adapter.embedding.parameters()), "lr": recipe.embedding.embedding_lr}
+        groups["embedding", ""] = {**embedding, **({"of_text": False} if stops else {})}
     return list(groups.values())
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_trainer.adapter.attach import Adapter, ReadLayer, new_adapter
 from lib_trainer.adapter.frozen import FrozenLoras
 from lib_trainer.adapter.io import AdapterFile, read_adapter, tensors_hash
 from lib_trainer.adapter.keys import NORM
 from lib_trainer.adapter.start import config_of, continued_adapter, factors_for
+from lib_trainer.config.embedding import EmbeddingConfig
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.start import is_path
 from lib_trainer.errors import UserError
@@ -18,6 +20,9 @@ from lib_trainer.host.base import Host
 from lib_trainer.lora.lookup import find_lora, missing_loras
 from lib_trainer.memory.layer_cost import ModuleShape
 from lib_trainer.models.base import Layer
+
+if TYPE_CHECKING:
+    from lib_trainer.models.base import Vectors
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,33 @@ class Start:
     def freezes_text(self) -> bool:
         """Whether a frozen LoRA changes a text encoder."""
         return any(layer.startswith("lora_te") for _, file, _ in self.frozen for layer in file.factors)
+
+    @property
+    def frozen_embeddings(self) -> dict[str, Vectors]:
+        """Word -> its vectors, of the embeddings that frozen LoRAs bundle."""
+        return {word: vectors for _, file, _ in self.frozen for word, vectors in file.embeddings.items()}
+
+    @property
+    def continued_vectors(self) -> Vectors:
+        """Of the embedding that the LoRA that is continued bundles; {} without one."""
+        bundled = self.continued[1].embeddings if self.continued else {}
+        return next(iter(bundled.values()), {})
+
+    def check_embeddings(self, config: EmbeddingConfig, word: str) -> None:
+        """Raises UserError where the bundled embeddings do not go with that of the run, for `word`; "" without one."""
+        if word and word in self.frozen_embeddings:
+            name = next(name for name, file, _ in self.frozen if word in file.embeddings)
+            raise UserError(f"{name}, which stays as it is, bundles an embedding for {word}.", "Choose another word.")
+        if self.continued is None:
+            return
+        name, file = self.continued
+        sizes = {known: len(next(iter(vectors.values()))) for known, vectors in file.embeddings.items()}
+        if sizes and sizes != {word: config.num_vectors_per_token}:
+            told = " and ".join(f"{known} ({size} vectors)" for known, size in sizes.items())
+            raise UserError(
+                f"{name} bundles an embedding for {told}, which this run would lose.",
+                "Set token_string and num_vectors_per_token to these.",
+            )
 
     @property
     def tags(self) -> str:

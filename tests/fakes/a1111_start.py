@@ -29,6 +29,7 @@ def running_a1111(folder: Path) -> Iterator[None]:
 
         paths_internal.data_path = str(folder)
         shared.cmd_opts.lora_dir = str(folder / "Lora")
+        shared.cmd_opts.embeddings_dir = str(folder / "embeddings")
         shared.cmd_opts.ckpt_dir = str(folder / "Stable-diffusion")
         shared.opts.outdir_txt2img_grids = str(folder / "txt2img-grids")
         for name, (config, seed) in _CHECKPOINTS.items():

@@ -207,6 +207,7 @@ def started(folder: Path, checkpoints: Mapping[str, Mapping[str, Any]], roots: S
 
         paths_internal.data_path = str(folder)
         shared.cmd_opts.lora_dir = str(folder / "Lora")
+        shared.cmd_opts.embeddings_dir = str(folder / "embeddings")
         shared.cmd_opts.ckpt_dir = str(folder / "Stable-diffusion")
         shared.opts.outdir_txt2img_grids = str(folder / "txt2img-grids")
         sd_models.list_models()

@@ -174,6 +174,7 @@ def fake_reforge(folder: Path, checkpoint: str) -> Iterator[ReforgeRoom]:
 
         paths_internal.data_path = str(folder)
         shared.cmd_opts.lora_dir = str(folder / "Lora")
+        shared.cmd_opts.embeddings_dir = str(folder / "embeddings")
         shared.cmd_opts.ckpt_dir = str(folder / "Stable-diffusion")
         shared.opts.outdir_txt2img_grids = str(folder / "txt2img-grids")
         # Comments are always cut from prompts; the option is whether files keep them.

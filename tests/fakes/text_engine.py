@@ -4,6 +4,8 @@ import re
 
 import torch
 
+from tests.fakes.textual_inversion import EmbeddingDatabase, TokenEmbedding, portions
+
 _PART = re.compile(r"\\[()\[\]\\]|[()\[\]]|[^()\[\]\\]+|\\")
 
 
@@ -38,18 +40,30 @@ class TextEngine:
         self.chunk_length, self.text_projection, self.return_pooled = chunk_length, text_projection, return_pooled
         self.minimal_clip_skip, self.clip_skip, self.final_layer_norm = minimal_clip_skip, clip_skip, final_layer_norm
         self.emphasis = Emphasis(self.options().emphasis)
+        self.embeddings = EmbeddingDatabase(lambda text: tokenizer([text])["input_ids"][0])
+        if self.embeddings_dir():
+            self.embeddings.add_embedding_dir(self.embeddings_dir())
+            self.embeddings.load_textual_inversion_embeddings()
+        parts = text_encoder.transformer.text_model.embeddings
+        parts.token_embedding = TokenEmbedding(parts.token_embedding, self.embeddings, embedding_key)
 
     def tokenize_line(self, line):
         parsed = parse_prompt_attention(line, self.emphasis.name)
         tokenized = self.tokenizer([text for text, _ in parsed])["input_ids"]
-        tokens = [(token, weight) for ids, (_, weight) in zip(tokenized, parsed, strict=True) for token in ids]
-        return [tokens[start : start + self.chunk_length] for start in range(0, max(len(tokens), 1), self.chunk_length)]
+        pieces = [
+            (*piece, weight)
+            for ids, (_, weight) in zip(tokenized, parsed, strict=True)
+            for piece in self.embeddings.pieces(ids)
+        ]
+        return portions(pieces, self.chunk_length)
 
     def __call__(self, texts):
         self.emphasis = Emphasis(self.options().emphasis)
         lines = [self.tokenize_line(text) for text in texts]
         count = max(len(line) for line in lines)
-        states = [self.process_tokens([line[i] if i < len(line) else [] for line in lines]) for i in range(count)]
+        states = [self.process_tokens([line[i] if i < len(line) else ([], []) for line in lines]) for i in range(count)]
+        if used := [embedding.name for line in lines for _, fixes in line for _, embedding in fixes]:
+            self.note("TI", ", ".join(used))
         if any("(" in text or "[" in text for text in texts) and self.emphasis.name != "Original":
             self.note("Emphasis", self.emphasis.name)
         hidden = torch.hstack([z for z, _ in states])
@@ -57,6 +71,8 @@ class TextEngine:
 
     def process_tokens(self, chunks):
         end = self.tokenizer.eos_token_id
+        self.embeddings.fixes = [fixes for _, fixes in chunks]
+        chunks = [tokens for tokens, _ in chunks]
         filled = [[*(token for token, _ in chunk), *[end] * (self.chunk_length - len(chunk))] for chunk in chunks]
         tokens = torch.tensor([[self.tokenizer.bos_token_id, *ids, end] for ids in filled])
         z, pooled = self.encode_with_transformers(tokens)

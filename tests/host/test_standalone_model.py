@@ -10,7 +10,8 @@ from diffusers import UNet2DConditionModel
 
 from lib_trainer.adapter.attach import Adapter, attached, new_adapter
 from lib_trainer.config.recipe import AdapterConfig
-from lib_trainer.host.standalone.model import blocks_in_order, token_chunks, unet_layers
+from lib_trainer.host.standalone.model import blocks_in_order, unet_layers
+from lib_trainer.host.standalone.words import token_chunks
 from lib_trainer.memory.unet_blocks import unet_blocks
 from lib_trainer.models.base import SizeCond, TextCond
 from lib_trainer.models.checkpoint_file import unet_shape
@@ -61,7 +62,7 @@ def test_text_layers_have_the_prefix_of_their_encoder(family, tmp_path):
 
 def test_long_captions_are_cut_into_chunks_of_75_tokens(tmp_path):
     tokenizer = tiny_tokenizer(tmp_path, "!")
-    first, second = token_chunks(tokenizer, ["a" * 76, "b", ""], 77)
+    first, second = token_chunks(tokenizer, ["a" * 76, "b", ""], 77, {})
     start, end, pad = 512, 513, 0
     a, last_a, b = (tokenizer.convert_tokens_to_ids(token) for token in ("a", "a</w>", "b</w>"))
     assert first[0].tolist() == [start, *[a] * 75, end]
@@ -77,7 +78,7 @@ def test_sd1_reads_the_asked_for_layer_and_normalises_it(clip_skip, tmp_path):
     assert text.context.shape == (2, 154, 32)
     assert text.pooled is None
     encoder = pipeline.text_encoder
-    second = token_chunks(pipeline.tokenizer, ["x" * 80, "y"], 77)[1]
+    second = token_chunks(pipeline.tokenizer, ["x" * 80, "y"], 77, {})[1]
     with torch.no_grad():
         hidden = encoder(second, output_hidden_states=True).hidden_states[-clip_skip]
         wanted = getattr(encoder, "text_model", encoder).final_layer_norm(hidden)
@@ -88,7 +89,7 @@ def test_sd1_reads_the_asked_for_layer_and_normalises_it(clip_skip, tmp_path):
 def test_sdxl_reads_both_encoders_at_least_one_layer_down(clip_skip, layer, tmp_path):
     pipeline = tiny_pipeline(SDXL, tmp_path)
     text = model_of(pipeline).encode_text(["x" * 80], clip_skip)
-    chunks = [token_chunks(tokenizer, ["x" * 80], 77) for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)]
+    chunks = [token_chunks(tokenizer, ["x" * 80], 77, {}) for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2)]
     with torch.no_grad():
         first = pipeline.text_encoder(chunks[0][0], output_hidden_states=True)
         second = pipeline.text_encoder_2(chunks[1][0], output_hidden_states=True)

@@ -123,3 +123,16 @@ def test_a_unet_that_is_not_trained_is_left_alone() -> None:
 def test_skipped_layers_are_counted_from_1_here() -> None:
     """OneTrainer counts the layers that are left out; clip_skip names the last that is used."""
     assert [load(text_encoder_layer_skip=skip).recipe.training.clip_skip for skip in (1, 2)] == [2, 3]
+
+
+def test_an_additional_embedding() -> None:
+    entry = {"placeholder": "<jeff>", "train": True, "token_count": 3, "initial_embedding_text": "a man"}
+    loaded = load(additional_embeddings=[entry, {"train": False}, entry], embedding_learning_rate=2e-3)
+    embedding = loaded.recipe.embedding
+    assert (embedding.num_vectors_per_token, embedding.token_string, embedding.init_word) == (3, "jeff", "a man")
+    assert embedding.embedding_lr == 2e-3
+    assert "additional_embeddings: the first of 2 is trained." in loaded.notices
+    assert load(additional_embeddings=[entry]).recipe.embedding.embedding_lr == 3e-4
+    assert load(additional_embeddings=[]).recipe.embedding.num_vectors_per_token == 0
+    left = load(additional_embeddings=[{**entry, "is_output_embedding": True}], bundle_additional_embeddings=False)
+    assert sum("not done here" in notice for notice in left.notices) == 2

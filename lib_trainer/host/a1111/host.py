@@ -40,6 +40,7 @@ class A1111Host(WebuiHost):
     """The A1111 that runs us. `loaded` is its `shared.sd_model`."""
 
     name = "A1111"
+    reads_bundled_embeddings = True
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         """fn() on the caller's thread under A1111's lock: A1111 generates on whichever thread asks."""
@@ -125,6 +126,13 @@ class A1111Host(WebuiHost):
         for name, network in list(networks.networks_in_memory.items()):
             if Path(network.network_on_disk.filename) == path:
                 del networks.networks_in_memory[name]
+
+    def _reload_embeddings(self, loaded: Any) -> None:
+        from modules.sd_hijack import model_hijack
+
+        # Without a model there is nothing that could say how wide they are; loading one reads them.
+        if loaded is not None:
+            model_hijack.embedding_db.load_textual_inversion_embeddings(force_reload=True)
 
     @contextmanager
     def _drawing_with(self, loaded: Any) -> Iterator[None]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lib_trainer.errors import UserError
 from lib_trainer.host.a1111.device_placement import DevicePlacement
 from lib_trainer.host.a1111.inspect import compute_device, dense_shape, profile_of_model
+from lib_trainer.host.webui.embeddings import known_to, registered
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
@@ -23,6 +24,12 @@ from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.file_mark import file_mark
 from lib_trainer.utils.patch import attributes
+
+if TYPE_CHECKING:
+    from lib_trainer.models.base import Vectors
+
+# More tokens than any word has.
+_MOST_TOKENS = 75
 
 
 class A1111Model(WebuiModel):
@@ -101,6 +108,13 @@ class A1111Model(WebuiModel):
         if grad:
             return TextCond(context, pooled)
         return TextCond(context.float().cpu(), None if pooled is None else pooled.float().cpu())
+
+    def word_vectors(self, text: str) -> Vectors:
+        self._placement.move([self._text])
+        return token_rows(self._text, self.family, text)
+
+    def embeddings(self, words: Mapping[str, Vectors]) -> AbstractContextManager[None]:
+        return known_words(self.loaded, words)
 
     def memory_profile(self) -> MemoryProfile:
         return profile_of_model(self.loaded, self.family)
@@ -199,8 +213,34 @@ def plain_captions(clip_skip: int, readers: Iterable[Any]) -> Iterator[None]:
         CLIP_stop_at_last_layers=clip_skip,
         # SDXL's first encoder is read at the layer before the last unless this option is on.
         sdxl_clip_l_skip=clip_skip > 2,
+        textual_inversion_add_hashes_to_infotext=False,
     )
     with attributes(readers, opts=options):
+        yield
+
+
+def token_rows(text_model: Any, family: Family, text: str) -> Vectors:
+    """`HostModel.word_vectors` of the WebUI's text encoders."""
+    encoders = list(text_model.embedders)[:2] if family is SDXL else [text_model]
+    with torch.no_grad():
+        found = [encoder.encode_embedding_init_text(text, _MOST_TOKENS).float().cpu() for encoder in encoders]
+    return dict(zip(("clip_l", "clip_g"), found, strict=False))
+
+
+@contextmanager
+def known_words(loaded: Any, words: Mapping[str, Vectors]) -> Iterator[None]:
+    """`HostModel.embeddings`, by the WebUI's own list of embeddings."""
+    from modules.sd_hijack import model_hijack
+    from modules.textual_inversion.textual_inversion import Embedding
+
+    database = model_hijack.embedding_db
+
+    def register(embedding: Any, word: str) -> None:
+        database.register_embedding_by_name(embedding, loaded, word)
+
+    # Every picture looks whether the folder has changed, and would forget what does not lie there.
+    kept = attributes([database], load_textual_inversion_embeddings=lambda *_args, **_kwargs: None)
+    with registered(known_to(Embedding, words), [(database, register)]), kept:
         yield
 
 

@@ -142,6 +142,12 @@ class ForgeHost(WebuiHost):
         # Keyed by file name alone, so a retrained file would keep its old weights until five others were loaded.
         networks.load_lora_state_dict.cache_clear()
 
+    def _reload_embeddings(self, loaded: Any) -> None:
+        for name, part in vars(loaded).items() if loaded is not None else ():
+            # Not every engine reads embeddings: T5's does not.
+            if name.startswith("text_processing_engine") and hasattr(part, "embeddings"):
+                part.embeddings.load_textual_inversion_embeddings()
+
     @contextmanager
     def _drawing_with(self, loaded: Any) -> Iterator[None]:
         from modules import processing, sd_models

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.forge.inspect import dense_shape, profile_of_engine
+from lib_trainer.host.webui.embeddings import known_to, registered, unprinted
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
@@ -24,6 +25,9 @@ from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.file_mark import file_mark
 from lib_trainer.utils.patch import attributes
+
+if TYPE_CHECKING:
+    from lib_trainer.models.base import Vectors
 
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "const": "flow"}
 
@@ -83,6 +87,25 @@ class ForgeModel(WebuiModel):
             return TextCond(context, pooled)
         return TextCond(owned(context), None if pooled is None else owned(pooled))
 
+    def word_vectors(self, text: str) -> Vectors:
+        found = {}
+        for engine in self._text_engines():
+            ids = engine.tokenizer([text], truncation=False, add_special_tokens=False)["input_ids"][0]
+            table = engine.text_encoder.transformer.text_model.embeddings.token_embedding.wrapped.weight
+            found[engine.embedding_key if self.family is SDXL else "clip_l"] = owned(table[ids])
+        return found
+
+    def embeddings(self, words: Mapping[str, Vectors]) -> AbstractContextManager[None]:
+        from backend.text_processing.textual_inversion import Embedding
+
+        databases = [engine.embeddings for engine in self._text_engines()]
+        registers = [(database, database.register_embedding_by_name) for database in databases]
+        return registered(known_to(Embedding, words), registers)
+
+    def _text_engines(self) -> list[Any]:
+        names = ("_l", "_g") if self.family is SDXL else ("",)
+        return [getattr(self.loaded, f"text_processing_engine{name}") for name in names]
+
     @contextmanager
     def _plain_captions(self, clip_skip: int) -> Iterator[None]:
         """The text engines with our CLIP skip and without the prompt syntax: a caption is plain text."""
@@ -90,6 +113,10 @@ class ForgeModel(WebuiModel):
         code = {sys.modules[type(engine).__module__] for engine in engines}
         with ExitStack() as stack:
             stack.enter_context(attributes(code, opts=SimpleNamespace(emphasis="None")))
+            # An embedding in a caption is printed, and noted for the next picture's infotext.
+            stack.enter_context(unprinted(code))
+            holders = [getattr(module, "dynamic_args", module) for module in code]
+            stack.enter_context(attributes(holders, last_extra_generation_params={}))
             for engine in engines:
                 # Every call stores its emphasis on the engine, where the token counters of the prompt boxes read it.
                 stack.enter_context(attributes([engine], clip_skip=clip_skip, emphasis=engine.emphasis))

@@ -42,6 +42,7 @@ class ReforgeHost(A1111Host):
     """The reForge or Forge Classic that runs us. `loaded` is its `shared.sd_model`."""
 
     name = "reForge"
+    reads_bundled_embeddings = False
 
     def run_exclusive(self, fn: Callable[[], T]) -> T:
         from ldm_patched.modules import model_management

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.a1111.inspect import dense_shape, profile_of_model
-from lib_trainer.host.a1111.model import checkpoint_info, plain_captions
+from lib_trainer.host.a1111.model import checkpoint_info, known_words, plain_captions, token_rows
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import literal_caption
 from lib_trainer.models import trainable
@@ -22,6 +22,9 @@ from lib_trainer.models.layers import clip_layers, unet_layers
 from lib_trainer.models.offload import offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import attributes
+
+if TYPE_CHECKING:
+    from lib_trainer.models.base import Vectors
 
 # Parts of `model_sampling`'s class that predict something else, or on another schedule.
 _OTHER_PREDICTIONS = frozenset(("EDM", "X0", "IMG_TO_IMG"))
@@ -85,6 +88,12 @@ class ReforgeModel(WebuiModel):
         if grad:
             return TextCond(context, pooled)
         return TextCond(_own(context), None if pooled is None else _own(pooled))
+
+    def word_vectors(self, text: str) -> Vectors:
+        return token_rows(self._text, self.family, text)
+
+    def embeddings(self, words: Mapping[str, Vectors]) -> AbstractContextManager[None]:
+        return known_words(self.loaded, words)
 
     def memory_profile(self) -> MemoryProfile:
         return profile_of_model(self.loaded, self.family)

@@ -14,7 +14,7 @@ import torch
 from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest, describe_checkpoint
 from lib_trainer.host.standalone.images import infotext_of, next_path, save_picture
-from lib_trainer.host.standalone.merge_lora import find_loras, list_loras, merged_loras, parse_prompt
+from lib_trainer.host.standalone.merge_lora import bundled_words, find_loras, list_loras, merged_loras, parse_prompt
 from lib_trainer.host.standalone.model import StandaloneModel
 from lib_trainer.host.standalone.pipeline import family_of, open_pipeline, sha256_of
 from lib_trainer.host.standalone.txt2img import SAMPLERS, check_request, draw
@@ -100,6 +100,7 @@ class StandaloneHost:
         with (
             self._model() as model,
             merged_loras([*model.adaptable_layers(), *model.norm_layers(), *model.text_layers()], files),
+            model.embeddings(bundled_words([path for path, _ in files])),
         ):
             pictures = draw(model, [prompt], request)
         sampler, checkpoint = request.sampler or next(iter(SAMPLERS)), self._checkpoint_info
@@ -146,6 +147,10 @@ class StandaloneHost:
 
     def lora_changed(self, path: Path) -> None:
         """Nothing to do: adapters are read for every picture."""
+
+    def word_problem(self, word: str) -> str:
+        """ "": there are no embeddings but those in adapter files."""
+        return ""
 
     def interrupted(self) -> bool:
         """False: only the caller can stop it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib_trainer.adapter.embedding import is_bundled
 from lib_trainer.adapter.foreign_keys import names_in_model
 from lib_trainer.adapter.io import read_adapter, read_metadata
 from lib_trainer.adapter.modules import AdapterModule
@@ -19,6 +20,7 @@ from lib_trainer.lora.describe import describe_lora
 from lib_trainer.lora.info import LoraInfo
 from lib_trainer.lora.tags import LoraRef, bare, tags_in
 from lib_trainer.models.base import Layer
+from lib_trainer.utils.safetensors_header import read_header
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +114,12 @@ def merged_loras(layers: Sequence[Layer], files: Sequence[tuple[Path, float]]) -
     finally:
         for (name, part), tensor in kept.items():
             getattr(by_name[name].module, part).data.copy_(tensor)
+
+
+def bundled_words(files: Sequence[Path]) -> dict[str, dict[str, Tensor]]:
+    """Word -> its vectors, of the embeddings that LoRA files bundle. They act in full at any strength, as in A1111."""
+    bundling = [path for path in files if any(map(is_bundled, read_header(path).shapes))]
+    return {word: vectors for path in bundling for word, vectors in read_adapter(path).embeddings.items()}
 
 
 def _change(factor: AdapterModule, name: str, weight: Tensor) -> Tensor:

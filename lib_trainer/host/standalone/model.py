@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
 from lib_trainer.host.standalone.pipeline import alphas_cumprod, family_of, prediction_of
+from lib_trainer.host.standalone.words import token_chunks, vectors_in_place
 from lib_trainer.models import trainable
 from lib_trainer.models.base import CheckpointInfo, Layer, SizeCond, TextCond
 from lib_trainer.models.checkpoint_file import unet_shape
@@ -28,11 +29,15 @@ from lib_trainer.models.offload import OffloadedWeights, offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import Forward, overridden_forward
 
+if TYPE_CHECKING:
+    from lib_trainer.models.base import Vectors
+
 _BLOCKS = (Transformer2DModel, ResnetBlock2D, Downsample2D, Upsample2D)
 # kohya + LyCORIS adapt these as well on SD 1.x and 2.x.
 _SINGLE_LAYERS = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
 _TEXT_LAYER = re.compile(r"encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$")
 _CPU = torch.device("cpu")
+_ENCODERS = ("clip_l", "clip_g")
 
 
 class StandaloneModel:
@@ -57,6 +62,7 @@ class StandaloneModel:
         self.pipeline = pipeline
         self._undo = undo
         self._offloaded: OffloadedWeights | None = None
+        self._words: dict[str, Vectors] = {}
         for part in self._parts:
             # Each part goes back by itself, wherever it is then.
             undo.callback(_move, part, part.device)
@@ -98,8 +104,10 @@ class StandaloneModel:
         if clip_skip > layers:
             text = f"Clip skip {clip_skip} leaves nothing of a text encoder of {layers} layers."
             raise UserError(text, f"Choose one up to {layers}, or 0 for the usual layer.")
-        for tokens in token_chunks(tokenizer, prompts, encoder.config.max_position_embeddings):
-            output = encoder(tokens.to(self.device), output_hidden_states=True)
+        words = {word: vectors[_ENCODERS[index]] for word, vectors in self._words.items()}
+        for tokens in token_chunks(tokenizer, prompts, encoder.config.max_position_embeddings, words):
+            with vectors_in_place(encoder, words):
+                output = encoder(tokens.to(self.device), output_hidden_states=True)
             if self.family is SDXL:
                 # SDXL was trained on the layer before the last, without the final norm.
                 hidden.append(output.hidden_states[-max(clip_skip, 2)])
@@ -109,6 +117,22 @@ class StandaloneModel:
                 normalize = getattr(encoder, "text_model", encoder).final_layer_norm
                 hidden.append(normalize(output.hidden_states[-clip_skip]))
         return torch.cat(hidden, dim=1), pooled[0] if pooled else None
+
+    def word_vectors(self, text: str) -> Vectors:
+        tokenizers = [self.pipeline.tokenizer, getattr(self.pipeline, "tokenizer_2", None)]
+        found = {}
+        for key, encoder, tokenizer in zip(_ENCODERS, self.text_encoders, tokenizers, strict=False):
+            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            found[key] = encoder.get_input_embeddings().weight.detach()[ids].float().cpu()
+        return found
+
+    @contextmanager
+    def embeddings(self, words: Mapping[str, Vectors]) -> Iterator[None]:
+        before, self._words = self._words, {**self._words, **words}
+        try:
+            yield
+        finally:
+            self._words = before
 
     def memory_profile(self) -> MemoryProfile:
         weight = self.unet.conv_in.weight
@@ -202,22 +226,6 @@ def unet_norms(unet: nn.Module, family: Family) -> list[Layer]:
     weighted = [name for name, part in unet.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)]
     names = ldm_names([*weighted, *kept]) if family is SDXL else {name: name for name in kept}
     return [describe_norm(kohya_name(names[name]), modules[name]) for name in kept]
-
-
-def token_chunks(tokenizer: Any, prompts: Sequence[str], length: int) -> list[Tensor]:
-    """Prompts cut into chunks of `length` tokens, start and end mark included: one (B, length) tensor a chunk.
-
-    Shorter prompts get empty chunks. As in the WebUIs, the tokenizer's padding follows the first end mark.
-    """
-    ids = tokenizer(list(prompts), truncation=False, add_special_tokens=False, verbose=False)["input_ids"]
-    inner = length - 2
-    count = max(1, max(-(-len(line) // inner) for line in ids))
-    start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    chunks = []
-    for chunk in range(count):
-        parts = [line[chunk * inner : (chunk + 1) * inner] for line in ids]
-        chunks.append(torch.tensor([[start, *part, end, *[pad] * (inner - len(part))] for part in parts]))
-    return chunks
 
 
 def _layer(name: str, module: nn.Module) -> Layer:

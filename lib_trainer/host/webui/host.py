@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lib_trainer.host.base import GenerateRequest, describe_checkpoint
-from lib_trainer.host.webui import interrogate, loras, paths, tokens, txt2img
+from lib_trainer.host.webui import embeddings, interrogate, loras, paths, tokens, txt2img
 from lib_trainer.host.webui.lock import InterruptFlags, show_progress
 from lib_trainer.host.webui.model import WebuiModel
 from lib_trainer.host.webui.prompts import forget_prompts
@@ -29,7 +29,12 @@ class WebuiHost(ABC):
     """The part of `host.base.Host` that does not depend on how a WebUI holds its model.
 
     `loaded` is the WebUI's own object of a loaded checkpoint throughout.
+
+    Attributes:
+        reads_bundled_embeddings: it finds embeddings in LoRA files; others find them in their folder of embeddings.
     """
+
+    reads_bundled_embeddings = False
 
     def __init__(self) -> None:
         self._open_model: WebuiModel | None = None
@@ -78,6 +83,10 @@ class WebuiHost(ABC):
     @abstractmethod
     def _forget_lora_files(self, path: Path) -> None:
         """Drops the WebUI's cached content of this file."""
+
+    @abstractmethod
+    def _reload_embeddings(self, loaded: Any) -> None:
+        """Reads the folder of embeddings anew."""
 
     @abstractmethod
     def _free_memory(self) -> None:
@@ -169,8 +178,14 @@ class WebuiHost(ABC):
         if loaded is not None:
             # Merged weights are known by the LoRA's name and strength: those of the old file would stay in.
             self._take_out_loras(loaded)
+        if not self.reads_bundled_embeddings and embeddings.write_embeddings(path, paths.embeddings_dir()):
+            self._reload_embeddings(loaded)
         forget_prompts()
         loras.refresh()
+
+    def word_problem(self, word: str) -> str:
+        other = embeddings.other_embedding(paths.embeddings_dir(), word)
+        return f"the embedding {other.name} of this WebUI has that name; choose another word" if other else ""
 
     def save_grid(self, picture: Image, infotext: str, request: GenerateRequest) -> Path | None:
         return txt2img.save_grid(picture, infotext, request)

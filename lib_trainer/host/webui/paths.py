@@ -11,6 +11,12 @@ def lora_dir() -> Path:
     return Path(shared.cmd_opts.lora_dir)
 
 
+def embeddings_dir() -> Path:
+    from modules import shared
+
+    return Path(shared.cmd_opts.embeddings_dir)
+
+
 def cache_dir() -> Path:
     """Folder of encoded pictures and run records: in the WebUI's data folder, never among a person's pictures."""
     from modules.paths_internal import data_path

@@ -27,7 +27,7 @@ class NetworkOnDisk:
 
 class Network:
     def __init__(self, name, network_on_disk):
-        self.name, self.network_on_disk, self.modules = name, network_on_disk, {}
+        self.name, self.network_on_disk, self.modules, self.bundle_embeddings = name, network_on_disk, {}, {}
         self.te_multiplier = self.unet_multiplier = 1.0
         self.mtime = os.path.getmtime(network_on_disk.filename)
 

@@ -5,6 +5,7 @@ import re
 import traceback
 
 import torch
+from tests.fakes.textual_inversion import from_data
 
 import network
 from modules import sd_hijack, sd_models, shared
@@ -93,9 +94,13 @@ def assign_network_names_to_compvis_modules(sd_model):
 
 
 def load_network(name, network_on_disk):
-    net, layers = network.Network(name, network_on_disk), {}
+    net, layers, words = network.Network(name, network_on_disk), {}, {}
     for tensor_name, tensor in sd_models.read_state_dict(network_on_disk.filename).items():
         layer, _, part = tensor_name.partition(".")
+        if layer == "bundle_emb":
+            word, _, kind = part.partition(".")
+            words.setdefault(word, {})[kind] = tensor
+            continue
         found = _find(layer, shared.sd_model.network_layer_mapping)
         # What belongs nowhere is left out without a word.
         if found is not None:
@@ -104,12 +109,18 @@ def load_network(name, network_on_disk):
         first, _ = next(iter(parts.values()))
         tensors = {part: tensor for part, (_, tensor) in parts.items()}
         net.modules[key] = network.NetworkModule(net, first, key, module, tensors)
+    for word, parts in words.items():
+        kinds = {"string_to_param": {"*": parts["string_to_param.*"]}} if "string_to_param.*" in parts else parts
+        net.bundle_embeddings[word] = from_data(kinds, word)
     return net
 
 
 def load_networks(names, te_multipliers=None, unet_multipliers=None):
     """What is wanted from now on. A name that means nothing is noted, and the others are drawn all the same."""
     held = {net.name: net for net in loaded_networks}
+    database = sd_hijack.model_hijack.embedding_db
+    for word in [word for net in loaded_networks for word in net.bundle_embeddings]:
+        database.register_embedding_by_name(None, shared.sd_model, word)
     loaded_networks.clear()
     if not all(map(_on_disk, names)):
         list_available_networks()
@@ -119,6 +130,10 @@ def load_networks(names, te_multipliers=None, unet_multipliers=None):
             net.te_multiplier = te_multipliers[place] if te_multipliers else 1.0
             net.unet_multiplier = unet_multipliers[place] if unet_multipliers else 1.0
             loaded_networks.append(net)
+            for word, embedding in net.bundle_embeddings.items():
+                # One of the folder's is preferred.
+                if word not in database.word_embeddings:
+                    database.register_embedding_by_name(embedding, shared.sd_model, word)
 
 
 def _newest(name, net):

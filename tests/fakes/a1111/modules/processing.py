@@ -51,6 +51,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
 
 def process_images(p):
     model = sd_models.reload_model_weights()
+    model_hijack.embedding_db.load_textual_inversion_embeddings()
     model_hijack.clear_comments()
     state, images = shared.state, []
     state.skipped = False

@@ -1,10 +1,12 @@
 """Puts the WebUI's own text encoders and attention into a model, and takes them out again."""
 
 import sgm.modules.attention
+from tests.fakes.textual_inversion import TokenEmbedding
 from torch import nn
 
 import ldm.modules.attention
 from modules import sd_hijack_clip, sd_hijack_open_clip, sd_hijack_optimizations, sd_hijack_unet  # noqa: F401
+from modules.textual_inversion.textual_inversion import EmbeddingDatabase
 
 _WRAPPERS = {
     "ldm": {
@@ -18,22 +20,11 @@ _WRAPPERS = {
 }
 
 
-class TokenEmbedding(nn.Module):
-    """Around a text encoder's own; textual inversions, of which there are none, are used up by a call."""
-
-    def __init__(self, wrapped, hijack):
-        super().__init__()
-        self.wrapped, self.hijack = wrapped, hijack
-
-    def forward(self, tokens):
-        self.hijack.fixes = None
-        return self.wrapped(tokens)
-
-
 class Hijack:
     fixes, clip, optimization_method, circular_enabled = None, None, None, False
 
     def __init__(self):
+        self.embedding_db = EmbeddingDatabase()
         self.clear_comments()
 
     def clear_comments(self):
@@ -59,6 +50,7 @@ class Hijack:
         model.conditioner.embedders = nn.ModuleList(map(exchanged, model.conditioner.embedders))
         if exchanged == self._wrapped:
             model.cond_stage_model = model.conditioner
+            model.conditioner.tokenize = model.conditioner.embedders[0].tokenize
         else:
             del model.cond_stage_model
 
@@ -68,7 +60,7 @@ class Hijack:
         if wrapper is None:
             return encoder
         tokens = _around_tokens(encoder)
-        tokens.token_embedding = TokenEmbedding(tokens.token_embedding, self)
+        tokens.token_embedding = TokenEmbedding(tokens.token_embedding, self, _key_of(encoder))
         return wrapper(encoder, self)
 
     def _unwrapped(self, wrapper):
@@ -77,6 +69,10 @@ class Hijack:
         tokens = _around_tokens(wrapper.wrapped)
         tokens.token_embedding = tokens.token_embedding.wrapped
         return wrapper.wrapped
+
+
+def _key_of(encoder):
+    return "clip_l" if hasattr(encoder, "transformer") else "clip_g"
 
 
 def _around_tokens(encoder):

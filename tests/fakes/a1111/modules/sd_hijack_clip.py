@@ -3,6 +3,7 @@
 from itertools import zip_longest
 
 import torch
+from tests.fakes.textual_inversion import portions
 
 from modules import devices, prompt_parser
 from modules.shared import opts
@@ -26,20 +27,23 @@ class TextEncoder(torch.nn.Module):
         empty = self._portions("")[0]
         found = []
         # A text that ends before the longest one goes on as an empty one.
-        for portions in zip_longest(*map(self._portions, texts), fillvalue=empty):
-            self.hijack.fixes = [[] for _ in texts]
-            tokens, weights = torch.tensor(portions, device=devices.device).unbind(-1)
+        for rows in zip_longest(*map(self._portions, texts), fillvalue=empty):
+            self.hijack.fixes = [fixes for _, fixes in rows]
+            tokens, weights = torch.tensor([row for row, _ in rows], device=devices.device).unbind(-1)
             hidden, pooled = self.encode(tokens.long())
             found.append((_emphasized(hidden, weights), pooled))
         hidden = torch.cat([part for part, _ in found], dim=1)
         return (hidden, found[0][1]) if self.return_pooled else hidden
 
     def _portions(self, text):
-        """[(token, weight)] of 77 tokens for each 75 words."""
+        """([(token, weight)] of 77 tokens, embeddings by place) for each 75 words."""
         parts = prompt_parser.parse_prompt_attention(text) if opts.emphasis != "None" else [(text, 1.0)]
-        words = [(token, weight) for part, weight in parts for token in self.split(part)]
-        starts = range(0, max(len(words), 1), _WORDS)
-        return [self._framed(words[start : start + _WORDS]) for start in starts]
+        split = self.hijack.embedding_db.pieces
+        pieces = [(*piece, weight) for part, weight in parts for piece in split(self.split(part))]
+        return [(self._framed(words), fixes) for words, fixes in portions(pieces, _WORDS)]
+
+    def tokenize(self, texts):
+        return [self.split(text) for text in texts]
 
     def _framed(self, words):
         rest = [(self.padding, 1.0)] * (_WORDS - len(words))
@@ -61,6 +65,10 @@ class ClipL(TextEncoder):
 
     def split(self, text):
         return self.wrapped.tokenizer([text], truncation=False, add_special_tokens=False)["input_ids"][0]
+
+    def encode_embedding_init_text(self, init_text, nvpt):
+        table = self.wrapped.transformer.text_model.embeddings.token_embedding.wrapped
+        return table(torch.tensor(self.split(init_text)))
 
     def encode(self, tokens):
         hidden = self._layers(tokens)[-opts.CLIP_stop_at_last_layers]

@@ -1,3 +1,5 @@
+import torch
+
 from modules import sd_hijack_clip
 from modules.shared import opts  # noqa: F401
 from open_clip.tokenizer import _tokenizer
@@ -11,6 +13,9 @@ class OpenClip(sd_hijack_clip.TextEncoder):
 
     def split(self, text):
         return _tokenizer.encode(text)
+
+    def encode_embedding_init_text(self, init_text, nvpt):
+        return self.wrapped.model.token_embedding.wrapped(torch.tensor(self.split(init_text)))
 
     def encode(self, tokens):
         return self.wrapped.encode_with_transformer(tokens), None

@@ -8,7 +8,7 @@ from modules.shared_state import State
 state = State()
 # As with `--use-cpu all --no-half`.
 cmd_opts = SimpleNamespace(
-    lora_dir="", ckpt_dir="", no_prompt_history=False, lowvram=False, medvram=False, no_half=True
+    lora_dir="", embeddings_dir="", ckpt_dir="", no_prompt_history=False, lowvram=False, medvram=False, no_half=True
 )  # fmt: skip
 opts = Options({**COMMON, "fp8_storage": "Disable", "sdxl_clip_l_skip": False, "sd_noise_schedule": "Default"})
 loaded_hypernetworks = []

@@ -4,7 +4,7 @@ from modules.options import COMMON, Options
 from modules.shared_state import State
 
 state = State()
-cmd_opts = SimpleNamespace(lora_dir="", ckpt_dir="", no_prompt_history=False)
+cmd_opts = SimpleNamespace(lora_dir="", embeddings_dir="", ckpt_dir="", no_prompt_history=False)
 # CLIP skip 2 is what a new Neo draws with.
 opts = Options(
     {

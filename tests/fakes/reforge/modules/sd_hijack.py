@@ -1,7 +1,11 @@
+from modules.textual_inversion.textual_inversion import EmbeddingDatabase
+
+
 class Hijack:
     fixes = None
 
     def __init__(self):
+        self.embedding_db = EmbeddingDatabase()
         self.clear_comments()
 
     def clear_comments(self):

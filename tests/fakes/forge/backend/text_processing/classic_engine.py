@@ -1,6 +1,6 @@
 from tests.fakes.text_engine import TextEngine
 
-from modules.shared import opts
+from modules.shared import cmd_opts, opts
 
 last_extra_generation_params = {}
 
@@ -14,6 +14,9 @@ def take_notes():
 class ClassicTextProcessingEngine(TextEngine):
     def options(self):
         return opts
+
+    def embeddings_dir(self):
+        return cmd_opts.embeddings_dir
 
     def note(self, name, value):
         last_extra_generation_params[name] = value

@@ -1,5 +1,5 @@
 from backend.args import dynamic_args
-from modules.shared import opts
+from modules.shared import cmd_opts, opts
 
 from tests.fakes.text_engine import TextEngine
 
@@ -13,6 +13,9 @@ def take_notes():
 class ClassicTextProcessingEngine(TextEngine):
     def options(self):
         return opts
+
+    def embeddings_dir(self):
+        return cmd_opts.embeddings_dir
 
     def note(self, name, value):
         dynamic_args.last_extra_generation_params[name] = value

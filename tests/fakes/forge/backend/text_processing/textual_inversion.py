@@ -1,0 +1,1 @@
+from tests.fakes.textual_inversion import Embedding, EmbeddingDatabase  # noqa: F401
