@@ -28,6 +28,10 @@ learns only where the file says so.
 `python -m lib_trainer save-recipe RECIPE FILE` writes kohya_ss' JSON from any of them. It opens in kohya_ss, and comes
 back here with the same values. `--format ours` writes our own.
 
+OneTrainer's first `additional_embeddings` entry that is trained becomes the embedding of
+[pivotal tuning](loras.md#pivotal-tuning-an-embedding-beside-the-lora). kohya_ss and sd-scripts train embeddings in runs
+of their own, which are not LoRAs.
+
 ## The recipes for transformers
 
 `presets/loha_face_flow_8gb.json` and `lokr_style_flow_8gb.json` take their values from the guides of sd-scripts

@@ -19,6 +19,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    others: bool = False,
     basic: bool = False,
     common: bool = False,
     lines: int = 1,
@@ -29,12 +30,13 @@ def setting(
 
     Args:
         group: key of `groups.GROUPS`.
+        others: the choices are proposals, and any other text is taken; what it means is checked where it is used.
         basic: shown without opening "All settings". `common` settings come first in their group.
         adapters, families: the adapters (`algo`) and model families (`Family.key`) it applies to; () is all of them.
     """
     about = {"label": label, "help": help, "unit": unit, "low": low, "high": high, "choices": choices, "lines": lines}
     where = {"group": group, "basic": basic, "common": common, "adapters": adapters, "families": families}
-    return field(default=default, metadata={**about, **where})
+    return field(default=default, metadata={**about, **where, "others": others})
 
 
 def convert(value: Any, kind: Any) -> Any:
@@ -93,7 +95,7 @@ def range_problem(value: Any, item: Field) -> str:
     """What is wrong with a value by its field's range and choices; "" if nothing is."""
     low, high, choices = (item.metadata[k] for k in ("low", "high", "choices"))
     unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
-    if choices and value not in choices:
+    if choices and value not in choices and not item.metadata["others"]:
         return f"{quoted(value)} is not one of {', '.join(choices)}"
     if low is not None and value < low:
         return f"{value}{unit} is below the smallest allowed, {low}"

@@ -10,6 +10,18 @@ OPTIMIZERS = (
     *("AdamW", "AdamW8bit", "PagedAdamW8bit", "Prodigy", "Adafactor", "Lion", "Lion8bit", "CAME", "Adan"),
     *("StableAdamW", "AdamWScheduleFree", "AdEMAMix8bit", "Muon"),
 )
+
+
+def needs_all_gradients(optimizer: str) -> bool:
+    """Whether it computes its rate from all gradients at once."""
+    return optimizer.rpartition(".")[2].lower().startswith(("prodigy", "dadapt"))
+
+
+def averages_weights(optimizer: str) -> bool:
+    """Whether it is Schedule-Free, and averages the weights itself."""
+    return "schedulefree" in optimizer.lower()
+
+
 SCHEDULERS = (
     *("constant", "cosine", "cosine_with_restarts", "linear", "polynomial", "cosine_with_min_lr"),
     *("warmup_stable_decay", "rex"),

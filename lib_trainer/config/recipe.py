@@ -22,7 +22,7 @@ from lib_trainer.config.fields import convert, describe, quoted, range_problem
 from lib_trainer.config.flow import FlowConfig
 from lib_trainer.config.groups import GROUPS
 from lib_trainer.config.loss import LossConfig
-from lib_trainer.config.optimization import schedule_options
+from lib_trainer.config.optimization import averages_weights, needs_all_gradients, schedule_options
 from lib_trainer.config.output import OutputConfig
 from lib_trainer.config.start import StartConfig
 from lib_trainer.config.task import MODES_OF, SLIDER, TaskConfig
@@ -227,14 +227,16 @@ def _training_problems(recipe: Recipe) -> dict[str, str]:
         problems["vram_budget_gb"] = f"{training.vram_budget_gb:g} GB is not a valid VRAM size; use e.g. 8"
     if recipe.task.mode == SLIDER and not training.max_train_steps:
         problems["max_train_steps"] = "a slider has no epochs: say how many steps it trains"
-    if training.fused_backward_pass and training.optimizer == "Prodigy":
-        problems["fused_backward_pass"] = "Prodigy computes its rate from all gradients at once; use another optimizer"
+    if training.fused_backward_pass and needs_all_gradients(training.optimizer):
+        problems["fused_backward_pass"] = (
+            f"{training.optimizer} computes its rate from all gradients at once; use another optimizer"
+        )
     if training.fused_backward_pass and recipe.evaluation.prior_preservation:
         problems["fused_backward_pass"] = "prior preservation adds to gradients, which are not kept; turn one off"
     if training.fused_backward_pass and training.gradient_accumulation_steps > 1:
         problems["fused_backward_pass"] = "gradient accumulation needs the gradients kept; set it to 1"
-    if training.ema_decay and training.optimizer == "AdamWScheduleFree":
-        problems["ema_decay"] = "AdamWScheduleFree averages the weights itself; use another optimizer"
+    if training.ema_decay and averages_weights(training.optimizer):
+        problems["ema_decay"] = f"{training.optimizer} averages the weights itself; use another optimizer"
     try:
         parse_arguments(training.optimizer_args)
     except ValueError as error:

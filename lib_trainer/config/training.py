@@ -40,8 +40,9 @@ class TrainingConfig(RateConfig):
         0.0, "Text encoder learning rate", "0 does not train the text encoder.", group=LENGTH, low=0.0, high=10.0
     )
     optimizer: str = setting(
-        "AdamW8bit", "Optimizer", "Prodigy adapts the learning rate itself: set 1.0.",
-        group=LENGTH, common=True, choices=OPTIMIZERS,
+        "AdamW8bit", "Optimizer", "Prodigy adapts the learning rate itself: set 1.0. Recipes may name any class of"
+        " pytorch-optimizer.",
+        group=LENGTH, common=True, choices=OPTIMIZERS, others=True,
     )  # fmt: skip
     optimizer_args: str = setting(
         "", "Optimizer extra arguments", "Options of its class, like betas=0.9,0.99 d_coef=2.", group=LENGTH

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from lib_trainer.config.optimization import needs_all_gradients
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.memory.estimate import Parts, Savings, Work, all_blocks, predict, recompute_order
 from lib_trainer.models.placement import Placement
@@ -198,7 +199,7 @@ class _Search:
         recipe = self.work.recipe
         # Accumulation and prior preservation need gradients kept; Prodigy needs all of them at once.
         keeps = recipe.training.gradient_accumulation_steps > 1 or recipe.evaluation.prior_preservation
-        can_fuse = not keeps and savings.optimizer != "Prodigy"
+        can_fuse = not keeps and not needs_all_gradients(savings.optimizer)
         if can_fuse and not savings.fused and not self.resuming:
             # Exact but for clipping, and needs no more time.
             savings = replace(savings, fused=True)

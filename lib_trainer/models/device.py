@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.errors import UserError
+from lib_trainer.models.optimizers import canonical_name
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 """The recipes' names of number formats. Weights in these can be converted to another and restored."""
@@ -87,6 +88,7 @@ def available_optimizer(name: str, device: torch.device) -> tuple[str, str]:
     Raises:
         UserError: it does not run on this device, and nothing computes the same.
     """
+    name = canonical_name(name)
     reason = _no_8bit(device) if name.endswith("8bit") else ""
     if not reason:
         return name, ""

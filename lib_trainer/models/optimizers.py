@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib_trainer.errors import ConfigError, MissingPackage
+from lib_trainer.errors import ConfigError, MissingPackage, UserError
+from lib_trainer.models import library_optimizers as library
 from lib_trainer.models.flat_step import flat
 
 ParameterGroups = list[dict[str, Any]]
@@ -76,6 +77,42 @@ SOURCES = {
 }
 
 
+_BY_NAME = {name.lower(): name for name in SOURCES}
+# They turn matrices, and have AdamW for the rest.
+_MUONS = ("Muon", "AdaMuon", "NorMuon", "AdaGO")
+
+
+def canonical_name(name: str) -> str:
+    """The spelling of an optimizer's name here: any case, and with a package before it, as kohya's recipes write it.
+
+    A name that nobody knows comes back as it is.
+    """
+    bare = name.strip().rpartition(".")[2]
+    return _BY_NAME.get(bare.lower()) or library.class_name(bare) or bare
+
+
+def source_of(name: str) -> Source:
+    """Where an optimizer comes from: one of the recipes' list, or any class of pytorch-optimizer.
+
+    Raises:
+        MissingPackage: it is not on the list, and the library is not installed.
+        ConfigError: nobody has an optimizer of that name, or it cannot be used by itself.
+    """
+    known = canonical_name(name)
+    if known in SOURCES:
+        return SOURCES[known]
+    if not library.is_installed():
+        raise MissingPackage(library.PACKAGE, f"The optimizer {known}")
+    if not library.class_name(known):
+        near = library.near_names(known, tuple(SOURCES))
+        told = f"; near are {', '.join(near)}" if near else ""
+        raise ConfigError({"optimizer": f"{known[:40]!r} is not an optimizer of pytorch-optimizer{told}"})
+    source = _pytorch_optimizer(known)
+    if problem := library.wrapper_problem(source.load()):
+        raise ConfigError({"optimizer": f"{known} {problem}"})
+    return source
+
+
 def build_optimizer(
     name: str, groups: ParameterGroups, weight_decay: float, arguments: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
@@ -88,18 +125,21 @@ def build_optimizer(
         MissingPackage: its library is not installed.
         ConfigError: its class does not take an option, or not that value.
     """
-    source = SOURCES[name]
+    source, name = source_of(name), canonical_name(name)
     made = source.load()
     taken = _options_of(made)
     unknown = [option for option in arguments if option not in taken]
     if unknown:
         takes = ", ".join(taken)
         raise ConfigError({"optimizer_args": f"{name} does not take {', '.join(unknown)}; it takes {takes}"})
-    options = {"weight_decay": weight_decay, **source.options, **arguments}
+    # A few of the library have no weight decay, or no foreach.
+    own = {"weight_decay": weight_decay, **source.options}
+    named = inspect.signature(made.__init__).parameters
+    options = {**{key: value for key, value in own.items() if key in named}, **arguments}
     if name == "AdamW" and groups[0]["params"][0].is_cuda:
         # The default way makes temporary copies of all parameters at once; the fused one makes none.
         options["fused"] = True
-    if name == "Muon":
+    if name in _MUONS:
         groups = [part for group in groups for part in _muon_groups(group, options["weight_decay"])]
     try:
         return (flat(made) if source.flat else made)(groups, **options)
@@ -119,7 +159,14 @@ def _muon_groups(group: dict[str, Any], weight_decay: float) -> ParameterGroups:
 
 def check_options(name: str, arguments: Mapping[str, Any]) -> None:
     """Raises what `build_optimizer` would, before anything is trained."""
-    build_optimizer(name, [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1e-3}], 0.0, arguments)
+
+    def build(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return build_optimizer(name, [{"params": parameters, "lr": 1e-3}], 0.0, arguments)
+
+    if canonical_name(name) in SOURCES:
+        build([nn.Parameter(torch.zeros(1))])
+    elif problem := library.use_problem(build):
+        raise ConfigError({"optimizer": f"{canonical_name(name)} {problem}"})
 
 
 def averages(optimizer: torch.optim.Optimizer) -> bool:
@@ -143,7 +190,7 @@ def measured_state_bytes(name: str, shape: tuple[int, ...]) -> int:
         if averages(optimizer):
             optimizer.train()
         optimizer.step()
-    except (MissingPackage, RuntimeError, NotImplementedError, AttributeError):
+    except (UserError, RuntimeError, ValueError, TypeError, LookupError, NotImplementedError, AttributeError):
         return 2 * parameter.nbytes
     return kept_bytes(optimizer, parameter)
 

@@ -169,7 +169,13 @@ class _Reader:
             name = "AdamW8bit"
         if name is not None:
             # kohya names some with their package, like pytorch_optimizer.CAME.
-            self._choose("optimizer", shown(name).rpartition(".")[2], OPTIMIZERS, OPTIMIZERS_LIKE)
+            bare = shown(name).strip().rpartition(".")[2]
+            if bare.lower() in OPTIMIZERS_LIKE or not bare.isidentifier():
+                self._choose("optimizer", bare, OPTIMIZERS, OPTIMIZERS_LIKE)
+            else:
+                # Any other may be a class of pytorch-optimizer, which is looked for when the run begins.
+                known = {choice.lower(): choice for choice in OPTIMIZERS}
+                self.values["optimizer"] = known.get(bare.lower(), bare)
         parts = _words(arguments)
         decay = [part for part in parts if part.startswith("weight_decay=")]
         if decay:

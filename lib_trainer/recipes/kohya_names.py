@@ -29,8 +29,8 @@ SEVERAL = ("base_weights", "base_weights_multiplier")
 PRECISIONS = {"no": "fp32", "float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
 # Replacements for optimizers and schedules that we lack, where the other settings keep their meaning.
 OPTIMIZERS_LIKE = {"pagedadamw": "AdamW", "pagedadamw32bit": "AdamW", "pagedlion8bit": "Lion8bit"}
-OPTIMIZERS_LIKE |= {"pagedademamix8bit": "AdEMAMix8bit", "radamschedulefree": "AdamWScheduleFree"}
-OPTIMIZERS_LIKE.update(dict.fromkeys(("dadaptation", "dadaptadam", "dadaptadampreprint"), "Prodigy"))
+OPTIMIZERS_LIKE |= {"pagedademamix8bit": "AdEMAMix8bit", "radamschedulefree": "ScheduleFreeRAdam"}
+OPTIMIZERS_LIKE |= {"dadaptation": "DAdaptAdam", "dadaptadampreprint": "DAdaptAdam", "dadaptadanip": "DAdaptAdan"}
 SCHEDULERS_LIKE = {"constant_with_warmup": "constant"}
 # sd-scripts' fields for options of schedules.
 SCHEDULE_FIELDS = {

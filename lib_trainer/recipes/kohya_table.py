@@ -103,7 +103,11 @@ _TABLE = [
         "Original uses noise_offset, Multires the multires noise; not both, as with kohya",
         "original",
     ),
-    *_fields("approximated", "optimizer use_8bit_adam", "optimizer; one that is not here is replaced or refused"),
+    *_fields(
+        "approximated",
+        "optimizer use_8bit_adam",
+        "optimizer; any class of pytorch-optimizer, others are replaced or refused",
+    ),
     *_fields(
         "used",
         "optimizer_args",

@@ -157,6 +157,9 @@ def _optimizer(data: Mapping[str, Any], values: dict[str, Any], notices: list[st
     ):
         if name is not None and str(name) in table:
             values[field] = table[str(name)]
+        elif field == "optimizer" and str(name).replace("_", "").isalnum():
+            # Named as the classes of pytorch-optimizer, but for the strokes; looked for when the run begins.
+            values[field] = str(name).replace("_", "")
         elif name is not None:
             problems[field] = f"{shown(name)} is not one of {', '.join(dict.fromkeys(table.values()))}"
     if options.get("weight_decay") is not None:

@@ -12,7 +12,7 @@ from lib_trainer.config.arguments import parse_arguments
 from lib_trainer.config.recipe import Recipe, TrainingConfig
 from lib_trainer.errors import MissingPackage
 from lib_trainer.models.device import SAME_IN_32_BIT, available_optimizer
-from lib_trainer.models.optimizers import ParameterGroups, averages, build_optimizer, check_options
+from lib_trainer.models.optimizers import ParameterGroups, averages, build_optimizer, canonical_name, check_options
 
 
 def parameter_groups(recipe: Recipe, adapter: Adapter) -> ParameterGroups:
@@ -69,5 +69,5 @@ def check_optimizer(config: TrainingConfig) -> None:
         check_options(config.optimizer, parse_arguments(config.optimizer_args))
     # 8-bit AdamW falls back to AdamW, which computes the same.
     except MissingPackage:
-        if config.optimizer not in SAME_IN_32_BIT:
+        if canonical_name(config.optimizer) not in SAME_IN_32_BIT:
             raise

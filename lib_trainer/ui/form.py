@@ -93,7 +93,8 @@ def make_input(name: str, value: Any, **options: Any) -> gr.components.Component
     }
     # The kind of input follows from the type; a new setting needs no line here.
     if item.metadata["choices"]:
-        component = gr.Dropdown(choices=list(item.metadata["choices"]), **common)
+        free = item.metadata["others"]
+        component = gr.Dropdown(choices=list(item.metadata["choices"]), allow_custom_value=free, **common)
     elif kind is bool:
         component = gr.Checkbox(**common)
     elif kind in (int, float) and (item.metadata["high"] or 0) < EXACT_IN_BROWSER:

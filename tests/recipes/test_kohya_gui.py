@@ -189,8 +189,8 @@ def test_a_warm_up_that_cannot_be_is_said_at_its_field(tmp_path: Path, warmup: o
 
 
 def test_stand_ins_are_said(tmp_path: Path) -> None:
-    loaded = gui(tmp_path, optimizer="DAdaptAdam", optimizer_args="decouple=True d0=1e-5")
-    assert loaded.recipe.training.optimizer == "Prodigy"
+    loaded = gui(tmp_path, optimizer="DAdaptation", optimizer_args="decouple=True d0=1e-5")
+    assert loaded.recipe.training.optimizer == "DAdaptAdam"
     assert sum("replaces it" in text for text in loaded.notices) == 1
     # What is on here anyway is not repeated.
     assert loaded.recipe.training.optimizer_args == "d0=1e-5"
@@ -202,6 +202,7 @@ def test_stand_ins_are_said(tmp_path: Path) -> None:
     [
         ("Lion", "Lion"),
         ("pytorch_optimizer.CAME", "CAME"),
+        ("pytorch_optimizer.optimizer.tiger.Tiger", "Tiger"),
         ("bitsandbytes.optim.AdEMAMix8bit", "AdEMAMix8bit"),
         ("AdamWScheduleFree", "AdamWScheduleFree"),
         ("PagedAdamW8bit", "PagedAdamW8bit"),
@@ -267,7 +268,13 @@ def test_bucket_steps_of_one_pixel(tmp_path: Path) -> None:
 
 
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
-    wrong = {"LoRA_type": "LyCORIS/iA3", "optimizer": "Tiger", "network_dim": "big", "noise_offset": 7, "clip_skip": 99}
+    wrong = {
+        "LoRA_type": "LyCORIS/iA3",
+        "optimizer": "no-such",
+        "network_dim": "big",
+        "noise_offset": 7,
+        "clip_skip": 99,
+    }
     found = problems(tmp_path, {**GUI, **wrong})
     assert set(found) == {"algo", "optimizer", "network_dim", "conv_dim", "noise_offset", "clip_skip"}
     assert load(tmp_path, {**GUI, **wrong}).recipe.training.learning_rate == 1e-4

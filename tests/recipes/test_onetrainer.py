@@ -110,7 +110,7 @@ def test_what_is_not_done_is_said(changes: dict[str, Any], said: str) -> None:
 
 
 def test_choices_that_are_not_here_are_said_at_their_fields() -> None:
-    loaded = load(learning_rate_scheduler="CUSTOM", optimizer={"optimizer": "AIDA"})
+    loaded = load(learning_rate_scheduler="CUSTOM", optimizer={"optimizer": "A-B"})
     assert set(loaded.problems) == {"lr_scheduler", "optimizer"}
     assert loaded.recipe.adapter.network_dim == 12
 

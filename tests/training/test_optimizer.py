@@ -7,9 +7,10 @@ from torch import nn
 from lib_trainer.config.optimization import OPTIMIZERS
 from lib_trainer.config.recipe import TrainingConfig
 from lib_trainer.errors import ConfigError, MissingPackage, UserError
+from lib_trainer.memory.optimizer_state import optimizer_bytes
 from lib_trainer.models import device, optimizers
-from lib_trainer.models.device import compute_dtype
-from lib_trainer.models.optimizers import SOURCES
+from lib_trainer.models.device import available_optimizer, compute_dtype
+from lib_trainer.models.optimizers import SOURCES, averages, canonical_name
 from lib_trainer.training.optimizer import check_optimizer, make_optimizer
 from lib_trainer.training.schedules import make_schedule
 
@@ -107,6 +108,53 @@ def test_without_its_package_an_optimizer_is_refused(monkeypatch: pytest.MonkeyP
     check_optimizer(TrainingConfig(optimizer="AdamW8bit"))
     with pytest.raises(MissingPackage):
         check_optimizer(TrainingConfig(optimizer="CAME"))
+
+
+@pytest.mark.parametrize("name", ["Tiger", "pytorch_optimizer.AdaBelief", "adopt", "ScheduleFreeRAdam", "NorMuon"])
+def test_any_class_of_the_library_trains_by_its_name_and_its_state_is_measured(name: str) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    config = TrainingConfig(optimizer=name, learning_rate=0.05, weight_decay=0.0, lr_scheduler="constant")
+    check_optimizer(config)
+    assert descend(config, 100) < 0.9
+    weight = nn.Parameter(torch.zeros(16, 8))
+    made, _ = make_optimizer(config, only(config, weight), CPU)
+    assert type(made).__name__ == canonical_name(name)
+    if averages(made):
+        made.train()
+    weight.grad = torch.ones_like(weight)
+    made.step()
+    kept = sum(value.nbytes for value in made.state[weight].values() if isinstance(value, torch.Tensor))
+    assert optimizer_bytes(available_optimizer(name, CPU)[0], (16, 8)) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("Tigr", "", "'Tigr' is not an optimizer of pytorch-optimizer; near are Tiger"),
+        ("__import__", "", "is not an optimizer"),
+        ("Lookahead", "", "Lookahead wraps another optimizer or a whole model"),
+        ("SAM", "", "SAM wraps another optimizer"),
+        ("AdamMini", "", "AdamMini wraps another optimizer or a whole model"),
+        ("LBFGS", "", "LBFGS needs a closure"),
+        ("AliG", "", "AliG needs a closure"),
+        ("SophiaH", "", "SophiaH needs gradients of gradients (create_graph)"),
+        ("SOAP", "", "SOAP keeps what a resume state cannot hold"),
+        ("MADGRAD", "", "MADGRAD keeps what a resume state cannot hold (k)"),
+        ("LoRARite", "", "LoRARite cannot take a step on an adapter"),
+        ("Tiger", "d_coef=2", "Tiger does not take d_coef; it takes beta"),
+        ("Ranger21", "", "Ranger21 does not take these"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_the_model_is_touched(name: str, arguments: str, said: str) -> None:
+    pytest.importorskip("pytorch_optimizer")
+    with pytest.raises(ConfigError) as caught:
+        check_optimizer(TrainingConfig(optimizer=name, optimizer_args=arguments))
+    assert said in next(iter(caught.value.problems.values()))
+
+
+def test_names_in_any_case_and_with_a_package() -> None:
+    names = ("adamw8bit", "pytorch_optimizer.CAME", "LION", "torch.optim.AdamW", "adamwschedulefree")
+    assert [canonical_name(name) for name in names] == ["AdamW8bit", "CAME", "Lion", "AdamW", "AdamWScheduleFree"]
 
 
 def test_a_cpu_computes_in_float32() -> None:

@@ -31,6 +31,8 @@ from tests.training.small import make_batch, one_layer_model, recipe_of, schedul
 
 CHECKPOINT = CheckpointInfo("small.safetensors", "abc")
 INSTALLED = [name for name, source in SOURCES.items() if find_spec(source.module.partition(".")[0])]
+# Any class of the library may be named.
+INSTALLED += ["Tiger", "ADOPT", "ScheduleFreeRAdam"] if find_spec("pytorch_optimizer") else []
 
 
 def training_of(recipe: Recipe, started_from: str = "") -> Training:
