@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     pair.add_argument("--face-steps", type=int, default=250)
     pair.add_argument("--style-steps", type=int, default=300)
     pair.set_defaults(run=_pair)
+    pivotal = kinds.add_parser("pivotal", help="an embedding for the trigger word, alone and beside the adapter")
+    pivotal.add_argument("--seeds", nargs="+", type=int, default=[1])
+    pivotal.add_argument("--steps", type=int, default=100)
+    pivotal.add_argument("--rate", type=float, default=1e-2, help="learning rate of the embedding")
+    pivotal.set_defaults(run=_pivotal)
     learning = kinds.add_parser("learning", help="whether evaluations choose the step and strength that draw best")
     learning.add_argument("--results", type=Path, required=True, help="folder for a JSON file a run; kept ones stand")
     learning.add_argument("--subjects", nargs="+", choices=("face", "style"), default=["face", "style"])
@@ -233,6 +238,12 @@ def _pair(options: argparse.Namespace) -> None:
     from benchmarks.coexistence import report_pairs
 
     report_pairs(options.seeds, options.face_steps, options.style_steps)
+
+
+def _pivotal(options: argparse.Namespace) -> None:
+    from benchmarks.pivotal import report_ways
+
+    report_ways(options.seeds, options.steps, options.rate)
 
 
 def _card(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.report import say, table
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.demo import datasets
 from lib_trainer.demo.canvas import Canvas
 from lib_trainer.demo.evaluate import denoising_loss, prepare_exam
@@ -51,12 +52,12 @@ def measure_pair(seed: int, face_steps: int, style_steps: int) -> dict[tuple[str
     with tempfile.TemporaryDirectory() as place:
         host = StandaloneHost(Path(place))
         changes = {"seed": seed, "save_precision": "fp32", "validate_every_n_steps": 0}
-        style = _train(
+        style = train(
             host, STYLE.recipe(STYLE.draw(Path(place) / "style")), {**changes, "max_train_steps": style_steps}
         )
         data = FACE.draw(Path(place) / "face")
         faces = {
-            way: _train(
+            way: train(
                 host,
                 FACE.recipe(data),
                 {**changes, **settings, "max_train_steps": face_steps, "output_name": f"face{at}"},
@@ -76,7 +77,8 @@ def measure_pair(seed: int, face_steps: int, style_steps: int) -> dict[tuple[str
     return found
 
 
-def _train(host: StandaloneHost, recipe: Any, changes: dict[str, Any]) -> Path:
+def train(host: StandaloneHost, recipe: Recipe, changes: dict[str, Any]) -> Path:
+    """The file of a run of the recipe with these changes."""
     return next(event.path for event in run(host, recipe.with_values(changes)) if isinstance(event, Finished))
 
 
