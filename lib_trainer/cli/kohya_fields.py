@@ -29,7 +29,7 @@ learns only where the file says so.
 back here with the same values. `--format ours` writes our own.
 
 OneTrainer's first `additional_embeddings` entry that is trained becomes the embedding of
-[pivotal tuning](loras.md#pivotal-tuning-an-embedding-beside-the-lora). kohya_ss and sd-scripts train embeddings in runs
+[pivotal tuning](loras.md). kohya_ss and sd-scripts train embeddings in runs
 of their own, which are not LoRAs.
 
 ## The recipes for transformers

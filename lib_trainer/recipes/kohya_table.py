@@ -106,7 +106,7 @@ _TABLE = [
     *_fields(
         "approximated",
         "optimizer use_8bit_adam",
-        "optimizer; any class of pytorch-optimizer, others are replaced or refused",
+        "any class of pytorch-optimizer; others are replaced or refused",
     ),
     *_fields(
         "used",
