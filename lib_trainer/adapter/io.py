@@ -61,6 +61,14 @@ class AdapterFile:
         """Layers whose change depends on the weights that they are put on (DoRA)."""
         return tuple(name for name, module in self.factors.items() if module.dora_scale is not None)
 
+    @property
+    def size(self) -> str:
+        """`192 layers of rank 4 to 8 and 61 norms`."""
+        ranks = sorted(module.rank for module in self.factors.values() if module.algo != NORM)
+        norms = len(self.factors) - len(ranks)
+        parts = [f"{len(ranks)} layers of rank {ranks[0]} to {ranks[-1]}"] if ranks else []
+        return " and ".join([*parts, *([f"{norms} norms"] if norms else [])])
+
     def require_read(self, name: str) -> None:
         """Raises UserError unless all that the file, here called `name`, does to a model was read."""
         if self.unmatched:

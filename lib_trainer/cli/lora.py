@@ -90,12 +90,10 @@ def _extract(options: argparse.Namespace) -> Answer:
 
 
 def _about(target: Path, file: AdapterFile) -> Answer:
-    ranks = sorted(module.rank for module in file.factors.values())
-    values: dict[str, Any] = {"path": target, "layers": len(ranks), "ranks": [ranks[0], ranks[-1]]}
+    ranks = [module.rank for module in file.factors.values()]
+    values: dict[str, Any] = {"path": target, "layers": len(ranks), "ranks": [min(ranks), max(ranks)]}
     values["bytes"] = target.stat().st_size
-    return Answer(
-        values, (f"{target}: {len(ranks)} layers of rank {ranks[0]} to {ranks[-1]}, {values['bytes'] / 1e6:.1f} MB.",)
-    )
+    return Answer(values, (f"{target}: {file.size}, {values['bytes'] / 1e6:.1f} MB.",))
 
 
 def _cut(options: argparse.Namespace) -> Cut:

@@ -20,6 +20,7 @@ from lib_trainer.adapter.foreign_keys import names_in_model
 from lib_trainer.adapter.io import AdapterFile, adapter_tensors, read_adapter, save_adapter
 from lib_trainer.adapter.keys import NORM
 from lib_trainer.adapter.modules import AdapterModule
+from lib_trainer.adapter.norms import NormModule
 from lib_trainer.errors import UserError
 from lib_trainer.lora.svd import Cut, as_locon, factored, split
 from lib_trainer.models.checkpoint_file import read_single_file
@@ -132,7 +133,7 @@ def merge_into_checkpoint(checkpoint: Path, loras: Sequence[Strong], target: Tar
 
 
 def extract_lora(tuned: Path, base: Path, target: Target, cut: Cut, precision: str) -> AdapterFile:
-    """Writes the difference of two checkpoints of one family as a LoRA, and returns it as it is read again.
+    """Writes the difference of two checkpoints of one family as a LoRA, norms included, and returns it as it is read.
 
     Raises:
         UserError: they are of two families, do not differ, or the target exists.
@@ -143,6 +144,7 @@ def extract_lora(tuned: Path, base: Path, target: Target, cut: Cut, precision: s
     if family is not base_family:
         raise UserError(f"{tuned.name} is {family.label}, {base.name} is {base_family.label}.", "Choose two of a kind.")
     modules: dict[str, AdapterModule] = {}
+    norms, base_norms = (norm_rows(read_header(path).shapes, family) for path in (tuned, base))
     with safe_open(tuned, framework="pt") as one, safe_open(base, framework="pt") as other:
         for done, (name, at) in enumerate(weights.items(), 1):
             target.report(done, len(weights))
@@ -154,10 +156,22 @@ def extract_lora(tuned: Path, base: Path, target: Target, cut: Cut, precision: s
             if change.abs().max() > _SAME * before.abs().max():
                 kernel = tuple(change.shape[2:])
                 modules[name] = as_locon(*split(change.flatten(1), cut), kernel)
+        for name in (name for name in norms if name in base_norms):
+            if changed := _norm_change(one, norms[name], other, base_norms[name]):
+                modules[name] = changed
     if not modules:
         raise UserError(f"{tuned.name} and {base.name} hold the same weights.", "Choose two checkpoints that differ.")
     metadata = {"ss_base_model_version": family.base_model_version, "modelspec.architecture": family.architecture}
     return _written(target, modules, metadata, precision)
+
+
+def _norm_change(tuned: safe_open, at: WeightRows, base: safe_open, base_at: WeightRows) -> NormModule | None:
+    """What is added to weight and bias of a norm; None where neither differs."""
+    keys = ((at.key, base_at.key), (at.bias_key, base_at.bias_key))
+    pairs = [(tuned.get_tensor(key).float(), base.get_tensor(base_key).float()) for key, base_key in keys]
+    if all((one - other).abs().max() <= _SAME * other.abs().max() for one, other in pairs):
+        return None
+    return NormModule(dict(zip("wb", (one - other for one, other in pairs), strict=True)))
 
 
 def _written(

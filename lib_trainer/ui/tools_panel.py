@@ -181,10 +181,9 @@ class ToolsActions:
                 chosen = [(chosen[0][0], 1.0)]
             file = merge_loras(chosen, target, cut, precision)
         self._host.lora_changed(target.path)
-        ranks = sorted(module.rank for module in file.factors.values())
         size = target.path.stat().st_size / 1e6
         tag = escape(f"<lora:{target.path.stem}:1>")
-        return f"{tag}: {len(ranks)} layers of rank {ranks[0]} to {ranks[-1]}, {size:.1f} MB."
+        return f"{tag}: {file.size}, {size:.1f} MB."
 
     def _loras(self, text: str) -> list[Strong]:
         listed, found = self._host.loras(refresh=True), []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def test_merged_it_equals_both_tags(model, tmp_path: Path) -> None:
 
 
 def test_merged_into_a_checkpoint_it_equals_the_tag(model, checkpoint: Path, tmp_path: Path) -> None:
-    path = random_adapter(model, tmp_path / "a.safetensors", CONFIGS["locon decomposed"], 3)
+    config = replace(CONFIGS["locon decomposed"], train_norm=True)
+    path = random_adapter(model, tmp_path / "a.safetensors", config, 3)
     wanted, target = changed(model, [(path, 0.7)]), tmp_path / "merged.safetensors"
     layers = merge_into_checkpoint(checkpoint, [(path, 0.7)], Target(target))
     assert layers == len(read_adapter(path).factors)
@@ -122,6 +124,8 @@ def test_merged_into_a_checkpoint_it_equals_the_tag(model, checkpoint: Path, tmp
     assert before.keys() == after.keys() and all(before[key].dtype == after[key].dtype for key in before)
     back = extract_lora(target, checkpoint, Target(tmp_path / "out.safetensors"), Cut(), "fp32")
     assert back.factors.keys() == read_adapter(path).factors.keys()
+    norms = [name for name, module in back.factors.items() if module.algo == "norm"]
+    assert norms and f"and {len(norms)} norms" in back.size
     assert close(changed(model, [(tmp_path / "out.safetensors", 1.0)]), wanted)
     with pytest.raises(UserError, match="hold the same weights"):
         extract_lora(checkpoint, checkpoint, Target(tmp_path / "none.safetensors"), Cut(), "fp32")
