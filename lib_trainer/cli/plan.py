@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 from typing import Any
 
 from lib_trainer.cli.output import Answer
 from lib_trainer.cli.train import open_recipe, parse_settings
+from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, Budget, Plan
 from lib_trainer.memory.planner import describe_savings, plan_for_card, require_fit
@@ -28,10 +30,25 @@ def run_plan(options: argparse.Namespace) -> Answer:
         raise UserError("The recipe is missing.", "Name a recipe's .json file, or a shipped one.")
     recipe = open_recipe(options.recipe).complete(parse_settings(options.set), needs_name=False)
     width_px, height_px = _size(options.size) if options.size else recipe.dataset.resolution_px
-    plan = plan_for_card(FAMILIES[options.family], recipe, width_px, height_px, budget)
+    plan = plan_for_card(FAMILIES[options.family], recipe, width_px, height_px, budget, *_lora_files(recipe))
     # A plan that does not fit is an error with advice, not an answer.
     require_fit(plan)
     return Answer(plan_values(plan), _lines(plan))
+
+
+def _lora_files(recipe: Recipe) -> tuple[Path | None, list[Path]]:
+    """The file whose layers and ranks are trained, None where the recipe's are; and those of the frozen LoRAs.
+
+    Raises:
+        UserError: a LoRA is not given as the path of a file; a plan knows no folder of LoRAs.
+    """
+    start = recipe.start
+    named = [start.network_weights] if start.dim_from_weights else []
+    for name in (*named, *(name for name, _ in start.base_loras)):
+        if not Path(name).expanduser().is_file():
+            raise UserError(f"There is no file {name}.", "A plan knows no folder of LoRAs: name the path of the file.")
+    paths = [Path(name).expanduser() for name in named]
+    return paths[0] if paths else None, [Path(name).expanduser() for name, _ in start.base_loras]
 
 
 def parse_budget(text: str) -> float:

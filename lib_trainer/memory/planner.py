@@ -14,13 +14,14 @@ from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.scan import Scan
 from lib_trainer.errors import UserError
 from lib_trainer.events import Event, Planned
-from lib_trainer.memory.continued import shapes_in_file
+from lib_trainer.memory.continued import frozen_file_bytes, shapes_in_file
 from lib_trainer.memory.estimate import Work
 from lib_trainer.memory.layer_cost import ModuleShape
 from lib_trainer.memory.plan import GIB, RESERVE, Budget, Plan, make_plan
 from lib_trainer.models.base import HostModel
 from lib_trainer.models.device import DTYPES, available_optimizer, compute_dtype, total_ram
-from lib_trainer.models.families import Family, UNetShape
+from lib_trainer.models.families import Family, TransformerShape, UNetShape
+from lib_trainer.models.optimizers import canonical_name
 from lib_trainer.models.placement import MemoryProfile
 
 _HALF_BYTES = 2
@@ -107,28 +108,57 @@ def plan_run(
     return make_plan(work, budget, dense=dense, eight_bit=eight_bit, resuming=resuming, ram_bytes=ram_bytes)
 
 
-def plan_from_profile(memory_profile: MemoryProfile, recipe: Recipe, continued: Path | None = None) -> Plan:
+def plan_from_profile(
+    memory_profile: MemoryProfile, recipe: Recipe, continued: Path | None = None, frozen: Iterable[Path] = ()
+) -> Plan:
     """The plan before a model is opened, for images of the recipe's full resolution.
 
     Args:
         continued: the file of the LoRA whose layers and ranks are trained instead of the recipe's.
+        frozen: files of the LoRAs that act and are not trained.
 
     Raises:
-        UserError: that file cannot be read, or fits no layer.
+        UserError: one of these files cannot be read, or fits no layer.
     """
-    shapes: ContinuedShapes = ()
-    if continued and isinstance(memory_profile.shape, UNetShape):
-        shapes = shapes_in_file(continued, continued.stat().st_mtime_ns, memory_profile.family, memory_profile.shape)
+    shapes = _shapes_of(continued, memory_profile.family, memory_profile.shape)
     # No device was asked yet: without VRAM it is a CPU.
     device = torch.device("cpu" if memory_profile.available_bytes is None else "cuda")
-    return plan_run(memory_profile, recipe.for_its_mode(), [recipe.dataset.resolution_px], device, continued=shapes)
+    return plan_run(
+        memory_profile,
+        recipe.for_its_mode(),
+        [recipe.dataset.resolution_px],
+        device,
+        frozen_bytes=sum(map(frozen_file_bytes, frozen)),
+        continued=shapes,
+    )
 
 
-def plan_for_card(family: Family, recipe: Recipe, width_px: int, height_px: int, budget: Budget) -> Plan:
-    """The plan for a checkpoint of the family in half precision, on any GPU; this machine's is not queried."""
+def plan_for_card(
+    family: Family,
+    recipe: Recipe,
+    width_px: int,
+    height_px: int,
+    budget: Budget,
+    continued: Path | None = None,
+    frozen: Iterable[Path] = (),
+) -> Plan:
+    """The plan for a checkpoint of the family in half precision, on any GPU; this machine's is not queried.
+
+    Args:
+        continued, frozen: see `plan_from_profile`.
+    """
     recipe, compute = recipe.for_its_mode(), DTYPES[recipe.training.mixed_precision]
-    optimizer = recipe.training.optimizer
-    return make_plan(Work(family, family.shape, recipe, optimizer, width_px, height_px, _HALF_BYTES, compute), budget)
+    work = Work(
+        family, family.shape, recipe, canonical_name(recipe.training.optimizer), width_px, height_px, _HALF_BYTES,
+        compute, sum(map(frozen_file_bytes, frozen)), _shapes_of(continued, family, family.shape),
+    )  # fmt: skip
+    return make_plan(work, budget)
+
+
+def _shapes_of(continued: Path | None, family: Family, shape: UNetShape | TransformerShape) -> ContinuedShapes:
+    if continued is None or not isinstance(shape, UNetShape):
+        return ()
+    return shapes_in_file(continued, continued.stat().st_mtime_ns, family, shape)
 
 
 def budget_of(memory_profile: MemoryProfile, recipe: Recipe) -> Budget | None:

@@ -169,7 +169,7 @@ class Actions:
 
     def memory(self, *values: Any) -> str:
         """-> the memory bar."""
-        return show_memory(self._host, self._form.read(values))
+        return show_memory(self._host, self._form.read(values), self._access)
 
     def choose_kind(self, kind: str, prompt: str, proposed: Proposed, *values: Any) -> list[Any]:
         """-> preset, notices, base, prompt, proposed, *form, fold, message: the recipe shipped for this kind."""

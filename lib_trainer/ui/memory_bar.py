@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.config.start import is_path
 from lib_trainer.errors import UserError
+from lib_trainer.host.access import Access
 from lib_trainer.host.base import Host
 from lib_trainer.lora.lookup import find_lora
+from lib_trainer.ui.recipe_check import require_allowed
 
 if TYPE_CHECKING:
     from lib_trainer.memory.plan import Plan
@@ -22,8 +24,9 @@ _GIB = 2**30
 _SHOWN_SHARE = 0.005
 
 
-def show_memory(host: Host, entered: Mapping[str, Any]) -> str:
+def show_memory(host: Host, entered: Mapping[str, Any], access: Access | None = None) -> str:
     """The bar for what the inputs hold; a sentence before a checkpoint is known; "" where an input is invalid."""
+    access = access or Access()
     # Imported late: a page that is only opened should not wait for torch.
     from lib_trainer.memory.planner import plan_from_profile
 
@@ -33,19 +36,30 @@ def show_memory(host: Host, entered: Mapping[str, Any]) -> str:
         if memory_profile is None:
             return _sentence(UNKNOWN)
         # By the family train_lora_settings.js hides the settings that do not apply.
-        bar = show_plan_bar(plan_from_profile(memory_profile, recipe, _continued(host, recipe)))
+        bar = show_plan_bar(plan_from_profile(memory_profile, recipe, *_lora_files(host, recipe, access)))
         return f'<div data-family="{memory_profile.family.key}">{bar}</div>'
     except UserError:
         # Train says it beside the field.
         return ""
 
 
-def _continued(host: Host, recipe: Recipe) -> Path | None:
-    """The file whose layers and ranks are trained; None where the recipe's are, or it is not in the folder of LoRAs."""
-    name = recipe.start.network_weights
-    if not (name and recipe.start.dim_from_weights) or is_path(name):
-        return None
-    found = find_lora(name.removesuffix(".safetensors"), host.loras())
+def _lora_files(host: Host, recipe: Recipe, access: Access) -> tuple[Path | None, list[Path]]:
+    """The file whose layers and ranks are trained, None where the recipe's are; and those of the frozen LoRAs.
+
+    Files that are not there are left out. Raises UserError for a path that the page may not name.
+    """
+    start = recipe.start
+    names = [start.network_weights if start.dim_from_weights else "", *(name for name, _ in start.base_loras)]
+    paths = [_lora_file(host, name, access) for name in names]
+    return paths[0], [path for path in paths[1:] if path]
+
+
+def _lora_file(host: Host, name: str, access: Access) -> Path | None:
+    if is_path(name):
+        require_allowed(access, name)
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    found = find_lora(name.removesuffix(".safetensors"), host.loras()) if name else None
     return found.path if found else None
 
 

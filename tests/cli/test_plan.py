@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lib_trainer.cli.main import main
 from lib_trainer.memory.plan import GIB
@@ -37,6 +39,21 @@ def test_settings_change_the_plan(capsys) -> None:
     _, small = answer(capsys, "loha_face_config_8gb", "--family", "sdxl", "--set", "network_dim=8")
     _, large = answer(capsys, "loha_face_config_8gb", "--family", "sdxl")
     assert small["parts"]["the adapter"] < large["parts"]["the adapter"]
+
+
+def test_lora_files_count_by_their_paths(capsys, tmp_path) -> None:
+    path, layer = tmp_path / "style.safetensors", "lora_unet_mid_block_attentions_0_proj_in"
+    tensors = {f"{layer}.lora_up.weight": torch.zeros(1280, 8), f"{layer}.lora_down.weight": torch.zeros(8, 1280)}
+    save_file(tensors, path)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    named = ("--set", f"network_weights={path}", "--set", "dim_from_weights=true")
+    _, continued = answer(capsys, "loha_face_config_8gb", *named)
+    assert continued["parts"]["the adapter"] == size
+    _, plain = answer(capsys, "loha_face_config_8gb")
+    _, over = answer(capsys, "loha_face_config_8gb", "--set", f"base_weights={path}")
+    assert over["parts"]["the checkpoint"] - plain["parts"]["the checkpoint"] == size
+    code, error = answer(capsys, "loha_face_config_8gb", "--set", "base_weights=style")
+    assert code == 2 and "There is no file style." in error["error"]
 
 
 @pytest.mark.parametrize("budget", ["lots", "-8", "0", "0.5GB", "8TB", "1e9", "99999"])

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import OutOfMemory
 from lib_trainer.events import Event, Notice
+from lib_trainer.host.access import Access
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.memory.plan import GIB
 from lib_trainer.memory.planner import plan_from_profile
@@ -71,6 +72,26 @@ def test_layers_and_ranks_of_a_continued_lora_are_counted_where_the_recipe_takes
     assert f"{plan.total_bytes / GIB:.1f} of 7.0 GB" in bar(tmp_path, profile, **start)
     plain = bar(tmp_path, profile)
     assert bar(tmp_path, profile, **start) != plain == bar(tmp_path, profile, **{**start, "network_weights": "missing"})
+    by_path = {**start, "network_weights": str(host.lora_dir / "style.safetensors")}
+    assert bar(tmp_path, profile, **by_path) == bar(tmp_path, profile, **start)
+    # A page that other machines reach may not ask for files outside the allowed folders.
+    host.memory_profile = lambda: profile
+    remote = Access(local_only=False)
+    assert show_memory(host, {**Recipe().flat(), **by_path}, remote) == ""
+
+
+def test_frozen_loras_are_counted_by_name_and_by_path(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    host.lora_dir.mkdir(parents=True, exist_ok=True)
+    path = host.lora_dir / "style.safetensors"
+    layer = "lora_unet_down_blocks_0_attentions_0_proj_in"
+    tensors = {f"{layer}.lora_up.weight": torch.zeros(320, 8), f"{layer}.lora_down.weight": torch.zeros(8, 320)}
+    save_file({**tensors, f"{layer}.alpha": torch.zeros(1), "bundle_emb.x.clip_l": torch.zeros(9, 768)}, path)
+    profile = MemoryProfile(SD1, SD1.shape, 2, available_bytes=7 * GIB, total_bytes=8 * GIB)
+    plain, ours = plan_from_profile(profile, Recipe()), plan_from_profile(profile, Recipe(), None, [path])
+    assert ours.parts.base - plain.parts.base == sum(tensor.nbytes for tensor in tensors.values())
+    shown = bar(tmp_path, profile, base_weights="style")
+    assert shown == bar(tmp_path, profile, base_weights=str(path)) != bar(tmp_path, profile)
 
 
 def test_before_a_checkpoint_is_loaded_that_is_said(tmp_path: Path) -> None:
