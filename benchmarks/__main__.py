@@ -90,6 +90,9 @@ def _add_comparisons(kinds: Any) -> None:
     layers.add_argument("--heaviest", type=int, default=0, help="only so many shapes; all if 0")
     _add_common(layers, "+")
     layers.set_defaults(run=_layers)
+    host_time = kinds.add_parser("host-time", help="what Python costs for each adapted layer, on tiny ones")
+    _add_common(host_time, "*")
+    host_time.set_defaults(run=_host_time)
     steps = kinds.add_parser("steps", help="(b) and (d) complete training steps, and the bytes they take")
     steps.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
     steps.add_argument("--size", type=int, default=512, help="side of the pictures in px")
@@ -140,6 +143,15 @@ def _layers(options: argparse.Namespace) -> None:
             options.heaviest,
         )
         report_layers(adapter, options.family, size, found)
+
+
+def _host_time(options: argparse.Namespace) -> None:
+    from benchmarks.host_time import compare_host_time, report_host_time
+
+    others = [IMPLEMENTATIONS[name] for name in ("frozen", *options.baselines)]
+    for adapter in options.adapters:
+        found = compare_host_time(adapter, others, options.rounds, options.folder, options.threads)
+        report_host_time(adapter, found)
 
 
 def _steps(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cases import ADAPTERS, OURS, Compute, Implementation
 from benchmarks.pairs import Ratios, joined, paired, weighted
@@ -43,7 +44,7 @@ def compare_layers(
     with workers([OURS, *baselines], folder, threads) as (ours, *others):
         for number, (shape, count) in enumerate(shapes, start=1):
             for other in others:
-                ratios = _ratios(ours, other, shape, adapter, rounds)
+                ratios = layer_ratios(ours, other, shape, asdict(ADAPTERS[adapter]), rounds)
                 found.append(Comparison(shape, count, other.implementation, ratios))
             newest = " · ".join(f"{item.baseline.name} {item.ratios}" for item in found[-len(others) :])
             say(f"{number}/{len(shapes)} {adapter} {shape} ×{count}: {newest}", progress=True)
@@ -74,19 +75,19 @@ def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Compa
     say(table(["beside ours", "times as long", "ours, s", "theirs, s", "least of any shape"], rows))
 
 
-def _loaded(worker: Worker, shape: Shape, adapter: str) -> AbstractContextManager[None]:
+def _loaded(worker: Worker, shape: Shape, adapter: dict[str, Any]) -> AbstractContextManager[None]:
     operation = asdict(shape.operation)
     return worker.loaded(
-        load="layer",
-        operation=operation,
-        x_shape=shape.x_shape,
-        adapter=asdict(ADAPTERS[adapter]),
-        compute=asdict(Compute()),
+        load="layer", operation=operation, x_shape=shape.x_shape, adapter=adapter, compute=asdict(Compute())
     )
 
 
-def _ratios(ours: Worker, other: Worker, shape: Shape, adapter: str, rounds: int) -> Ratios:
-    """A pair of timings in each round, in new processes: where in memory a layer happens to lie counts too."""
+def layer_ratios(ours: Worker, other: Worker, shape: Shape, adapter: dict[str, Any], rounds: int) -> Ratios:
+    """A pair of timings in each round, in new processes: where in memory a layer happens to lie counts too.
+
+    Args:
+        adapter: fields of an `AdapterConfig`.
+    """
     pairs = []
     for _ in range(rounds):
         with _loaded(ours, shape, adapter), _loaded(other, shape, adapter):

@@ -13,6 +13,7 @@ from pathlib import Path
 from traceback import clear_frames
 
 from lib_trainer.adapter.attach import Adapter, attached
+from lib_trainer.adapter.kernels.choices import KernelChoices
 from lib_trainer.config.recipe import Recipe, field_of, ignored_in_mode, ignored_settings
 from lib_trainer.dataset.cache import cache_texts
 from lib_trainer.dataset.cache_store import TextStore, prune_cache
@@ -53,7 +54,7 @@ from lib_trainer.training.pivotal import (
 )
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
 from lib_trainer.training.processes import ALONE, Processes, ProcessLost, for_all, per_process, tightest
-from lib_trainer.training.resume_facts import dtype_of_run, resumed_settings
+from lib_trainer.training.resume_facts import dtype_of_run, kernels_of_run, resumed_settings
 from lib_trainer.training.run_layers import run_layers
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving
@@ -156,6 +157,8 @@ def _train(
     model.prepare_training(plan.placement, text_encoder=encodes, guidance_scale=recipe.flow.guidance_scale)
     adapter, sentence = start.adapter(recipe, layers.trained(recipe), read_weight)
     adapter.embedding = embedding
+    recorded = kernels_of_run(output.folder and output.folder / STATE_FILE)
+    adapter.choices = KernelChoices(recipe.adapter.kernel_strategy, host.cache_dir, recorded)
     yield from map(Notice, _of_adapter(adapter, start, sentence))
     outcome, schedule = Outcome(plan), latents.store.schedule
     require_space(output.target, adapter, recipe.output.save_precision)

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "utils": {"errors"},
     "models": BASE,
     "adapter": BASE | {"models"},
-    "adapter.kernels": {"adapter.delta_weight", "adapter.dora", "models"},
+    "adapter.kernels": {"adapter.delta_weight", "adapter.dora", "models", "utils"},
     "dataset": BASE | {"models"},
     "memory": BASE | {"models", "adapter", "dataset"},
     "workbench": BASE | {"dataset", "captioning", "host.base"},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.embedding import TrainedEmbedding
 from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
+from lib_trainer.adapter.kernels.choices import KernelChoices
 from lib_trainer.adapter.keys import NORM
 from lib_trainer.adapter.layer_rules import trains_norm
 from lib_trainer.adapter.modules import AdapterModule, new_module
@@ -35,12 +36,14 @@ class Adapter(nn.Module):
 
     Attributes:
         embedding: that is trained beside them; None without one.
+        choices: which kernel strategy computes each kind of layer; set before it is attached.
     """
 
     def __init__(self, modules: dict[str, AdapterModule], embedding: TrainedEmbedding | None = None) -> None:
         super().__init__()
         self.layers = nn.ModuleDict(modules)
         self.embedding = embedding
+        self.choices = KernelChoices()
 
     def draw_dropout(self, config: AdapterConfig, generator: torch.Generator) -> None:
         """Draws which rows of ΔW (rank dropout) and which layers (module dropout) the next micro-batch skips.
@@ -211,6 +214,7 @@ def attached(
     try:
         for adapted in adapter.layers.values():
             adapted.strength = strength
+            adapted.compute_by(adapter.choices)
         with overridden_forward(layer_of, wrap):
             yield
     finally:

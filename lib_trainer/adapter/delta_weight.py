@@ -55,3 +55,33 @@ def locon_delta(f: Tensors) -> Tensor:
 
 
 DELTAS: dict[str, Callable[[Tensors], Tensor]] = {"loha": loha_delta, "lokr": lokr_delta, "locon": locon_delta}
+
+
+def delta_gradients(algo: str, f: Tensors, grad: Tensor) -> dict[str, Tensor]:
+    """Gradients of LoKr's or LoCon's factors from ΔW's, in its shape; for factors without a Tucker core.
+
+    Written out, because autograd within a backward pass takes longer than a small layer.
+    """
+    if algo == "locon":
+        up, down, grad = f["up"].flatten(1), f["down"].flatten(1), grad.flatten(1)
+        return {"up": (grad @ down.T).reshape(f["up"].shape), "down": (up.T @ grad).reshape(f["down"].shape)}
+    first, second = lokr_first(f), lokr_second(f)
+    rows, columns = first.shape
+    # (out_l, out_k, in_m, in_n·k²)
+    parts = grad.reshape(rows, len(second), columns, -1)
+    grad_first = (parts * second.flatten(1)[None, :, None, :]).sum((1, 3))
+    grad_second = (parts * first[:, None, :, None]).sum((0, 2)).reshape(second.shape)
+    return {**lokr_first_gradients(f, grad_first), **lokr_second_gradients(f, grad_second)}
+
+
+def lokr_first_gradients(f: Tensors, grad: Tensor) -> dict[str, Tensor]:
+    """Gradients of W1, or of its two factors, from that of W1."""
+    return {"w1": grad} if "w1" in f else {"w1_a": grad @ f["w1_b"].T, "w1_b": f["w1_a"].T @ grad}
+
+
+def lokr_second_gradients(f: Tensors, grad: Tensor) -> dict[str, Tensor]:
+    """Gradients of W2, or of its two factors, from that of W2; there is no Tucker core."""
+    if "w2" in f:
+        return {"w2": grad}
+    grad = grad.flatten(1)
+    return {"w2_a": grad @ f["w2_b"].T, "w2_b": f["w2_a"].T @ grad}

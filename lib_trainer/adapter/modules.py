@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from lib_trainer.adapter.delta_weight import DELTAS, Tensors
 from lib_trainer.adapter.dora import DORA, decomposed, magnitude_shape, magnitudes, shaped_for
 from lib_trainer.adapter.kernels.autograd import LayerOp, ReadWeight, Strategy, apply_frozen, apply_strategy
+from lib_trainer.adapter.kernels.candidates import LayerCase, StrategyName
+from lib_trainer.adapter.kernels.choices import KernelChoices
 from lib_trainer.adapter.kernels.decomposed import Decomposed
-from lib_trainer.adapter.kernels.dispatch import build_strategy, choose_strategy, dense
+from lib_trainer.adapter.kernels.dispatch import build_strategy, dense
+from lib_trainer.adapter.kernels.measure import fastest
 from lib_trainer.adapter.keys import ALPHA, FILE_KEYS
 from lib_trainer.adapter.layer_rules import layer_rule
 from lib_trainer.config.recipe import AdapterConfig
@@ -48,6 +51,8 @@ class AdapterModule(nn.Module):
         self.dropped = False
         self.dropout: tuple[float, int] | None = None
         self.rank_mask: Tensor | None = None
+        self._choices = KernelChoices()
+        self._strategies: dict[Any, Strategy] = {}
         self.names = tuple(tensors)
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor))
@@ -55,7 +60,15 @@ class AdapterModule(nn.Module):
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self.names}
+        # nn.Module looks up attributes by search, and this is asked in every pass of every layer.
+        parameters = self._parameters
+        return {name: parameters[name] for name in self.names}
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What its strategies compute with: `tensors`, and the magnitude of a DoRA."""
+        scale = self.dora_scale
+        return self.tensors if scale is None else {**self.tensors, DORA: scale}
 
     @property
     def rank(self) -> int:
@@ -113,20 +126,53 @@ class AdapterModule(nn.Module):
             return apply_frozen(operation, read, x)
         if (self.dropout is not None or self.rank_mask is not None) and self.dora_scale is None:
             return apply_frozen(operation, read, x) + self._masked_product(operation, x)
-        factors = self.tensors if self.dora_scale is None else {**self.tensors, DORA: self.dora_scale}
-        return apply_strategy(self.strategy(operation, x), read, x, factors)
+        return apply_strategy(self.strategy(operation, x), read, x, self.inputs)
+
+    def compute_by(self, choices: KernelChoices) -> None:
+        """Takes the strategies that these choices name; the layers of a model share them."""
+        self._choices, self._strategies = choices, {}
 
     def strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
-        """How `apply_to` computes for an input like x."""
+        """How `apply_to` computes for an input like x: made once for inputs of one kind."""
+        key = (operation, x.shape, x.dtype, x.device, self.strength, self.row_mask is None)
+        found = self._strategies.get(key)
+        if found is None:
+            found = self._strategies[key] = self._new_strategy(operation, x)
+        return found
+
+    def _new_strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
+        if self.dora_scale is not None or self.row_mask is not None:
+            return self._masked_strategy(operation, x)
+
+        def measure(names: tuple[StrategyName, ...]) -> str:
+            return fastest({name: self.strategy_named(name, operation, x) for name in names}, operation, x, factors)
+
+        factors = self.tensors
+        case = LayerCase.of(self.algo, factors, operation, x)
+        return self.strategy_named(self._choices.choose(case, x.device, measure), operation, x)
+
+    def strategy_named(self, name: StrategyName, operation: LayerOp, x: Tensor) -> Strategy:
+        """One of the strategies for an input like x, without DoRA and rank dropout."""
         factors, scale = self.tensors, self.strength * self.scale
-        precise = x.dtype == next(iter(factors.values())).dtype
+        return build_strategy(name, self.algo, factors, operation, scale, precise=self._is_precise(x))
+
+    def possible_strategies(self, operation: LayerOp, x: Tensor, choices: KernelChoices) -> list[Strategy]:
+        """Those among which `choices` chooses for an input like x."""
+        if self.dora_scale is not None:
+            return [self._masked_strategy(operation, x)]
+        names = choices.possible(LayerCase.of(self.algo, self.tensors, operation, x))
+        return [self.strategy_named(name, operation, x) for name in names]
+
+    def _masked_strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
+        """That of a DoRA, or under rank dropout: a mask on rows has no factored form."""
         if self.dora_scale is not None:
             return Decomposed(operation, partial(self._masked_delta, self.scale), self.strength)
-        if self.row_mask is not None:
-            # A mask on rows has no factored form.
-            return dense(operation, partial(self._masked_delta, scale), precise=precise)
-        name = choose_strategy(self.algo, factors, operation, tuple(x.shape), precise=precise)
-        return build_strategy(name, self.algo, factors, operation, scale, precise=precise)
+        delta = partial(self._masked_delta, self.strength * self.scale)
+        return dense(operation, delta, precise=self._is_precise(x))
+
+    def _is_precise(self, x: Tensor) -> bool:
+        """Whether the compute dtype is that of the factors."""
+        return x.dtype == next(iter(self.tensors.values())).dtype
 
     def limit_norm(self, most: float) -> None:
         """Shrinks all factors alike until ΔW at strength 1 has at most this Frobenius norm.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib_trainer.config.fields import setting
-from lib_trainer.config.groups import LEARNS, QUALITY
+from lib_trainer.config.groups import LEARNS, LENGTH, QUALITY
 from lib_trainer.config.layers import LayerConfig
 
 ALGOS = ("loha", "lokr", "locon")
+KERNEL_STRATEGIES = ("auto", "counted", "dense", "dense_forward", "low_rank")
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,8 @@ class AdapterConfig(LayerConfig):
     module_dropout: float = setting(
         0.0, "Module dropout", "Share of layers that a step leaves out.", group=QUALITY, low=0.0, high=0.95
     )
+    kernel_strategy: str = setting(
+        "auto", "Kernel strategy", "How layers are computed; all learn the same. auto measures once on this device,"
+        " counted takes what computes least, the same on every machine.",
+        group=LENGTH, choices=KERNEL_STRATEGIES,
+    )  # fmt: skip

@@ -12,7 +12,9 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor, nn
 
-from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
+from lib_trainer.adapter.delta_weight import Tensors
+from lib_trainer.adapter.kernels.autograd import Frozen, LayerOp, Strategy, apply_strategy
+from lib_trainer.adapter.kernels.choices import KernelChoices
 from lib_trainer.adapter.modules import AdapterModule, new_module
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.memory.storage_peak import StoragePeak
@@ -75,22 +77,31 @@ def layer_cost(
     """
     factors = _factors(operation, adapter) if adapter else None
     # On meta: shapes and dtypes decide, and no kernel runs.
-    weight = torch.empty(operation.shape, dtype=dtype, device="meta")
+    x = torch.empty(x_shape, dtype=dtype, device="meta", requires_grad=True)
+    setting = adapter.kernel_strategy if isinstance(adapter, AdapterConfig) else "auto"
+    inputs = factors.inputs if factors else {}
+    strategies = factors.possible_strategies(operation, x, KernelChoices(setting)) if factors else [Frozen(operation)]
+    # Which one is the fastest is not known before the run.
+    most = max(_backward_bytes(strategy, operation, inputs, x, reads_copy=reads_copy) for strategy in strategies)
+    return LayerCost(tuple(tuple(value.shape) for value in inputs.values()), most)
+
+
+def _backward_bytes(strategy: Strategy, operation: LayerOp, inputs: Tensors, x: Tensor, *, reads_copy: bool) -> int:
+    """Peak of backward beside what forward kept."""
+    weight = torch.empty(operation.shape, dtype=x.dtype, device="meta")
 
     def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
         return (torch.empty_like(weight) if reads_copy else weight), None
 
     peak = StoragePeak()
-    x = torch.empty(x_shape, dtype=dtype, device="meta", requires_grad=True)
-    y = factors.apply_to(operation, read, x) if factors else apply_frozen(operation, read, x)
+    y = apply_strategy(strategy, read, x, inputs)
     grad = torch.empty_like(y)
-    parameters = list(factors.parameters()) if factors else []
-    peak.ignore([weight, x, y, grad, *parameters])
+    peak.ignore([weight, x, y, grad, *inputs.values()])
     with peak:
-        made = torch.autograd.grad(y, [x, *parameters], grad)
+        made = torch.autograd.grad(y, [x, *inputs.values()], grad)
     # Gradients of the adapter are counted by the estimate itself.
     own = sum(gradient.untyped_storage().nbytes() for gradient in made[1:])
-    return LayerCost(tuple(tuple(parameter.shape) for parameter in parameters), max(0, peak.peak - own))
+    return max(0, peak.peak - own)
 
 
 @lru_cache(maxsize=1024)

@@ -97,6 +97,16 @@ def dtype_of_run(path: Path | None, recipe: Recipe, device: torch.device) -> tor
     return dtypes.get(found) or compute_dtype(recipe.training.mixed_precision, device)
 
 
+def kernels_of_run(path: Path | None) -> dict[str, str]:
+    """`KernelChoices.made` of an interrupted run; {} for a new one.
+
+    Args:
+        path: as for `dtype_of_run`.
+    """
+    found = _header(path).get("kernels", {}) if path else {}
+    return found if isinstance(found, dict) else {}
+
+
 def _what_computes(recipe: Recipe) -> dict[str, Any]:
     output = recipe.output.__dict__
     return {name: value for name, value in recipe.flat().items() if name not in output and name not in _FREE}

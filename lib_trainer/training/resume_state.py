@@ -54,6 +54,7 @@ def save_state(path: Path, training: Training, step: int, pictures: str, evaluat
     # By kind of device: a run that moves from a GPU to a CPU may compute otherwise there.
     computes = {training.model.device.type: str(training.dtype).removeprefix("torch.")}
     header |= {"format": FORMAT, "step": step, "facts": facts.__dict__, "computes": computes}
+    header["kernels"] = training.adapter.choices.made
     try:
         replace_with(path, partial(save_file, tensors, metadata={HEADER: json.dumps(header)}))
     except (OSError, SafetensorError) as error:

@@ -1,97 +1,20 @@
-"""Chooses and builds the kernel strategy of an adapted layer, by a count of what each strategy computes."""
+"""Builds the kernel strategy of an adapted layer."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Literal
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from lib_trainer.adapter.delta_weight import DELTAS, Tensors, lokr_first, lokr_second
+from lib_trainer.adapter.delta_weight import DELTAS, Tensors, delta_gradients, lokr_first, lokr_second
 from lib_trainer.adapter.kernels.autograd import LayerOp, Strategy
+from lib_trainer.adapter.kernels.candidates import StrategyName
 from lib_trainer.adapter.kernels.factored import factored_delta
 from lib_trainer.adapter.kernels.half import AddRows, add_delta_in_half, in_half, nearest_in_half
 from lib_trainer.adapter.kernels.loha import HadamardDense, HalfHadamardDense, SmallBatch
-from lib_trainer.adapter.kernels.strategies import Dense, DenseForward, HalfDense, LowRank
-
-# `dense`: one product with W + ΔW, gradients through that of ΔW. `dense_forward`: the same product, gradients through
-# the factored form. `low_rank`: ΔW is never built. `small_batch`: LoHa at a few positions.
-StrategyName = Literal["dense", "dense_forward", "low_rank", "small_batch"]
-# Factor name -> shape, hashable.
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Costs in multiply-adds of a large matrix product, fitted to timings of every strategy on one CPU thread.
-
-    Attributes:
-        element: an element of ΔW that is built, added or multiplied: memory bandwidth, not arithmetic.
-        rank: a multiply-add of a product over a small rank.
-        conv_gradient: a multiply-add of a convolution weight's gradient.
-        factored: a multiply-add of the factored form.
-        low_rank_calls: the many small kernel calls of `low_rank`, for a layer.
-    """
-
-    element: float
-    rank: float
-    conv_gradient: float
-    factored: float
-    low_rank_calls: float
-
-
-# Float32, on the layers of SD 1.5 and SDXL: they name the fastest strategy of 98 % of the layers.
-_FULL_COSTS = Costs(element=30, rank=2, conv_gradient=2, factored=1, low_rank_calls=16e6)
-# Bfloat16, on the layers of SD 1.5 at 512 px: on the timings that they were fitted to, 0.6 % slower than the fastest
-# strategy of each layer. Its large products take a quarter of float32's time, small ones and memory traffic do not.
-_HALF_COSTS = Costs(element=700, rank=0.3, conv_gradient=2, factored=3.4, low_rank_calls=5.6e8)
-
-
-def choose_strategy(
-    algo: str, factors: Tensors, operation: LayerOp, x_shape: tuple[int, ...], *, precise: bool
-) -> StrategyName:
-    """The strategy with the lowest cost for a layer and an input of this shape.
-
-    Args:
-        factors: only names and shapes are read.
-        precise: the compute dtype is that of the factors.
-    """
-    shapes = tuple((name, tuple(factor.shape)) for name, factor in factors.items())
-    return _choose(algo, shapes, operation, x_shape, precise)
-
-
-@lru_cache(maxsize=4096)
-def _choose(algo: str, shapes: Shapes, operation: LayerOp, x_shape: tuple[int, ...], precise: bool) -> StrategyName:
-    elements = math.prod(operation.shape)
-    rank = dict(shapes)["w1_b"][0] if algo == "loha" else 0
-    # r² values at each position take fewer multiply-adds than building ΔW.
-    if algo == "loha" and not operation.is_conv and math.prod(x_shape[:-1]) * rank * sum(operation.shape) < elements:
-        return "small_batch"
-    factors = {name: torch.empty(shape, device="meta") for name, shape in shapes}
-    factored = factored_delta(algo, factors, operation, 1.0)
-    weights = factored.weights(factors) if factored else []
-    # A LoHa of high rank has r² products, which can be as large as ΔW.
-    if factored is None or sum(weight.numel() for weight in weights) >= elements:
-        return "dense"
-    costs = _FULL_COSTS if precise else _HALF_COSTS
-    positions = max(1, math.prod(x_shape) // operation.shape[1] // math.prod(operation.stride))
-    # Costs for one element of W. W's own product is left out: every strategy has it, forward and backward.
-    product = costs.factored * positions * factored.multiply_adds(weights) / elements
-    rank_products = costs.rank * 2 * rank
-    build = costs.element + rank_products
-    grad_weight = positions * (1 if operation.is_pointwise else costs.conv_gradient)
-    found: dict[StrategyName, float] = {
-        # Built forward and backward; then the gradients of both halves.
-        "dense": grad_weight + 2 * build + 2 * (costs.element + rank_products),
-        # Forward, its recomputation, and the gradients of weights and input.
-        "low_rank": 4 * product + costs.low_rank_calls / elements,
-        "dense_forward": 3 * product + 2 * build,
-    }
-    return min(found, key=found.__getitem__)
+from lib_trainer.adapter.kernels.strategies import DeltaGradients, Dense, DenseForward, HalfDense, LowRank
 
 
 def build_strategy(
@@ -111,12 +34,21 @@ def build_strategy(
         return DenseForward(factored, *_row_builders(algo, factors, operation, scale, precise=precise))
     if algo == "loha" and "t1" not in factors:
         return HadamardDense(operation, scale) if precise else HalfHadamardDense(operation, scale)
-    return dense(operation, lambda values: DELTAS[algo](values) * scale, precise=precise)
+    # Tucker cores are left to autograd: their layers are large.
+    has_core = any(name in factors for name in ("t1", "t2", "mid"))
+    gradients = None if has_core else lambda values, grad: delta_gradients(algo, values, grad * scale)
+    return dense(operation, lambda values: DELTAS[algo](values) * scale, gradients, precise=precise)
 
 
-def dense(operation: LayerOp, delta: Callable[[Tensors], Tensor], *, precise: bool) -> Strategy:
-    """The dense strategy for any ΔW that is linear in each factor."""
-    return Dense(operation, delta) if precise else HalfDense(operation, delta)
+def dense(
+    operation: LayerOp,
+    delta: Callable[[Tensors], Tensor],
+    gradients: DeltaGradients | None = None,
+    *,
+    precise: bool,
+) -> Strategy:
+    """The dense strategy for any ΔW that is linear in each factor; see `Dense`."""
+    return Dense(operation, delta, gradients) if precise else HalfDense(operation, delta, gradients)
 
 
 def _row_builders(

@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from lib_trainer.adapter.delta_weight import Tensors, lokr_first, lokr_second
+from lib_trainer.adapter.delta_weight import (
+    Tensors,
+    lokr_first,
+    lokr_first_gradients,
+    lokr_second,
+    lokr_second_gradients,
+)
 from lib_trainer.adapter.kernels.autograd import LayerOp, runs_on_cpu
 from lib_trainer.adapter.kernels.contractions import (
     Contraction,
@@ -25,6 +32,8 @@ from lib_trainer.adapter.kernels.contractions import (
 
 # Factors -> the weight of each contraction, scaled; differentiable, and small.
 MakeWeights = Callable[[Tensors], list[Tensor]]
+# Factors, gradients of those weights in the factors' dtype -> the factors' gradients, by name.
+Gradients = Callable[[Tensors, Sequence[Tensor]], dict[str, Tensor]]
 # What lies between two contractions then stays in a CPU's second-level cache. Half precision pays more for each call.
 _POSITIONS_AT_ONCE = 512
 _HALF_POSITIONS_AT_ONCE = 8192
@@ -40,12 +49,15 @@ class FactoredDelta:
         operation: of the layer.
         contractions: in order; a convolution that is not 1×1 is one of them.
         weights: makes their weights from the factors.
+        gradients: of `weights`, written out: autograd within backward costs more than a small layer. None leaves it to
+            autograd.
         parts_in, parts_out: into how many parts LoKr cuts the channels of the input and of the output.
     """
 
     operation: LayerOp
     contractions: tuple[Contraction, ...]
     weights: MakeWeights
+    gradients: Gradients | None = None
     parts_in: int = 1
     parts_out: int = 1
 
@@ -68,6 +80,18 @@ class FactoredDelta:
             for total, part in zip(first, other, strict=True):
                 total += part
         return first
+
+    def factor_gradients(self, factors: Tensors, grads: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The factors' gradients in their order, from those of the contractions' weights."""
+        dtype = next(iter(factors.values())).dtype
+        grads = [grad.to(dtype) for grad in grads]
+        if self.gradients is not None:
+            found = self.gradients(factors, grads)
+            return [found[name].reshape(factor.shape) for name, factor in factors.items()]
+        with torch.enable_grad():
+            leaves = {name: factor.detach().requires_grad_() for name, factor in factors.items()}
+            weights = self.weights(leaves)
+        return torch.autograd.grad(weights, list(leaves.values()), grads)
 
     def _backward(self, x: Tensor, grad: Tensor, grad_x: Tensor | None, weights: Sequence[Tensor]) -> list[Tensor]:
         # The values between the contractions are recomputed: forward keeps x alone.
@@ -100,9 +124,8 @@ class FactoredDelta:
         if self.operation.is_conv:
             return (x.reshape(len(x) * parts, -1, *x.shape[2:]),)
         rows = x.reshape(-1, parts, x.shape[-1] // parts)
-        if not runs_on_cpu(x):
-            return (rows,)
-        return rows.split(_HALF_POSITIONS_AT_ONCE if x.dtype.itemsize == 2 else _POSITIONS_AT_ONCE)
+        most = _HALF_POSITIONS_AT_ONCE if x.dtype.itemsize == 2 else _POSITIONS_AT_ONCE
+        return rows.split(most) if rows.shape[0] > most and runs_on_cpu(x) else (rows,)
 
 
 def factored_delta(algo: str, factors: Tensors, operation: LayerOp, scale: float) -> FactoredDelta | None:
@@ -134,8 +157,19 @@ def _loha(f: Tensors, operation: LayerOp, scale: float) -> FactoredDelta:
         contractions = (Pointwise(), _spatial(operation, pairs, pairs), Pointwise())
         return FactoredDelta(operation, contractions, lambda f: [down(f), core(f), up(f)])
     first, shape = _kernel_contraction(operation, pairs, operation.shape[1])
+
+    def gradients(f: Tensors, grads: Sequence[Tensor]) -> dict[str, Tensor]:
+        rank = len(f["w1_b"])
+        down, up = grads[0].reshape(rank, rank, -1), (grads[1] * scale).unflatten(1, (rank, rank))
+        return {
+            "w1_a": (up * f["w2_a"][:, None, :]).sum(2),
+            "w2_a": (up * f["w1_a"][:, :, None]).sum(1),
+            "w1_b": (down * f["w2_b"][None, :, :]).sum(1),
+            "w2_b": (down * f["w1_b"][:, None, :]).sum(0),
+        }
+
     contractions = (first, _channel_matrix(operation))
-    return FactoredDelta(operation, contractions, lambda f: [down(f).reshape(shape), up(f)])
+    return FactoredDelta(operation, contractions, lambda f: [down(f).reshape(shape), up(f)], gradients)
 
 
 def _locon(f: Tensors, operation: LayerOp, scale: float) -> FactoredDelta:
@@ -143,45 +177,52 @@ def _locon(f: Tensors, operation: LayerOp, scale: float) -> FactoredDelta:
     if "mid" in f:
         contractions = (Pointwise(), _spatial(operation, rank, rank), Pointwise())
         return FactoredDelta(
-            operation, contractions, lambda f: [f["down"].flatten(1), f["mid"], f["up"].flatten(1) * scale]
+            operation,
+            contractions,
+            lambda f: [f["down"].flatten(1), f["mid"], f["up"].flatten(1) * scale],
+            lambda f, grads: {"down": grads[0], "mid": grads[1], "up": grads[2] * scale},
         )
     first, shape = _kernel_contraction(operation, rank, operation.shape[1])
-    contractions = (first, _channel_matrix(operation))
-    return FactoredDelta(operation, contractions, lambda f: [f["down"].reshape(shape), f["up"].flatten(1) * scale])
+    return FactoredDelta(
+        operation,
+        (first, _channel_matrix(operation)),
+        lambda f: [f["down"].reshape(shape), f["up"].flatten(1) * scale],
+        lambda f, grads: {"down": grads[0], "up": grads[1] * scale},
+    )
 
 
 def _lokr(f: Tensors, operation: LayerOp, scale: float) -> FactoredDelta:
     rows, columns = (len(f["w1"]), f["w1"].shape[1]) if "w1" in f else (len(f["w1_a"]), f["w1_b"].shape[1])
     out, inner = operation.shape[0] // rows, operation.shape[1] // columns
     mix = Mix(columns, rows) if operation.is_conv else MixRows()
-
-    def first(f: Tensors) -> Tensor:
-        return lokr_first(f) * scale
-
     if "t2" in f:
         rank = len(f["t2"])
         contractions = (Pointwise(), _spatial(operation, rank, rank), mix, Pointwise())
-        return FactoredDelta(
-            operation, contractions, lambda f: [f["w2_b"], f["t2"], first(f), f["w2_a"].T], columns, rows
-        )
+        weights = lambda f: [f["w2_b"], f["t2"], lokr_first(f) * scale, f["w2_a"].T]  # noqa: E731
+        return FactoredDelta(operation, contractions, weights, None, columns, rows)
     rank = 0 if "w2" in f else len(f["w2_b"])
     contraction, shape = _kernel_contraction(operation, rank or out, inner)
     kernel = operation.shape[2] * operation.shape[3] if operation.is_conv else 1
     # W2 stays in two halves while those take fewer multiply-adds than their product.
     if rank and rank * (inner * kernel + out) < inner * kernel * out:
         contractions = (contraction, mix, _channel_matrix(operation))
-        return FactoredDelta(
-            operation, contractions, lambda f: [f["w2_b"].reshape(shape), first(f), f["w2_a"]], columns, rows
-        )
+        weights = lambda f: [f["w2_b"].reshape(shape), lokr_first(f) * scale, f["w2_a"]]  # noqa: E731
+        halves = lambda f, g: {"w2_b": g[0], **lokr_first_gradients(f, g[1] * scale), "w2_a": g[2]}  # noqa: E731
+        return FactoredDelta(operation, contractions, weights, halves, columns, rows)
     contraction, shape = _kernel_contraction(operation, out, inner)
-
-    def second(f: Tensors) -> Tensor:
-        return lokr_second(f).reshape(shape)
-
     # W1 mixes where there are fewer channels.
-    if inner < out:
-        return FactoredDelta(operation, (mix, contraction), lambda f: [first(f), second(f)], columns, rows)
-    return FactoredDelta(operation, (contraction, mix), lambda f: [second(f), first(f)], columns, rows)
+    mixes_first = inner < out
+
+    def made(f: Tensors) -> list[Tensor]:
+        pair = [lokr_first(f) * scale, lokr_second(f).reshape(shape)]
+        return pair if mixes_first else pair[::-1]
+
+    def gradients(f: Tensors, grads: Sequence[Tensor]) -> dict[str, Tensor]:
+        grad_first, grad_second = grads if mixes_first else grads[::-1]
+        return {**lokr_first_gradients(f, grad_first * scale), **lokr_second_gradients(f, grad_second)}
+
+    contractions = (mix, contraction) if mixes_first else (contraction, mix)
+    return FactoredDelta(operation, contractions, made, gradients, columns, rows)
 
 
 def _kernel_contraction(operation: LayerOp, out: int, inner: int) -> tuple[Contraction, tuple[int, ...]]:

@@ -18,6 +18,9 @@ from lib_trainer.adapter.kernels.factored import FactoredDelta
 from lib_trainer.adapter.kernels.half import AddRows, HalfFactors, half_factors, round_stochastically
 from lib_trainer.adapter.kernels.tiling import add_grad_input, row_tiles, tiled_product
 
+# Factors, ΔW's gradient in its shape -> the factors' gradients, by name.
+DeltaGradients = Callable[[Tensors, Tensor], dict[str, Tensor]]
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -25,28 +28,27 @@ class Dense:
 
     Attributes:
         delta: factors -> ΔW with as many elements as W, differentiable.
+        gradients: factors, ΔW's gradient -> theirs, by name; None leaves them to autograd.
     """
 
     operation: LayerOp
     delta: Callable[[Tensors], Tensor]
+    gradients: DeltaGradients | None = None
 
     def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
         weight, bias = read(x)
         return self.operation(x, weight + self.delta(factors).reshape(self.operation.shape), bias)
 
     def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
-        with torch.enable_grad():
-            leaves = _leaves(factors)
-            delta = self.delta(leaves)
+        delta = _Delta.of(self.delta, factors, self.gradients)
         grad_x = None
         if needs_x:
-            total = read(x)[0] + delta.detach().reshape(self.operation.shape)
+            total = read(x)[0] + delta.value.detach().reshape(self.operation.shape)
             grad_x = self.operation.grad_input(x, total, grad)
             # Two tensors of W's size at once would set the step's peak.
             del total
-        # One gradient of ΔW's size; autograd takes it on to the factors.
-        grad_delta = self.operation.grad_weight(x, grad).reshape(delta.shape)
-        return grad_x, torch.autograd.grad(delta, list(leaves.values()), grad_delta)
+        # One gradient of ΔW's size, from which those of the factors follow.
+        return grad_x, delta.gradients(self.operation.grad_weight(x, grad))
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,12 @@ class HalfDense:
 
     Attributes:
         delta: as for `Dense`, and linear in each factor.
+        gradients: as for `Dense`.
     """
 
     operation: LayerOp
     delta: Callable[[Tensors], Tensor]
+    gradients: DeltaGradients | None = None
 
     def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
         weight, bias = read(x)
@@ -67,15 +71,12 @@ class HalfDense:
 
     def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
         half = half_factors(factors, x.dtype)
-        with torch.enable_grad():
-            leaves = _leaves(half.tensors)
-            delta = self.delta(leaves)
+        delta = _Delta.of(self.delta, half.tensors, self.gradients)
         grad_x = None
         if needs_x:
-            grad_x = self.operation.grad_input(x, self._total(read(x)[0], half, delta.detach()), grad)
-        grad_delta = self.operation.grad_weight(x, grad).reshape(delta.shape)
-        grads = torch.autograd.grad(delta, list(leaves.values()), grad_delta)
-        return grad_x, [half.gradient(name, value) for name, value in zip(leaves, grads, strict=True)]
+            grad_x = self.operation.grad_input(x, self._total(read(x)[0], half, delta.value.detach()), grad)
+        grads = delta.gradients(self.operation.grad_weight(x, grad))
+        return grad_x, [half.gradient(name, value) for name, value in zip(factors, grads, strict=True)]
 
     def _total(self, weight: Tensor, half: HalfFactors, delta: Tensor) -> Tensor:
         """W + ΔW in the dtype of W."""
@@ -136,13 +137,30 @@ def _factor_gradients(
     factored: FactoredDelta, x: Tensor, factors: Tensors, grad: Tensor, grad_x: Tensor | None
 ) -> Sequence[Tensor]:
     """The factors' gradients through the weights of the contractions; adds to `grad_x` if given."""
-    with torch.enable_grad():
-        leaves = _leaves(factors)
-        weights = [weight.to(x.dtype) for weight in factored.weights(leaves)]
-    # By hand through the contractions, then by autograd through the small weights alone.
-    grads = factored.backward(x, grad, [weight.detach() for weight in weights], grad_x)
-    return torch.autograd.grad(weights, list(leaves.values()), grads)
+    weights = [weight.to(x.dtype) for weight in factored.weights(factors)]
+    return factored.factor_gradients(factors, factored.backward(x, grad, weights, grad_x))
 
 
-def _leaves(factors: Tensors) -> dict[str, Tensor]:
-    return {name: factor.detach().requires_grad_() for name, factor in factors.items()}
+@dataclass(frozen=True)
+class _Delta:
+    """ΔW in backward, and the way back to the factors."""
+
+    value: Tensor
+    factors: Tensors
+    by_hand: DeltaGradients | None
+
+    @classmethod
+    def of(cls, make: Callable[[Tensors], Tensor], factors: Tensors, by_hand: DeltaGradients | None) -> _Delta:
+        if by_hand is not None:
+            return cls(make(factors), factors, by_hand)
+        with torch.enable_grad():
+            leaves = {name: factor.detach().requires_grad_() for name, factor in factors.items()}
+            return cls(make(leaves), leaves, None)
+
+    def gradients(self, grad: Tensor) -> Sequence[Tensor]:
+        """Of the factors in their order, given ΔW's in any shape."""
+        grad = grad.reshape(self.value.shape)
+        if self.by_hand is None:
+            return torch.autograd.grad(self.value, list(self.factors.values()), grad)
+        found = self.by_hand(self.factors, grad)
+        return [found[name] for name in self.factors]
