@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from lib_trainer.adapter import modules
+from lib_trainer.adapter.kernels.choices import FILE
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.jobs.history import RUNS_DIR, History
@@ -141,14 +143,20 @@ def test_runs_of_other_kinds_go_on_to_the_same_file(setting, tmp_path: Path, one
     assert history.runs()[0].step == 3
 
 
-def test_a_run_in_bfloat16_resumes_in_it(setting, tmp_path: Path, one_thread, monkeypatch) -> None:
-    """As on a CPU that is faster in it; when the run goes on, the CPU is busy and seems slower."""
+def test_a_run_resumes_in_the_dtype_and_the_strategies_that_it_began_with(
+    setting, tmp_path: Path, one_thread, monkeypatch
+) -> None:
+    """As on a CPU that is faster in bfloat16; when the run goes on, the CPU is busy and seems slower."""
     monkeypatch.setattr(device, "cpu_is_faster_in_bf16", lambda: True)
+    monkeypatch.setattr(modules, "fastest", lambda strategies, *_: [*strategies][-1])
     whole, killed, plain = tmp_path / "whole", tmp_path / "killed", tmp_path / "plain"
     short = {"max_train_steps": 3, "gradient_accumulation_steps": 1, "save_every_n_steps": 0}
     moments = live(life(setting, whole, **short))
     live(life(setting, killed, **short), killed_at=moments * 2 // 3)
     monkeypatch.setattr(device, "cpu_is_faster_in_bf16", lambda: False)
+    # Another clock, and no cache that would know of the first.
+    monkeypatch.setattr(modules, "fastest", lambda strategies, *_: next(iter(strategies)))
+    (killed / "cache" / FILE).unlink()
     live(life(setting, killed, **short))
     live(life(setting, plain, **short))
     found = contents(killed / "models" / "Lora")
