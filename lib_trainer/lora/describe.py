@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_trainer.adapter.metadata import RECIPE_KEY
+from lib_trainer.config.start import StartConfig
 from lib_trainer.config.task import DIFFERENCE, SLIDER
 from lib_trainer.lora.card import read_card
 from lib_trainer.lora.info import LoraInfo
@@ -32,7 +33,10 @@ def describe_lora(
     family = _family_by_card(card) or family_by_metadata(metadata) or _family_by_keys(path)
     trigger_words = str(card.get("activation text") or metadata.get("modelspec.trigger_phrase") or "").strip()
     strength, steps = _number(card.get("preferred weight")), int(_number(metadata.get("ss_steps")))
-    return LoraInfo(name, path, aliases, family, trigger_words, strength, steps, problem, _is_two_way(metadata))
+    recipe = _recipe_of(metadata)
+    two_way = recipe.get("mode") in (SLIDER, DIFFERENCE)
+    over = _trained_over(recipe)
+    return LoraInfo(name, path, aliases, family, trigger_words, strength, steps, problem, two_way, over)
 
 
 def family_by_metadata(metadata: Mapping[str, Any]) -> Family | None:
@@ -61,13 +65,22 @@ def family_by_layers(names: Iterable[str]) -> Family | None:
     return found[0] if found else None
 
 
-def _is_two_way(metadata: Mapping[str, Any]) -> bool:
-    """Whether it was trained as a slider or a difference."""
+def _recipe_of(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the run that made it; {} where another program did."""
     recipe = metadata.get(RECIPE_KEY)
     # Some WebUIs keep the JSON in metadata parsed.
     with suppress(ValueError, RecursionError):
         recipe = json.loads(recipe) if isinstance(recipe, str) else recipe
-    return isinstance(recipe, Mapping) and recipe.get("mode") in (SLIDER, DIFFERENCE)
+    return recipe if isinstance(recipe, Mapping) else {}
+
+
+def _trained_over(recipe: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    names, strengths = (recipe.get(name) for name in ("base_weights", "base_weights_multiplier"))
+    # A file may say anything.
+    with suppress(ValueError):
+        config = StartConfig(base_weights=str(names or ""), base_weights_multiplier=str(strengths or ""))
+        return tuple((name.removesuffix(".safetensors"), strength) for name, strength in config.base_loras)
+    return ()
 
 
 def _family_by_card(card: Mapping[str, Any]) -> Family | None:

@@ -21,6 +21,7 @@ class LoraInfo:
         steps: optimizer steps it was trained for; 0 where the file does not say.
         problem: why no prompt can call it; "" when one can.
         two_way: strength −1 does the opposite of 1, as of a slider.
+        trained_over: (name, strength) of the LoRAs that acted while it was trained, and stayed as they were.
     """
 
     name: str
@@ -32,3 +33,4 @@ class LoraInfo:
     steps: int = 0
     problem: str = ""
     two_way: bool = False
+    trained_over: tuple[tuple[str, float], ...] = ()

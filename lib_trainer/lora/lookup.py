@@ -20,6 +20,12 @@ def find_lora(name: str, loras: Sequence[LoraInfo]) -> LoraInfo | None:
     return min(found, key=lambda lora: bool(lora.problem), default=None)
 
 
+def trained_over(lora: LoraInfo, loras: Sequence[LoraInfo]) -> tuple[LoraInfo, float] | None:
+    """A LoRA that acted while this one was trained, and at which strength; None where there is none, or no longer."""
+    found = ((find_lora(name, loras), strength) for name, strength in lora.trained_over)
+    return next(((other, strength) for other, strength in found if other is not None), None)
+
+
 def require_loras(prompts: Iterable[str], loras: Sequence[LoraInfo], family: Family | None) -> None:
     """Checks every `<lora:NAME:…>` of the prompts.
 

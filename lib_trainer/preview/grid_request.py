@@ -9,7 +9,7 @@ from lib_trainer.errors import UserError
 from lib_trainer.host.base import GenerateRequest, picture_problem
 from lib_trainer.lora.checkpoints import saved_steps_of
 from lib_trainer.lora.info import LoraInfo
-from lib_trainer.lora.lookup import find_lora, require_loras
+from lib_trainer.lora.lookup import find_lora, require_loras, trained_over
 from lib_trainer.lora.prompts import prompt_lines
 from lib_trainer.lora.tags import LoraRef, names_in, with_lora
 from lib_trainer.models.families import Family
@@ -90,9 +90,11 @@ class GridRequest:
         first = LoraRef(lora.name, aliases=lora.aliases)
         if self.mode == STRENGTHS:
             return strength_grid(base, prompts, seeds, first, strengths)
-        if not self.other:
+        # One that was trained over another is meant to be drawn with it.
+        over = trained_over(lora, loras)
+        if not self.other and over is None:
             raise UserError("Choose the LoRA beside it.", "Or compare strengths of one.")
-        other = _find(self.other, loras)
+        other = _find(self.other, loras) if self.other else over[0]
         second = LoraRef(other.name, aliases=other.aliases)
         across = read_strengths(self.other_strengths)
         return combined_grid(base, prompts, seeds, (first, strengths), (second, across))

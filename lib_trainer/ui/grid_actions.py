@@ -15,7 +15,7 @@ from lib_trainer.host.base import Host
 from lib_trainer.jobs.queue import Jobs
 from lib_trainer.lora.card import save_prompts, saved_prompts
 from lib_trainer.lora.info import LoraInfo
-from lib_trainer.lora.lookup import find_lora, misfit
+from lib_trainer.lora.lookup import find_lora, misfit, trained_over
 from lib_trainer.lora.prompts import join_lines, kind_of, prompt_lines, propose_combined
 from lib_trainer.lora.tags import LoraRef, names_in
 from lib_trainer.models.families import FAMILIES
@@ -24,7 +24,7 @@ from lib_trainer.preview.drawing import Drawn, check_names
 from lib_trainer.preview.grid_job import GridJob
 from lib_trainer.preview.grid_request import PAIR, GridRequest, usual_cfg
 from lib_trainer.preview.ranges import show_strengths, usual_strengths
-from lib_trainer.ui.grid_panel import propose_prompt
+from lib_trainer.ui.grid_panel import PAIR_STRENGTHS, propose_prompt
 from lib_trainer.ui.grid_view import Thumbnails, show_grid
 from lib_trainer.ui.last_settings import read_settings, write_settings
 from lib_trainer.ui.lora_choices import line_of, name_of
@@ -111,20 +111,30 @@ class GridActions:
         prompt: str,
         proposed: Proposed,
         strengths: str = "",
+        other_strengths: str = "",
     ) -> list[Any]:
-        """-> pair, prompt, proposed, strengths: for what is chosen, unless the person has written their own.
+        """-> pair, prompt, proposed, strengths, other, other strengths: for what is chosen, unless the person has
+        written their own.
 
         A prompt that stays is not sent back: it would overwrite what is typed meanwhile.
         """
         loras = self._host.loras()
         first, second = (find_lora(name_of(chosen), loras) for chosen in (lora, other))
+        wanted, updates = None, [gr.update(), gr.update()]
+        if mode == PAIR and first and not second and (found := trained_over(first, loras)):
+            second, strength = found
+            # Without both, with each, with both.
+            wanted, across = (show_strengths((0, each)) for each in (first.strength or _USUAL_STRENGTH, strength))
+            is_usual = other_strengths in ("", show_strengths(PAIR_STRENGTHS))
+            line = line_of(second, misfit(second, self._host.drawing_family()))
+            updates = [gr.update(value=line), gr.update(value=across) if is_usual else gr.update()]
         # The second LoRA matters for pairs only.
-        row = gr.update(visible=mode == PAIR)
+        row, own = gr.update(visible=mode == PAIR), _usual_strengths(first, strengths, wanted)
         if first is None or proposed.is_typed("prompt", prompt.strip()):
-            return [row, gr.update(), proposed, _usual_strengths(first, strengths)]
+            return [row, gr.update(), proposed, own, *updates]
         new = _propose_pair(first, second) if mode == PAIR and second else _propose(first)
         offered = proposed._replace(prompt=new)
-        return [row, gr.update() if new == prompt else new, offered, _usual_strengths(first, strengths)]
+        return [row, gr.update() if new == prompt else new, offered, own, *updates]
 
     def start(self, seen: int, *values: Any) -> list[Any]:
         """-> message, group, seen, *live. Everything is checked before the host is asked for a picture."""
@@ -226,11 +236,13 @@ def show_drawing() -> str:
     return "<p>Generating …</p>"
 
 
-def _usual_strengths(lora: LoraInfo | None, strengths: str) -> dict[str, Any]:
-    """The update of the strengths' input: those usual for the LoRA, in place of those usual for another."""
+def _usual_strengths(lora: LoraInfo | None, strengths: str, wanted: str | None = None) -> dict[str, Any]:
+    """The update of the strengths' input: `wanted` or those usual for the LoRA, in place of those usual for another."""
     usual = {two_way: show_strengths(usual_strengths(two_way=two_way)) for two_way in (False, True)}
-    untouched = lora is not None and strengths in usual.values()
-    return gr.update(value=usual[lora.two_way]) if untouched and strengths != usual[lora.two_way] else gr.update()
+    if lora is None or strengths not in usual.values():
+        return gr.update()
+    wanted = wanted or usual[lora.two_way]
+    return gr.update(value=wanted) if strengths != wanted else gr.update()
 
 
 def _propose(lora: LoraInfo) -> str:

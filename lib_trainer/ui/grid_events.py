@@ -40,10 +40,11 @@ def bind_grid(
     # The script presses the button too when another checkpoint is loaded.
     usual = [panel.width, panel.height, panel.cfg]
     panel.reload.click(actions.follow_checkpoint, usual, usual, **quick)
-    chosen = [panel.mode, *listed, panel.prompt, proposed, panel.strengths]
+    chosen = [panel.mode, *listed, panel.prompt, proposed, panel.strengths, panel.other_strengths]
+    offered = [panel.pair, panel.prompt, proposed, panel.strengths, panel.other, panel.other_strengths]
     # `input`, not `change`: only a person's choice proposes prompts, not the page's own updates.
     for choice in (panel.mode, panel.lora, panel.other):
-        choice.input(actions.offer, chosen, [panel.pair, panel.prompt, proposed, panel.strengths], **quick)
+        choice.input(actions.offer, chosen, offered, **quick)
     opened = [cell.group, cell.picture, cell.about, cell.infotext, cell.choose, cell.done]
     panel.open.click(actions.open_cell, panel.cell, opened, **quick)
     cell.choose.click(actions.choose, panel.cell, cell.done, **slow)

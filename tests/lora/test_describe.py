@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lib_trainer.adapter.metadata import RECIPE_KEY
 from lib_trainer.host.standalone.merge_lora import list_loras
 from lib_trainer.lora.describe import describe_lora
 from lib_trainer.models.families import SD1, SDXL
@@ -59,3 +60,16 @@ def test_files_of_any_kind_are_listed_with_their_problem(tmp_path: Path) -> None
     listed = {lora.name: lora for lora in list_loras(tmp_path)}
     assert listed["odd"].problem == "" and listed["odd"].family == SD1 and listed["odd"].steps == 0
     assert all("cannot be read" in listed[name].problem for name in ("nested", "list", "half"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "over"),
+    [
+        ({"base_weights": "oil.safetensors, ink", "base_weights_multiplier": "0.7"}, (("oil", 0.7), ("ink", 1.0))),
+        ({"base_weights": "oil", "base_weights_multiplier": "much"}, ()),
+        ({"base_weights": None}, ()),
+        ([], ()),
+    ],
+)
+def test_what_it_was_trained_over(tmp_path: Path, recipe: Any, over: tuple[tuple[str, float], ...]) -> None:
+    assert describe_lora(tmp_path / "a.safetensors", "a", {RECIPE_KEY: json.dumps(recipe)}).trained_over == over

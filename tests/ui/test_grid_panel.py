@@ -175,21 +175,41 @@ def test_the_last_settings_and_prompts_come_back(room):
         "jeff as a hero", "a cat",
     ]  # fmt: skip
     assert not (room.host.lora_dir / "jeff-000001.json").exists()
-    _, prompt, proposed, _ = room.actions.offer(STRENGTHS, "jeff", None, "", Proposed())
+    _, prompt, proposed, *_ = room.actions.offer(STRENGTHS, "jeff", None, "", Proposed())
     assert prompt == "jeff as a hero\na cat"
     assert proposed.prompt == prompt
 
 
 def test_prompts_are_offered_until_the_person_writes_their_own(room):
-    row, prompt, proposed, _ = room.actions.offer(STRENGTHS, "oil", None, "", Proposed(output_name="jeff"))
+    row, prompt, proposed, *_ = room.actions.offer(STRENGTHS, "oil", None, "", Proposed(output_name="jeff"))
     assert not row["visible"]
     assert prompt.splitlines()[0] == "cat in oil_style style <lora:oil:0.6>"
-    row, prompt, proposed, _ = room.actions.offer(PAIR, "jeff", "oil", prompt, proposed)
+    row, prompt, proposed, *_ = room.actions.offer(PAIR, "jeff", "oil", prompt, proposed)
     assert row["visible"]
     assert prompt == "portrait of <lora:jeff:0.8> in oil_style <lora:oil:0.6> style"
     for kept in ("mine", proposed.prompt):
         again = room.actions.offer(PAIR, "jeff", "oil", kept, proposed)[1]
         assert again == gr.update(), "sent back, it would overwrite what is typed meanwhile"
+
+
+def test_a_face_that_was_trained_over_a_style_is_shown_with_it_by_one_click(room, monkeypatch):
+    over = (("gone", 1.0), ("oil", 0.7))
+    listed = [replace(item, trained_over=over if item.name == "jeff" else ()) for item in room.host.loras()]
+    monkeypatch.setattr(room.host, "loras", lambda **_options: listed)
+    usual, pair = "0 · 0.5 · 0.7 · 0.85 · 1", "0.4 · 0.6 · 0.8"
+    row, prompt, _, strengths, other, across = room.actions.offer(PAIR, "jeff", None, "", Proposed(), usual, pair)
+    assert row["visible"] and prompt == "portrait of <lora:jeff:0.8> in oil_style <lora:oil:0.6> style"
+    assert [name_of(other["value"]), strengths["value"], across["value"]] == ["oil", "0 · 0.8", "0 · 0.7"]
+    drawn = room.made(mode=PAIR, other="oil", prompt="p", strengths=strengths["value"], other_strengths=across["value"])
+    assert drawn == ["p", "p <lora:oil:0.7>", "p <lora:jeff:0.8>", "p <lora:jeff:0.8> <lora:oil:0.7>"]
+    # What a person has chosen or written stays.
+    chosen = room.actions.offer(PAIR, "jeff", "jeff-000001", "", Proposed(), usual, pair)
+    assert chosen[3:] == [gr.update()] * 3
+    assert room.actions.offer(PAIR, "jeff", None, "", Proposed(), "0, 3", "1")[3::2] == [gr.update()] * 2
+    # A call over REST need not name it.
+    assert room.made(mode=PAIR, other="", prompt="p", strengths="1", other_strengths="1") == [
+        "p <lora:jeff:1> <lora:oil:1>"
+    ]
 
 
 def test_a_slider_is_shown_both_ways_until_the_person_writes_strengths(room, monkeypatch):
