@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 
 from lib_trainer import run as runs
 from lib_trainer.adapter.attach import Adapter
+from lib_trainer.adapter.metadata import EVALUATION_KEY
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
-from lib_trainer.events import Event, Finished, Progress, Saved, Step, StopRequested
+from lib_trainer.events import Evaluated, Event, Finished, Progress, Saved, Step, StopRequested
 from lib_trainer.training import start as beginning
 from tests.fakes.room import WebuiRoom
 from tests.host.helpers import differing, learned_adapter, parts_of, state_of, write_adapter
@@ -216,6 +217,21 @@ class Runs:
         saved = [event.path.stem for event in events if isinstance(event, Saved)]
         assert saved == ["staged-step00000001", "staged-step00000002", "staged"]
         assert len({room.picture(f"a photo <lora:{name}:1>") for name in saved}) == 3
+
+    def test_a_run_that_measures_itself_and_preserves_gives_everything_back(
+        self, room: WebuiRoom, pictures: Path
+    ) -> None:
+        clean, state = room.clean_picture(), state_of(parts_of(room))
+        watched = {"validate_every_n_steps": 1, "held_out": "2.png", "max_validation_steps": 1}
+        kept = {"prior_preservation": True, "prior_preservation_every_n_steps": 1}
+        events = drive(room, recipe(pictures, "watched", max_train_steps=1, **watched, **kept))
+        (found,) = [event for event in events if isinstance(event, Evaluated)]
+        assert found.drift > 0
+        assert found.memorised is not None
+        with safe_open(events[-1].path, "pt") as file:
+            assert json.loads(file.metadata()[EVALUATION_KEY])["verdict"] == found.verdict
+        assert differing(state, state_of(parts_of(room))) == []
+        assert room.picture() == clean
 
     def test_latents_kept_on_disk_are_not_encoded_again(
         self, room: WebuiRoom, pictures: Path, monkeypatch: pytest.MonkeyPatch
