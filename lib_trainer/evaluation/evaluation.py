@@ -45,7 +45,6 @@ def prepare_evaluation(
         return None
     if text := describe_held_out(plan, scan):
         yield Notice(text)
-    yield from meter.prepare()
     root = training.recipe.dataset.train_data_dir
     followed = PictureLosses({index: path_below(scan.samples[index].image, root) for index in plan.concept})
     training.watch_losses = followed.note
@@ -93,6 +92,9 @@ class Evaluation:
 
     def evaluate(self, step: Step) -> Iterator[Event]:
         """Measures the weights as they are after `step`."""
+        if not self._meter.knows_base:
+            # Not before the first step, which it would delay by seconds.
+            yield from self._meter.measure_base(step)
         figures = self._meter.measure(step.number)
         if self._choice.take(figures) and self.chooses:
             self._best = {name: p.detach().to("cpu", copy=True) for name, p in self._adapter.named_parameters()}

@@ -15,7 +15,7 @@ from lib_trainer.dataset.scan import Scan
 from lib_trainer.evaluation.constants import FULL, PARTIAL, TIMESTEPS
 from lib_trainer.evaluation.measures import Figures, Parabola, bound, drift, share_gone, shares_gone, squared_errors
 from lib_trainer.evaluation.probes import UNRELATED, ProbePlan, bind_captions
-from lib_trainer.events import Progress
+from lib_trainer.events import Progress, Step
 from lib_trainer.training.denoiser import Denoiser, Query
 from lib_trainer.training.objective import objective_of
 
@@ -84,16 +84,24 @@ class Meter:
         again = sum(len(self._questions.get(kind, ())) for kind in (HELD_OUT, TRAINED))
         return once + again + len(UNRELATED) * len(TIMESTEPS)
 
-    def prepare(self) -> Iterator[Progress]:
-        """Draws the base's own pictures of unrelated prompts, and notes what the base says of every probe."""
-        yield Progress("preparing", 0, 2, "Drawing with the checkpoint, to measure drift")
+    @property
+    def knows_base(self) -> bool:
+        """Whether `measure_base` is done."""
+        return bool(self._base)
+
+    def measure_base(self, step: Step) -> Iterator[Progress]:
+        """Draws the base's own pictures of unrelated prompts, and notes what the base says of every probe.
+
+        The same after any `step`: the adapter does not act on the base.
+        """
+        yield Progress("training", step.number, step.total, "Drawing with the checkpoint, to measure drift")
         shape, size = self._pictures[TRAINED][0].latents.shape, self._pictures[TRAINED][0].size
         starts = [self._noise(f"drawn {prompt}", shape) for prompt in UNRELATED]
         drawn = self._denoiser.draw(UNRELATED, starts, size)
         noises = [self._noise(f"unrelated {prompt}", shape) for prompt in UNRELATED]
         probes = [Probe(*parts, size) for parts in zip(UNRELATED, UNRELATED, drawn, noises, strict=True)]
         self._questions[UNRELATED_PROMPTS] = self._asked(probes)
-        yield Progress("preparing", 1, 2, "Measuring the checkpoint")
+        yield Progress("training", step.number, step.total, "Measuring the checkpoint")
         answers = self._ask(self._questions, 0.0)
         self._base = {kind: self._table(kind, answers) for kind in self._questions}
         self._base_answers = answers[UNRELATED_PROMPTS]

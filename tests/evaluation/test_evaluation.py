@@ -66,7 +66,7 @@ def run(recipe: Recipe, *, evaluate: bool) -> tuple[Training, list[Evaluated], l
             if isinstance(event, Step):
                 losses.append(event.loss)
                 if evaluation and evaluation.is_due(event):
-                    found += evaluation.evaluate(event)
+                    found += [event for event in evaluation.evaluate(event) if isinstance(event, Evaluated)]
     return training, found, losses
 
 
@@ -101,7 +101,7 @@ def test_held_out_pictures_are_named_and_compared() -> None:
     training = training_of(evaluated_recipe())
     with attached(training.adapter, training.model.layers, training.model.read_weight):
         evaluation = evaluation_of(training, held_out="2.png")
-        (found,) = evaluation.evaluate(Step(12, 12, 1, 0.0, 0.0, 0.0))
+        *_, found = evaluation.evaluate(Step(12, 12, 1, 0.0, 0.0, 0.0))
     assert found.memorised == 0 and "2.png" in found.by_picture
     assert found.learned == found.drift == 0, "an adapter that is new changes nothing"
 
@@ -113,12 +113,25 @@ def test_what_was_recorded_can_be_judged_again(held_out: str, monkeypatch: pytes
     monkeypatch.setattr(Choice, "take", lambda choice, figures: measured.append(figures) or take(choice, figures))
     with attached(training.adapter, training.model.layers, training.model.read_weight):
         list(fit(training))
-        (found,) = evaluation_of(training, held_out=held_out).evaluate(Step(12, 12, 1, 0.0, 0.0, 0.0))
+        *_, found = evaluation_of(training, held_out=held_out).evaluate(Step(12, 12, 1, 0.0, 0.0, 0.0))
     again, (figures,) = figures_of(Evaluated.from_values(json.loads(json.dumps(asdict(found))))), measured
     assert again.drift > 0 and (again.held_out is None) == (held_out == "none")
     for strength in (0.5, 1.0):
         assert again.score(strength) == pytest.approx(figures.score(strength), abs=1e-4)
     assert again.learned == pytest.approx(figures.learned, abs=1e-5) and again.bound == found.bound
+
+
+def test_the_base_is_measured_when_it_is_first_needed() -> None:
+    """Nobody waits for it before the first step; after it the base says the same."""
+    training, step = training_of(evaluated_recipe()), Step(12, 12, 1, 0.0, 0.0, 0.0)
+    with attached(training.adapter, training.model.layers, training.model.read_weight):
+        early, late = evaluation_of(training), evaluation_of(training)
+        assert not training.model.seen
+        list(early._meter.measure_base(step))
+        assert training.model.seen
+        list(fit(training))
+        (found,), (*told, same) = early.evaluate(step), late.evaluate(step)
+    assert [event.note for event in told] and found == same
 
 
 def test_the_best_weights_come_back() -> None:
