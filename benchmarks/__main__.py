@@ -48,10 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     plans = kinds.add_parser("plans", help="memory plans of the shipped recipes beside simulated steps")
     plans.add_argument("--budget", type=float, default=8, help="VRAM of the GPU that is planned for, in GB")
     plans.set_defaults(run=_plans)
-    card = kinds.add_parser("card", help="whether the plans for a smaller GPU hold on this one")
+    card = kinds.add_parser("card", help="a GPU's steps a second, memory and first step, ours and theirs")
     card.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
     card.add_argument("--sizes", nargs="+", type=int, default=[1024], help="sides of the pictures in px")
     card.add_argument("--budget", type=float, default=8, help="VRAM of the GPU that is planned for, in GB")
+    card.add_argument("--baselines", nargs="*", choices=[item.name for item in BASELINES], default=["lycoris-4.1.3"])
     card.set_defaults(run=_card)
     sliders = kinds.add_parser("sliders", help="what each strength of a slider and of a difference draws")
     sliders.add_argument("--cases", nargs="+", default=[], help="colour, size, glasses … (default: all)")
@@ -88,11 +89,16 @@ def _add_comparisons(kinds: Any) -> None:
     layers.add_argument("--family", choices=("sd1", "sdxl"), default="sdxl")
     layers.add_argument("--size", type=int, default=0, help="side of the pictures in px; the family's own if 0")
     layers.add_argument("--heaviest", type=int, default=0, help="only so many shapes; all if 0")
+    _add_compute(layers)
     _add_common(layers, "+")
     layers.set_defaults(run=_layers)
     host_time = kinds.add_parser("host-time", help="what Python costs for each adapted layer, on tiny ones")
     _add_common(host_time, "*")
     host_time.set_defaults(run=_host_time)
+    speed = kinds.add_parser("speed", help="layers and whole steps beside everybody, for docs/speed.md")
+    speed.add_argument("--quick", action="store_true", help="small sizes, which the output names: minutes on a CPU")
+    speed.add_argument("--write", type=Path, help="the page whose figures are replaced")
+    speed.set_defaults(run=_speed)
     steps = kinds.add_parser("steps", help="(b) and (d) complete training steps, and the bytes they take")
     steps.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
     steps.add_argument("--size", type=int, default=512, help="side of the pictures in px")
@@ -114,15 +120,22 @@ def _add_comparisons(kinds: Any) -> None:
 
 def _add_common(parser: argparse.ArgumentParser, how_many: str) -> None:
     parser.add_argument("--adapters", nargs="+", choices=tuple(ADAPTERS), default=list(ADAPTERS))
-    names = [item.name for item in BASELINES]
+    names, here = [item.name for item in BASELINES], [item.name for item in BASELINES if item.is_here]
     # Steps are always measured beside a frozen UNet, so other baselines are optional.
-    parser.add_argument("--baselines", nargs=how_many, choices=names, default=names)
+    parser.add_argument("--baselines", nargs=how_many, choices=names, default=here)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of each comparison")
 
 
 def _add_compute(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="the GPU where there is one")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="half precision where the device is faster in it"
+    )
+
+
+def _compute_of(options: argparse.Namespace) -> Compute:
+    usual = Compute.of_this_machine()
+    return Compute(options.device or usual.device, options.dtype or usual.dtype)
 
 
 def _layers(options: argparse.Namespace) -> None:
@@ -141,6 +154,7 @@ def _layers(options: argparse.Namespace) -> None:
             options.folder,
             options.threads,
             options.heaviest,
+            _compute_of(options),
         )
         report_layers(adapter, options.family, size, found)
 
@@ -154,11 +168,21 @@ def _host_time(options: argparse.Namespace) -> None:
         report_host_time(adapter, found)
 
 
+def _speed(options: argparse.Namespace) -> None:
+    from benchmarks.speed import FULL, QUICK, measure_speed, write_page
+
+    figures = measure_speed(QUICK if options.quick else FULL, options.folder, options.threads)
+    say(f"\n{figures}")
+    if options.write:
+        command = f"python -m benchmarks speed{' --quick' if options.quick else ''} --write {options.write}"
+        write_page(options.write, where_and_when(options.threads), command, figures)
+
+
 def _steps(options: argparse.Namespace) -> None:
     from benchmarks.training import Setting, compare_steps, report_steps
 
     for adapter in options.adapters:
-        compute = Compute(options.device, options.dtype)
+        compute = _compute_of(options)
         setting = Setting(options.family, options.size, options.batch, adapter, options.checkpointing, compute)
         baselines = [IMPLEMENTATIONS[name] for name in ("frozen", *options.baselines)]
         ours, found = compare_steps(setting, baselines, options.rounds, options.folder, options.threads)
@@ -259,9 +283,12 @@ def _pivotal(options: argparse.Namespace) -> None:
 
 
 def _card(options: argparse.Namespace) -> None:
-    from benchmarks.card import measure_on_card, report_on_card
+    from benchmarks.card import measure_on_card, report_on_card, theirs_on_card
 
-    report_on_card(list(measure_on_card(options.family, options.sizes, options.budget)))
+    sizes = options.family, options.sizes, options.budget
+    theirs = [IMPLEMENTATIONS[name] for name in options.baselines]
+    found = [*measure_on_card(*sizes), *theirs_on_card(*sizes, theirs, options.folder, options.threads)]
+    report_on_card(found)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def prepare(implementation: Implementation, folder: Path) -> None:
 def variables(implementation: Implementation, folder: Path, threads: int) -> dict[str, str]:
     """Environment variables of its process: its packages before all others, and so many threads."""
     paths = [str(folder / implementation.name)] if implementation.requirement else []
+    paths += [os.environ[implementation.checkout]] if implementation.checkout else []
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
     return {**os.environ, **_KEEP_HEAP, **limits, **offline, "PYTHONPATH": os.pathsep.join([*paths, str(ROOT)])}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.cases import ADAPTERS, OURS, Implementation
+from benchmarks.cases import ADAPTERS, OURS, Compute, Implementation
 from benchmarks.layers import Comparison, layer_ratios
 from benchmarks.processes import workers
 from benchmarks.report import say, table
@@ -30,7 +30,7 @@ def compare_host_time(
     with workers([OURS, *others], folder, threads) as (ours, *peers):
         for shape in SHAPES:
             for peer in peers:
-                ratios = layer_ratios(ours, peer, shape, config, rounds)
+                ratios = layer_ratios(ours, peer, shape, config, rounds, Compute())
                 found.append(Comparison(shape, 1, peer.implementation, ratios))
     return found
 

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ADAPTERS, OURS, Compute, Implementation
+from benchmarks.cases import ADAPTERS, OURS, Compute, Implementation, family_of
 from benchmarks.pairs import Ratios, joined, paired, weighted
 from benchmarks.processes import Worker, workers
 from benchmarks.report import say, table
 from benchmarks.shapes import Shape, shapes_of
-from lib_trainer.models.families import FAMILIES
 
 _LEAST_S = 0.1
 
@@ -36,7 +35,8 @@ def compare_layers(
     rounds: int,
     folder: Path,
     threads: int,
-    heaviest: int = 0,
+    heaviest: int,
+    compute: Compute,
 ) -> list[Comparison]:
     """Every shape of the family's UNet against every baseline, in pairs; the `heaviest` if it is not 0."""
     found: list[Comparison] = []
@@ -44,7 +44,7 @@ def compare_layers(
     with workers([OURS, *baselines], folder, threads) as (ours, *others):
         for number, (shape, count) in enumerate(shapes, start=1):
             for other in others:
-                ratios = layer_ratios(ours, other, shape, asdict(ADAPTERS[adapter]), rounds)
+                ratios = layer_ratios(ours, other, shape, asdict(ADAPTERS[adapter]), rounds, compute)
                 found.append(Comparison(shape, count, other.implementation, ratios))
             newest = " · ".join(f"{item.baseline.name} {item.ratios}" for item in found[-len(others) :])
             say(f"{number}/{len(shapes)} {adapter} {shape} ×{count}: {newest}", progress=True)
@@ -53,13 +53,13 @@ def compare_layers(
 
 def heaviest_first(family: str, size_px: int) -> list[tuple[Shape, int]]:
     """Shapes and how often each occurs, those with the most multiply-adds first."""
-    shapes = shapes_of(FAMILIES[family], size_px).items()
+    shapes = shapes_of(family_of(family), size_px).items()
     return sorted(shapes, key=lambda item: -item[0].multiply_adds * item[1])
 
 
 def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Comparison]) -> None:
     """A line per baseline: all layers, weighted by occurrence, and the slowest comparison of a single shape."""
-    say(f"\n{adapter}, the adapted layers of {FAMILIES[family].label} at {size_px} px, forward and backward")
+    say(f"\n{adapter}, the adapted layers of {family_of(family).label} at {size_px} px, forward and backward")
     everything = heaviest_first(family, size_px)
     measured = {item.shape for item in found}
     share = sum(shape.multiply_adds * count for shape, count in everything if shape in measured)
@@ -75,14 +75,16 @@ def report_layers(adapter: str, family: str, size_px: int, found: Sequence[Compa
     say(table(["beside ours", "times as long", "ours, s", "theirs, s", "least of any shape"], rows))
 
 
-def _loaded(worker: Worker, shape: Shape, adapter: dict[str, Any]) -> AbstractContextManager[None]:
+def _loaded(worker: Worker, shape: Shape, adapter: dict[str, Any], compute: Compute) -> AbstractContextManager[None]:
     operation = asdict(shape.operation)
     return worker.loaded(
-        load="layer", operation=operation, x_shape=shape.x_shape, adapter=adapter, compute=asdict(Compute())
+        load="layer", operation=operation, x_shape=shape.x_shape, adapter=adapter, compute=asdict(compute)
     )
 
 
-def layer_ratios(ours: Worker, other: Worker, shape: Shape, adapter: dict[str, Any], rounds: int) -> Ratios:
+def layer_ratios(
+    ours: Worker, other: Worker, shape: Shape, adapter: dict[str, Any], rounds: int, compute: Compute
+) -> Ratios:
     """A pair of timings in each round, in new processes: where in memory a layer happens to lie counts too.
 
     Args:
@@ -90,7 +92,7 @@ def layer_ratios(ours: Worker, other: Worker, shape: Shape, adapter: dict[str, A
     """
     pairs = []
     for _ in range(rounds):
-        with _loaded(ours, shape, adapter), _loaded(other, shape, adapter):
+        with _loaded(ours, shape, adapter, compute), _loaded(other, shape, adapter, compute):
             pairs.append(
                 paired(
                     lambda repeats: ours.ask(time=repeats),

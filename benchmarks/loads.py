@@ -1,4 +1,4 @@
-"""What a worker runs: one adapted layer, or a complete training step."""
+"""What a worker runs: one adapted layer, or complete training steps."""
 
 from __future__ import annotations
 
@@ -66,4 +66,8 @@ def build_load(implementation: Implementation, task: dict[str, Any]) -> Load:
         from benchmarks.steps import StepLoad
 
         return StepLoad(implementation, task)
+    if task["load"] == "card":
+        from benchmarks.card_load import CardLoad
+
+        return CardLoad(implementation, task)
     raise ValueError(f"no load is called {task['load']!r}")

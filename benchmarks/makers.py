@@ -59,10 +59,7 @@ def make_lycoris(layer: nn.Module, operation: LayerOp, config: AdapterConfig) ->
     if config.algo == "lokr":
         options |= {"factor": config.factor, "decompose_both": config.decompose_both}
     kind = {"loha": LohaModule, "lokr": LokrModule}[config.algo]
-    module = kind("layer", layer, 1.0, rank, alpha, **options).train()
-    module.to(layer.weight.device).apply_to()
-    names = {theirs: ours for ours, theirs in FILE_KEYS[config.algo].items()}
-    return layer, {names[name]: parameter for name, parameter in module.named_parameters() if name in names}
+    return _replacing_forward(layer, kind("layer", layer, 1.0, rank, alpha, **options), config)
 
 
 def make_peft(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Made:
@@ -78,11 +75,25 @@ def make_peft(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Ma
     return made, {name: parameter for name, parameter in made.named_parameters() if parameter.requires_grad}
 
 
+def make_sd_scripts(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Made:
+    """The LoHa or LoKr of sd-scripts itself, of 2026; it has no option to split both of LoKr's factors."""
+    from networks.loha import LoHaModule
+    from networks.lokr import LoKrModule
+
+    rank, alpha = _rank(operation, config)
+    options: dict[str, Any] = {"use_tucker": config.use_tucker}
+    if config.algo == "lokr":
+        options |= {"factor": config.factor}
+    kind = {"loha": LoHaModule, "lokr": LoKrModule}[config.algo]
+    return _replacing_forward(layer, kind("layer", layer, 1.0, rank, alpha, **options), config)
+
+
 MAKERS: dict[str, Callable[[nn.Module, LayerOp, AdapterConfig], Made]] = {
     "frozen": make_frozen,
     "ours": make_ours,
     "lycoris": make_lycoris,
     "peft": make_peft,
+    "sd-scripts": make_sd_scripts,
 }
 
 
@@ -92,6 +103,13 @@ def make_lively(parameters: Mapping[str, nn.Parameter], size: float = 0.05) -> N
         for name, parameter in parameters.items():
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
+
+
+def _replacing_forward(layer: nn.Module, module: Any, config: AdapterConfig) -> Made:
+    """A module that puts its own forward in the place of the layer's, with its parameters under our names."""
+    module.train().to(layer.weight.device).apply_to()
+    names = {theirs: ours for ours, theirs in FILE_KEYS[config.algo].items()}
+    return layer, {names[name]: parameter for name, parameter in module.named_parameters() if name in names}
 
 
 def _rank(operation: LayerOp, config: AdapterConfig) -> tuple[int, float]:

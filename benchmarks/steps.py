@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cases import Compute, Implementation
+from benchmarks.cases import Compute, Implementation, family_of
 from benchmarks.makers import MAKERS, make_lively
 from benchmarks.memory import measured_memory
 from benchmarks.shapes import frozen_unet, unet_inputs
 from lib_trainer.adapter.attach import layer_op_of
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.host.standalone.model import unet_layers
-from lib_trainer.models.families import FAMILIES
 
 _LEARNING_RATE = 1e-4
 # Small enough that hundreds of adapted layers leave the activations finite.
@@ -25,11 +25,14 @@ class StepLoad:
     """Forward, backward and optimizer step on one random batch; every implementation gets the same values.
 
     Without an adapter it is the limit: forward and the gradient of the UNet's input.
+
+    Attributes:
+        adapted_s: seconds that putting the adapter on took.
     """
 
     def __init__(self, implementation: Implementation, task: dict[str, Any]) -> None:
         torch.manual_seed(0)
-        family, config = FAMILIES[task["family"]], AdapterConfig(**task["adapter"])
+        family, config = family_of(task["family"]), AdapterConfig(**task["adapter"])
         self._implementation, self._compute = implementation, Compute(**task["compute"])
         device, dtype = self._compute.device, self._compute.torch_dtype
         self._unet = frozen_unet(family, device, dtype)
@@ -37,12 +40,13 @@ class StepLoad:
             self._unet.train().enable_gradient_checkpointing()
         self._inputs = unet_inputs(family, task["size_px"], task["batch"], device, dtype)
         self._wanted = torch.randn_like(self._inputs["sample"], dtype=torch.float32)
+        started = time.perf_counter()
         self._parameters = adapt(self._unet, unet_layers(self._unet, family), implementation.maker, config)
         trained = list(self._parameters.values())
         if not trained:
             self._inputs["sample"].requires_grad_()
-        on_card = True if device == "cuda" else None
-        self._optimizer = torch.optim.AdamW(trained, _LEARNING_RATE, fused=on_card) if trained else None
+        self._optimizer = _optimizer(task.get("optimizer", "AdamW"), trained, device) if trained else None
+        self.adapted_s = time.perf_counter() - started
         self.loss = 0.0
 
     def run(self) -> None:
@@ -66,6 +70,15 @@ class StepLoad:
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         self._inputs["sample"].grad = None
+
+
+def _optimizer(name: str, trained: list[nn.Parameter], device: str) -> torch.optim.Optimizer:
+    """torch's own, or bitsandbytes' as it stands."""
+    if name == "AdamW":
+        return torch.optim.AdamW(trained, _LEARNING_RATE, fused=True if device == "cuda" else None)
+    import bitsandbytes.optim
+
+    return getattr(bitsandbytes.optim, name)(trained, _LEARNING_RATE)
 
 
 def adapt(unet: nn.Module, layers: list[Any], maker: str, config: AdapterConfig) -> dict[str, nn.Parameter]:

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.cases import ADAPTERS, FROZEN, OURS, Compute, Implementation
+from benchmarks.cases import ADAPTERS, FROZEN, OURS, Compute, Implementation, family_of
 from benchmarks.pairs import Ratios, paired
 from benchmarks.processes import Worker, workers
 from benchmarks.report import mebibytes, say, table
-from lib_trainer.models.families import FAMILIES
 
 _LOSSES = 3
 # A GPU takes several steps per second.
@@ -30,7 +29,7 @@ class Setting:
     compute: Compute
 
     def __str__(self) -> str:
-        label = FAMILIES[self.family].label
+        label = family_of(self.family).label
         how = "with" if self.checkpointing else "without"
         return (
             f"{self.adapter}, the whole UNet of {label} at {self.size_px} px, batch {self.batch}, "

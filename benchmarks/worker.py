@@ -3,6 +3,7 @@
 {"load": "layer", …}   builds what is to be measured, in a process forked for it
 {"time": repeats}      runs it so often and answers with the seconds that took
 {"losses": steps}      takes training steps and answers with their losses
+{"steps": count}       takes so many on a GPU, and answers with their time and memory
 {"memory": true}       answers with peak bytes, and bytes kept for backward
 {"unload": true}       ends what was built
 
@@ -49,6 +50,8 @@ def _serve(name: str, task: dict[str, Any], answers: TextIO) -> None:
             return
         if "time" in task:
             _answer(answers, seconds_of(load.run, task["time"]))
+        elif "steps" in task:
+            _answer(answers, load.steps(task["steps"]))
         elif "losses" in task:
             _answer(answers, [_loss(load) for _ in range(task["losses"])])
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,14 +12,18 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 pytest.importorskip("lycoris")
-from benchmarks import growth
-from benchmarks.cases import ADAPTERS, OURS, Compute, Implementation
+from benchmarks import cases, growth
+from benchmarks.card import OnCard, report_on_card
+from benchmarks.cases import ADAPTERS, OURS, SMALL, Compute, Implementation
 from benchmarks.growth import Growth, plot_growth
-from benchmarks.loads import LayerLoad
+from benchmarks.loads import LayerLoad, build_load
 from benchmarks.processes import WorkerDied, workers
 from benchmarks.scan import time_scan
+from benchmarks.speed import BEGIN, END, write_page
 from benchmarks.trainers import Task, arguments
 from lib_trainer.adapter.kernels.autograd import LayerOp
+from lib_trainer.models import device
+from lib_trainer.models.families import UNetShape
 
 INSTALLED = Implementation("lycoris-4.1.3", "lycoris")
 TASK = {
@@ -55,6 +59,42 @@ def test_both_sides_compute_the_same(adapter: str) -> None:
         load.run()
         found.append(load._x.grad)
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_of_a_card_are_timed_and_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: on the CPU nothing is limited or reserved."""
+    tiny = UNetShape((32, 64), 1, (1, 1), 1, 768, (8, 8))
+    monkeypatch.setattr(cases, "_SMALL", replace(cases.family_of(SMALL), shape=tiny))
+    task = {**TASK, "load": "card", "family": SMALL, "size_px": 32, "batch": 1}
+    found = build_load(INSTALLED, task).steps(3)
+    assert found["first_s"] > found["step_s"] > 0 == found["reserved_bytes"]
+    report_on_card(
+        [OnCard("theirs", "loha", 32, "checkpointing", **found), OnCard("ours", "loha", 32, "", 0, None, None)]
+    )
+    assert [line.split(" | ")[4] for line in capsys.readouterr().out.splitlines()[2:]] == [
+        f"{1 / found['step_s']:.2f}",
+        "runs out",
+    ]
+
+
+def test_figures_replace_those_of_the_page_and_nothing_else(tmp_path: Path) -> None:
+    page = tmp_path / "speed.md"
+    page.write_text(f"# Speed\n{BEGIN}\nold\n{END}\n\n## More\n")
+    write_page(page, "here", "python -m benchmarks speed", "| new |")
+    assert (
+        page.read_text() == f"# Speed\n{BEGIN}\n\n`python -m benchmarks speed`: here.\n\n| new |\n\n{END}\n\n## More\n"
+    )
+    page.write_text("# Speed\n")
+    with pytest.raises(ValueError, match="no place"):
+        write_page(page, "here", "", "")
+
+
+def test_half_precision_is_measured_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pays, dtype in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(device, "cpu_is_faster_in_bf16", lambda pays=pays: pays)
+        assert Compute.of_this_machine() == Compute("cpu", dtype)
 
 
 def test_a_scan_is_timed_and_its_memory_grows_with_names_alone(tmp_path: Path) -> None:
