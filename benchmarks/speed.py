@@ -35,7 +35,7 @@ class Sizes:
 
 
 FULL = Sizes(("sdxl", 1024), 0, ("sd1", 512), 3)
-QUICK = Sizes(("sdxl", 512), 3, (SMALL, 256), 2)
+QUICK = Sizes((SMALL, 256), 3, (SMALL, 128), 2)
 
 
 def measure_speed(sizes: Sizes, folder: Path, threads: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lib_trainer.models.flat_step import BLOCK_ELEMENTS, BUCKET_ELEMENTS
-from lib_trainer.models.optimizers import SOURCES, measured_state_bytes
+from lib_trainer.models.optimizers import SOURCES, canonical_name, measured_state_bytes
 
 _FLOAT_BYTES = 4
 # bitsandbytes keeps the state of smaller tensors in float32, and one scale for each block.
@@ -34,4 +34,5 @@ def optimizer_bytes(optimizer: str, shape: tuple[int, ...]) -> int:
 
 def gathered_bytes(optimizer: str, elements: int) -> int:
     """Bytes of the gradients that are gathered for one launch of its step over so many elements."""
-    return _FLOAT_BYTES * min(elements, BUCKET_ELEMENTS) if SOURCES[optimizer].flat else 0
+    source = SOURCES.get(canonical_name(optimizer))
+    return _FLOAT_BYTES * min(elements, BUCKET_ELEMENTS) if source and source.flat else 0

@@ -131,6 +131,32 @@ class FlatStep:
             self.state[bucket.params[i]]["step"] = counted + 1
 
 
+class UnwaitingStep:
+    """Mixed into a class of bitsandbytes whose states cannot be flat: one launch for each parameter."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Steps every parameter that has a gradient, and waits once where states lie in paged memory."""
+        stepped = None
+        for index, group in enumerate(self.param_groups):
+            for number, parameter in enumerate(group["params"]):
+                if parameter.grad is None:
+                    continue
+                if not self.state.get(parameter):
+                    self.init_state(group, parameter, index, number)
+                self.prefetch_state(parameter)
+                self.update_step(group, parameter, index, number)
+                stepped = parameter
+        if self.is_paged and stepped is not None and stepped.is_cuda:
+            torch.cuda.synchronize()
+
+
+@lru_cache
+def unwaiting(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """An optimizer of bitsandbytes that does not wait after each parameter; its name and its options stay."""
+    return type(kind.__name__, (UnwaitingStep, kind), {"__module__": kind.__module__})
+
+
 @lru_cache
 def flat(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """An optimizer of bitsandbytes with flat buffers; its name and its options stay."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from lib_trainer.errors import ConfigError, MissingPackage, UserError
 from lib_trainer.models import library_optimizers as library
-from lib_trainer.models.flat_step import flat
+from lib_trainer.models.flat_step import flat, unwaiting
 
 ParameterGroups = list[dict[str, Any]]
 # What the recipe says elsewhere, or nobody may change.
@@ -29,6 +29,7 @@ class Source:
     Attributes:
         package: what pip installs, which has the `module`.
         flat: it steps many parameters in one launch, which bitsandbytes does not.
+        unwaiting: it steps each by itself as bitsandbytes does, without waiting for the device after each.
     """
 
     package: str
@@ -36,6 +37,7 @@ class Source:
     class_name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     flat: bool = False
+    unwaiting: bool = False
 
     def load(self) -> type[torch.optim.Optimizer]:
         """The class. Raises MissingPackage."""
@@ -45,7 +47,7 @@ class Source:
 
 
 def _bitsandbytes(class_name: str, *, flat: bool = False) -> Source:
-    return Source("bitsandbytes", "bitsandbytes.optim", class_name, flat=flat)
+    return Source("bitsandbytes", "bitsandbytes.optim", class_name, flat=flat, unwaiting=not flat)
 
 
 def _pytorch_optimizer(class_name: str) -> Source:
@@ -142,9 +144,16 @@ def build_optimizer(
     if name in _MUONS:
         groups = [part for group in groups for part in _muon_groups(group, options["weight_decay"])]
     try:
-        return (flat(made) if source.flat else made)(groups, **options)
+        return _stepping(source, made)(groups, **options)
     except (TypeError, ValueError, AssertionError, LookupError) as error:
         raise ConfigError({"optimizer_args": f"{name} does not take these: {error}"}) from error
+
+
+def _stepping(source: Source, made: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The class with the step that it has here."""
+    if source.flat:
+        return flat(made)
+    return unwaiting(made) if source.unwaiting else made
 
 
 def _muon_groups(group: dict[str, Any], weight_decay: float) -> ParameterGroups:

@@ -12,7 +12,7 @@ import torch
 from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.unet import UNetAlone, build_unet, pooled_width, simulated_unet
 from lib_trainer.config.optimization import OPTIMIZERS
-from lib_trainer.memory.optimizer_state import optimizer_bytes
+from lib_trainer.memory.optimizer_state import gathered_bytes, optimizer_bytes
 from lib_trainer.memory.plan import Budget, Plan, make_plan
 from lib_trainer.models.families import SD1, SDXL, Family, UNetShape
 from lib_trainer.models.optimizers import kept_bytes
@@ -97,3 +97,12 @@ def test_what_an_optimizer_keeps_is_known(name: str, shape: tuple[int, ...]) -> 
     # Counters have a few bytes.
     own = kept_bytes(made, parameter)
     assert own == pytest.approx(optimizer_bytes(name, shape), rel=0.01, abs=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "elements", "gathered"),
+    [("AdamW8bit", 10, 40), ("bitsandbytes.adamw8bit", 2**30, 2**24), ("AdamW", 10, 0), ("AdaMuon", 10, 0)],
+)
+def test_gradients_that_are_gathered_for_a_launch_are_counted(name: str, elements: int, gathered: int) -> None:
+    """Also of an optimizer that is named otherwise, or is on no list."""
+    assert gathered_bytes(name, elements) == gathered

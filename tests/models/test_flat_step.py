@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.models import flat_step
-from lib_trainer.models.flat_step import flat
+from lib_trainer.models.flat_step import flat, unwaiting
 from lib_trainer.models.optimizers import SOURCES
 
 # Whole blocks of 256 and parts of one; above and below the 4096 elements whose states bitsandbytes keeps in 32 bits.
@@ -60,6 +60,16 @@ def test_weights_and_states_are_bitsandbytes_own(name: str, monkeypatch: pytest.
         take(flattened, ours, range(step, step + 1))
         assert same(everything(theirs, own), everything(flattened, ours))
     assert not same(ours, parameters())
+
+
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.unwaiting])
+def test_without_waits_it_is_bitsandbytes_own_step(name: str) -> None:
+    kind = pytest.importorskip("bitsandbytes.optim") and SOURCES[name].load()
+    own, ours = parameters(), parameters()
+    theirs, without = kind(own, lr=1e-3), unwaiting(kind)(ours, lr=1e-3)
+    for optimizer, params in ((theirs, own), (without, ours)):
+        take(optimizer, params, range(4))
+    assert same(everything(theirs, own), everything(without, ours)) and not same(ours, parameters())
 
 
 @pytest.mark.parametrize(("first", "second"), [(False, True), (True, False), (True, True)])

@@ -72,6 +72,7 @@ def steps_of(recipe: Recipe, waits: DeviceWaits) -> Iterator[list[str]]:
         ("lokr", {"rank_dropout": 0.5, "rank_dropout_scale": True}),
         ("locon", {"module_dropout": 0.5, "network_dropout": 0.5, "tlora_min_rank": 1, "loss_type": "huber"}),
         ("loha", {"optimizer": "Lion8bit"}),
+        ("lokr", {"optimizer": "AdEMAMix8bit"}),
         ("lokr", {"optimizer": "AdamW"}),
     ],
 )
