@@ -236,7 +236,7 @@ def _model_spec(recipe: Recipe, family: Family, trained_on: TrainedOn, predictio
         "title": name,
         "description": recipe.output.comment,
         "resolution": f"{width_px}x{height_px}",
-        "trigger_phrase": trained_on.trigger_word,
+        "trigger_phrase": recipe.embedding.prompt_word(trained_on.trigger_word),
         "usage_hint": f"<lora:{name}:{recipe.output.preferred_weight:g}>",
         "prediction_type": prediction,
         "encoder_layer": recipe.training.clip_skip,

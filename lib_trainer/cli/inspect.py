@@ -58,6 +58,7 @@ def inspect_file(path: Path) -> Answer:
         },
         "ranks": _ranks(file.factors),
         "parameters": sum(p.numel() for factors in file.factors.values() for p in factors.parameters()),
+        "embeddings": {word: len(next(iter(vectors.values()))) for word, vectors in file.embeddings.items()},
         "unmatched_keys": unmatched,
         "metadata": file.metadata,
     }
@@ -126,6 +127,8 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"{modules['unet']} layers of the UNet, {modules['text_encoder']} of the text encoder",
         *(f"  {count} with {rank}" for rank, count in values["ranks"].items()),
     ]
+    for word, count in values["embeddings"].items():
+        lines.append(f"an embedding of {count} vectors for the word {word}, which A1111 reads from this file")
     if values["dora_norm"] == _PER_OUTPUT:
         lines.append("WebUIs draw a DoRA with the norm per output otherwise than it was trained (docs/loras.md).")
     if values["program"]:

@@ -36,6 +36,10 @@ class EmbeddingConfig:
         group=LENGTH, low=0.0, high=10.0, families=_UNETS,
     )  # fmt: skip
 
+    def prompt_word(self, trigger_word: str) -> str:
+        """What calls the concept in a prompt: the embedding's own word where it has one."""
+        return self.token_string if self.num_vectors_per_token and self.token_string else trigger_word
+
     def word_problem(self, word: str) -> str:
         """Why an embedding cannot stand for this word, as the end of a sentence; "" where it can."""
         if not self.num_vectors_per_token or WORD_PATTERN.fullmatch(word):

@@ -48,8 +48,8 @@ def new_card(
     learned_from = f" on {pictures} pictures" if pictures else ""
     facts = f"{size}, {steps} steps{learned_from}, on {checkpoint.name} ({family.label})"
     task = recipe.task.summary
+    word = recipe.embedding.prompt_word(trained_on.trigger_word)
     if count := recipe.embedding.num_vectors_per_token:
-        word = recipe.embedding.token_string or trained_on.trigger_word
         task = f"The word {word} is an embedding of {count} vectors, bundled in the file: write it into the prompt"
     # A slider has no word: it is tried on the prompts that it moves.
     prompts = list(dict.fromkeys(line.neutral for line in recipe.task.prompts if line.neutral))
@@ -57,8 +57,7 @@ def new_card(
         **({PROMPTS_KEY: prompts} if prompts else {}),
         "description": recipe.output.comment,
         VERSION_KEY: family.card_version,
-        TRIGGER_KEY: (recipe.embedding.num_vectors_per_token and recipe.embedding.token_string)
-        or trained_on.trigger_word,
+        TRIGGER_KEY: word,
         STRENGTH_KEY: recipe.output.preferred_weight,
         "notes": f"Trained with Train LoRA: {facts}.{task and f' {task}.'}",
     }

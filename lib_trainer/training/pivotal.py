@@ -33,7 +33,7 @@ def word_of(recipe: Recipe) -> str:
     Args:
         recipe: with the trigger word of its pictures.
     """
-    return (recipe.embedding.token_string or recipe.dataset.trigger_word) if trains_embedding(recipe) else ""
+    return recipe.embedding.prompt_word(recipe.dataset.trigger_word) if trains_embedding(recipe) else ""
 
 
 def check_word(recipe: Recipe, scan: Scan, start: Start, host: Host) -> None:

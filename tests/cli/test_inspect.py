@@ -165,3 +165,11 @@ def test_the_program_that_wrote_the_file_is_named(tmp_path, metadata, program):
 def test_a_file_without_alpha_means_the_rank(tmp_path):
     values = inspected(tmp_path, factors_of(*(f"lora_unet_conv_in.lora_{way}.weight" for way in ("down", "up"))))
     assert values["ranks"] == {"rank 4, alpha 4": 1}
+
+
+def test_an_embedding_is_named(tmp_path):
+    layer = "lora_unet_mid_block_attentions_0_proj_in"
+    save_file({**lora(layer), "bundle_emb.jeff.string_to_param.*": torch.zeros(2, 8)}, tmp_path / "a.safetensors")
+    answer = inspect_file(tmp_path / "a.safetensors")
+    assert answer.values["embeddings"] == {"jeff": 2} and answer.values["unmatched_keys"] == []
+    assert any("an embedding of 2 vectors for the word jeff" in line for line in answer.lines)

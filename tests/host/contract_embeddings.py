@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.embedding import TrainedEmbedding, spread
 from lib_trainer.adapter.io import read_adapter
 from lib_trainer.events import Finished
 from lib_trainer.models.base import HostModel, TextCond
 from lib_trainer.models.placement import RESIDENT
 from tests.fakes.room import WebuiRoom
-from tests.host.contract_loras import learned, written
+from tests.host.contract_loras import written
 from tests.host.contract_runs import drive, recipe
-from tests.host.helpers import relative_error
+from tests.host.helpers import learned_adapter, relative_error
 
 WORD = "jeffword"
 PROMPTS = [f"a photo of {WORD}, smiling", f"{WORD} and {WORD} in a room"]
@@ -37,10 +38,11 @@ def parts_of(text: TextCond) -> list[Tensor]:
 
 class Embeddings:
     def test_trained_is_drawn_and_afterwards_the_word_is_a_word_again(self, room: WebuiRoom) -> None:
-        adapter = learned(room)
+        adapter = Adapter({})
 
         def encode() -> list[TextCond]:
             with room.host.open_model() as model:
+                adapter.layers.update(learned_adapter(model.adaptable_layers()[:1]).layers)
                 adapter.embedding = trained(model)
                 plain = model.encode_text(PROMPTS, 1)
                 with model.embeddings({WORD: adapter.embedding.vectors}):
