@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lib_trainer.adapter.fresh import new_module
 from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
 from lib_trainer.adapter.keys import FILE_KEYS
-from lib_trainer.adapter.modules import new_module
 from lib_trainer.config.recipe import AdapterConfig
 
 # The module that replaces the layer, and its trained parameters by our names of the factors.

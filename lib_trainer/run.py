@@ -14,6 +14,7 @@ from traceback import clear_frames
 
 from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.adapter.kernels.choices import KernelChoices
+from lib_trainer.adapter.kernels.int8 import without_int8
 from lib_trainer.config.recipe import Recipe, field_of, ignored_in_mode, ignored_settings
 from lib_trainer.dataset.cache import cache_texts
 from lib_trainer.dataset.cache_store import TextStore, prune_cache
@@ -155,15 +156,21 @@ def _train(
     embedding = new_embedding(recipe, model, start)
     yield Progress("preparing", 0, 1, "Making room for training")
     model.prepare_training(plan.placement, text_encoder=encodes, guidance_scale=recipe.flow.guidance_scale)
-    adapter, sentence = start.adapter(recipe, layers.trained(recipe), read_weight)
+    adapter, begins = start.adapter(recipe, layers.trained(recipe), read_weight)
     adapter.embedding = embedding
     recorded = kernels_of_run(output.folder and output.folder / STATE_FILE)
-    adapter.choices = KernelChoices(recipe.adapter.kernel_strategy, host.cache_dir, recorded)
-    yield from map(Notice, _of_adapter(adapter, start, sentence))
+    config = recipe.adapter
+    adapter.choices = KernelChoices(config.kernel_strategy, config.int8_matmul, host.cache_dir, recorded)
+    # A frozen LoRA is part of the weight that is read.
+    held = plan.placement.int8 and not start.frozen
+    if sentence := without_int8(config.int8_matmul, model.device, held=held):
+        yield Notice(sentence)
+    read_int8 = model.read_int8 if held and adapter.choices.takes_int8 else None
+    yield from map(Notice, _of_adapter(adapter, start, begins))
     outcome, schedule = Outcome(plan), latents.store.schedule
     require_space(output.target, adapter, recipe.output.save_precision)
     words = known_words(model, start, embedding)
-    with explained_out_of_memory(plan), attached(adapter, layers.every, read_weight), words:
+    with explained_out_of_memory(plan), attached(adapter, layers.every, read_weight, read_int8=read_int8), words:
         batches, loras = latents.batches(texts), start.fingerprint
         training = Training(
             model, adapter, recipe, schedule, batches, started_from=loras, dtype=dtype, processes=processes

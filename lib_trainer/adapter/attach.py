@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.embedding import TrainedEmbedding
+from lib_trainer.adapter.fresh import new_module
 from lib_trainer.adapter.kernels.autograd import LayerOp, apply_frozen
 from lib_trainer.adapter.kernels.choices import KernelChoices
 from lib_trainer.adapter.keys import NORM
 from lib_trainer.adapter.layer_rules import trains_norm
-from lib_trainer.adapter.modules import AdapterModule, new_module
+from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.adapter.norms import apply_norm, new_norm
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError
@@ -25,10 +26,13 @@ from lib_trainer.utils.patch import Forward, overridden_forward
 
 if TYPE_CHECKING:
     from lib_trainer.models.base import Layer
+    from lib_trainer.models.offload import Int8Weight
 
 _TIMESTEPS = 1000
 # Layer, tensor to be like -> its frozen weight and bias; `HostModel.read_weight`.
 ReadLayer = Callable[["Layer", Tensor], tuple[Tensor, "Tensor | None"]]
+# The same with the weight in 8 bits, or without one; `HostModel.read_int8`.
+ReadLayerInt8 = Callable[["Layer", Tensor], tuple["Int8Weight | None", "Tensor | None"]]
 
 
 class Adapter(nn.Module):
@@ -182,9 +186,25 @@ def _own_weight(layer: Layer, read_weight: ReadLayer) -> Tensor:
     return weight
 
 
+class _LayerWeight:
+    """The frozen weight of one layer, as strategies read it."""
+
+    def __init__(self, layer: Layer, read: ReadLayer, read_int8: ReadLayerInt8 | None) -> None:
+        self._layer, self._read = layer, read
+        self.int8 = partial(read_int8, layer) if read_int8 else None
+
+    def __call__(self, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self._read(self._layer, like)
+
+
 @contextmanager
 def attached(
-    adapter: Adapter, layers: Sequence[Layer], read_weight: ReadLayer, strength: float = 1.0
+    adapter: Adapter,
+    layers: Sequence[Layer],
+    read_weight: ReadLayer,
+    strength: float = 1.0,
+    *,
+    read_int8: ReadLayerInt8 | None = None,
 ) -> Iterator[None]:
     """While entered, each adapted layer computes with W + strength·ΔW; detaches on exit.
 
@@ -192,6 +212,7 @@ def attached(
         layers: the model's layers. Those that the adapter leaves alone are wrapped too: their backward reads the weight
             again instead of keeping a copy, where it is stored in another format than it is computed in.
         read_weight: `HostModel.read_weight`.
+        read_int8: `HostModel.read_int8`, for products in 8 bits; None computes none.
     """
     # By module, since hosts may list layers in another order than they run them.
     layer_of = {layer.module: layer for layer in layers}
@@ -200,9 +221,7 @@ def attached(
         layer = layer_of[module]
         is_adapted = layer.name in adapter.layers
 
-        def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
-            return read_weight(layer, like)
-
+        read = _LayerWeight(layer, read_weight, read_int8)
         if layer.kind == NORM:
             return partial(apply_norm, layer, adapter.layers[layer.name] if is_adapted else None, read)
         operation = layer_op_of(layer)

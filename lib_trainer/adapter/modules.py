@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.delta_weight import DELTAS, Tensors
-from lib_trainer.adapter.dora import DORA, decomposed, magnitude_shape, magnitudes, shaped_for
+from lib_trainer.adapter.dora import DORA, decomposed, shaped_for
 from lib_trainer.adapter.kernels.autograd import LayerOp, ReadWeight, Strategy, apply_frozen, apply_strategy
-from lib_trainer.adapter.kernels.candidates import LayerCase, StrategyName
+from lib_trainer.adapter.kernels.candidates import LayerCase
 from lib_trainer.adapter.kernels.choices import KernelChoices
 from lib_trainer.adapter.kernels.decomposed import Decomposed
 from lib_trainer.adapter.kernels.dispatch import build_strategy, dense
+from lib_trainer.adapter.kernels.int8 import fits_int8
 from lib_trainer.adapter.kernels.measure import fastest
-from lib_trainer.adapter.keys import ALPHA, FILE_KEYS
-from lib_trainer.adapter.layer_rules import layer_rule
-from lib_trainer.config.recipe import AdapterConfig
-from lib_trainer.errors import MissingPackage
 
 
 class AdapterModule(nn.Module):
@@ -126,41 +122,50 @@ class AdapterModule(nn.Module):
             return apply_frozen(operation, read, x)
         if (self.dropout is not None or self.rank_mask is not None) and self.dora_scale is None:
             return apply_frozen(operation, read, x) + self._masked_product(operation, x)
-        return apply_strategy(self.strategy(operation, x), read, x, self.inputs)
+        return apply_strategy(
+            self.strategy(operation, x, int8=getattr(read, "int8", None) is not None), read, x, self.inputs
+        )
 
     def compute_by(self, choices: KernelChoices) -> None:
         """Takes the strategies that these choices name; the layers of a model share them."""
         self._choices, self._strategies = choices, {}
 
-    def strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
-        """How `apply_to` computes for an input like x: made once for inputs of one kind."""
-        key = (operation, x.shape, x.dtype, x.device, self.strength, self.row_mask is None)
+    def strategy(self, operation: LayerOp, x: Tensor, *, int8: bool = False) -> Strategy:
+        """How `apply_to` computes for an input like x: made once for inputs of one kind.
+
+        Args:
+            int8: the frozen weight can be had in 8 bits.
+        """
+        key = (operation, x.shape, x.dtype, x.device, self.strength, self.row_mask is None, int8)
         found = self._strategies.get(key)
         if found is None:
-            found = self._strategies[key] = self._new_strategy(operation, x)
+            found = self._strategies[key] = self._new_strategy(operation, x, int8)
         return found
 
-    def _new_strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
+    def _new_strategy(self, operation: LayerOp, x: Tensor, int8: bool) -> Strategy:
         if self.dora_scale is not None or self.row_mask is not None:
             return self._masked_strategy(operation, x)
 
-        def measure(names: tuple[StrategyName, ...]) -> str:
+        def measure(names: tuple[str, ...]) -> str:
             return fastest({name: self.strategy_named(name, operation, x) for name in names}, operation, x, factors)
 
         factors = self.tensors
-        case = LayerCase.of(self.algo, factors, operation, x)
+        case = LayerCase.of(self.algo, factors, operation, x, int8=int8 and fits_int8(operation, x))
         return self.strategy_named(self._choices.choose(case, x.device, measure), operation, x)
 
-    def strategy_named(self, name: StrategyName, operation: LayerOp, x: Tensor) -> Strategy:
+    def strategy_named(self, name: str, operation: LayerOp, x: Tensor) -> Strategy:
         """One of the strategies for an input like x, without DoRA and rank dropout."""
         factors, scale = self.tensors, self.strength * self.scale
         return build_strategy(name, self.algo, factors, operation, scale, precise=self._is_precise(x))
 
-    def possible_strategies(self, operation: LayerOp, x: Tensor, choices: KernelChoices) -> list[Strategy]:
-        """Those among which `choices` chooses for an input like x."""
+    def possible_strategies(
+        self, operation: LayerOp, x: Tensor, choices: KernelChoices, *, int8: bool = False
+    ) -> list[Strategy]:
+        """Those among which `choices` chooses for an input like x; `int8` as for `strategy`."""
         if self.dora_scale is not None:
             return [self._masked_strategy(operation, x)]
-        names = choices.possible(LayerCase.of(self.algo, self.tensors, operation, x))
+        case = LayerCase.of(self.algo, self.tensors, operation, x, int8=int8 and fits_int8(operation, x))
+        names = choices.possible(case)
         return [self.strategy_named(name, operation, x) for name in names]
 
     def _masked_strategy(self, operation: LayerOp, x: Tensor) -> Strategy:
@@ -223,73 +228,3 @@ class AdapterModule(nn.Module):
     def _first_shape(self) -> tuple[int, int]:
         """(out_l, in_m) of LoKr's first factor."""
         return tuple(self.w1.shape) if "w1" in self.names else (self.w1_a.shape[0], self.w1_b.shape[1])
-
-
-def new_module(
-    name: str, operation: LayerOp, config: AdapterConfig, weight: Tensor | None = None
-) -> AdapterModule | None:
-    """Fresh factors of one layer as LyCORIS makes them; None for a layer that the recipe leaves alone.
-
-    LyCORIS draws its start values from torch's global random state.
-
-    Args:
-        weight: the layer's own; a DoRA begins with its norms, nothing else reads it.
-    """
-    # LyCORIS counts 1×1 convolutions as linear layers.
-    wide = operation.is_conv and operation.shape[2:] != (1, 1)
-    rule = layer_rule(name, config, wide=wide)
-    if rule.rank == 0:
-        return None
-    module = _lycoris_module(config.algo)(
-        name,
-        _shell(operation),
-        lora_dim=rule.rank,
-        alpha=rule.alpha,
-        use_tucker=config.use_tucker,
-        factor=config.factor,
-        decompose_both=config.decompose_both,
-        full_matrix=config.full_matrix,
-        unbalanced_factorization=config.unbalanced_factorization,
-        # LyCORIS hands back an alpha with which alpha / rank is alpha / √rank, for programs that do not know of it.
-        rs_lora=config.rs_lora,
-    )
-    # Only the start values are LyCORIS'; from here on the factors are ours.
-    made = dict(module.named_parameters())
-    tensors = {ours: made[theirs].detach() for ours, theirs in FILE_KEYS[config.algo].items() if theirs in made}
-    return AdapterModule(config.algo, tensors, float(getattr(module, ALPHA)), _first_magnitudes(config, weight))
-
-
-def _first_magnitudes(config: AdapterConfig, weight: Tensor | None) -> Tensor | None:
-    if not config.dora_wd:
-        return None
-    if weight is None:
-        raise ValueError("a DoRA begins with the norms of the layer's weight, which was not given")
-    return magnitudes(weight.detach().float(), magnitude_shape(tuple(weight.shape), on_output=config.wd_on_output))
-
-
-def _lycoris_module(algo: str) -> Any:
-    if not find_spec("lycoris"):
-        raise MissingPackage("lycoris-lora", "Training an adapter")
-    from lycoris.modules.locon import LoConModule
-    from lycoris.modules.loha import LohaModule
-    from lycoris.modules.lokr import LokrModule
-
-    return {"loha": LohaModule, "lokr": LokrModule, "locon": LoConModule}[algo]
-
-
-def _shell(operation: LayerOp) -> nn.Module:
-    """A layer of the same shape without weights: LyCORIS reads nothing but the shape from it."""
-    out, inner = operation.shape[:2]
-    if not operation.is_conv:
-        return nn.Linear(inner, out, bias=False, device="meta")
-    return nn.Conv2d(
-        inner * operation.groups,
-        out,
-        operation.shape[2:],
-        operation.stride,
-        operation.padding,
-        operation.dilation,
-        operation.groups,
-        bias=False,
-        device="meta",
-    )

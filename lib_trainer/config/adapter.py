@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib_trainer.config.fields import setting
-from lib_trainer.config.groups import LEARNS, LENGTH, QUALITY
+from lib_trainer.config.groups import LEARNS, LENGTH, MEMORY, QUALITY
 from lib_trainer.config.layers import LayerConfig
 
 ALGOS = ("loha", "lokr", "locon")
@@ -91,4 +91,9 @@ class AdapterConfig(LayerConfig):
         "auto", "Kernel strategy", "How layers are computed; all learn the same. auto measures once on this device,"
         " counted takes what computes least, the same on every machine.",
         group=LENGTH, choices=KERNEL_STRATEGIES,
+    )  # fmt: skip
+    int8_matmul: str = setting(
+        "off", "8-bit products", "Where the base weights are held in 8 bits, linear layers multiply in 8 bits as well:"
+        " each rounds its output by about 1 %. auto does so where it is measured to be faster, on always.",
+        group=MEMORY, choices=("off", "auto", "on"),
     )  # fmt: skip

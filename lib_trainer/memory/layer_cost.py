@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lib_trainer.adapter.delta_weight import Tensors
+from lib_trainer.adapter.fresh import new_module
 from lib_trainer.adapter.kernels.autograd import Frozen, LayerOp, Strategy, apply_strategy
 from lib_trainer.adapter.kernels.choices import KernelChoices
-from lib_trainer.adapter.modules import AdapterModule, new_module
+from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.memory.storage_peak import StoragePeak
+from lib_trainer.models.offload import Int8Weight
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,11 @@ def layer_cost(
     factors = _factors(operation, adapter) if adapter else None
     # On meta: shapes and dtypes decide, and no kernel runs.
     x = torch.empty(x_shape, dtype=dtype, device="meta", requires_grad=True)
-    setting = adapter.kernel_strategy if isinstance(adapter, AdapterConfig) else "auto"
-    inputs = factors.inputs if factors else {}
-    strategies = factors.possible_strategies(operation, x, KernelChoices(setting)) if factors else [Frozen(operation)]
+    settings = (adapter.kernel_strategy, adapter.int8_matmul) if isinstance(adapter, AdapterConfig) else ()
+    inputs, strategies = {}, [Frozen(operation)]
+    if factors:
+        inputs = factors.inputs
+        strategies = factors.possible_strategies(operation, x, KernelChoices(*settings), int8=reads_copy)
     # Which one is the fastest is not known before the run.
     most = max(_backward_bytes(strategy, operation, inputs, x, reads_copy=reads_copy) for strategy in strategies)
     return LayerCost(tuple(tuple(value.shape) for value in inputs.values()), most)
@@ -88,20 +92,32 @@ def layer_cost(
 
 def _backward_bytes(strategy: Strategy, operation: LayerOp, inputs: Tensors, x: Tensor, *, reads_copy: bool) -> int:
     """Peak of backward beside what forward kept."""
-    weight = torch.empty(operation.shape, dtype=x.dtype, device="meta")
-
-    def read(like: Tensor) -> tuple[Tensor, Tensor | None]:
-        return (torch.empty_like(weight) if reads_copy else weight), None
-
+    read = _FrozenWeight(operation, x.dtype, reads_copy=reads_copy)
     peak = StoragePeak()
     y = apply_strategy(strategy, read, x, inputs)
     grad = torch.empty_like(y)
-    peak.ignore([weight, x, y, grad, *inputs.values()])
+    peak.ignore([read.weight, *read.held.tensors, x, y, grad, *inputs.values()])
     with peak:
         made = torch.autograd.grad(y, [x, *inputs.values()], grad)
     # Gradients of the adapter are counted by the estimate itself.
     own = sum(gradient.untyped_storage().nbytes() for gradient in made[1:])
     return max(0, peak.peak - own)
+
+
+class _FrozenWeight:
+    """The weight of a layer on meta, as strategies read it."""
+
+    def __init__(self, operation: LayerOp, dtype: torch.dtype, *, reads_copy: bool) -> None:
+        self.weight = torch.empty(operation.shape, dtype=dtype, device="meta")
+        values = torch.empty(operation.shape, dtype=torch.int8, device="meta")
+        self.held = Int8Weight(values, torch.empty(operation.shape[0], 1, device="meta"))
+        self._reads_copy = reads_copy
+
+    def __call__(self, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        return (torch.empty_like(self.weight) if self._reads_copy else self.weight), None
+
+    def int8(self, like: Tensor) -> tuple[Int8Weight, None]:
+        return self.held, None
 
 
 @lru_cache(maxsize=1024)

@@ -15,6 +15,8 @@ from lib_trainer.models.placement import MemoryProfile, Placement
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lib_trainer.models.offload import Int8Weight
+
     # Encoder ("clip_l", "clip_g"; an only encoder is "clip_l") -> (n, width): what a word stands for.
     Vectors = Mapping[str, Tensor]
 
@@ -162,6 +164,9 @@ class HostModel(Protocol):
         Raises:
             UserError: where the host cannot train them.
         """
+
+    def read_int8(self, layer: Layer, like: Tensor) -> tuple[Int8Weight | None, Tensor | None]:
+        """As `read_weight`, with the weight as a `Placement` with `int8` holds it; no weight while none does."""
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """(weight, bias) as dense tensors in the dtype and on the device of `like`, however the host stores them."""

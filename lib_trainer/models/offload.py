@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lib_trainer.models.base import Layer
 from lib_trainer.models.placement import Placement
 
-_INT8_LARGEST = 127
+INT8_LARGEST = 127
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Int8Weight:
     def of(cls, weight: Tensor) -> Int8Weight:
         full = weight.float()
         # A row that is all zeros would divide by zero.
-        scale = full.abs().amax(dim=tuple(range(1, full.ndim)), keepdim=True).clamp(min=1e-12) / _INT8_LARGEST
+        scale = full.abs().amax(dim=tuple(range(1, full.ndim)), keepdim=True).clamp(min=1e-12) / INT8_LARGEST
         return cls((full / scale).round().to(torch.int8), scale)
 
     @property
@@ -105,6 +105,13 @@ class OffloadedWeights:
         weight = self._resident.get(layer.name) or self._streamed.fetch(layer.name)
         bias = layer.module.bias
         return weight.dense(like), None if bias is None else bias.detach().to(like)
+
+    def read_int8(self, layer: Layer, like: Tensor) -> tuple[Int8Weight | None, Tensor | None]:
+        """As `read`, with the weight as it is stored; no weight where that is not in 8 bits."""
+        weight = self._resident.get(layer.name) or self._streamed.fetch(layer.name)
+        bias = layer.module.bias
+        held = weight if isinstance(weight, Int8Weight) else None
+        return held, None if bias is None else bias.detach().to(like)
 
     def streamed_tensors(self) -> list[Tensor]:
         """The copies that stay on the CPU."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lib_trainer.adapter.fresh import new_module
 from lib_trainer.adapter.kernels.autograd import LayerOp
-from lib_trainer.adapter.modules import AdapterModule, new_module
+from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.models.base import Layer
 

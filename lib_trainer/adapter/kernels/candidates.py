@@ -22,6 +22,8 @@ from lib_trainer.adapter.kernels.factored import FactoredDelta, factored_delta
 # `dense`: one product with W + ΔW, gradients through that of ΔW. `dense_forward`: the same product, gradients through
 # the factored form. `low_rank`: ΔW is never built. `small_batch`: LoHa at a few positions.
 StrategyName = Literal["dense", "dense_forward", "low_rank", "small_batch"]
+# Added to such a name: products with W in 8 bits.
+INT8 = "+int8"
 # Factor name -> shape, hashable.
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -47,6 +49,7 @@ class LayerCase:
         shapes: of its factors.
         positions: tokens or pixels of the batch, to the nearest power of two: buckets of one area are one case.
         dtype: of the computation.
+        int8: the products with W can be computed in 8 bits.
     """
 
     algo: str
@@ -54,13 +57,14 @@ class LayerCase:
     operation: LayerOp
     positions: int
     dtype: torch.dtype
+    int8: bool = False
 
     @classmethod
-    def of(cls, algo: str, factors: Tensors, operation: LayerOp, x: Tensor) -> LayerCase:
+    def of(cls, algo: str, factors: Tensors, operation: LayerOp, x: Tensor, *, int8: bool = False) -> LayerCase:
         """Of these factors for an input like x."""
         shapes = tuple((name, tuple(factor.shape)) for name, factor in factors.items())
         positions = max(1, x.numel() // (operation.shape[1] * operation.groups))
-        return cls(algo, shapes, operation, 2 ** round(math.log2(positions)), x.dtype)
+        return cls(algo, shapes, operation, 2 ** round(math.log2(positions)), x.dtype, int8)
 
     @property
     def key(self) -> str:
@@ -69,7 +73,7 @@ class LayerCase:
         layer, dtype = self.operation, str(self.dtype).removeprefix("torch.")
         how = f"{_times(layer.shape)} stride {_times(layer.stride)} padding {_times(layer.padding)}"
         how += f" dilation {_times(layer.dilation)} groups {layer.groups}"
-        return f"{self.algo} {shapes}; {how}; {self.positions} positions; {dtype}"
+        return f"{self.algo} {shapes}; {how}; {self.positions} positions; {dtype}{' int8' * self.int8}"
 
     @property
     def factored(self) -> FactoredDelta | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from lib_trainer.adapter.kernels.candidates import LayerCase, StrategyName, candidates, pinned
+from lib_trainer.adapter.kernels.candidates import INT8, LayerCase, candidates, pinned
 from lib_trainer.utils.atomic_file import partial_path
 from lib_trainer.utils.json_object import json_object
 from lib_trainer.utils.limited_read import read_at_most
@@ -31,6 +31,7 @@ class KernelChoices:
 
     Args:
         setting: `kernel_strategy` of the recipe.
+        int8: its `int8_matmul`.
         folder: cache folder, for the choices of later runs; None keeps none.
         recorded: (`LayerCase.key` -> strategy) of an interrupted run, which must compute as it began.
         most_seconds: for all measurements; what is left over is chosen by count, and kept like the others.
@@ -39,11 +40,12 @@ class KernelChoices:
     def __init__(
         self,
         setting: str = "auto",
+        int8: str = "off",
         folder: Path | None = None,
         recorded: Mapping[str, str] | None = None,
         most_seconds: float = MOST_SECONDS,
     ) -> None:
-        self._setting = setting
+        self._setting, self._int8 = setting, int8
         self._cache = folder / FILE if folder else None
         self._made: dict[str, str] = dict(recorded or {})
         self._left = most_seconds
@@ -53,15 +55,24 @@ class KernelChoices:
         """`LayerCase.key` -> strategy of all that was chosen among several."""
         return dict(self._made)
 
-    def possible(self, case: LayerCase) -> tuple[StrategyName, ...]:
+    @property
+    def takes_int8(self) -> bool:
+        """Whether any layer may be computed in 8 bits."""
+        return self._int8 != "off"
+
+    def possible(self, case: LayerCase) -> tuple[str, ...]:
         """The strategies among which a layer's is chosen."""
         if self._setting == "auto":
-            return candidates(case)
-        return candidates(case)[:1] if self._setting == "counted" else (pinned(self._setting, case),)
+            names: tuple[str, ...] = candidates(case)
+        else:
+            names = candidates(case)[:1] if self._setting == "counted" else (pinned(self._setting, case),)
+        if not case.int8 or self._int8 == "off":
+            return names
+        in_int8 = tuple(name + INT8 for name in names)
+        # Unmeasured, 8 bits are not taken: how much they gain no count tells.
+        return in_int8 if self._int8 == "on" else names + in_int8
 
-    def choose(
-        self, case: LayerCase, device: torch.device, measure: Callable[[tuple[StrategyName, ...]], str]
-    ) -> StrategyName:
+    def choose(self, case: LayerCase, device: torch.device, measure: Callable[[tuple[str, ...]], str]) -> str:
         """The strategy of a layer.
 
         Args:
@@ -77,9 +88,9 @@ class KernelChoices:
             if found not in names:
                 found = self._keep(device, case.key, self._measured(names, measure), names)
             self._made[case.key] = found
-        return found  # type: ignore[return-value]
+        return found
 
-    def _measured(self, names: tuple[StrategyName, ...], measure: Callable[[tuple[StrategyName, ...]], str]) -> str:
+    def _measured(self, names: tuple[str, ...], measure: Callable[[tuple[str, ...]], str]) -> str:
         if self._left <= 0:
             return names[0]
         start = time.perf_counter()

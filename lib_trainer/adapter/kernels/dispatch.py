@@ -10,21 +10,26 @@ from torch import Tensor
 
 from lib_trainer.adapter.delta_weight import DELTAS, Tensors, delta_gradients, lokr_first, lokr_second
 from lib_trainer.adapter.kernels.autograd import LayerOp, Strategy
-from lib_trainer.adapter.kernels.candidates import StrategyName
+from lib_trainer.adapter.kernels.candidates import INT8
 from lib_trainer.adapter.kernels.factored import factored_delta
 from lib_trainer.adapter.kernels.half import AddRows, add_delta_in_half, in_half, nearest_in_half
+from lib_trainer.adapter.kernels.int8 import Int8Base
 from lib_trainer.adapter.kernels.loha import HadamardDense, HalfHadamardDense, SmallBatch
 from lib_trainer.adapter.kernels.strategies import DeltaGradients, Dense, DenseForward, HalfDense, LowRank
 
 
 def build_strategy(
-    name: StrategyName, algo: str, factors: Tensors, operation: LayerOp, scale: float, *, precise: bool
+    name: str, algo: str, factors: Tensors, operation: LayerOp, scale: float, *, precise: bool
 ) -> Strategy:
     """The strategy, ready for one layer.
 
     Args:
+        name: a `StrategyName`, or one with `INT8` after it.
         scale: ΔW is multiplied by it.
     """
+    if name.endswith(INT8):
+        delta = build_strategy(name.removesuffix(INT8), algo, factors, operation, scale, precise=precise)
+        return Int8Base(operation, delta)
     if name == "small_batch":
         return SmallBatch(operation, scale)
     factored = None if name == "dense" else factored_delta(algo, factors, operation, scale)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from lib_trainer.adapter.kernels.autograd import LayerOp, Strategy
+from lib_trainer.adapter.kernels.autograd import LayerOp, ReadWeight, Strategy
+from lib_trainer.models.offload import Int8Weight
 
 # The first run prepares kernels and the allocator.
 _RUNS = 4
@@ -47,12 +49,15 @@ def fastest(strategies: Mapping[str, Strategy], operation: LayerOp, x: Tensor, f
         factors: of these shapes; their values are not read.
     """
     with _apart(x.device):
-        inputs = _made_up(x.shape, x.dtype, x.device), _made_up(operation.shape, x.dtype, x.device)
+        made_up, read = (
+            _made_up(x.shape, x.dtype, x.device),
+            _MadeUpWeight(_made_up(operation.shape, x.dtype, x.device)),
+        )
         like = {name: _made_up(factor.shape, factor.dtype, x.device) for name, factor in factors.items()}
         best: dict[str, float] = {}
         for name, strategy in strategies.items():
             try:
-                best[name] = _least_seconds(strategy, *inputs, like)
+                best[name] = _least_seconds(strategy, read, made_up, like)
             except torch.cuda.OutOfMemoryError:
                 torch.cuda.empty_cache()
     first = next(iter(strategies))
@@ -62,10 +67,24 @@ def fastest(strategies: Mapping[str, Strategy], operation: LayerOp, x: Tensor, f
     return found if first not in best or best[found] < _LEAST_GAIN * best[first] else first
 
 
-def _least_seconds(strategy: Strategy, x: Tensor, weight: Tensor, factors: dict[str, Tensor]) -> float:
+@dataclass(frozen=True)
+class _MadeUpWeight:
+    """A weight that is read in any format."""
+
+    weight: Tensor
+
+    def __call__(self, like: Tensor) -> tuple[Tensor, None]:
+        return self.weight, None
+
+    def int8(self, like: Tensor) -> tuple[Int8Weight, None]:
+        values = torch.ones(self.weight.shape, dtype=torch.int8, device=like.device)
+        return Int8Weight(values, self.weight.new_ones(len(self.weight), 1, dtype=torch.float32)), None
+
+
+def _least_seconds(strategy: Strategy, read: ReadWeight, x: Tensor, factors: dict[str, Tensor]) -> float:
     def run() -> None:
-        y = strategy.forward(lambda like: (weight, None), x, factors)
-        strategy.backward(lambda like: (weight, None), x, factors, y, needs_x=True)
+        y = strategy.forward(read, x, factors)
+        strategy.backward(read, x, factors, y, needs_x=True)
 
     found = []
     for _ in range(_RUNS):

@@ -123,14 +123,22 @@ class LowRank:
 
     def forward(self, read: ReadWeight, x: Tensor, factors: Tensors) -> Tensor:
         y = self.factored.operation(x, *read(x)).contiguous()
-        self.factored.add_to(y, x, [weight.to(x.dtype) for weight in self.factored.weights(factors)])
+        self.add_to(y, x, factors)
         return y
+
+    def add_to(self, y: Tensor, x: Tensor, factors: Tensors) -> None:
+        """y += ΔW·x, for contiguous y."""
+        self.factored.add_to(y, x, [weight.to(x.dtype) for weight in self.factored.weights(factors)])
 
     def backward(self, read: ReadWeight, x: Tensor, factors: Tensors, grad: Tensor, needs_x: bool) -> Gradients:
         grad_x = None
         if needs_x:
             grad_x = self.factored.operation.grad_input(x, read(x)[0], grad).contiguous()
-        return grad_x, _factor_gradients(self.factored, x, factors, grad, grad_x)
+        return grad_x, self.factor_gradients(x, factors, grad, grad_x)
+
+    def factor_gradients(self, x: Tensor, factors: Tensors, grad: Tensor, grad_x: Tensor | None) -> Sequence[Tensor]:
+        """The factors' gradients; adds ΔW's part to the gradient of x, contiguous, if given."""
+        return _factor_gradients(self.factored, x, factors, grad, grad_x)
 
 
 def _factor_gradients(

@@ -25,7 +25,7 @@ from lib_trainer.models.checkpoint_file import unet_shape
 from lib_trainer.models.families import SDXL, Family
 from lib_trainer.models.layer_names import kohya_name, ldm_names
 from lib_trainer.models.layers import describe_layer, describe_norm
-from lib_trainer.models.offload import OffloadedWeights, offloaded_weights
+from lib_trainer.models.offload import Int8Weight, OffloadedWeights, offloaded_weights
 from lib_trainer.models.placement import MemoryProfile, Placement
 from lib_trainer.utils.patch import Forward, overridden_forward
 
@@ -180,6 +180,11 @@ class StandaloneModel:
             for name, module in encoder.named_modules()
             if (match := _TEXT_LAYER.search(name))
         ]
+
+    def read_int8(self, layer: Layer, like: Tensor) -> tuple[Int8Weight | None, Tensor | None]:
+        if self._offloaded is not None and self._offloaded.holds(layer):
+            return self._offloaded.read_int8(layer, like)
+        return None, None
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._offloaded is not None and self._offloaded.holds(layer):

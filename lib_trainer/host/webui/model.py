@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lib_trainer.models.base import Layer
 from lib_trainer.models.families import Family
 from lib_trainer.models.layers import unet_norms
-from lib_trainer.models.offload import OffloadedWeights
+from lib_trainer.models.offload import Int8Weight, OffloadedWeights
 from lib_trainer.models.placement import Placement
 
 
@@ -60,6 +60,11 @@ class WebuiModel(ABC):
 
     def norm_layers(self) -> list[Layer]:
         return [] if self.family.is_flow else unet_norms(self.unet, self.family)
+
+    def read_int8(self, layer: Layer, like: Tensor) -> tuple[Int8Weight | None, Tensor | None]:
+        if self._offloaded is not None and self._offloaded.holds(layer):
+            return self._offloaded.read_int8(layer, like)
+        return None, None
 
     def read_weight(self, layer: Layer, like: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._offloaded is not None and self._offloaded.holds(layer):
