@@ -54,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--budget", type=float, default=8, help="VRAM of the GPU that is planned for, in GB")
     card.add_argument("--baselines", nargs="*", choices=[item.name for item in BASELINES], default=["lycoris-4.1.3"])
     card.set_defaults(run=_card)
+    int8 = kinds.add_parser("int8", help="what 8-bit products cost in accuracy, on the embedded model")
+    int8.add_argument("--runs", nargs="+", choices=("face", "style"), default=["face", "style"])
+    int8.add_argument("--steps", type=int, default=200)
+    int8.set_defaults(run=_int8)
     sliders = kinds.add_parser("sliders", help="what each strength of a slider and of a difference draws")
     sliders.add_argument("--cases", nargs="+", default=[], help="colour, size, glasses … (default: all)")
     sliders.add_argument("--strengths", nargs="+", type=float, default=[-1, -0.5, 0, 0.5, 1])
@@ -262,6 +266,12 @@ def _learning_cost(options: argparse.Namespace) -> None:
     from benchmarks.learning.cost import report_cost
 
     report_cost(options.subject)
+
+
+def _int8(options: argparse.Namespace) -> None:
+    from benchmarks.int8 import report_int8
+
+    report_int8(options.runs, options.steps)
 
 
 def _sliders(options: argparse.Namespace) -> None:
