@@ -32,6 +32,8 @@ VALUES = {
     "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "resolution_px": (64, 64), "min_bucket_reso": 64,
     "max_train_steps": 8, "learning_rate": 1e-2, "optimizer": "AdamW", "noise_offset": 0.1,
     "gradient_checkpointing": False, "output_name": "jeff", "save_precision": "fp32", "validate_every_n_steps": 2,
+    # What an evaluation asks is asked in batches of this size.
+    "train_batch_size": 4,
     "sample_prompts": "jeff_person, a hat --s 1",
 }  # fmt: skip
 

@@ -92,4 +92,4 @@ def _part(event: Event, previous: Event | None) -> str:
         return STEPS
     if isinstance(event, Evaluated):
         return EVALUATIONS
-    return BEFORE if isinstance(previous, Progress) and "measur" in previous.text.lower() else ""
+    return BEFORE if isinstance(previous, Progress) and "measur" in previous.note.lower() else ""
