@@ -6,7 +6,7 @@ A: likeness × obedience × unrelated prompts kept. B: A × variety.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,11 @@ class Score:
     def b(self) -> float:
         return self.a * min(1.0, self.variety)
 
+    def mixed(self, other: Score, share: float) -> Score:
+        """This much of the way to the other."""
+        values = zip(astuple(self), astuple(other), strict=True)
+        return Score(*(mine + share * (theirs - mine) for mine, theirs in values))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -68,7 +73,7 @@ class Cell:
     def whole(self) -> Score:
         """By all seeds."""
         one, other = self.halves
-        return Score(*((getattr(one, name) + getattr(other, name)) / 2 for name in one.__dataclass_fields__))
+        return one.mixed(other, 0.5)
 
 
 @dataclass(frozen=True)

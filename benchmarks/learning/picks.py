@@ -69,9 +69,19 @@ def shares(values: dict[str, Any], pick: Pick) -> dict[str, tuple[float, float]]
 
 
 def cell_of(cells: Sequence[Cell], pick: Pick) -> Cell:
-    """The cell of this step whose strength is nearest."""
+    """The cell of this step and strength, between the two that are drawn next to it; the outermost beyond them."""
     there = [cell for cell in cells if cell.step == pick.step]
-    return min(there, key=lambda cell: abs(cell.strength - pick.strength))
+    below = max((cell for cell in there if cell.strength <= pick.strength), key=_strength, default=None)
+    above = min((cell for cell in there if cell.strength >= pick.strength), key=_strength, default=None)
+    if below is None or above is None or below is above:
+        return below or above or min(there, key=_strength)
+    share = (pick.strength - below.strength) / (above.strength - below.strength)
+    first, second = (one.mixed(other, share) for one, other in zip(below.halves, above.halves, strict=True))
+    return Cell(pick.step, pick.strength, (first, second))
+
+
+def _strength(cell: Cell) -> float:
+    return cell.strength
 
 
 def _followed(found: Sequence[Evaluated], *, stop: bool = False) -> Choice:

@@ -49,9 +49,13 @@ def test_variety_counts_for_b_alone_and_one_at_most() -> None:
     assert cells_of(values)[0].whole.b == pytest.approx(0.4)
 
 
-def test_a_pick_has_the_cell_of_the_nearest_strength() -> None:
-    cells = [cell(64, 1.0, 1, 1), cell(64, 0.8, 1, 1), cell(128, 0.8, 1, 1)]
-    assert cell_of(cells, Pick(64, 0.85, 0)) == cells[1] and cell_of(cells, Pick(128, 1.0, 0)) == cells[2]
+def test_a_strength_that_is_not_drawn_lies_between_its_neighbours() -> None:
+    cells = [cell(64, 1.0, 0.8, 0.6), cell(64, 0.8, 0.4, 0.2), cell(64, 0.6, 0.0, 0.0), cell(128, 0.8, 1, 1)]
+    assert cell_of(cells, Pick(64, 0.8, 0)) is cells[1] and cell_of(cells, Pick(64, 1.0, 0)) is cells[0]
+    found = cell_of(cells, Pick(64, 0.85, 0))
+    assert [half.likeness for half in found.halves] == pytest.approx([0.5, 0.3])
+    assert found.whole.a == pytest.approx(0.4 * 0.5) and found.whole.kept == pytest.approx(1.0)
+    assert cell_of(cells, Pick(64, 0.4, 0)) is cells[2] and cell_of(cells, Pick(128, 1.0, 0)) is cells[3]
 
 
 def test_each_way_chooses_from_the_recorded_figures() -> None:
