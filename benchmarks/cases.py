@@ -21,9 +21,9 @@ ADAPTERS: dict[str, AdapterConfig] = {
     "lokr": AdapterConfig(algo="lokr", network_dim=64, network_alpha=64, conv_dim=64, conv_alpha=64, factor=8),
 }
 
-# As wide as SD 1.5's first two levels, with fewer blocks: for a look on a small CPU.
+# As wide as SD 1.5's first level, with fewer blocks: for a look on a small CPU.
 SMALL = "sd1-small"
-_SMALL = replace(SD1, label="SD 1.5 cut to two levels", shape=UNetShape((320, 640), 1, (1, 1), 1, 768, (8, 8)))
+_SMALL = replace(SD1, label="SD 1.5 cut to one level", shape=UNetShape((320,), 1, (1,), 1, 768, (8,)))
 
 
 def family_of(name: str) -> Family:

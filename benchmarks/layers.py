@@ -39,15 +39,27 @@ def compare_layers(
     compute: Compute,
 ) -> list[Comparison]:
     """Every shape of the family's UNet against every baseline, in pairs; the `heaviest` if it is not 0."""
-    found: list[Comparison] = []
     shapes = heaviest_first(family, size_px)[: heaviest or None]
     with workers([OURS, *baselines], folder, threads) as (ours, *others):
-        for number, (shape, count) in enumerate(shapes, start=1):
-            for other in others:
-                ratios = layer_ratios(ours, other, shape, asdict(ADAPTERS[adapter]), rounds, compute)
-                found.append(Comparison(shape, count, other.implementation, ratios))
-            newest = " · ".join(f"{item.baseline.name} {item.ratios}" for item in found[-len(others) :])
-            say(f"{number}/{len(shapes)} {adapter} {shape} ×{count}: {newest}", progress=True)
+        return compare_shapes(ours, others, shapes, adapter, rounds, compute)
+
+
+def compare_shapes(
+    ours: Worker,
+    others: Sequence[Worker],
+    shapes: Sequence[tuple[Shape, int]],
+    adapter: str,
+    rounds: int,
+    compute: Compute,
+) -> list[Comparison]:
+    """Each of these (shape, how often it occurs) against everybody, in pairs."""
+    found: list[Comparison] = []
+    for number, (shape, count) in enumerate(shapes, start=1):
+        for other in others:
+            ratios = layer_ratios(ours, other, shape, asdict(ADAPTERS[adapter]), rounds, compute)
+            found.append(Comparison(shape, count, other.implementation, ratios))
+        newest = " · ".join(f"{item.baseline.name} {item.ratios}" for item in found[-len(others) :])
+        say(f"{number}/{len(shapes)} {adapter} {shape} ×{count}: {newest}", progress=True)
     return found
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
+from unittest.mock import MagicMock
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +81,9 @@ def make_peft(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Ma
 
 def make_sd_scripts(layer: nn.Module, operation: LayerOp, config: AdapterConfig) -> Made:
     """The LoHa or LoKr of sd-scripts itself, of 2026; it has no option to split both of LoKr's factors."""
-    from networks.loha import LoHaModule
-    from networks.lokr import LoKrModule
+    with _without_pictures():
+        from networks.loha import LoHaModule
+        from networks.lokr import LoKrModule
 
     rank, alpha = _rank(operation, config)
     options: dict[str, Any] = {"use_tucker": config.use_tucker}
@@ -103,6 +108,20 @@ def make_lively(parameters: Mapping[str, nn.Parameter], size: float = 0.05) -> N
         for name, parameter in parameters.items():
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
+
+
+@contextmanager
+def _without_pictures() -> Iterator[None]:
+    """Stands in for packages that sd-scripts' helpers import for pictures, where they are missing: layers need none."""
+    import diffusers  # noqa: F401 - it looks for these packages by their specifications
+
+    missing = [name for name in ("torchvision", "cv2") if not find_spec(name)]
+    sys.modules.update({name: MagicMock() for name in missing})
+    try:
+        yield
+    finally:
+        for name in missing:
+            del sys.modules[name]
 
 
 def _replacing_forward(layer: nn.Module, module: Any, config: AdapterConfig) -> Made:

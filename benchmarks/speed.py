@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cases import BASELINES, FROZEN, SMALL, Compute, Implementation, family_of
+from benchmarks.cases import BASELINES, FROZEN, OURS, SMALL, Compute, Implementation, family_of
 from benchmarks.layers import Comparison as OfLayer
-from benchmarks.layers import compare_layers, heaviest_first
+from benchmarks.layers import compare_shapes, heaviest_first
 from benchmarks.pairs import weighted
+from benchmarks.processes import Worker, workers
 from benchmarks.report import table
 from benchmarks.training import Comparison as OfStep
-from benchmarks.training import Setting, Side, compare_steps
+from benchmarks.training import Setting, Side, compare_whole_steps
 
 BEGIN, END = "<!-- Measured figures begin. -->", "<!-- Measured figures end. -->"
 _ADAPTERS = ("lokr", "loha")
@@ -35,18 +36,20 @@ class Sizes:
 
 
 FULL = Sizes(("sdxl", 1024), 0, ("sd1", 512), 3)
-QUICK = Sizes((SMALL, 256), 3, (SMALL, 128), 2)
+QUICK = Sizes((SMALL, 256), 2, (SMALL, 128), 2)
 
 
 def measure_speed(sizes: Sizes, folder: Path, threads: int) -> str:
     """Markdown: layers, then whole steps without and with checkpointing, in what this machine computes fastest."""
     compute = Compute.of_this_machine()
-    baselines, others = ([item for item in BASELINES if item.is_here is here] for here in (True, False))
+    baselines, missing = ([item for item in BASELINES if item.is_here is here] for here in (True, False))
     parts = [f"Computed in {compute.dtype} on {compute.device}{_why(compute)}."]
-    parts += [f"Not measured: {item.name}; {item.checkout} names no checkout." for item in others]
-    parts.append(_layers(sizes, compute, baselines, folder, threads))
-    for checkpointing in (False, True):
-        parts.append(_steps(sizes, compute, baselines, folder, threads, checkpointing=checkpointing))
+    parts += [f"Not measured: {item.name}; {item.checkout} names no checkout." for item in missing]
+    # Every process imports its packages once, for all that it measures.
+    with workers([OURS, FROZEN, *baselines], folder, threads) as (ours, frozen, *others):
+        parts.append(_layers(sizes, compute, ours, others))
+        for checkpointing in (False, True):
+            parts.append(_steps(sizes, compute, ours, [frozen, *others], checkpointing=checkpointing))
     return "\n\n".join(parts)
 
 
@@ -64,18 +67,15 @@ def _why(compute: Compute) -> str:
     return "" if compute.dtype != "float32" else ", whose half precision is no faster"
 
 
-def _layers(sizes: Sizes, compute: Compute, baselines: Sequence[Implementation], folder: Path, threads: int) -> str:
+def _layers(sizes: Sizes, compute: Compute, ours: Worker, others: Sequence[Worker]) -> str:
     """How many times longer than ours each takes for all layers, and on the shape where it comes closest."""
     family, size_px = sizes.layers
-    found = {
-        adapter: compare_layers(
-            family, size_px, adapter, baselines, sizes.rounds, folder, threads, sizes.heaviest, compute
-        )
-        for adapter in _ADAPTERS
-    }
-    shapes = heaviest_first(family, size_px)
-    which = f"the {sizes.heaviest} heaviest of {len(shapes)} shapes" if sizes.heaviest else f"all {len(shapes)} shapes"
-    rows = [[item.name, *(cell for a in _ADAPTERS for cell in _of_layers(found[a], item))] for item in baselines]
+    every = heaviest_first(family, size_px)
+    shapes = every[: sizes.heaviest or None]
+    found = {a: compare_shapes(ours, others, shapes, a, sizes.rounds, compute) for a in _ADAPTERS}
+    which = f"the {len(shapes)} heaviest of {len(every)} shapes" if sizes.heaviest else f"all {len(every)} shapes"
+    names = [other.implementation for other in others]
+    rows = [[item.name, *(cell for a in _ADAPTERS for cell in _of_layers(found[a], item))] for item in names]
     head = ["beside ours", *(cell for a in _ADAPTERS for cell in (a, "least of any shape"))]
     title = f"Adapted layers of {family_of(family).label} at {size_px} px, {which}, forward and backward"
     return f"### Layers\n\n{title}:\n\n{table(head, rows)}"
@@ -87,29 +87,21 @@ def _of_layers(found: Sequence[OfLayer], baseline: Implementation) -> list[str]:
     return [str(weighted([(item.count, item.ratios) for item in mine])), f"{worst.ratios} at {worst.shape}"]
 
 
-def _steps(
-    sizes: Sizes,
-    compute: Compute,
-    baselines: Sequence[Implementation],
-    folder: Path,
-    threads: int,
-    *,
-    checkpointing: bool,
-) -> str:
+def _steps(sizes: Sizes, compute: Compute, ours: Worker, others: Sequence[Worker], *, checkpointing: bool) -> str:
     """How many times as long as ours a step of each takes, and how many MiB it makes."""
     family, size_px = sizes.steps
     found: dict[str, tuple[Side, list[OfStep]]] = {}
     for adapter in _ADAPTERS:
         setting = Setting(family, size_px, 1, adapter, checkpointing, compute)
-        found[adapter] = compare_steps(setting, [FROZEN, *baselines], sizes.rounds, folder, threads)
-    ours = ["ours", *(cell for a in _ADAPTERS for cell in ("1", _mebibytes(found[a][0].peak_bytes)))]
+        found[adapter] = compare_whole_steps(ours, others, setting, sizes.rounds)
+    first = ["ours", *(cell for a in _ADAPTERS for cell in ("1", _mebibytes(found[a][0].peak_bytes)))]
     beside = zip(*(found[a][1] for a in _ADAPTERS), strict=True)
     rows = [[items[0].baseline.name, *(cell for item in items for cell in _of_step(item))] for items in beside]
     head = ["a step beside ours", *(cell for a in _ADAPTERS for cell in (a, "peak, MiB"))]
     how = "with" if checkpointing else "without"
     seconds = ", ".join(f"{a} {min(item.ratios.ours_s for item in found[a][1]):.2f} s" for a in _ADAPTERS)
     title = f"Whole steps of {family_of(family).label} at {size_px} px, batch 1; ours take {seconds}"
-    return f"### Whole steps {how} gradient checkpointing\n\n{title}:\n\n{table(head, [ours, *rows])}"
+    return f"### Whole steps {how} gradient checkpointing\n\n{title}:\n\n{table(head, [first, *rows])}"
 
 
 def _of_step(item: OfStep) -> list[str]:

@@ -56,19 +56,27 @@ class Comparison:
 def compare_steps(
     setting: Setting, baselines: Sequence[Implementation], rounds: int, folder: Path, threads: int
 ) -> tuple[Side, list[Comparison]]:
-    """Ours and what it compares to; one other process at a time, since each holds a whole UNet."""
+    """Ours and what it compares to."""
+    with workers([OURS, *baselines], folder, threads) as (ours, *others):
+        return compare_whole_steps(ours, others, setting, rounds)
+
+
+def compare_whole_steps(
+    ours: Worker, others: Sequence[Worker], setting: Setting, rounds: int
+) -> tuple[Side, list[Comparison]]:
+    """The same in processes that are there; one other at a time loads its UNet."""
     found = []
-    with workers([OURS], folder, threads) as (ours,), _loaded(ours, setting) as our_side:
-        for baseline in baselines:
-            with workers([baseline], folder, threads) as (other,), _loaded(other, setting) as side:
+    with _loaded(ours, setting) as our_side:
+        for other in others:
+            with _loaded(other, setting) as side:
                 ratios = paired(
                     lambda repeats: ours.ask(time=repeats),
                     lambda repeats, other=other: other.ask(time=repeats),
                     rounds=rounds,
                     least_s=_LEAST_S,
                 )
-            found.append(Comparison(baseline, ratios, side))
-            say(f"{setting}: {baseline.name} {ratios}", progress=True)
+            found.append(Comparison(other.implementation, ratios, side))
+            say(f"{setting}: {other.implementation.name} {ratios}", progress=True)
     return our_side, found
 
 

@@ -20,9 +20,11 @@ from typing import Any, TextIO
 
 import torch
 
-from benchmarks.cases import IMPLEMENTATIONS
+from benchmarks.cases import ADAPTERS, IMPLEMENTATIONS, Implementation
 from benchmarks.loads import build_load
+from benchmarks.makers import MAKERS, plain_layer
 from benchmarks.pairs import seconds_of
+from lib_trainer.adapter.kernels.autograd import LayerOp
 
 
 def main(name: str) -> None:
@@ -31,6 +33,7 @@ def main(name: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    _import_packages(IMPLEMENTATIONS[name])
     for line in sys.stdin:
         if not os.fork():
             _serve(name, json.loads(line), answers)
@@ -38,6 +41,14 @@ def main(name: str) -> None:
         if os.wait()[1]:
             raise SystemExit(f"{name} ended at {line}")
         _answer(answers, name)
+
+
+def _import_packages(implementation: Implementation) -> None:
+    """By one tiny layer, so that the processes that are forked do not import seconds' worth of packages each."""
+    import benchmarks.steps  # noqa: F401 - with diffusers
+
+    operation = LayerOp((8, 8))
+    MAKERS[implementation.maker](plain_layer(operation), operation, ADAPTERS["loha"])
 
 
 def _serve(name: str, task: dict[str, Any], answers: TextIO) -> None:

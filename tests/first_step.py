@@ -47,7 +47,8 @@ def first_step(webui: WebuiProcess, data: DataFolder, preset: str) -> tuple[floa
     """Seconds from Train to the first step: of the process's own time, and by the clock. Stops the run."""
     own, clock = webui.cpu_seconds(), time.monotonic()
     run_id = data.start(webui, SETTINGS, preset)
-    webui.wait(lambda: webui.ask(f"jobs/{run_id}")["step"] >= 1, look_seconds=0.05)
+    # Seldom: answering takes time of the process too.
+    webui.wait(lambda: webui.ask("status")["step"] >= 1)
     taken = webui.cpu_seconds() - own, time.monotonic() - clock
     webui.ask(f"jobs/{run_id}/stop", {"save": False})
     return taken

@@ -60,13 +60,13 @@ class WebuiProcess:
         times = psutil.Process(self.process.pid).cpu_times()
         return times.user + times.system
 
-    def wait(self, until: Callable[[], bool], look_seconds: float = LOOK_SECONDS) -> None:
+    def wait(self, until: Callable[[], bool]) -> None:
         started = time.monotonic()
         while not until():
             waited = time.monotonic() - started
             alive = self.process.poll() is None and waited < PATIENCE_S
             assert alive, self._log.read_text("utf-8", "replace")[-4000:]
-            time.sleep(look_seconds)
+            time.sleep(LOOK_SECONDS)
 
     def is_up(self) -> bool:
         """By its console: a request between the opening of the port and the adding of `--api`'s middleware ends it."""
