@@ -24,7 +24,7 @@ from lib_trainer.run import run
 
 # What the embedded model and a CPU cannot do; everything else is the recipe's own.
 _CHANGES: dict[str, Any] = {**EMBEDDED_SIZES, "optimizer": "AdamW", "mixed_precision": "fp32"}
-BEFORE, STEPS, EVALUATIONS = "before the first step", "steps", "evaluations"
+CHECKPOINT, STEPS, EVALUATIONS = "measuring the checkpoint", "steps", "evaluations"
 
 
 @dataclass
@@ -73,7 +73,7 @@ def report_cost(subject: str) -> None:
 
 def _spent(story: Iterator[Event]) -> dict[str, Spent]:
     """What each part of a run took."""
-    spent = {name: Spent() for name in (BEFORE, STEPS, EVALUATIONS)}
+    spent = {name: Spent() for name in (CHECKPOINT, STEPS, EVALUATIONS)}
     with counted_forwards() as every:
         asked, known, previous = time.process_time(), 0, None
         for event in story:
@@ -92,4 +92,4 @@ def _part(event: Event, previous: Event | None) -> str:
         return STEPS
     if isinstance(event, Evaluated):
         return EVALUATIONS
-    return BEFORE if isinstance(previous, Progress) and "measur" in previous.note.lower() else ""
+    return CHECKPOINT if isinstance(previous, Progress) and "the checkpoint" in previous.note else ""

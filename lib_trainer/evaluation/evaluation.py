@@ -23,7 +23,7 @@ from lib_trainer.evaluation.meter import Meter
 from lib_trainer.evaluation.pictures import PictureLosses, odd_pictures
 from lib_trainer.evaluation.probes import ProbePlan, describe_held_out
 from lib_trainer.evaluation.verdict import Pictures, judge
-from lib_trainer.events import Evaluated, Event, Notice, Step
+from lib_trainer.events import Evaluated, Event, Notice, Progress, Step
 from lib_trainer.training.denoiser import Denoiser
 from lib_trainer.training.loop import Training
 
@@ -95,6 +95,7 @@ class Evaluation:
         if not self._meter.knows_base:
             # Not before the first step, which it would delay by seconds.
             yield from self._meter.measure_base(step)
+            yield Progress("training", step.number, step.total, "Measuring what it has learned")
         figures = self._meter.measure(step.number)
         if self._choice.take(figures) and self.chooses:
             self._best = {name: p.detach().to("cpu", copy=True) for name, p in self._adapter.named_parameters()}
