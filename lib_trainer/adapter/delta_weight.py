@@ -67,10 +67,10 @@ def delta_gradients(algo: str, f: Tensors, grad: Tensor) -> dict[str, Tensor]:
         return {"up": (grad @ down.T).reshape(f["up"].shape), "down": (up.T @ grad).reshape(f["down"].shape)}
     first, second = lokr_first(f), lokr_second(f)
     rows, columns = first.shape
-    # (out_l, out_k, in_m, in_n·k²)
-    parts = grad.reshape(rows, len(second), columns, -1)
-    grad_first = (parts * second.flatten(1)[None, :, None, :]).sum((1, 3))
-    grad_second = (parts * first[:, None, :, None]).sum((0, 2)).reshape(second.shape)
+    # One row for each element of W1, with the block of ΔW that it multiplies W2 into.
+    blocks = grad.reshape(rows, len(second), columns, -1).transpose(1, 2).reshape(rows * columns, -1)
+    grad_first = torch.mv(blocks, second.flatten()).reshape(first.shape)
+    grad_second = torch.mv(blocks.T, first.flatten()).reshape(second.shape)
     return {**lokr_first_gradients(f, grad_first), **lokr_second_gradients(f, grad_second)}
 
 
