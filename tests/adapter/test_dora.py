@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.attach import Adapter, new_adapter
 from lib_trainer.adapter.dora import DORA, decomposed
+from lib_trainer.adapter.fresh import _lycoris_module
 from lib_trainer.adapter.io import adapter_tensors, read_adapter, save_adapter
 from lib_trainer.adapter.keys import FILE_KEYS
-from lib_trainer.adapter.modules import AdapterModule, _lycoris_module
+from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.adapter.start import config_of, continued_adapter, factors_for
 from lib_trainer.config.recipe import AdapterConfig
 from lib_trainer.errors import UserError

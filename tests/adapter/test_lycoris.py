@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from lib_trainer.adapter.attach import Adapter, new_adapter
+from lib_trainer.adapter.fresh import _lycoris_module
 from lib_trainer.adapter.io import adapter_tensors, read_adapter, save_adapter
 from lib_trainer.adapter.keys import FILE_KEYS
-from lib_trainer.adapter.modules import AdapterModule, _lycoris_module
+from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.config.recipe import AdapterConfig
 from tests.adapter.layers import CASES, OPERATIONS, RECIPES, an_input, as_layer, as_module, lively_factors
 

@@ -81,7 +81,7 @@ def model_of(unet: Unet) -> SmallModel:
 
 def lycoris_losses(recipe: Recipe) -> list[float]:
     """A training loop of a few lines around LyCORIS' modules, which replace the forwards of the same UNet."""
-    from lib_trainer.adapter.modules import _lycoris_module
+    from lib_trainer.adapter.fresh import _lycoris_module
 
     model, config = model_of(Unet()), recipe.adapter
     start = new_adapter(model.layers, config, recipe.training.seed, model.read_weight)
