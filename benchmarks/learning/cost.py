@@ -92,4 +92,5 @@ def _part(event: Event, previous: Event | None) -> str:
         return STEPS
     if isinstance(event, Evaluated):
         return EVALUATIONS
-    return CHECKPOINT if isinstance(previous, Progress) and "the checkpoint" in previous.note else ""
+    training = isinstance(previous, Progress) and previous.phase == "training"
+    return CHECKPOINT if training and "the checkpoint" in previous.note else ""
