@@ -102,6 +102,8 @@ def _add_comparisons(kinds: Any) -> None:
     speed = kinds.add_parser("speed", help="layers and whole steps beside everybody, for docs/speed.md")
     speed.add_argument("--quick", action="store_true", help="small sizes, which the output names: minutes on a CPU")
     speed.add_argument("--write", type=Path, help="the page whose figures are replaced")
+    names, here = [item.name for item in BASELINES], [item.name for item in BASELINES if item.is_here]
+    speed.add_argument("--baselines", nargs="+", choices=names, default=here)
     speed.set_defaults(run=_speed)
     steps = kinds.add_parser("steps", help="(b) and (d) complete training steps, and the bytes they take")
     steps.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
@@ -175,10 +177,12 @@ def _host_time(options: argparse.Namespace) -> None:
 def _speed(options: argparse.Namespace) -> None:
     from benchmarks.speed import FULL, QUICK, measure_speed, write_page
 
-    figures = measure_speed(QUICK if options.quick else FULL, options.folder, options.threads)
+    baselines = [IMPLEMENTATIONS[name] for name in options.baselines]
+    figures = measure_speed(QUICK if options.quick else FULL, baselines, options.folder, options.threads)
     say(f"\n{figures}")
     if options.write:
-        command = f"python -m benchmarks speed{' --quick' if options.quick else ''} --write {options.write}"
+        chosen = f" --baselines {' '.join(options.baselines)}" if len(baselines) < len(BASELINES) else ""
+        command = f"python -m benchmarks speed{' --quick' if options.quick else ''}{chosen} --write {options.write}"
         write_page(options.write, where_and_when(options.threads), command, figures)
 
 

@@ -36,15 +36,15 @@ class Sizes:
 
 
 FULL = Sizes(("sdxl", 1024), 0, ("sd1", 512), 3)
-QUICK = Sizes((SMALL, 256), 2, (SMALL, 128), 2)
+QUICK = Sizes((SMALL, 256), 1, (SMALL, 128), 2)
 
 
-def measure_speed(sizes: Sizes, folder: Path, threads: int) -> str:
+def measure_speed(sizes: Sizes, baselines: Sequence[Implementation], folder: Path, threads: int) -> str:
     """Markdown: layers, then whole steps without and with checkpointing, in what this machine computes fastest."""
     compute = Compute.of_this_machine()
-    baselines, missing = ([item for item in BASELINES if item.is_here is here] for here in (True, False))
     parts = [f"Computed in {compute.dtype} on {compute.device}{_why(compute)}."]
-    parts += [f"Not measured: {item.name}; {item.checkout} names no checkout." for item in missing]
+    if missing := [item.name for item in BASELINES if item not in baselines]:
+        parts.append(f"Not measured this time: {', '.join(missing)}.")
     # Every process imports its packages once, for all that it measures.
     with workers([OURS, FROZEN, *baselines], folder, threads) as (ours, frozen, *others):
         parts.append(_layers(sizes, compute, ours, others))
