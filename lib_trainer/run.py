@@ -171,20 +171,34 @@ def _train(
     require_space(output.target, adapter, recipe.output.save_precision)
     words = known_words(model, start, embedding)
     with explained_out_of_memory(plan), attached(adapter, layers.every, read_weight, read_int8=read_int8), words:
-        batches, loras = latents.batches(texts), start.fingerprint
         training = Training(
-            model, adapter, recipe, schedule, batches, started_from=loras, dtype=dtype, processes=processes
-        )
-        training.targets = source.targets(Denoiser(training, texts))
-        yield from prepare_preservation(training, latents.store, texts)
-        if processes.rank:
-            yield from _assist(training, output, source)
-            return outcome
-        evaluation = yield from prepare_evaluation(training, probes, scan, latents.store, texts)
-        callbacks = _callbacks(host, training, source, output, evaluation)
-        yield from _take_steps(callbacks, outcome)
-        yield from _finish(callbacks, evaluation, outcome, output)
+            model, adapter, recipe, schedule, latents.batches(texts),
+            started_from=start.fingerprint, dtype=dtype, processes=processes,
+        )  # fmt: skip
+        yield from _learn(host, training, source, output, outcome, probes, latents, texts)
     return outcome
+
+
+def _learn(
+    host: Host,
+    training: Training,
+    source: Source,
+    output: Output,
+    outcome: Outcome,
+    probes: ProbePlan,
+    latents: Latents,
+    texts: TextStore | None,
+) -> Generator[Event, Command | None, None]:
+    """The steps of a training whose adapter is attached, and what is written after them."""
+    training.targets = source.targets(Denoiser(training, texts))
+    yield from prepare_preservation(training, latents.store, texts)
+    if training.processes.rank:
+        yield from _assist(training, output, source)
+        return
+    evaluation = yield from prepare_evaluation(training, probes, source.scan, latents.store, texts)
+    callbacks = _callbacks(host, training, source, output, evaluation)
+    yield from _take_steps(callbacks, outcome)
+    yield from _finish(callbacks, evaluation, outcome, output)
 
 
 def _of_adapter(adapter: Adapter, start: Start, sentence: str) -> Iterator[str]:
