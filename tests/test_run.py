@@ -19,7 +19,7 @@ from lib_trainer.adapter.io import read_adapter, read_metadata
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import ConfigError, OutOfMemory, UserError
 from lib_trainer.events import Event, Finished, Notice, Planned, Progress, Saved, Step, StopRequested
-from lib_trainer.memory import planner
+from lib_trainer.memory import out_of_memory
 from lib_trainer.run import run
 from lib_trainer.training import loop, loss
 from lib_trainer.training.optimizer_step import OptimizerStep
@@ -262,8 +262,8 @@ def test_out_of_memory_says_what_to_lower(forge: ForgeRoom, pictures: Path, monk
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(OptimizerStep, "finish", short)
-    # So little that every saving is in use already.
-    monkeypatch.setattr(planner, "total_ram", lambda: 1)
+    # As where every saving is in use already; whether one is left is tested in `tests/memory`.
+    monkeypatch.setattr(out_of_memory, "smaller_card_gb", lambda _plan: None)
     with pytest.raises(UserError, match="ran out of memory") as caught:
         drive(forge, recipe_of(pictures, "large", train_batch_size=2))
     assert "lower the resolution from" in caught.value.hint and isinstance(caught.value, OutOfMemory)
