@@ -43,7 +43,7 @@ from lib_trainer.training.comparison import Comparison
 from lib_trainer.training.denoiser import Denoiser
 from lib_trainer.training.determinism import deterministic_algorithms
 from lib_trainer.training.loop import Training, fit
-from lib_trainer.training.optimizer import check_optimizer
+from lib_trainer.training.optimizer import check_recipe
 from lib_trainer.training.outcome import Outcome, Output
 from lib_trainer.training.pivotal import (
     check_word,
@@ -79,11 +79,10 @@ def run(host: Host, recipe: Recipe, folder: Path | None = None, processes: Proce
         UserError: what a person can fix, at any point.
         StopRequested: as it was thrown in, if nothing was to be saved or no step was taken yet.
     """
-    recipe.check()
+    check_recipe(recipe)
     target = free_target(host.lora_dir, recipe)
     # Raises now for a prompt with a mistake in it, not after an hour of training.
     sample_requests(recipe)
-    check_optimizer(recipe.training)
     resumed = resumed_settings(folder / STATE_FILE) if folder else {}
     recipe = recipe.with_values(resumed)
     # Fixed now and kept in the resume state: the WebUI may be set otherwise by the time of a resume.

@@ -10,7 +10,7 @@ from lib_trainer.adapter.attach import Adapter
 from lib_trainer.adapter.layer_rules import layer_rule
 from lib_trainer.config.arguments import parse_arguments
 from lib_trainer.config.recipe import Recipe, TrainingConfig
-from lib_trainer.errors import MissingPackage
+from lib_trainer.errors import ConfigError, MissingPackage
 from lib_trainer.models.device import SAME_IN_32_BIT, available_optimizer
 from lib_trainer.models.optimizers import ParameterGroups, averages, build_optimizer, canonical_name, check_options
 
@@ -71,3 +71,20 @@ def check_optimizer(config: TrainingConfig) -> None:
     except MissingPackage:
         if canonical_name(config.optimizer) not in SAME_IN_32_BIT:
             raise
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises ConfigError with every problem of the recipe's values, what its optimizer does not take among them."""
+    problems: dict[str, str] = {}
+    try:
+        recipe.check()
+    except ConfigError as error:
+        problems |= error.problems
+    # Arguments that cannot be read are said already.
+    if "optimizer_args" not in problems:
+        try:
+            check_optimizer(recipe.training)
+        except ConfigError as error:
+            problems |= error.problems
+    if problems:
+        raise ConfigError(problems)
