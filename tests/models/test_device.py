@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from lib_trainer.models import device
 
@@ -78,3 +79,16 @@ def test_a_cpu_that_gains_little_or_loses_computes_in_float32(seconds: dict[torc
 
 def test_a_product_takes_a_time() -> None:
     assert all(0 < device._seconds_of_a_product(dtype) < 60 for dtype in (torch.float32, torch.bfloat16))
+
+
+def test_products_are_timed_on_one_thread_which_waits_for_no_other() -> None:
+    threads, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            linear = nn.functional.linear
+            patch.setattr(nn.functional, "linear", lambda *a: (seen.append(torch.get_num_threads()), linear(*a))[1])
+            assert device._seconds_of_a_product(torch.float32) > 0
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
