@@ -8,9 +8,8 @@ into it. The host's model is restored however the run ends.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from pathlib import Path
-from traceback import clear_frames
 
 from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.adapter.kernels.choices import KernelChoices
@@ -29,9 +28,6 @@ from lib_trainer.events import (
     Notice,
     Progress,
     Saved,
-    Started,
-    Step,
-    StopRequested,
 )
 from lib_trainer.host.base import Host
 from lib_trainer.jobs.history import SAMPLE_DIR, STATE_FILE
@@ -54,13 +50,14 @@ from lib_trainer.training.pivotal import (
     trains_embedding,
 )
 from lib_trainer.training.preservation import prepare_preservation, preserved_prompts
-from lib_trainer.training.processes import ALONE, Processes, ProcessLost, for_all, per_process, tightest
+from lib_trainer.training.processes import ALONE, Processes, for_all, per_process, tightest
 from lib_trainer.training.resume_facts import dtype_of_run, kernels_of_run, resumed_settings
 from lib_trainer.training.run_layers import run_layers
 from lib_trainer.training.sampling import Sampling, sample_requests
 from lib_trainer.training.saving import Saving
 from lib_trainer.training.source import Latents, Source, open_source
 from lib_trainer.training.start import Start, open_start
+from lib_trainer.training.steps import take_steps, while_ending
 from lib_trainer.training.target import free_target, require_space
 
 Events = Generator[Event, None, None]
@@ -157,13 +154,9 @@ def _train(
     model.prepare_training(plan.placement, text_encoder=encodes, guidance_scale=recipe.flow.guidance_scale)
     adapter, begins = start.adapter(recipe, layers.trained(recipe), read_weight)
     adapter.embedding = embedding
-    recorded = kernels_of_run(output.folder and output.folder / STATE_FILE)
-    config = recipe.adapter
-    adapter.choices = KernelChoices(config.kernel_strategy, config.int8_matmul, host.cache_dir, recorded)
     # A frozen LoRA is part of the weight that is read.
     held = plan.placement.int8 and not start.frozen
-    if sentence := without_int8(config.int8_matmul, model.device, held=held):
-        yield Notice(sentence)
+    yield from map(Notice, _choose_kernels(adapter, host, model, recipe, output, held=held))
     read_int8 = model.read_int8 if held and adapter.choices.takes_int8 else None
     yield from map(Notice, _of_adapter(adapter, start, begins))
     outcome, schedule = Outcome(plan), latents.store.schedule
@@ -196,8 +189,19 @@ def _learn(
         return
     evaluation = yield from prepare_evaluation(training, probes, source.scan, latents.store, texts)
     callbacks = _callbacks(host, training, source, output, evaluation)
-    yield from _take_steps(callbacks, outcome)
+    yield from take_steps(callbacks, outcome)
     yield from _finish(callbacks, evaluation, outcome, output)
+
+
+def _choose_kernels(
+    adapter: Adapter, host: Host, model: HostModel, recipe: Recipe, output: Output, *, held: bool
+) -> Iterator[str]:
+    """Lets the adapter choose its kernels; `held`: the base in 8 bits. Yields what the recipe asks for in vain."""
+    recorded = kernels_of_run(output.folder and output.folder / STATE_FILE)
+    config = recipe.adapter
+    adapter.choices = KernelChoices(config.kernel_strategy, config.int8_matmul, host.cache_dir, recorded)
+    if sentence := without_int8(config.int8_matmul, model.device, held=held):
+        yield sentence
 
 
 def _of_adapter(adapter: Adapter, start: Start, sentence: str) -> Iterator[str]:
@@ -253,68 +257,23 @@ def _callbacks(
     return Callbacks(saving, resume_saver, sampling, evaluation, Comparison(sampling))
 
 
-def _take_steps(callbacks: Callbacks, outcome: Outcome) -> Generator[Event, Command | None, None]:
-    """Every step from the resume state on; records in `outcome` how it went."""
-    resume_saver = callbacks.resume_saver
-    training = resume_saver.training
-    taken = resume_saver.resume()
-    outcome.step, outcome.epoch = taken, -(-taken // training.schedule.steps_per_epoch)
-    yield Started(taken, training.schedule.steps, training.model.checkpoint.name, resume_saver.pictures)
-    try:
-        with closing(fit(training, taken)) as events:
-            while not callbacks.ended and (event := next(events, None)):
-                if isinstance(event, Step):
-                    outcome.last, outcome.step, outcome.epoch = event, event.number, event.epoch
-                    yield from callbacks.after(event, (yield event))
-                else:
-                    yield event
-        if callbacks.wants_more:
-            # So that the person can extend the run.
-            yield from resume_saver.save(outcome.step)
-    except StopRequested as stop:
-        if not stop.save or not outcome.step:
-            raise
-        outcome.stopped_early = True
-        for event in resume_saver.save(outcome.step):
-            yield from _while_ending(event)
-    except ProcessLost:
-        # A fused backward pass may have stepped some layers: the saved state is whole.
-        raise
-    except Exception as error:
-        # The traceback's frames hold the failed step's tensors, which the host's model needs the memory of.
-        clear_frames(error.__traceback__)
-        # What was learned until here is saved first.
-        if not outcome.step:
-            raise
-        outcome.failure = error
-
-
 def _finish(callbacks: Callbacks, evaluation: Evaluation | None, outcome: Outcome, output: Output) -> Events:
     """Writes the adapter and the report of what was learned, and does what is due after them."""
     target, name = output.target, output.target.stem
     if outcome.failure:
         yield Notice(f"The weights of step {outcome.step}, the last good ones, are saved as {target.name}.")
-    yield from _while_ending(Progress("saving", 0, 1, f"Writing {target.name}"))
+    yield from while_ending(Progress("saving", 0, 1, f"Writing {target.name}"))
     for event in callbacks.save_final(outcome.step, outcome.epoch, chosen=outcome.by_itself):
         if isinstance(event, Saved):
             outcome.path = event.path
-        yield from _while_ending(event)
+        yield from while_ending(event)
     outcome.evaluated = evaluation.verdict() if evaluation else None
     if evaluation and outcome.evaluated:
         outcome.strength = outcome.evaluated.best_strength if evaluation.chooses and outcome.by_itself else None
         if output.folder:
             path = output.folder / f"{name}.report.html"
             for event in leave_report(path, evaluation, outcome.evaluated, callbacks.comparison):
-                yield from _while_ending(event)
+                yield from while_ending(event)
     if outcome.last and outcome.by_itself:
         for event in callbacks.at_the_end(outcome.last):
-            yield from _while_ending(event)
-
-
-def _while_ending(event: Event) -> Events:
-    """Yields `event`; ignores a request to stop and save, since the run does so already."""
-    try:
-        yield event
-    except StopRequested as stop:
-        if not stop.save:
-            raise
+            yield from while_ending(event)
