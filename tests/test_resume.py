@@ -81,7 +81,11 @@ def life(setting: tuple[StandaloneHost, Path], out: Path, **changes: Any) -> Cal
         host.lora_dir, host.cache_dir = out / "models" / "Lora", out / "cache"
         history = History(host.cache_dir / RUNS_DIR)
         recipe = Recipe().with_values({**VALUES, "train_data_dir": str(pictures), **changes})
-        log = next((history.reopen(past.id) for past in history.runs()), None) or history.begin(recipe)
+        past = next(iter(history.runs()), None)
+        # Killed when all was done: there is nothing to go on with.
+        if past and past.state == "done":
+            return
+        log = history.reopen(past.id) if past else history.begin(recipe)
         for event in run(host, log.past.as_recipe(), log.folder):
             mark()
             log.take(event)

@@ -85,22 +85,26 @@ class LatentCaching:
                         yield Notice(f"{error.message} The run continues without it.")
                     continue
                 for piece in pieces:
-                    if piece.cut is None:
-                        yield self._done(piece, piece.path)
-                        continue
                     pending.append(piece)
                     if len(pending) == _batch_size(bucket):
                         yield from self._flush(pending)
             yield from self._flush(pending)
 
     def _flush(self, pending: list[_Piece]) -> Iterator[Event]:
-        """Encodes the pending pictures, all of one bucket, and empties the list."""
+        """Encodes the pending pictures, all of one bucket, unless all are in the cache; empties the list."""
         pieces = list(pending)
         pending.clear()
-        if not pieces:
+        if all(piece.cut is None for piece in pieces):
+            for piece in pieces:
+                yield self._done(piece, piece.path)
             return
-        batch = self._model.encode_images(torch.stack([piece.cut.pixels for piece in pieces]))
+        # With those of its batch that are in the cache: after a kill, too, the others are encoded as in an unbroken run.
+        cuts = [piece.cut or self._cut_anew(piece) for piece in pieces]
+        batch = self._model.encode_images(torch.stack([found.pixels for found in cuts]))
         for piece, latents in zip(pieces, batch, strict=True):
+            if piece.cut is None:
+                yield self._done(piece, piece.path)
+                continue
             if not torch.isfinite(latents).all():
                 raise UserError(
                     f"The VAE produced NaN or Inf for {shown_name(self._image(piece.sample))}.",
@@ -129,8 +133,12 @@ class LatentCaching:
             for start in range(0, len(variants[sample]), size)
         ]
 
-    def _prepare(self, unit: _Unit) -> list[_Piece]:
-        """Reads one picture, and crops the variants that are not in the cache. Raises UserError."""
+    def _cut_anew(self, piece: _Piece) -> Cut:
+        """The cut of a piece that is in the cache. Raises UserError."""
+        return self._prepare((piece.sample, (piece.variant,)), anew=True)[0].cut
+
+    def _prepare(self, unit: _Unit, *, anew: bool = False) -> list[_Piece]:
+        """Reads one picture, and crops the variants that are not in the cache; all if `anew`. Raises UserError."""
         sample, variants = unit
         recipe, image, bucket = self._schedule.recipe, self._image(sample), self._schedule.buckets[sample]
         data = read_picture(image)
@@ -142,7 +150,7 @@ class LatentCaching:
         for variant in variants:
             augmentation = augmentation_of(variant, sha256, recipe.dataset, recipe.training.seed)
             path = self._path(sample, sha256, None if augmentation is None else asdict(augmentation), mask_key)
-            if path is not None and read_tensors(path) is not None:
+            if path is not None and not anew and read_tensors(path) is not None:
                 pieces.append(_Piece(sample, variant, path, None))
                 continue
             picture = picture or self._decode(data, sample)
