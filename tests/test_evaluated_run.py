@@ -20,7 +20,7 @@ from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.evaluation.measures import Figures, Parabola
 from lib_trainer.evaluation.meter import Meter
-from lib_trainer.events import Evaluated, Event, Finished, Notice, Sampled, Step
+from lib_trainer.events import Evaluated, Event, Finished, Notice, Sampled, Step, StopRequested
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.jobs.history import RUNS_DIR, STATE_FILE, History
 from lib_trainer.run import run
@@ -81,17 +81,19 @@ def finished(story: list[Event]) -> Finished:
 
 
 def test_it_ends_when_more_steps_do_not_help_and_keeps_the_best(setting, host, monkeypatch) -> None:
-    scripted(monkeypatch, {2: 0.3, 4: 0.5, 6: 0.45, 8: 0.4})
+    scripted(monkeypatch, {2: 0.3, 4: 0.5, 6: 0.45, 8: 0.4, 10: 0.4})
     card = host.lora_dir / "jeff.json"
     card.parent.mkdir(parents=True)
     card.write_text('{"preferred weight": 0.3, "notes": "mine"}')
     at_four = finished(list(run(host, recipe_of(setting, max_train_steps=4, lr_scheduler="constant", output_name="x"))))
     story = list(run(host, recipe_of(setting, stop_when_learned=True, max_train_steps=40, lr_scheduler="constant")))
-    assert [event.step for event in story if isinstance(event, Evaluated)] == [2, 4, 6, 8]
+    assert [event.step for event in story if isinstance(event, Evaluated)] == [2, 4, 6, 8, 10]
+    assert [event.learning_rate for event in story if isinstance(event, Step)] == [0.01] * 9 + [0.005]
+    assert "the learning rate falls to zero until step 10" in "".join(e.text for e in story if isinstance(e, Notice))
     end = finished(story)
-    assert (end.steps, end.stopped_early, end.tag) == (8, False, "<lora:jeff:0.9>")
+    assert (end.steps, end.stopped_early, end.tag) == (10, False, "<lora:jeff:0.9>")
     assert (end.evaluated.verdict, end.evaluated.step, end.evaluated.best_step) == ("learned", 4, 4)
-    best, last = load_file(end.path), load_file(host.lora_dir / "jeff-step00000008.safetensors")
+    best, last = load_file(end.path), load_file(host.lora_dir / "jeff-step00000010.safetensors")
     expected = load_file(at_four.path)
     assert all(torch.equal(best[key], expected[key]) for key in expected)
     assert any(not torch.equal(best[key], last[key]) for key in best)
@@ -104,7 +106,7 @@ def test_it_ends_when_more_steps_do_not_help_and_keeps_the_best(setting, host, m
 
 
 def test_the_report_shows_the_last_and_the_best_step(setting, host, monkeypatch, tmp_path: Path) -> None:
-    scripted(monkeypatch, {2: 0.3, 4: 0.5, 6: 0.45, 8: 0.4})
+    scripted(monkeypatch, {2: 0.3, 4: 0.5, 6: 0.45, 8: 0.4, 10: 0.4})
     drawn, generate = [], host.generate
     monkeypatch.setattr(host, "generate", lambda request: drawn.append(generate(request)[0]) or drawn[-1:])
     values = {"stop_when_learned": True, "max_train_steps": 40, "lr_scheduler": "constant"}
@@ -112,7 +114,7 @@ def test_the_report_shows_the_last_and_the_best_step(setting, host, monkeypatch,
     write_clip(host.lora_dir.parent / "clip_vision" / "stand-in")
     story = list(run(host, recipe, folder))
     end, (sampled,) = finished(story), [event for event in story if isinstance(event, Sampled)]
-    assert sampled.prompt == "jeff_person, a hat: step 8 at 1, step 4 at 0.9, step 4 at 0.45"
+    assert sampled.prompt == "jeff_person, a hat: step 10 at 1, step 4 at 0.9, step 4 at 0.45"
     assert sampled.path == folder / "samples" / "jeff.report.png" and Image.open(sampled.path).width > 3 * 64
     assert len({picture.tobytes() for picture in drawn}) == 3
     html = (folder / "jeff.report.html").read_text("utf-8")
@@ -201,8 +203,24 @@ def test_a_run_that_is_killed_finds_the_same(setting, host, tmp_path: Path) -> N
     assert History(host.cache_dir / RUNS_DIR).runs()[0].evaluations == found
 
 
+def test_a_run_whose_rate_falls_to_its_end_resumes_as_it_was(setting, host, monkeypatch, tmp_path: Path) -> None:
+    scripted(monkeypatch, {1: 0.3, 2: 0.3, 3: 0.5, 4: 0.4, 5: 0.4, 6: 0.4, 7: 0.4})
+    changes = {"stop_when_learned": True, "validate_every_n_steps": 1, "lr_scheduler": "constant"}
+    list(run(host, recipe_of(setting, **changes), tmp_path / "whole"))
+    broken = recipe_of(setting, **changes, output_name="broken")
+    story = run(host, broken, tmp_path / "broken")
+    while not (isinstance(event := next(story), Evaluated) and event.step == 6):
+        pass
+    story.throw(StopRequested(save=True))
+    assert finished(list(story)).steps == 6
+    rates = [event.learning_rate for event in run(host, broken, tmp_path / "broken") if isinstance(event, Step)]
+    assert rates[-1] == 0.005
+    whole, resumed = (load_file(host.lora_dir / f"{name}-step00000007.safetensors") for name in ("jeff", "broken"))
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+
+
 def test_a_run_that_has_not_learned_goes_on_to_more_steps(setting, host, monkeypatch) -> None:
-    shares = {2: 0.1, 4: 0.2, 6: 0.3, 8: 0.4, 10: 0.45, 12: 0.44, 14: 0.43}
+    shares = {2: 0.1, 4: 0.2, 6: 0.3, 8: 0.4, 10: 0.45, 12: 0.44, 14: 0.43, 16: 0.43, 18: 0.43}
     scripted(monkeypatch, shares)
     history = History(host.cache_dir / RUNS_DIR)
     log = history.begin(recipe_of(setting, stop_when_learned=True, lr_scheduler="cosine"))
@@ -222,7 +240,7 @@ def test_a_run_that_has_not_learned_goes_on_to_more_steps(setting, host, monkeyp
         again.take(event)
         rates += [event.learning_rate] if isinstance(event, Step) else []
     again.finish("done")
-    assert isinstance(event, Finished) and (event.steps, event.evaluated.best_step) == (14, 10)
+    assert isinstance(event, Finished) and (event.steps, event.evaluated.best_step) == (18, 10)
     # Cosine over 20 steps, at step 8: (1 + cos(0.4 π)) / 2.
-    assert rates[0] == pytest.approx(1e-2 * 0.6545, rel=1e-3) and len(rates) == 6
+    assert rates[0] == pytest.approx(1e-2 * 0.6545, rel=1e-3) and len(rates) == 10
     assert not history.find(past.id).extendable and not (log.folder / STATE_FILE).exists()

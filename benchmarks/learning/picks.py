@@ -44,11 +44,10 @@ def picks(values: dict[str, Any]) -> dict[str, Pick]:
     """Way to choose -> what it chooses, by the constants of today from the figures that were recorded."""
     found = evaluations_of(values)
     last = found[-1].step
-    whole, stopped = _followed(found), _followed(found, stop=True)
+    whole = _followed(found)
     by_loss = max(found, key=lambda item: item.learned)
     return {
         "evaluation": Pick(whole.best_step, whole.best_strength, last),
-        "evaluation, stopped": Pick(stopped.best_step, stopped.best_strength, stopped.steps[-1]),
         "least held-out loss at 1": Pick(by_loss.step, 1.0, last),
         "last step at 1": Pick(last, 1.0, last),
     }
@@ -84,12 +83,10 @@ def _strength(cell: Cell) -> float:
     return cell.strength
 
 
-def _followed(found: Sequence[Evaluated], *, stop: bool = False) -> Choice:
+def _followed(found: Sequence[Evaluated]) -> Choice:
     choice = Choice()
     for item in found:
         choice.take(figures_of(item))
-        if stop and choice.converged:
-            break
     return choice
 
 

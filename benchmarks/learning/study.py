@@ -21,8 +21,6 @@ from lib_trainer.run import run
 KINDS = ("good", "fast", "few", "untold", "bare")
 # Nothing that is to be learned is drawn then: such runs show the verdict alone.
 UNDRAWN = ("untold",)
-# `long` is good with three times the steps, `good-prior` and `bare-prior` hold what other prompts draw.
-MORE_KINDS = ("long", "good-prior", "bare-prior")
 STEPS, LONG_STEPS, EVERY = 320, 960, 64
 STRENGTHS, LONG_STRENGTHS = (1.0, 0.8, 0.6), (1.0,)
 
@@ -40,15 +38,22 @@ def study(folder: Path, subject: str, kind: str, seed: int) -> dict[str, Any]:
         trained.write_text(json.dumps(_train(host, _recipe(out / "data", subject, kind, seed))))
     values = {"subject": subject, "kind": kind, "seed": seed, **json.loads(trained.read_text()), "cells": []}
     if kind not in UNDRAWN:
-        steps = [found["step"] for found in values["evaluations"]]
-        files = {step: host.lora_dir / f"x-step{step:08d}.safetensors" for step in steps[:-1]}
-        files[steps[-1]] = host.lora_dir / "x.safetensors"
         with open_easel(host) as easel:
-            strengths = LONG_STRENGTHS if kind == "long" else STRENGTHS
+            strengths = LONG_STRENGTHS if kind in ("long", "stopped") else STRENGTHS
+            files = _files(host.lora_dir, values["evaluations"], chosen_alone=kind == "stopped")
             values["cells"] = [asdict(cell) for cell in score_cells(easel, files, subject, strengths)]
     result.write_text(json.dumps(values))
     shutil.rmtree(out)
     return values
+
+
+def _files(folder: Path, evaluations: Sequence[dict[str, Any]], *, chosen_alone: bool) -> dict[int, Path]:
+    """Step -> the file of it: of every evaluation, or of the one that the run chose."""
+    last, whole = evaluations[-1], folder / "x.safetensors"
+    if chosen_alone:
+        return {last["best_step"]: whole}
+    copies = {found["step"]: folder / f"x-step{found['step']:08d}.safetensors" for found in evaluations[:-1]}
+    return {**copies, last["step"]: whole}
 
 
 def _recipe(folder: Path, subject: str, kind: str, seed: int) -> Recipe:
@@ -56,8 +61,9 @@ def _recipe(folder: Path, subject: str, kind: str, seed: int) -> Recipe:
     demo = DEMO_RUNS[subject]
     data = demo.draw(folder)
     _spoil(data, demo.name, kind)
+    steps = LONG_STEPS if kind in ("long", "stopped") else STEPS
     changes: dict[str, Any] = {
-        "seed": seed, "validation_seed": seed, "max_train_steps": LONG_STEPS if kind == "long" else STEPS,
+        "seed": seed, "validation_seed": seed, "max_train_steps": steps, "stop_when_learned": kind == "stopped",
         "held_out": "", "validate_every_n_steps": EVERY, "save_every_n_steps": EVERY, "output_name": "x",
         "save_precision": "fp32", "prior_preservation": kind.endswith("-prior"),
     }  # fmt: skip

@@ -12,13 +12,18 @@ from benchmarks.report import say, table
 Runs = Sequence[dict[str, Any]]
 
 
+# `long` is good with three times the steps, `stopped` the same that ends by itself; `good-prior` and `bare-prior` hold
+# what other prompts draw.
+MORE_KINDS = ("long", "stopped", "good-prior", "bare-prior")
+
+
 def report_study(runs: Runs) -> None:
-    """What each way to choose gets, long runs beside where they would have stopped, and preservation beside none."""
+    """What each way to choose gets, runs that stopped beside long ones, and preservation beside none."""
     drawn = [values for values in runs if any(cell.whole.a for cell in cells_of(values))]
-    plain = [values for values in drawn if values["kind"] != "long" and not values["kind"].endswith("-prior")]
+    plain = [values for values in drawn if values["kind"] not in MORE_KINDS]
     _report_verdicts(runs)
     _report_choice(plain)
-    _report_long([values for values in drawn if values["kind"] == "long"])
+    _report_stopped(drawn)
     _report_prior(drawn)
 
 
@@ -63,24 +68,27 @@ def _report_choice(runs: Runs) -> None:
     say(table(["chosen by", *heads, "steps"], rows))
 
 
-def _report_long(runs: Runs) -> None:
-    """What stopping saves, and what it loses beside the same choice from the whole run."""
+def _report_stopped(runs: Runs) -> None:
+    """What ending by itself saves of a run that is far too long, and what its file loses beside that run's."""
+    by_name = {_name(values): values for values in runs}
     rows = []
     for values in runs:
-        chosen, cells = picks(values), cells_of(values)
-        whole, stopped, last = (chosen[way] for way in ("evaluation", "evaluation, stopped", "last step at 1"))
-        row = [_name(values), f"{stopped.steps} of {last.step}", f"{1 - stopped.steps / last.step:.0%}"]
-        for other in (whole, last):
-            row += [f"{_gain(cells, stopped, other, name):+.0%}" for name in SCORES]
-        rows.append([*row, f"{stopped.step} at {stopped.strength:g}", f"{whole.step} at {whole.strength:g}"])
+        whole = by_name.get(_name({**values, "kind": "long"})) if values["kind"] == "stopped" else None
+        if whole is None:
+            continue
+        (mine,), chosen = cells_of(values), picks(whole)
+        steps, last = evaluations_of(values)[-1].step, chosen["last step at 1"]
+        row = [_name(values), f"{steps} of {last.steps}", f"{1 - steps / last.steps:.0%}", f"{mine.step}"]
+        for other in (cell_of(cells_of(whole), pick) for pick in (chosen["evaluation"], last)):
+            row += [f"{_gain(mine, other, name):+.0%}" for name in SCORES]
+        rows.append(row)
     if rows:
         beside = [f"{name} beside {what}" for what in ("the whole run's choice", "the last step") for name in SCORES]
-        say(table(["run", "steps", "saved", *beside, "stopped: choice", "whole run: choice"], rows))
+        say(table(["run", "steps", "saved", "its choice", *beside], rows))
 
 
-def _gain(cells: Sequence[Cell], pick: Pick, other: Pick, name: str) -> float:
-    mine, theirs = (getattr(cell_of(cells, one).whole, name.lower()) for one in (pick, other))
-    return mine / theirs - 1
+def _gain(mine: Cell, other: Cell, name: str) -> float:
+    return getattr(mine.whole, name.lower()) / getattr(other.whole, name.lower()) - 1
 
 
 def _report_prior(runs: Runs) -> None:

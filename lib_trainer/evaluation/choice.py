@@ -43,18 +43,23 @@ class Choice:
 
     @property
     def converged(self) -> bool:
-        """Whether the last evaluations have brought no gain that is worth their steps.
+        """Whether the last evaluations have brought no gain that is worth their steps."""
+        return bool(self.steps) and self._settled_steps()[-1:] == self.steps[-1:]
 
-        Small gains add up: they are measured from the last one that was worth it.
-        """
-        if not self.scores:
-            return False
-        place, known = 0, self.scores[0]
-        for index, score in enumerate(self.scores):
+    @property
+    def settled_at(self) -> int | None:
+        """The first step after which the run had converged."""
+        return next(iter(self._settled_steps()), None)
+
+    def _settled_steps(self) -> list[int]:
+        """Those of `steps` after which it had converged. Small gains add up: since the last one that was worth it."""
+        found, place, known = [], 0, self.scores[0] if self.scores else 0.0
+        for index, (step, score) in enumerate(zip(self.steps, self.scores, strict=True)):
             if score > known + WORTH_SHARE * max(abs(known), _LEAST):
                 place, known = index, score
-        waited = self.steps[-1] - self.steps[place]
-        return len(self.scores) - 1 - place >= PATIENCE and waited >= PATIENT_SHARE * self.steps[-1]
+            if index - place >= PATIENCE and step - self.steps[place] >= PATIENT_SHARE * step:
+                found.append(step)
+        return found
 
     @property
     def is_flat(self) -> bool:

@@ -24,8 +24,10 @@ MEMORISED_GAP = 0.4
 OVERDRIVEN_STRENGTH = 0.75
 # A gain of J below this share of it is not worth steps, and so much of the loss not a weaker strength.
 WORTH_SHARE = 0.03
-# A run ends when so many evaluations, and this share of the steps so far, have brought no gain that is worth it.
+# A run has settled when so many evaluations, and this share of the steps so far, have brought no gain that is worth it.
 PATIENCE, PATIENT_SHARE = 2, 0.25
+# Then its learning rate falls to zero over this share of the steps so far: what is drawn jumps while the rate is high.
+COOL_DOWN_SHARE = 0.25
 
 # Pictures that are measured: held out (one in HELD_OUT_EVERY, none below LEAST_PICTURES), trained on, and unrelated.
 LEAST_PICTURES, HELD_OUT_EVERY, MOST_HELD_OUT = 10, 8, 4

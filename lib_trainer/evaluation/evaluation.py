@@ -17,7 +17,7 @@ from lib_trainer.dataset.cache_store import LatentStore, TextStore
 from lib_trainer.dataset.images import path_below
 from lib_trainer.dataset.scan import Scan
 from lib_trainer.evaluation.choice import Choice
-from lib_trainer.evaluation.constants import COST_SHARE, FORWARDS_A_STEP, PARTIAL
+from lib_trainer.evaluation.constants import COOL_DOWN_SHARE, COST_SHARE, FORWARDS_A_STEP, PARTIAL
 from lib_trainer.evaluation.measures import Figures, Parabola
 from lib_trainer.evaluation.meter import Meter
 from lib_trainer.evaluation.pictures import PictureLosses, odd_pictures
@@ -49,7 +49,9 @@ def prepare_evaluation(
     followed = PictureLosses({index: path_below(scan.samples[index].image, root) for index in plan.concept})
     training.watch_losses = followed.note
     pictures = [scan.samples[index].image for index in plan.concept]
-    return Evaluation(meter, training.adapter, training.recipe, plan, followed, pictures)
+    evaluation = Evaluation(meter, training.adapter, training.recipe, plan, followed, pictures)
+    training.rate_share = evaluation.rate_share
+    return evaluation
 
 
 def steps_between(recipe: Recipe, forwards: int) -> int:
@@ -88,7 +90,7 @@ class Evaluation:
         self._best: dict[str, Tensor] = {}
 
     def is_due(self, step: Step) -> bool:
-        return step.number % self.every == 0 or step.number == step.total
+        return step.number % self.every == 0 or step.number in (step.total, self.ends_at)
 
     def evaluate(self, step: Step) -> Iterator[Event]:
         """Measures the weights as they are after `step`."""
@@ -102,11 +104,25 @@ class Evaluation:
         # Kept before it is told: whoever stops the run now keeps a state that knows of it.
         self.found.append(self._told(figures))
         yield self.found[-1]
+        if self.ends_at and self._choice.settled_at == step.number:
+            end = min(self.ends_at, step.total)
+            yield Notice(f"More steps do not help: the learning rate falls to zero until step {end}, the last.")
+
+    @property
+    def ends_at(self) -> int | None:
+        """The last step of a run that more steps do not help; None while they may, or where it is not to end then."""
+        settled = self._choice.settled_at if self.chooses else None
+        return settled and settled + math.ceil(COOL_DOWN_SHARE * settled)
 
     @property
     def ended(self) -> bool:
-        """More steps do not help, and the run is to end then."""
-        return self.chooses and self._choice.converged
+        """The last step is taken, and measured."""
+        return self.ends_at is not None and self.found[-1].step >= self.ends_at
+
+    def rate_share(self, step: int) -> float:
+        """The share of the learning rate that a step has: 1, or from the step on that settled it less and less."""
+        settled, end = self._choice.settled_at, self.ends_at
+        return 1.0 if settled is None or end is None else max(0.0, (end + 1 - step) / (end - settled))
 
     @property
     def best_step(self) -> int:

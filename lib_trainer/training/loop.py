@@ -60,6 +60,7 @@ class Training:
         notice: why another optimizer replaces the recipe's; "" if none does.
         preservation: an extra loss of some steps; set before `fit`.
         watch_losses: is told the loss of every image; set before `fit`.
+        rate_share: step -> what it has of the schedule's learning rate; set before `fit`, in the first process.
         targets: makes the targets, where they are not those of pictures; set before `fit`.
         started_from: fingerprint of the LoRAs that it starts from or trains over; "" without any.
         dtype: what the model computes in; None for what suits the recipe and the device.
@@ -73,6 +74,7 @@ class Training:
     make_batch: MakeBatch
     preservation: ExtraLoss | None = None
     watch_losses: WatchLosses | None = None
+    rate_share: Callable[[int], float] = lambda step: 1.0
     targets: Targets | None = None
     started_from: str = ""
     dtype: torch.dtype | None = None
@@ -115,6 +117,12 @@ class Training:
             with torch.no_grad():
                 for parameter, value in zip(self.adapter.parameters(), kept, strict=True):
                     parameter.copy_(value)
+
+    def take_rate(self, share: float) -> None:
+        """Gives the next step this share of the learning rates of the schedule."""
+        if share < 1.0:
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate * share
 
     def end(self) -> None:
         """Leaves the adapter with the weights that are saved; no step may follow."""
@@ -161,6 +169,7 @@ def fit(training: Training, taken: int = 0) -> Iterator[Step | Notice]:
         micro_batches = (future.result() for _, future in futures)
         for number, (epoch, draws) in enumerate(left, start=taken + 1):
             processes.begin_step()
+            training.take_rate(processes.of_first(training.rate_share(number)))
             # Read before the step: the scheduler moves it afterwards.
             learning_rate = training.optimizer.param_groups[0]["lr"]
             with training.step_method.hooked():

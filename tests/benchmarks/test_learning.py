@@ -62,5 +62,4 @@ def test_each_way_chooses_from_the_recorded_figures() -> None:
     values = run_of(learned=(0.3, 0.5, 0.51, 0.505, 0.6))
     chosen = picks(values)
     assert chosen["evaluation"] == Pick(320, 1.0, 320) == chosen["last step at 1"]
-    assert chosen["evaluation, stopped"] == Pick(192, 1.0, 256)
     assert chosen["least held-out loss at 1"].step == 320

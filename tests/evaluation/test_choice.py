@@ -44,6 +44,11 @@ def test_two_evaluations_without_a_gain_that_is_worth_it_end_it(scores: tuple[fl
     assert after(*scores).converged is converged
 
 
+def test_a_run_has_settled_where_it_first_converged() -> None:
+    assert after(0.3, 0.5, 0.4).settled_at is None
+    assert after(0.3, 0.5, 0.4, 0.4, 0.6).settled_at == 400 and not after(0.3, 0.5, 0.4, 0.4, 0.6).converged
+
+
 def test_a_run_that_is_measured_often_goes_on() -> None:
     """As much is gained every step: never 3 % from one of many evaluations to the next but one."""
     growing = [0.005 * count for count in range(1, 101)]
