@@ -62,10 +62,9 @@ def _report_choice(runs: Runs) -> None:
             for name in SCORES:
                 got = [chosen[way][1][name][place] for chosen in found]
                 figures += [f"{sum(got) / len(got):.2f}", f"{min(got):.2f}"]
-        steps = sum(chosen[way][0].steps for chosen in found) / len(found)
-        rows.append([way, *figures, f"{steps:.0f}"])
+        rows.append([way, *figures])
     heads = [f"{name} {what}{how}" for how in ("", ", cross-fitted") for name in SCORES for what in ("mean", "worst")]
-    say(table(["chosen by", *heads, "steps"], rows))
+    say(table(["chosen by", *heads], rows))
 
 
 def _report_stopped(runs: Runs) -> None:

@@ -98,7 +98,7 @@ class LatentCaching:
             for piece in pieces:
                 yield self._done(piece, piece.path)
             return
-        # With those of its batch that are in the cache: after a kill, too, the others are encoded as in an unbroken run.
+        # With those of its batch that are in the cache: after a kill the others are encoded as in an unbroken run.
         cuts = [piece.cut or self._cut_anew(piece) for piece in pieces]
         batch = self._model.encode_images(torch.stack([found.pixels for found in cuts]))
         for piece, latents in zip(pieces, batch, strict=True):
