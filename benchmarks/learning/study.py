@@ -22,7 +22,7 @@ KINDS = ("good", "fast", "few", "untold", "bare")
 # Nothing that is to be learned is drawn then: such runs show the verdict alone.
 UNDRAWN = ("untold",)
 STEPS, LONG_STEPS, EVERY = 320, 960, 64
-STRENGTHS, LONG_STRENGTHS = (1.0, 0.8, 0.6), (1.0,)
+STRENGTHS, LONG_STRENGTHS = (1.0, 0.9, 0.8, 0.6), (1.0,)
 
 
 def study(folder: Path, subject: str, kind: str, seed: int) -> dict[str, Any]:
