@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lib_trainer.config.embedding import WORD_PATTERN
+
 if TYPE_CHECKING:
     from lib_trainer.models.base import Vectors
 
@@ -65,7 +67,9 @@ def bundled_embeddings(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[st
             continue
         word, _, part = key.partition(".")[2].partition(".")
         encoder = CLIP_L if part == _SINGLE else part
-        if word and encoder in (CLIP_L, CLIP_G) and value.ndim == 2 and 0 < len(value) <= _MOST_VECTORS:
+        # The word becomes a file's name: one with a path in it is nobody's to choose.
+        fits = value.ndim == 2 and 0 < len(value) <= _MOST_VECTORS
+        if WORD_PATTERN.fullmatch(word) and encoder in (CLIP_L, CLIP_G) and fits:
             found.setdefault(word, {})[encoder] = value.float()
         else:
             unknown.append(key)

@@ -225,3 +225,12 @@ def test_embeddings_of_others_stay_in_their_folder(tmp_path: Path) -> None:
     assert other_embedding(folder, WORD) == folder / "Jeff.safetensors"
     save_file({"emb_params": torch.zeros(1, 4)}, folder / "jeff.safetensors")
     assert write_embeddings(lora, folder) == []
+
+
+def test_a_word_that_names_another_folder_is_written_nowhere(tmp_path: Path) -> None:
+    """LoRA files are anybody's, and the word becomes a file's name."""
+    folder, lora = tmp_path / "deep" / "embeddings", tmp_path / "theirs.safetensors"
+    words = (f"{tmp_path}/outside", "sub/word", "sub\\word")
+    save_file({f"bundle_emb.{word}.string_to_param.*": torch.zeros(1, 4) for word in words}, lora)
+    assert write_embeddings(lora, folder) == []
+    assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["theirs.safetensors"]
