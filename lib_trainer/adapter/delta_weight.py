@@ -57,21 +57,13 @@ def locon_delta(f: Tensors) -> Tensor:
 DELTAS: dict[str, Callable[[Tensors], Tensor]] = {"loha": loha_delta, "lokr": lokr_delta, "locon": locon_delta}
 
 
-def delta_gradients(algo: str, f: Tensors, grad: Tensor) -> dict[str, Tensor]:
-    """Gradients of LoKr's or LoCon's factors from ΔW's, in its shape; for factors without a Tucker core.
+def locon_gradients(f: Tensors, grad: Tensor, scale: float) -> dict[str, Tensor]:
+    """Gradients of LoCon's factors from that of scale·ΔW, in its shape; for factors without a Tucker core.
 
     Written out, because autograd within a backward pass takes longer than a small layer.
     """
-    if algo == "locon":
-        up, down, grad = f["up"].flatten(1), f["down"].flatten(1), grad.flatten(1)
-        return {"up": (grad @ down.T).reshape(f["up"].shape), "down": (up.T @ grad).reshape(f["down"].shape)}
-    first, second = lokr_first(f), lokr_second(f)
-    rows, columns = first.shape
-    # One row for each element of W1, with the block of ΔW that it multiplies W2 into.
-    blocks = grad.reshape(rows, len(second), columns, -1).transpose(1, 2).reshape(rows * columns, -1)
-    grad_first = torch.mv(blocks, second.flatten()).reshape(first.shape)
-    grad_second = torch.mv(blocks.T, first.flatten()).reshape(second.shape)
-    return {**lokr_first_gradients(f, grad_first), **lokr_second_gradients(f, grad_second)}
+    up, down, grad = f["up"].flatten(1) * scale, f["down"].flatten(1) * scale, grad.flatten(1)
+    return {"up": (grad @ down.T).reshape(f["up"].shape), "down": (up.T @ grad).reshape(f["down"].shape)}
 
 
 def lokr_first_gradients(f: Tensors, grad: Tensor) -> dict[str, Tensor]:

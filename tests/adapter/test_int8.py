@@ -102,7 +102,9 @@ def test_off_auto_and_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def least(strategy: object, *_: object) -> float:
             inner = strategy.delta if isinstance(strategy, Int8Base) else strategy
-            kind = {"Dense": "dense", "DenseForward": "dense_forward", "LowRank": "low_rank"}[type(inner).__name__]
+            kind = {"KroneckerDense": "dense", "DenseForward": "dense_forward", "LowRank": "low_rank"}[
+                type(inner).__name__
+            ]
             return seconds[kind] * (gain if isinstance(strategy, Int8Base) else 1)
 
         monkeypatch.setattr(measure, "_least_seconds", least)
@@ -115,7 +117,7 @@ def test_off_auto_and_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names("on", 1.5) == "Int8Base DenseForward"
     assert names("auto", 0.1, setting="counted").startswith("Int8Base")
     # Nothing is left to measure with: what a count cannot tell is not taken.
-    assert names("auto", 0.1, most_seconds=0) == "Dense"
+    assert names("auto", 0.1, most_seconds=0) == "KroneckerDense"
 
 
 def test_layers_and_devices_without_such_a_product_compute_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:

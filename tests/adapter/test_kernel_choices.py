@@ -14,12 +14,13 @@ from lib_trainer.adapter.kernels import choices, measure
 from lib_trainer.adapter.kernels.autograd import LayerOp
 from lib_trainer.adapter.kernels.candidates import LayerCase, candidates
 from lib_trainer.adapter.kernels.choices import FILE, KernelChoices
-from lib_trainer.adapter.kernels.strategies import Dense, DenseForward, LowRank
+from lib_trainer.adapter.kernels.lokr import KroneckerDense
+from lib_trainer.adapter.kernels.strategies import DenseForward, LowRank
 from lib_trainer.adapter.modules import AdapterModule
 from tests.adapter.layers import OPERATIONS, a_weight, an_input, lively_factors
 
 LINEAR = OPERATIONS["linear"]
-MADE = {"dense": Dense, "dense_forward": DenseForward, "low_rank": LowRank}
+MADE = {"dense": KroneckerDense, "dense_forward": DenseForward, "low_rank": LowRank}
 
 
 class Clock:
@@ -48,7 +49,7 @@ def chosen(kept: KernelChoices, x: Tensor | None = None, recipe: str = "lokr", o
 
 @pytest.mark.parametrize(
     ("seconds", "fastest"),
-    [((3, 2, 1), LowRank), ((3, 1, 2), DenseForward), ((1, 2, 3), Dense), ((1, 0.95, 1), Dense)],
+    [((3, 2, 1), LowRank), ((3, 1, 2), DenseForward), ((1, 2, 3), KroneckerDense), ((1, 0.95, 1), KroneckerDense)],
     ids=["low_rank", "dense_forward", "dense", "near tie"],
 )
 def test_the_fastest_on_the_device_is_chosen(monkeypatch, seconds: tuple[float, ...], fastest: type) -> None:
@@ -141,8 +142,8 @@ def test_a_pinned_strategy_is_taken_unmeasured_where_the_layer_has_it(monkeypatc
     clock = Clock(monkeypatch, 3, 2, 1)
     assert chosen(KernelChoices(name)) is MADE[name]
     grouped = chosen(KernelChoices(name), operation=OPERATIONS["3x3 grouped"])
-    assert grouped is Dense
-    assert chosen(KernelChoices("counted")) is Dense
+    assert grouped is KroneckerDense
+    assert chosen(KernelChoices("counted")) is KroneckerDense
     assert clock.asked == 0
 
 
@@ -152,7 +153,7 @@ def test_when_the_time_is_used_up_the_rest_is_counted_and_kept(monkeypatch, tmp_
     monkeypatch.setattr(choices.time, "perf_counter", lambda: float(next(passed)))
     kept = KernelChoices(folder=tmp_path, most_seconds=1.5)
     found = [chosen(kept, operation=LayerOp((8 * n, 16))) for n in (1, 2, 3, 4)]
-    assert found == [LowRank, LowRank, Dense, Dense]
+    assert found == [LowRank, LowRank, KroneckerDense, KroneckerDense]
     assert clock.asked == 6
     again = KernelChoices(folder=tmp_path)
     assert [chosen(again, operation=LayerOp((8 * n, 16))) for n in (1, 2, 3, 4)] == found
@@ -169,9 +170,9 @@ def test_a_strategy_without_room_on_the_device_is_left_out(monkeypatch) -> None:
     left: list[object] = []
     monkeypatch.setattr(measure, "_RUNS", 1)
     monkeypatch.setattr(measure, "seconds_of", full)
-    assert chosen(KernelChoices()) is Dense and len(left) == 3
+    assert chosen(KernelChoices()) is KroneckerDense and len(left) == 3
     left.append(full)
-    assert chosen(KernelChoices()) is Dense
+    assert chosen(KernelChoices()) is KroneckerDense
 
 
 def test_measuring_leaves_no_trace(monkeypatch) -> None:

@@ -69,6 +69,13 @@ class LayerOp:
             return sum_of_products(grad.flatten(2), x.flatten(2).transpose(1, 2)).reshape(self.shape)
         return self._backward(grad, x, _shaped(x, self.shape), (False, True, False))[1]
 
+    def gradients(self, x: Tensor, weight: Tensor | None, grad: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Gradients of x and of the weight; of the weight alone where that is None."""
+        if self.is_conv and not self.is_pointwise and weight is not None:
+            # Both in one call, which on small layers takes as long as each.
+            return self._backward(grad, x, weight, (True, True, False))[:2]
+        return (None if weight is None else self.grad_input(x, weight, grad)), self.grad_weight(x, grad)
+
     def _backward(self, grad: Tensor, x: Tensor, weight: Tensor, which: tuple[bool, ...]) -> tuple[Tensor, ...]:
         """Gradients of x, weight and bias; the functions of `torch.nn.grad` take twice the time on small layers."""
         settings = self.stride, self.padding, self.dilation, False, (0, 0), self.groups

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from lib_trainer.adapter.delta_weight import DELTAS, Tensors, delta_gradients, lokr_first, lokr_second
+from lib_trainer.adapter.delta_weight import DELTAS, Tensors, locon_gradients
 from lib_trainer.adapter.kernels.autograd import LayerOp, Strategy
 from lib_trainer.adapter.kernels.candidates import INT8
 from lib_trainer.adapter.kernels.factored import factored_delta
 from lib_trainer.adapter.kernels.half import AddRows, add_delta_in_half, in_half, nearest_in_half
 from lib_trainer.adapter.kernels.int8 import Int8Base
 from lib_trainer.adapter.kernels.loha import HadamardDense, HalfHadamardDense, SmallBatch
+from lib_trainer.adapter.kernels.lokr import HalfKroneckerDense, KroneckerDense
 from lib_trainer.adapter.kernels.strategies import DeltaGradients, Dense, DenseForward, HalfDense, LowRank
 
 
@@ -39,9 +39,12 @@ def build_strategy(
         return DenseForward(factored, *_row_builders(algo, factors, operation, scale, precise=precise))
     if algo == "loha" and "t1" not in factors:
         return HadamardDense(operation, scale) if precise else HalfHadamardDense(operation, scale)
+    if algo == "lokr" and "t2" not in factors:
+        in_float = KroneckerDense(operation, scale)
+        return in_float if precise else HalfKroneckerDense(in_float)
     # Tucker cores are left to autograd: their layers are large.
     has_core = any(name in factors for name in ("t1", "t2", "mid"))
-    gradients = None if has_core else lambda values, grad: delta_gradients(algo, values, grad * scale)
+    gradients = None if has_core else lambda values, grad: locon_gradients(values, grad, scale)
     return dense(operation, lambda values: DELTAS[algo](values) * scale, gradients, precise=precise)
 
 
@@ -62,7 +65,7 @@ def _row_builders(
     """Builders of rows of W + ΔW for the output and for the gradient of x, and what rows come in multiples of."""
     if algo == "lokr":
         rows = len(factors["w1"] if "w1" in factors else factors["w1_a"])
-        add_rows, unit = partial(_add_lokr, scale), operation.shape[0] // rows
+        add_rows, unit = KroneckerDense(operation, scale).add_rows, operation.shape[0] // rows
     elif algo == "loha" and "t1" not in factors:
         add_rows, unit = HadamardDense(operation, scale).add_rows, 1
     else:
@@ -79,12 +82,3 @@ def _row_builders(
 
 def _add_delta(algo: str, scale: float, weight: Tensor, f: Tensors, _rows: slice) -> Tensor:
     return weight.add(DELTAS[algo](f).flatten(1), alpha=scale)
-
-
-def _add_lokr(scale: float, weight: Tensor, f: Tensors, rows: slice) -> Tensor:
-    second = lokr_second(f).flatten(1)
-    out, inner = second.shape
-    first = lokr_first(f)[rows.start // out : rows.stop // out]
-    parts = weight.reshape(len(first), out, first.shape[1], inner)
-    # kron by broadcasting, added while it is made: torch.kron would write ΔW and read it again.
-    return torch.addcmul(parts, first[:, None, :, None], second[:, None, :], value=scale).flatten(2).flatten(0, 1)
