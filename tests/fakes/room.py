@@ -52,7 +52,7 @@ class WebuiRoom(ABC):
     host: Host
     checkpoint: str
     generation_thread: str
-    _drawn: dict[str, bytes] = field(default_factory=dict)
+    _made: dict[object, Any] = field(default_factory=dict)
 
     def run(self, fn: Callable[[], T]) -> T:
         return self.host.run_exclusive(fn)
@@ -68,9 +68,13 @@ class WebuiRoom(ABC):
 
     def clean_picture(self) -> bytes:
         """The picture without any adapter, as it was drawn when the tests first asked: before any model was opened."""
-        if "clean" not in self._drawn:
-            self._drawn["clean"] = self.picture()
-        return self._drawn["clean"]
+        return self.once("clean picture", self.picture)
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What several tests only read: `make()`, called by the first of them that asks for this key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     @abstractmethod
     def select(self, checkpoint: str = "") -> None:

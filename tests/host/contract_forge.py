@@ -15,8 +15,8 @@ from lib_trainer.jobs.queue import Jobs
 from lib_trainer.models.placement import RESIDENT
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.contract_loras import learned, written
-from tests.host.contract_runs import recipe
-from tests.host.contract_watching import PATIENCE_S, same_file, until
+from tests.host.contract_runs import recipe, same_file, undisturbed
+from tests.host.contract_watching import PATIENCE_S, until
 from tests.host.helpers import LOKR_TUCKER, noisy, on_device, parts_of
 
 
@@ -132,9 +132,8 @@ class ForgeWatching:
         from modules import sd_models
 
         clean = forge.clean_picture()
-        jobs.start(recipe(pictures, "as_before"))
-        before = jobs.wait(PATIENCE_S).path
-        jobs.start(recipe(pictures, "chosen"))
+        before = undisturbed(forge, pictures, steps=6)
+        jobs.start(recipe(pictures, "chosen", max_train_steps=6))
         until(jobs, lambda status: status.step >= 1)
         try:
             forge.select(storage="Automatic (fp16 LoRA)")

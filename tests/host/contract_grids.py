@@ -23,29 +23,27 @@ class Grids:
             path.rmdir() if path.is_dir() else path.unlink()
         room.host.loras(refresh=True)
 
-    def test_two_prompts_at_five_strengths(self, room: GridRoom) -> None:
+    def test_two_prompts_at_three_strengths(self, room: GridRoom) -> None:
         clean = [room.run(lambda p=prompt: room.host.generate(room.request(p)))[0] for prompt in PROMPTS]
         put(room, "jeff")
         base = room.request(negative_prompt="a cat", cfg_scale=2.0)
         plan = strength_grid(base, PROMPTS, [7], LoraRef("jeff"), STRENGTHS)
         cells = drawn(room, plan)
-        assert len({item.picture.tobytes() for item in cells}) == 10
+        assert len({item.picture.tobytes() for item in cells}) == 6
         for item in cells:
             assert room.txt2img(item.infotext) == item.picture.tobytes(), item.infotext
         plain = drawn(room, strength_grid(room.request(), PROMPTS, [7], LoraRef("jeff"), [0, 1]))
         assert [item.picture.tobytes() for item in plain if item.cell.column == 0] == [p.tobytes() for p in clean]
         changes = [item.change for item in cells if item.cell.row == 0]
-        assert changes[0] is None and 0 < changes[1] < changes[4]
+        assert changes[0] is None and 0 < changes[1] < changes[2]
 
-    def test_two_loras_three_by_three(self, room: GridRoom) -> None:
+    def test_two_loras_two_by_two(self, room: GridRoom) -> None:
         put(room, "jeff", 1)
         put(room, "oil", 2)
         prompt = "portrait of jeff <lora:jeff:1> in <lora:oil:1> style"
-        plan = combined_grid(
-            room.request(), [prompt], [7], (LoraRef("jeff"), [0, 0.5, 1]), (LoraRef("oil"), [0, 0.4, 0.8])
-        )
+        plan = combined_grid(room.request(), [prompt], [7], (LoraRef("jeff"), [0, 1]), (LoraRef("oil"), [0, 0.8]))
         cells = drawn(room, plan)
-        assert len({item.picture.tobytes() for item in cells}) == 9
+        assert len({item.picture.tobytes() for item in cells}) == 4
         assert cells[0].picture.tobytes() == self.plain(room, "portrait of jeff in style")
         for item in cells:
             assert room.txt2img(item.infotext) == item.picture.tobytes(), item.infotext

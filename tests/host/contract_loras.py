@@ -47,12 +47,14 @@ CONFIGS = {
 
 
 def learned(room: WebuiRoom, config: AdapterConfig = LOHA, seed: int = 1, *, text: bool = False) -> Adapter:
+    """On the UNet of the room's checkpoint, and its text encoders if `text`; not to be changed."""
+
     def work() -> Adapter:
         with room.host.open_model() as model:
             layers = unet_layers(model) + (text_layers(room, model) if text else [])
             return learned_adapter(layers, config, seed, read_weight=model.read_weight).to(model.device)
 
-    return room.run(work)
+    return room.once((config, seed, text), lambda: room.run(work))
 
 
 def unet_layers(model: HostModel) -> list[Layer]:
@@ -71,7 +73,7 @@ class Loras:
         """The UNet with the adapter attached equals the WebUI's with the file applied, at each strength."""
         adapter = learned(room, CONFIGS[name])
         written(room, "parity", adapter)
-        for strength in (1.0, 0.5, -1.0):
+        for strength in (1.0, -0.5):
             plain, ours, hosts = room.run(lambda s=strength: _with_adapter(room, adapter, s))
             assert relative_error(plain, hosts) > 1e-2, "the adapter changes nothing"
             assert relative_error(ours, hosts) < TOLERANCES[room.precision.stored], (name, strength)
@@ -130,6 +132,17 @@ class Loras:
         with pytest.raises(UserError, match="no_such_one"):
             room.picture("a photo <lora:known:1> <lora:no_such_one:0.5>")
         room.picture("a photo <lora:known:1>")
+
+
+class FewerLoras(Loras):
+    """Where another module shows that the WebUI's own merging knows every adapter: two that together use all of ours.
+
+    For fakes only, which merge with the same code; a real WebUI is held to all of `Loras`.
+    """
+
+    @pytest.mark.parametrize("name", ["loha-tucker", "norms"])
+    def test_trained_is_drawn(self, room: WebuiRoom, name: str) -> None:
+        super().test_trained_is_drawn(room, name)
 
 
 class DrawingWhileTraining:

@@ -16,7 +16,7 @@ from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, RESERVE_BYTES, Plan
 from lib_trainer.memory.planner import plan_from_profile
 from lib_trainer.models.placement import MemoryProfile
 from tests.fakes.room import WebuiRoom
-from tests.host.contract_runs import drive, pictures, recipe  # noqa: F401 - a fixture
+from tests.host.contract_runs import EVERY_LAYER, drive, pictures, recipe  # noqa: F401 - a fixture
 from tests.host.helpers import without_room
 from tests.memory.plans import FACE, STYLE, work_of
 
@@ -56,8 +56,8 @@ class Memory:
 
     def test_a_whole_run_within_a_budget_gives_everything_back(self, room: WebuiRoom, pictures: Path) -> None:  # noqa: F811
         clean = room.clean_picture()
-        least = room.run(lambda: _smallest_gb(room))
-        events = drive(room, recipe(pictures, "offloaded", vram_budget_gb=round(least, 2), fused_backward_pass=True))
+        budget = {"vram_budget_gb": round(room.run(lambda: _smallest_gb(room)), 2), "fused_backward_pass": True}
+        events = drive(room, recipe(pictures, "offloaded", **budget, **EVERY_LAYER))
         planned = next(event for event in events if isinstance(event, Planned))
         assert planned.total_bytes <= planned.budget_bytes
         assert "in 8 bits" in planned.text and "fused backward pass" in planned.text.lower()

@@ -40,11 +40,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent
 
 
+# An adapter on every layer takes more time than one on the linear layers alone, which proves as much of most things.
+EVERY_LAYER = {"algo": "loha", "conv_dim": 2}
+
+
 def recipe(folder: Path, name: str, **changes: object) -> Recipe:
     values = {
         "train_data_dir": str(folder), "output_name": name, "resolution_px": "64,64", "min_bucket_reso": 64,
-        "max_train_steps": 3, "optimizer": "AdamW", "learning_rate": 0.05, "network_dim": 4, "network_alpha": 4,
-        "conv_dim": 2, "conv_alpha": 2, "save_precision": "fp32", "mixed_precision": "fp32", "seed": 5,
+        "max_train_steps": 2, "optimizer": "AdamW", "learning_rate": 0.05, "seed": 5, "algo": "locon",
+        "network_dim": 4, "network_alpha": 4, "conv_dim": 0, "conv_alpha": 2, "save_precision": "fp32",
+        "mixed_precision": "fp32",
     }  # fmt: skip
     return Recipe().with_values({**values, **changes})
 
@@ -67,13 +72,24 @@ def drive(room: WebuiRoom, recipe: Recipe, react: React = lambda event: None) ->
     return room.run(work)
 
 
+def undisturbed(room: WebuiRoom, pictures: Path, steps: int = 2) -> Path:
+    """The file of a run of so many steps during which nothing else happens."""
+    run = recipe(pictures, f"undisturbed_{steps}", max_train_steps=steps)
+    return room.once(f"undisturbed {steps}", lambda: drive(room, run)[-1].path)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    left, right = load_file(one), load_file(other)
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
 class Runs:
     @pytest.mark.parametrize("algo", ["loha", "lokr"])
     def test_from_a_folder_to_a_prompt(self, room: WebuiRoom, pictures: Path, algo: str) -> None:
         clean = room.clean_picture()
-        events = drive(room, recipe(pictures, f"jeff_{algo}", algo=algo, use_tucker=algo == "loha"))
+        events = drive(room, recipe(pictures, f"jeff_{algo}", algo=algo, conv_dim=2, use_tucker=algo == "loha"))
         steps = [event for event in events if isinstance(event, Step)]
-        assert [step.number for step in steps] == [1, 2, 3]
+        assert [step.number for step in steps] == [1, 2]
         assert isinstance(events[-1], Finished)
         assert events[-1].tag == f"<lora:jeff_{algo}:0.8>"
         tensors = load_file(events[-1].path)
@@ -84,7 +100,7 @@ class Runs:
 
     def test_no_key_of_the_file_is_unknown_to_the_host(self, room: WebuiRoom, pictures: Path) -> None:
         rate = 0.01 if room.trains_text else 0.0
-        events = drive(room, recipe(pictures, "keys", max_train_steps=1, text_encoder_lr=rate))
+        events = drive(room, recipe(pictures, "keys", max_train_steps=1, text_encoder_lr=rate, **EVERY_LAYER))
         assert list(room.unknown_tensors(events[-1].path)) == []
 
     def test_captions_are_read_as_prompts_are_unless_a_recipe_says_otherwise(
@@ -116,19 +132,17 @@ class Runs:
             assert file.metadata()["ss_clip_skip"] == "1"
 
     def test_the_same_seed_gives_the_same_file_even_after_a_lora(self, room: WebuiRoom, pictures: Path) -> None:
-        first = drive(room, recipe(pictures, "seeded"))[-1].path
-        before = load_file(first)
+        first = undisturbed(room, pictures)
         layers = room.run(lambda: _layers(room))
         path = write_adapter(room.host.lora_dir / "another.safetensors", learned_adapter(layers))
         room.run(lambda: room.host.lora_changed(path))
         room.picture("a photo <lora:another:1>")
-        after = load_file(drive(room, recipe(pictures, "seeded"))[-1].path)
-        assert all(torch.equal(after[key], before[key]) for key in before)
+        assert same_file(first, drive(room, recipe(pictures, "seeded"))[-1].path)
 
     def test_a_retrained_file_is_what_the_next_picture_shows(self, room: WebuiRoom, pictures: Path) -> None:
-        drive(room, recipe(pictures, "retrained"))
+        drive(room, recipe(pictures, "retrained", max_train_steps=1))
         first = room.picture("a photo <lora:retrained:1>")
-        drive(room, recipe(pictures, "retrained", seed=6))
+        drive(room, recipe(pictures, "retrained", max_train_steps=1, seed=6))
         assert room.picture("a photo <lora:retrained:1>") != first
 
     @pytest.mark.parametrize("save", [False, True])
@@ -166,7 +180,7 @@ class Runs:
     def test_a_full_disk_gives_everything_back_and_keeps_the_older_file(
         self, room: WebuiRoom, pictures: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        path = drive(room, recipe(pictures, "kept"))[-1].path
+        path = drive(room, recipe(pictures, "kept", max_train_steps=1))[-1].path
         before, clean, state = path.read_bytes(), room.clean_picture(), state_of(parts_of(room))
 
         def full(*_: object) -> None:
@@ -175,7 +189,7 @@ class Runs:
         with monkeypatch.context() as patch:
             patch.setattr("os.replace", full)
             with pytest.raises(UserError, match="No space left"):
-                drive(room, recipe(pictures, "kept", seed=9))
+                drive(room, recipe(pictures, "kept", max_train_steps=1, seed=9))
         assert path.read_bytes() == before
         assert differing(state, state_of(parts_of(room))) == []
         assert room.picture() == clean
@@ -183,15 +197,15 @@ class Runs:
     def test_a_picture_drawn_on_the_way(self, room: WebuiRoom, pictures: Path) -> None:
         """Between two steps the adapter is on the model: the picture shows it, and training does not notice."""
         clean, drawn = room.clean_picture(), []
-        plain = load_file(drive(room, recipe(pictures, "undisturbed"))[-1].path)
+        plain = undisturbed(room, pictures)
 
         def draw(event: Event) -> None:
-            if isinstance(event, Step) and event.number == 2:
+            if isinstance(event, Step) and event.number == 1:
                 drawn.append(room.host.generate(room.request())[0].tobytes())
 
-        disturbed = load_file(drive(room, recipe(pictures, "disturbed"), draw)[-1].path)
+        disturbed = drive(room, recipe(pictures, "disturbed"), draw)[-1].path
         assert drawn[0] != clean
-        assert all(torch.equal(disturbed[key], plain[key]) for key in plain)
+        assert same_file(disturbed, plain)
         assert room.picture() == clean
 
     def test_nothing_of_a_run_stays_in_memory(
@@ -215,8 +229,8 @@ class Runs:
     def test_copies_on_the_way_can_be_used(self, room: WebuiRoom, pictures: Path) -> None:
         events = drive(room, recipe(pictures, "staged", save_every_n_steps=1))
         saved = [event.path.stem for event in events if isinstance(event, Saved)]
-        assert saved == ["staged-step00000001", "staged-step00000002", "staged"]
-        assert len({room.picture(f"a photo <lora:{name}:1>") for name in saved}) == 3
+        assert saved == ["staged-step00000001", "staged"]
+        assert len({room.picture(f"a photo <lora:{name}:1>") for name in saved}) == 2
 
     def test_a_run_that_measures_itself_and_preserves_gives_everything_back(
         self, room: WebuiRoom, pictures: Path
@@ -236,13 +250,14 @@ class Runs:
     def test_latents_kept_on_disk_are_not_encoded_again(
         self, room: WebuiRoom, pictures: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = load_file(drive(room, recipe(pictures, "on_disk", cache_latents_to_disk=True))[-1].path)
+        on_disk = {"max_train_steps": 1, "cache_latents_to_disk": True}
+        first = load_file(drive(room, recipe(pictures, "on_disk", **on_disk))[-1].path)
 
         def refuse(*_: object, **__: object) -> None:
             raise AssertionError("encoded again")
 
         monkeypatch.setattr(room.run(lambda: _kind(room)), "encode_images", refuse)
-        second = load_file(drive(room, recipe(pictures, "on_disk", cache_latents_to_disk=True))[-1].path)
+        second = load_file(drive(room, recipe(pictures, "on_disk", **on_disk))[-1].path)
         assert all(torch.equal(second[key], first[key]) for key in first)
         assert any(room.host.cache_dir.rglob("*.safetensors"))
 

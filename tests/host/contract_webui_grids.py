@@ -42,7 +42,7 @@ class WebUIGrids(Grids):
         from modules import processing, shared
 
         put(room, "jeff")
-        plan = strength_grid(room.request(steps=3), ["p"], [7], LoraRef("jeff"), [0, 0.5, 1])
+        plan = strength_grid(room.request(), ["p"], [7], LoraRef("jeff"), [0, 0.5, 1])
         whole = [item.picture.tobytes() for item in drawn(room, plan)]
         real, calls = processing.process_images, []
 

@@ -7,23 +7,27 @@ from typing import Any, Protocol
 
 from PIL import ExifTags, Image
 
+from lib_trainer.adapter.attach import Adapter
 from lib_trainer.host.base import GenerateRequest, Host
 from lib_trainer.preview.drawing import Drawn, draw_cells
 from lib_trainer.preview.grid_spec import GridSpec
 from lib_trainer.utils.png import INFOTEXT_KEY
 from tests.host.helpers import LOHA, learned_adapter, write_adapter
 
-STRENGTHS = (0, 0.25, 0.5, 0.75, 1)
-
-
+STRENGTHS = (0, 0.5, 1)
 PROMPTS = ("a photo", "a (red) house")
 
 
 class GridRoom(Protocol):
-    """A host for the contract. `txt2img` draws an infotext by the host's own means, past everything of ours."""
+    """A host for the contract. `txt2img` draws an infotext by the host's own means, past everything of ours.
+
+    Attributes:
+        adapters: those that files were made of, by seed.
+    """
 
     host: Host
     grid_suffix: str
+    adapters: dict[int, Adapter]
 
     def run(self, fn: Any) -> Any: ...
 
@@ -53,9 +57,10 @@ def put(room: GridRoom, name: str, seed: int = 1, **metadata: str) -> Path:
     """A LoRA file with a large effect."""
 
     def work() -> Path:
-        with room.host.open_model() as model:
-            adapter = learned_adapter(model.adaptable_layers(), LOHA, seed, share=0.5)
-        path = write_adapter(room.host.lora_dir / f"{name}.safetensors", adapter, **metadata)
+        if seed not in room.adapters:
+            with room.host.open_model() as model:
+                room.adapters[seed] = learned_adapter(model.adaptable_layers(), LOHA, seed, share=0.5)
+        path = write_adapter(room.host.lora_dir / f"{name}.safetensors", room.adapters[seed], **metadata)
         room.host.lora_changed(path)
         return path
 

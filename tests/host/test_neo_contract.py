@@ -1,4 +1,4 @@
-"""The contract on the fake Forge Neo; `tests/neo` runs the same on the real one."""
+"""The contract on the fake Forge Neo; `tests/neo` runs all of it on the real one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.host.contract import (  # noqa: F401 - the tests
     TestGenerationLock,
     TestImages,
     TestLayers,
-    TestLoras,
     TestOpenModel,
     TestPrediction,
     TestText,
     TestWeights,
 )
+from tests.host.contract_loras import FewerLoras
 
 
 @pytest.fixture(scope="module", params=["sd1.safetensors"])
@@ -40,4 +40,8 @@ class TestNeoLoras(contract_neo.NeoLoras):
 
 
 class TestNeoText(contract_neo.NeoText):
+    pass
+
+
+class TestLoras(FewerLoras):
     pass

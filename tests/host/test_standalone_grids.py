@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 
+from lib_trainer.adapter.attach import Adapter
 from lib_trainer.host.base import GenerateRequest
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.models.families import SD1
@@ -19,6 +20,7 @@ from tests.host.tiny_pipelines import tiny_pipeline
 @dataclass(frozen=True)
 class StandaloneGridRoom:
     host: StandaloneHost
+    adapters: dict[int, Adapter] = field(default_factory=dict)
 
     grid_suffix = ".png"
 

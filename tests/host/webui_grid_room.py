@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from lib_trainer.adapter.attach import Adapter
 from lib_trainer.host.base import GenerateRequest, Host
 from tests.fakes.room import WebuiRoom
 from tests.host.grid_checks import parse_infotext
@@ -14,6 +15,7 @@ from tests.host.grid_checks import parse_infotext
 @dataclass(frozen=True)
 class WebUIGridRoom:
     webui: WebuiRoom
+    adapters: dict[int, Adapter] = field(default_factory=dict)
 
     @property
     def host(self) -> Host:

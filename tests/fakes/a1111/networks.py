@@ -28,23 +28,30 @@ _INSIDE = {
 }  # fmt: skip
 
 
+# The real one counts on two.
+_RESIDUAL_BLOCKS = 1
+
+
 def _ldm_names():
-    """diffusers' name of a block or layer -> LDM's and the names inside, for two residual blocks a level."""
+    """diffusers' name of a block or layer -> LDM's and the names inside, for so many residual blocks a level."""
     found = {
         "conv_in": ("input_blocks_0_0", {}), "conv_out": ("out_2", {}),
         "time_embedding_linear_1": ("time_embed_0", {}), "time_embedding_linear_2": ("time_embed_2", {}),
     }  # fmt: skip
+    blocks = _RESIDUAL_BLOCKS + 1
     for place, (kind, inside) in enumerate(_INSIDE.items()):
         for number in range(2):
             found[f"mid_block_{kind}_{number}"] = f"middle_block_{2 * number if kind == 'resnets' else 1}", inside
         for level in range(4):
-            for number in range(3):
-                found[f"up_blocks_{level}_{kind}_{number}"] = f"output_blocks_{3 * level + number}_{place}", inside
-                found[f"down_blocks_{level}_{kind}_{number}"] = f"input_blocks_{3 * level + number + 1}_{place}", inside
+            for number in range(blocks):
+                up, down = f"output_blocks_{blocks * level + number}", f"input_blocks_{blocks * level + number + 1}"
+                found[f"up_blocks_{level}_{kind}_{number}"] = f"{up}_{place}", inside
+                found[f"down_blocks_{level}_{kind}_{number}"] = f"{down}_{place}", inside
     for level in range(4):
         # The lowest level has no attention before it is left.
-        found[f"up_blocks_{level}_upsamplers_0_conv"] = f"output_blocks_{3 * level + 2}_{2 if level else 1}_conv", {}
-        found[f"down_blocks_{level}_downsamplers_0_conv"] = f"input_blocks_{3 * level + 3}_0_op", {}
+        up, down = blocks * (level + 1) - 1, blocks * (level + 1)
+        found[f"up_blocks_{level}_upsamplers_0_conv"] = f"output_blocks_{up}_{2 if level else 1}_conv", {}
+        found[f"down_blocks_{level}_downsamplers_0_conv"] = f"input_blocks_{down}_0_op", {}
     return found
 
 

@@ -91,8 +91,11 @@ def _sample(p, model, good, bad):
         if shared.state.interrupted or shared.state.skipped:
             # What there is by now is handed over as it is.
             break
-        toward, away = (denoiser(x, sigma.expand(len(x)), cond=_for_each(cond, len(x))) for cond in (good, bad))
-        denoised = away + p.cfg_scale * (toward - away)
+        here = sigma.expand(len(x))
+        denoised = denoiser(x, here, cond=_for_each(good, len(x)))
+        if p.cfg_scale != 1:
+            away = denoiser(x, here, cond=_for_each(bad, len(x)))
+            denoised = away + p.cfg_scale * (denoised - away)
         x = denoised + (x - denoised) * (after / sigma)
     return x
 

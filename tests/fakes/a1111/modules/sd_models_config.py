@@ -11,9 +11,9 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ldm.modules.encoders import modules as encoders
 
 # Two channels in a group: the norm of a single one would cancel what the time embedding adds. As in the real ones, the
-# lowest level of SD 1's and 2's is without attention, and a level has two residual blocks: the LoRA names say so.
+# lowest level of SD 1's and 2's is without attention.
 _UNET = {
-    "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_res_blocks": 2, "channel_mult": [1, 2],
+    "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_res_blocks": 1, "channel_mult": [1, 2],
     "transformer_depth": [1, 0], "middle_depth": 1, "context_dim": 16,
 }  # fmt: skip
 _LINEAR = {"use_linear_in_transformer": True, "num_head_channels": 64}
@@ -38,8 +38,8 @@ def sdxl():
 
     unet = openaimodel.UNetModel(
         **{
-            **_UNET, **_LINEAR, "num_res_blocks": 1, "transformer_depth": [0, 2], "middle_depth": 2,
-            "context_dim": 16 + 24, "adm_in_channels": 24 + 6 * 256,
+            **_UNET, **_LINEAR, "transformer_depth": [0, 2], "middle_depth": 2, "context_dim": 16 + 24,
+            "adm_in_channels": 24 + 6 * 256,
         }
     )  # fmt: skip
     texts = [sgm_encoders.FrozenCLIPEmbedder(layer_idx=2), sgm_encoders.FrozenOpenCLIPEmbedder2()]

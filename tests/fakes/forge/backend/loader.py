@@ -20,7 +20,7 @@ from backend.operations import using_forge_operations
 # Two channels in a group: the norm of a single one would cancel what the time embedding adds.
 _UNET = {
     "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_res_blocks": [1, 1], "channel_mult": [1, 2],
-    "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1,
+    "transformer_depth": [1, 0], "transformer_depth_output": [1, 1, 0, 0], "transformer_depth_middle": 1,
 }  # fmt: skip
 _FAMILIES = {
     "sd1": (engines.StableDiffusion, {**_UNET, "context_dim": 16, "num_heads": 4}, 0.18215),
@@ -31,7 +31,7 @@ _FAMILIES = {
         {
             **_UNET, "context_dim": 40, "num_heads": 4, "use_linear_in_transformer": True,
             "adm_in_channels": 24 + 6 * 256,
-            "transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2], "transformer_depth_middle": 2,
+            "transformer_depth": [0, 1], "transformer_depth_output": [0, 0, 1, 1], "transformer_depth_middle": 2,
         },
         0.13025,
     ),

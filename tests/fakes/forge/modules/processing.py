@@ -127,8 +127,10 @@ def _draw(p, engine):
             # What there is by now is handed over as it is.
             break
         here = sigma.expand(len(x))
-        good, bad = (unet.model.apply_model(x, here, transformer_options={}, **_expand(k, len(x))) for k in (c, uc))
-        denoised = bad + p.cfg_scale * (good - bad)
+        denoised = unet.model.apply_model(x, here, transformer_options={}, **_expand(c, len(x)))
+        if p.cfg_scale != 1:
+            bad = unet.model.apply_model(x, here, transformer_options={}, **_expand(uc, len(x)))
+            denoised = bad + p.cfg_scale * (denoised - bad)
         x = x + (x - denoised) / sigma * (after - sigma)
     pictures = engine.decode_first_stage(x).clamp(-1, 1).movedim(1, -1)
     return [Image.fromarray(((picture + 1) * 127.5).to(torch.uint8).numpy()) for picture in pictures]

@@ -92,8 +92,10 @@ def _sample(p, unet, good, bad):
         if shared.state.interrupted or shared.state.skipped:
             break
         here = sigma.expand(len(x))
-        toward, away = (unet.apply_model(x, here, **_expand(cond, len(x))) for cond in (good, bad))
-        denoised = away + p.cfg_scale * (toward - away)
+        denoised = unet.apply_model(x, here, **_expand(good, len(x)))
+        if p.cfg_scale != 1:
+            away = unet.apply_model(x, here, **_expand(bad, len(x)))
+            denoised = away + p.cfg_scale * (denoised - away)
         x = denoised + (x - denoised) * (after / sigma)
     return x
 

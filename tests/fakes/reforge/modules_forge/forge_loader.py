@@ -20,7 +20,7 @@ from tests.fakes.tiny_clip import CLIPTextModel, CLIPTokenizer
 
 # Two channels in a group: the norm of a single one would cancel what the time embedding adds.
 _UNET = {
-    "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_res_blocks": 2, "channel_mult": [1, 2],
+    "in_channels": 4, "out_channels": 4, "model_channels": 64, "num_res_blocks": 1, "channel_mult": [1, 2],
     "transformer_depth": [1, 0], "middle_depth": 1, "context_dim": 16, "num_heads": 8,
 }  # fmt: skip
 _LINEAR = {"use_linear_in_transformer": True, "num_heads": None, "num_head_channels": 64}
@@ -28,7 +28,7 @@ _UNETS = {
     "sd1": _UNET,
     "sd2": {**_UNET, **_LINEAR},
     "sdxl": {
-        **_UNET, **_LINEAR, "num_res_blocks": 1, "transformer_depth": [0, 2], "middle_depth": 2, "context_dim": 40,
+        **_UNET, **_LINEAR, "transformer_depth": [0, 2], "middle_depth": 2, "context_dim": 40,
         "adm_in_channels": 24 + 6 * 256,
     },
 }  # fmt: skip
