@@ -45,6 +45,7 @@ class Grids:
         cells = drawn(room, plan)
         assert len({item.picture.tobytes() for item in cells}) == 4
         assert cells[0].picture.tobytes() == self.plain(room, "portrait of jeff in style")
+        assert cells[2].picture.tobytes() == self.plain(room, "portrait of jeff <lora:jeff:1> in style")
         for item in cells:
             assert room.txt2img(item.infotext) == item.picture.tobytes(), item.infotext
 

@@ -237,7 +237,9 @@ class Runs:
     ) -> None:
         clean, state = room.clean_picture(), state_of(parts_of(room))
         watched = {"validate_every_n_steps": 1, "held_out": "2.png", "max_validation_steps": 1}
-        kept = {"prior_preservation": True, "prior_preservation_every_n_steps": 1}
+        kept = {
+            "prior_preservation": True, "prior_preservation_every_n_steps": 1, "prior_prompts": "a red car",
+        }  # fmt: skip
         events = drive(room, recipe(pictures, "watched", max_train_steps=1, **watched, **kept))
         (found,) = [event for event in events if isinstance(event, Evaluated)]
         assert found.drift > 0
