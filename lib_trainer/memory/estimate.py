@@ -7,9 +7,10 @@ storage.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -101,8 +102,8 @@ def all_blocks(work: Work) -> tuple[Block, ...]:
 def predict(work: Work, savings: Savings) -> Parts:
     """The parts of a training step at its peak."""
     walk = _Backward(work, savings)
-    shapes = walk.adapter_shapes()
-    state = sum(optimizer_bytes(savings.optimizer, shape) for shape in shapes)
+    shapes = Counter(walk.adapter_shapes)
+    state = sum(optimizer_bytes(savings.optimizer, shape) * number for shape, number in shapes.items())
     # Forward never has more alive than backward when it starts.
     moments = [walk.peak()]
     if work.recipe.evaluation.prior_preservation:
@@ -110,25 +111,27 @@ def predict(work: Work, savings: Savings) -> Parts:
         moments.append(_Backward(work, replace(savings, batch=1)).peak(accumulated=True))
     if not savings.fused:
         # The step: all gradients, and none of the graph.
-        elements = walk.adapter_bytes() // _FLOAT_BYTES
-        moments.append((walk.adapter_bytes(), 0, gathered_bytes(savings.optimizer, elements)))
+        elements = walk.adapter_bytes // _FLOAT_BYTES
+        moments.append((walk.adapter_bytes, 0, gathered_bytes(savings.optimizer, elements)))
     gradients, activations, working = max(moments, key=sum)
     base = walk.base_bytes() + work.frozen_bytes
     # A moving average is as large as the adapter.
-    adapter = walk.adapter_bytes() * (2 if work.recipe.training.ema_decay else 1)
+    adapter = walk.adapter_bytes * (2 if work.recipe.training.ema_decay else 1)
     noise = NOISE_BYTES if work.compute.itemsize == 2 else 0
     return Parts(base, adapter, state, gradients, activations, working + walk.frozen_working_bytes() + noise)
 
 
-def recompute_order(blocks: Sequence[Block]) -> list[int]:
+@lru_cache(maxsize=64)
+def recompute_order(work: Work) -> tuple[int, ...]:
     """Indices of the blocks that can be recomputed; first those that save most for their work.
 
     Work and memory both grow with the positions, but only work with the square of the width. So the narrow blocks of
     high resolution come first.
     """
+    blocks = all_blocks(work)
     able = [index for index, block in enumerate(blocks) if block.recomputable]
     costs = {index: _multiply_adds(blocks[index]) / (blocks[index].kept - blocks[index].inputs) for index in able}
-    return sorted(able, key=lambda index: (costs[index], index))
+    return tuple(sorted(able, key=lambda index: (costs[index], index)))
 
 
 def _multiply_adds(block: Block) -> int:
@@ -187,12 +190,13 @@ class _Backward:
     def __init__(self, work: Work, savings: Savings) -> None:
         self.work, self.savings = work, savings
         self.blocks = all_blocks(work)
-        self.recomputed = set(recompute_order(self.blocks)[: savings.recomputed])
+        self.recomputed = set(recompute_order(work)[: savings.recomputed])
         self.element_bytes = torch.empty((), dtype=work.compute).element_size()
         copied = savings.int8_base or savings.streamed > 0 or work.weight_bytes != self.element_bytes
         self.costs = _costs(work, savings.batch, copied)
         self.norms = _trained_norms(work)
 
+    @cached_property
     def adapter_shapes(self) -> list[tuple[int, ...]]:
         """Shape of every trained parameter."""
         norms = [shape for shapes in self.norms for shape in shapes]
@@ -200,8 +204,9 @@ class _Backward:
         embedding = [(count, width) for width, _ in encoders] if count else []
         return norms + embedding + [shape for costs in self.costs for cost in costs for shape in cost.factors]
 
+    @cached_property
     def adapter_bytes(self) -> int:
-        return sum(math.prod(shape) for shape in self.adapter_shapes()) * _FLOAT_BYTES
+        return sum(math.prod(shape) for shape in self.adapter_shapes) * _FLOAT_BYTES
 
     def base_bytes(self) -> int:
         """Frozen weights on the device."""
@@ -245,7 +250,7 @@ class _Backward:
         """
         accumulated = accumulated or self._accumulates
         kept = [self._kept(index) for index in range(len(self.blocks))]
-        gradients = self.adapter_bytes() if accumulated else 0
+        gradients = self.adapter_bytes if accumulated else 0
         before, best = sum(kept), (0, 0, 0)
         fetched = self._fetched_bytes()
         for index in reversed(range(len(self.blocks))):

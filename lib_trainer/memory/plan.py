@@ -86,9 +86,10 @@ class Plan:
         }
         return {**named, RESERVE: self.budget.reserve_bytes} if self.budget else named
 
-    def for_work(self, work: Work) -> Plan:
-        """The plan for other work in the same budget."""
-        return make_plan(work, self.budget, dense=self.dense, eight_bit=self.eight_bit, resuming=self.resuming)
+    def can_fit(self, work: Work) -> bool:
+        """Whether a plan for other work fits the same budget."""
+        search = _Search(work, self.budget, dense=self.dense, eight_bit=self.eight_bit, resuming=self.resuming)
+        return search.can_fit()
 
     def for_budget(self, budget: Budget) -> Plan:
         """The plan for the same work in another budget."""
@@ -108,7 +109,7 @@ class Plan:
         """For the host: which blocks are recomputed, by position among those that can be, and where weights lie."""
         blocks = all_blocks(self.work)
         able = [index for index, block in enumerate(blocks) if block.recomputable]
-        chosen = set(recompute_order(blocks)[: self.savings.recomputed])
+        chosen = set(recompute_order(self.work)[: self.savings.recomputed])
         positions = frozenset(position for position, index in enumerate(able) if index in chosen)
         return Placement(positions, self.savings.int8_base, self.savings.streamed)
 
@@ -180,13 +181,19 @@ class _Search:
         return self._plan(in_ram._recompute_fewest(self.recipe_savings))
 
     def cheapest(self) -> Plan:
-        candidates = list(self._candidates())
+        plans = []
         # The candidates only shrink, so the first that fits costs least.
-        fitting = next((number for number, savings in enumerate(candidates) if self._plan(savings).fits), None)
-        if fitting is None:
-            return self._plan(min(candidates, key=lambda savings: self._plan(savings).total_bytes))
-        savings = self._drop_unneeded(candidates[fitting])
-        return self._plan(self._recompute_fewest(savings))
+        for savings in self._candidates():
+            plans.append(self._plan(savings))
+            if plans[-1].fits:
+                return self._plan(self._recompute_fewest(self._drop_unneeded(savings)))
+        return min(plans, key=lambda plan: plan.total_bytes)
+
+    def can_fit(self) -> bool:
+        candidates = list(self._candidates())
+        # A smaller batch can take more than a larger one, whose gradients need not be kept.
+        smallest = [savings for savings in candidates if savings.streamed == candidates[-1].streamed]
+        return any(self._plan(savings).fits for savings in reversed(smallest))
 
     def _candidates(self) -> Iterator[Savings]:
         """Ever smaller ones; each adds one saving to those before."""

@@ -218,26 +218,24 @@ def require_fit(plan: Plan) -> None:
 
 def what_would_help(plan: Plan) -> str:
     """Which smaller resolution or rank would fit; the one that changes less comes first."""
-    found = [text for text, smaller in _smaller(plan) if smaller.fits]
+    found = list(_smaller(plan))
     if not found:
         return "Neither a smaller resolution nor a smaller rank would fit: free VRAM, or use a larger GPU."
-    return f"What would fit: {' or '.join(found[:2])}."
+    return f"What would fit: {' or '.join(found)}."
 
 
-def _smaller(plan: Plan) -> Iterator[tuple[str, Plan]]:
+def _smaller(plan: Plan) -> Iterator[str]:
     """The largest smaller resolution that fits, then the largest smaller rank."""
     work = plan.work
     side = (work.width_px * work.height_px) ** 0.5
     for size_px in (size for size in _SMALLER_SIZES_PX if size < side):
-        smaller = plan.for_work(replace(work, width_px=size_px, height_px=size_px))
-        if smaller.fits:
-            yield f"{size_px}×{size_px} px", smaller
+        if plan.can_fit(replace(work, width_px=size_px, height_px=size_px)):
+            yield f"{size_px}×{size_px} px"
             break
     rank = work.recipe.adapter.network_dim // 2
     while rank >= 4:
         adapter = replace(work.recipe.adapter, network_dim=rank, conv_dim=min(rank, work.recipe.adapter.conv_dim))
-        smaller = plan.for_work(replace(work, recipe=replace(work.recipe, adapter=adapter)))
-        if smaller.fits:
-            yield f"rank {rank}", smaller
+        if plan.can_fit(replace(work, recipe=replace(work.recipe, adapter=adapter))):
+            yield f"rank {rank}"
             break
         rank //= 2

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from lib_trainer.memory.meta_results import result_of
+
 # CUDACachingAllocator rounds every request up to this.
 _GRAIN_BYTES = 512
 
@@ -56,7 +58,7 @@ class StoragePeak(TorchDispatchMode):
         self.peak = self.current
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
+        result = result_of(function, args, kwargs or {})
         for leaf in tree_flatten(result)[0]:
             if isinstance(leaf, Tensor):
                 self._add(leaf, rounded=True)

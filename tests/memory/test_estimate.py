@@ -76,7 +76,7 @@ def test_preservation_evaluations_and_the_bases_answers_are_predicted(
 
 def test_a_real_step_takes_what_the_simulated_one_does() -> None:
     settings = {"compute": torch.float32, "weight_bytes": 4, "gradient_checkpointing": True}
-    plan, shape = plan_of(SMALL_SD1, 256, None, adapter=STYLE, **settings), SD1_SMALL
+    plan, shape = plan_of(SMALL_SD1, 128, None, adapter=STYLE, **settings), SD1_SMALL
     with ExitStack() as undo:
         model = UNetAlone(build_unet(shape, torch.float32), torch.device("cpu"), undo)
         real = simulate(model, plan, pooled_width(shape), steps=1)
