@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lib_trainer.dataset.cache_store import TextStore
 from lib_trainer.models.base import SizeCond, TextCond
+from lib_trainer.models.device import to_device
 from lib_trainer.training.loop import Training
 from lib_trainer.training.objective import objective_of
 
@@ -50,6 +51,11 @@ class Denoiser:
         Returns:
             (C, h, w) each, float32 on the CPU.
         """
+        return [answer.cpu() for answer in self.predict_on_device(queries, strength)]
+
+    @torch.no_grad()
+    def predict_on_device(self, queries: Sequence[Query], strength: float) -> list[Tensor]:
+        """`predict` without waiting for the device: float32 on it."""
         batch = self.training.recipe.training.train_batch_size
         answers: dict[int, Tensor] = {}
         # Strength 0 is the base itself: no second copy of the model is needed.
@@ -63,7 +69,7 @@ class Denoiser:
                 for start in range(0, len(indices), batch):
                     part = indices[start : start + batch]
                     together = self._predict([queries[p] for p in part], [texts[queries[p].caption] for p in part])
-                    answers |= dict(zip(part, together.float().cpu(), strict=True))
+                    answers |= dict(zip(part, together.float(), strict=True))
         return [answers[index] for index in range(len(queries))]
 
     def predict_with_graph(self, query: Query) -> Tensor:
@@ -85,11 +91,10 @@ class Denoiser:
         return drawn
 
     def _predict(self, queries: Sequence[Query], texts: Sequence[TextCond]) -> Tensor:
-        model = self.training.model
-        x_t = torch.stack([query.x_t for query in queries]).to(model.device, self.training.dtype)
-        timesteps = torch.tensor([query.timestep for query in queries], device=model.device)
-        sizes = SizeCond(torch.stack([query.size for query in queries]).to(model.device))
-        return model.predict(x_t, timesteps, TextCond.joined(texts), sizes)
+        x_t = self._on_device(torch.stack([query.x_t for query in queries]).to(self.training.dtype))
+        timesteps = self._on_device(torch.tensor([query.timestep for query in queries]))
+        sizes = SizeCond(self._on_device(torch.stack([query.size for query in queries])))
+        return self.training.model.predict(x_t, timesteps, TextCond.joined(texts), sizes)
 
     def _text(self, caption: str) -> TextCond:
         """A caption's text (1, L, D) on the device, in the compute dtype."""
@@ -99,4 +104,9 @@ class Denoiser:
             text = training.model.encode_text([caption], training.recipe.training.clip_skip, grad=True)
         else:
             text = self.texts.read(caption).mapped(lambda tensor: tensor[None])
-        return text.mapped(lambda tensor: tensor.to(training.model.device, training.dtype))
+        return text.mapped(lambda tensor: self._on_device(tensor.to(training.dtype)))
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        device = self.training.model.device
+        # What the text encoders made lies there already.
+        return to_device(tensor, device) if tensor.device.type == "cpu" else tensor.to(device)

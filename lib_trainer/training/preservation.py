@@ -77,9 +77,9 @@ class Preservation:
         """
         # Base and adapter see the same noise: their difference is the adapter's alone.
         query = self.query(number)
-        base = self._denoiser.predict([query], 0.0)[0]
+        base = self._denoiser.predict_on_device([query], 0.0)[0]
         answer = self._denoiser.predict_with_graph(query)[0]
-        return self._weight * (answer - base.to(answer)).square().mean()
+        return self._weight * (answer - base).square().mean()
 
     def query(self, number: int) -> Query:
         """What is asked in this step: another prompt each time."""
