@@ -7,6 +7,7 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -147,8 +148,9 @@ def read_adapter(path: Path) -> AdapterFile:
     found: dict[str, dict[str, dict[str, Tensor]]] = {}
     alphas: dict[str, float] = {}
     magnitudes: dict[str, Tensor] = {}
+    names = {key: split_key(kohya_key(key)) for key in tensors}
     for key, value in tensors.items():
-        layer, rest = split_key(kohya_key(key))
+        layer, rest = names[key]
         if rest == ALPHA:
             # Something else than one number: the layer cannot be scaled.
             alphas[layer] = float(value) if value.numel() == 1 else math.nan
@@ -163,11 +165,10 @@ def read_adapter(path: Path) -> AdapterFile:
     for layer, by_algo in found.items():
         made = _factors(by_algo, alphas.get(layer), magnitudes.get(layer))
         if made is None:
-            unmatched += [key for key in tensors if split_key(kohya_key(key))[0] == layer]
+            unmatched += [key for key, (owner, _) in names.items() if owner == layer]
         else:
             factors[layer] = made
-    alone = {key: split_key(kohya_key(key)) for key in tensors}
-    unmatched += [key for key, (layer, rest) in alone.items() if rest in (ALPHA, DORA) and layer not in found]
+    unmatched += [key for key, (layer, rest) in names.items() if rest in (ALPHA, DORA) and layer not in found]
     if not factors:
         raise UserError(f"{path.name} holds no LoHa, LoKr or LoRA layer.", "Choose a file from models/Lora.")
     return AdapterFile(metadata, factors, tuple(unmatched), naming_of(list(tensors)), embeddings)
@@ -195,14 +196,20 @@ def _factors(
 
 
 def _computes(algo: str, tensors: dict[str, Tensor]) -> bool:
-    """Whether the factors fit together; tried on their shapes alone."""
+    """Whether the factors fit together."""
     if any(tensor.ndim < 2 for tensor in tensors.values()):
         return False
     # A LoHa has both Tucker cores or none.
     if algo == "loha" and ("t1" in tensors) != ("t2" in tensors):
         return False
+    return _shapes_compute(algo, tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items()))
+
+
+@lru_cache(maxsize=1024)
+def _shapes_compute(algo: str, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> bool:
+    """Kept, since most layers of a model have the shapes of another, and a trial takes a millisecond."""
     try:
-        DELTAS[algo]({name: tensor.to("meta") for name, tensor in tensors.items()})
+        DELTAS[algo]({name: torch.empty(shape, device="meta") for name, shape in shapes})
     except (RuntimeError, IndexError, ValueError):
         return False
     return True

@@ -18,4 +18,4 @@ def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 class TestTransformers(contract_transformer.Transformers):
-    pass
+    steps = 12

@@ -20,6 +20,8 @@ def forge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 class TestTransformers(contract_transformer.Transformers):
+    steps = 12
+
     # Both adapters learn on the fake Forge's Flux, and on every family in the real program.
     @pytest.mark.parametrize("algo", ["lokr"])
     def test_a_run_learns_and_gives_everything_back(self, room: WebuiRoom, pictures: Path, algo: str) -> None:  # noqa: F811
