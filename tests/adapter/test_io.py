@@ -108,6 +108,16 @@ def test_tensors_that_are_no_layer_are_listed(tmp_path: Path) -> None:
     assert "lora_unet_9" not in read.factors
 
 
+def test_a_layer_whose_factors_do_not_fit_together_is_listed(tmp_path: Path) -> None:
+    tensors = adapter_tensors(adapter_of("loha"), "fp32")
+    first = tensors["lora_unet_0.hada_w1_a"]
+    tensors["lora_unet_0.hada_w1_a"] = torch.ones(first.shape[0], first.shape[1] + 1)
+    save_adapter(tmp_path / "a", tensors, {})
+    read = read_adapter(tmp_path / "a")
+    assert "lora_unet_0" not in read.factors and read.factors
+    assert set(read.unmatched) == {key for key in tensors if key.startswith("lora_unet_0.")}
+
+
 @pytest.mark.parametrize(
     "recipe", ["{cut", "[1]", "7", "[" * 100_000, ""], ids=["cut", "list", "number", "nested", "empty"]
 )
