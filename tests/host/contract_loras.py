@@ -67,7 +67,7 @@ def written(room: WebuiRoom, name: str, adapter: Adapter, **metadata: str) -> Pa
     return path
 
 
-class Loras:
+class TrainedIsDrawn:
     @pytest.mark.parametrize("name", list(CONFIGS))
     def test_trained_is_drawn(self, room: WebuiRoom, name: str) -> None:
         """The UNet with the adapter attached equals the WebUI's with the file applied, at each strength."""
@@ -94,6 +94,8 @@ class Loras:
         assert relative_error(plain, hosts) > 1e-2
         assert relative_error(ours, hosts) < TOLERANCES[room.precision.text]
 
+
+class Loras(TrainedIsDrawn):
     def test_a_rewritten_file_is_what_the_next_picture_shows(self, room: WebuiRoom) -> None:
         first, second = learned(room, seed=1), learned(room, seed=2)
         path = written(room, "again", first)
@@ -134,10 +136,10 @@ class Loras:
         room.picture("a photo <lora:known:1>")
 
 
-class FewerLoras(Loras):
-    """Where another module shows that the WebUI's own merging knows every adapter: two that together use all of ours.
+class FewerKinds(TrainedIsDrawn):
+    """Two adapters of all: for fakes that merge with code which another module tries with every one.
 
-    For fakes only, which merge with the same code; a real WebUI is held to all of `Loras`.
+    A real WebUI is held to all.
     """
 
     @pytest.mark.parametrize("name", ["loha-tucker", "norms"])

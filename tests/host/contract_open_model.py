@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_trainer.adapter.attach import attached, new_adapter
+from lib_trainer.adapter.attach import Adapter, attached
 from lib_trainer.memory.unet_blocks import unet_blocks
-from lib_trainer.models.base import HostModel, Layer
+from lib_trainer.models.base import HostModel
 from lib_trainer.models.placement import RECOMPUTED, RESIDENT, Placement
 from tests.fakes.room import WebuiRoom
+from tests.host.contract_loras import learned, written
 from tests.host.helpers import (
-    LOHA,
     differing,
     gradients,
     learned_adapter,
@@ -26,7 +26,6 @@ from tests.host.helpers import (
     state_of,
     text_layers,
     without_room,
-    write_adapter,
 )  # fmt: skip
 
 
@@ -47,6 +46,7 @@ class OpenModel:
         assert room.run(work) == []
 
     def test_gradients_reach_every_factor_and_no_saving_of_memory_changes_them(self, room: WebuiRoom) -> None:
+        adapter = learned(room)
         savings = (RECOMPUTED, Placement(streamed=1.0), Placement(frozenset([0, 2]), int8=True, streamed=0.5))
 
         def work() -> list[dict[str, torch.Tensor]]:
@@ -54,7 +54,6 @@ class OpenModel:
             for placement in (RESIDENT, *savings):
                 with room.host.open_model() as model:
                     layers = model.adaptable_layers()
-                    adapter = learned_adapter(layers)
                     text = model.encode_text(["a cat", ""], 1)
                     model.prepare_training(placement, text_encoder=False)
                     found.append(gradients(model, adapter, layers, text))
@@ -115,15 +114,14 @@ class OpenModel:
         [(False, RECOMPUTED), (True, RECOMPUTED), (True, Placement(int8=True, streamed=0.5))],
     )
     def test_everything_is_given_back(self, room: WebuiRoom, text_encoder: bool, placement: Placement) -> None:
-        before = state_of(parts_of(room)), room.switches()
+        before, adapter = (state_of(parts_of(room)), room.switches()), learned(room)
 
         def work() -> None:
             with room.host.open_model() as model:
                 model.encode_images(torch.zeros(1, 3, 64, 64))
                 text = model.encode_text(["a cat"] * 2, 2)
                 model.prepare_training(placement, text_encoder=text_encoder)
-                layers = model.adaptable_layers()
-                gradients(model, new_adapter(layers, LOHA, 0), layers, text)
+                gradients(model, adapter, model.adaptable_layers(), text)
 
         room.run(work)
         after = state_of(parts_of(room)), room.switches()
@@ -132,6 +130,7 @@ class OpenModel:
 
     @pytest.mark.parametrize("phase", ["open", "images", "text", "prepare", "predict", "step", "end"])
     def test_the_same_picture_after_a_failure(self, room: WebuiRoom, phase: str) -> None:
+        adapter = learned(room)
         before, state = room.clean_picture(), state_of(parts_of(room))
 
         def reach(name: str) -> None:
@@ -140,7 +139,7 @@ class OpenModel:
 
         def work() -> None:
             with room.host.open_model() as model:
-                _use(model, reach)
+                _use(model, adapter, reach)
 
         with pytest.raises(Failure):
             room.run(work)
@@ -149,12 +148,11 @@ class OpenModel:
 
     def test_training_after_a_lora_starts_from_clean_weights(self, room: WebuiRoom) -> None:
         clean = room.clean_picture()
-        layers, *untouched = room.run(lambda: _seen(room))
-        write_adapter(room.host.lora_dir / "other.safetensors", learned_adapter(layers))
-        room.run(lambda: room.host.lora_changed(room.host.lora_dir / "other.safetensors"))
+        untouched = room.run(lambda: _seen(room))
+        written(room, "other", learned(room))
         drawn = room.picture("a photo <lora:other:1>")
         assert drawn != clean
-        _, *seen = room.run(lambda: _seen(room))
+        seen = room.run(lambda: _seen(room))
         assert all(torch.equal(now, before) for now, before in zip(seen, untouched, strict=True))
         assert room.picture() == clean
         assert room.picture("a photo <lora:other:1>") == drawn
@@ -170,18 +168,17 @@ class OpenModel:
         assert room.run(work) == (False, True, True, False)
 
 
-def _seen(room: WebuiRoom) -> tuple[list[Layer], Tensor, Tensor, Tensor]:
-    """The layers; a weight as it is read at once, the text's hidden states, and a prediction."""
+def _seen(room: WebuiRoom) -> tuple[Tensor, Tensor, Tensor]:
+    """A weight as it is read at once, the text's hidden states, and a prediction."""
     with room.host.open_model() as model, torch.no_grad():
-        layers = model.adaptable_layers()
-        weight = model.read_weight(layers[3], torch.zeros(1, device=model.device))[0].clone()
+        weight = model.read_weight(model.adaptable_layers()[3], torch.zeros(1, device=model.device))[0].clone()
         text = model.encode_text(["a cat"] * 2, 1)
         model.prepare_training(RESIDENT, text_encoder=False)
         x_t, t, sizes = noisy(model)
-        return layers, weight, text.context, model.predict(x_t, t, on_device(model, text), sizes)
+        return weight, text.context, model.predict(x_t, t, on_device(model, text), sizes)
 
 
-def _use(model: HostModel, reach: Callable[[str], None]) -> None:
+def _use(model: HostModel, adapter: Adapter, reach: Callable[[str], None]) -> None:
     """A run in small, that stops where `reach` raises."""
     reach("open")
     model.encode_images(torch.zeros(1, 3, 64, 64))
@@ -190,10 +187,8 @@ def _use(model: HostModel, reach: Callable[[str], None]) -> None:
     reach("text")
     model.prepare_training(RECOMPUTED, text_encoder=False)
     reach("prepare")
-    layers = model.adaptable_layers()
-    adapter = learned_adapter(layers).to(model.device)
     x_t, t, sizes = noisy(model)
-    with attached(adapter, layers, model.read_weight):
+    with attached(adapter, model.adaptable_layers(), model.read_weight):
         loss = model.predict(x_t, t, text, sizes).square().mean()
         reach("predict")
         loss.backward()

@@ -23,7 +23,8 @@ from lib_trainer.errors import UserError
 from lib_trainer.events import Evaluated, Event, Finished, Progress, Saved, Step, StopRequested
 from lib_trainer.training import start as beginning
 from tests.fakes.room import WebuiRoom
-from tests.host.helpers import differing, learned_adapter, parts_of, state_of, write_adapter
+from tests.host.contract_loras import learned, written
+from tests.host.helpers import differing, parts_of, state_of
 
 React = Callable[[Event], Exception | None]
 
@@ -83,7 +84,9 @@ def same_file(one: Path, other: Path) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-class Runs:
+class HostRuns:
+    """What depends on how the host lends its model."""
+
     @pytest.mark.parametrize("algo", ["loha", "lokr"])
     def test_from_a_folder_to_a_prompt(self, room: WebuiRoom, pictures: Path, algo: str) -> None:
         clean = room.clean_picture()
@@ -133,17 +136,9 @@ class Runs:
 
     def test_the_same_seed_gives_the_same_file_even_after_a_lora(self, room: WebuiRoom, pictures: Path) -> None:
         first = undisturbed(room, pictures)
-        layers = room.run(lambda: _layers(room))
-        path = write_adapter(room.host.lora_dir / "another.safetensors", learned_adapter(layers))
-        room.run(lambda: room.host.lora_changed(path))
+        written(room, "another", learned(room))
         room.picture("a photo <lora:another:1>")
         assert same_file(first, drive(room, recipe(pictures, "seeded"))[-1].path)
-
-    def test_a_retrained_file_is_what_the_next_picture_shows(self, room: WebuiRoom, pictures: Path) -> None:
-        drive(room, recipe(pictures, "retrained", max_train_steps=1))
-        first = room.picture("a photo <lora:retrained:1>")
-        drive(room, recipe(pictures, "retrained", max_train_steps=1, seed=6))
-        assert room.picture("a photo <lora:retrained:1>") != first
 
     @pytest.mark.parametrize("save", [False, True])
     def test_a_stopped_run_gives_everything_back(self, room: WebuiRoom, pictures: Path, save: bool) -> None:
@@ -174,23 +169,6 @@ class Runs:
 
         with pytest.raises(OSError, match="stumbled"):
             drive(room, recipe(pictures, f"failed_{phase}"), fail)
-        assert differing(state, state_of(parts_of(room))) == []
-        assert room.picture() == clean
-
-    def test_a_full_disk_gives_everything_back_and_keeps_the_older_file(
-        self, room: WebuiRoom, pictures: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        path = drive(room, recipe(pictures, "kept", max_train_steps=1))[-1].path
-        before, clean, state = path.read_bytes(), room.clean_picture(), state_of(parts_of(room))
-
-        def full(*_: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        with monkeypatch.context() as patch:
-            patch.setattr("os.replace", full)
-            with pytest.raises(UserError, match="No space left"):
-                drive(room, recipe(pictures, "kept", max_train_steps=1, seed=9))
-        assert path.read_bytes() == before
         assert differing(state, state_of(parts_of(room))) == []
         assert room.picture() == clean
 
@@ -225,6 +203,31 @@ class Runs:
         drive(room, recipe(pictures, "forgotten", max_train_steps=1))
         gc.collect()
         assert made[0]() is None
+
+
+class Runs(HostRuns):
+    def test_a_retrained_file_is_what_the_next_picture_shows(self, room: WebuiRoom, pictures: Path) -> None:
+        drive(room, recipe(pictures, "retrained", max_train_steps=1))
+        first = room.picture("a photo <lora:retrained:1>")
+        drive(room, recipe(pictures, "retrained", max_train_steps=1, seed=6))
+        assert room.picture("a photo <lora:retrained:1>") != first
+
+    def test_a_full_disk_gives_everything_back_and_keeps_the_older_file(
+        self, room: WebuiRoom, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = drive(room, recipe(pictures, "kept", max_train_steps=1))[-1].path
+        before, clean, state = path.read_bytes(), room.clean_picture(), state_of(parts_of(room))
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", full)
+            with pytest.raises(UserError, match="No space left"):
+                drive(room, recipe(pictures, "kept", max_train_steps=1, seed=9))
+        assert path.read_bytes() == before
+        assert differing(state, state_of(parts_of(room))) == []
+        assert room.picture() == clean
 
     def test_copies_on_the_way_can_be_used(self, room: WebuiRoom, pictures: Path) -> None:
         events = drive(room, recipe(pictures, "staged", save_every_n_steps=1))
@@ -262,11 +265,6 @@ class Runs:
         second = load_file(drive(room, recipe(pictures, "on_disk", **on_disk))[-1].path)
         assert all(torch.equal(second[key], first[key]) for key in first)
         assert any(room.host.cache_dir.rglob("*.safetensors"))
-
-
-def _layers(room: WebuiRoom):
-    with room.host.open_model() as model:
-        return model.adaptable_layers()
 
 
 def _kind(room: WebuiRoom) -> type:

@@ -18,7 +18,7 @@ from tests.host.contract import (  # noqa: F401 - the tests
     TestText,
     TestWeights,
 )
-from tests.host.contract_loras import FewerLoras
+from tests.host.contract_loras import FewerKinds, Loras
 
 
 @pytest.fixture(scope="module", params=["sd1.safetensors"])
@@ -43,5 +43,5 @@ class TestNeoText(contract_neo.NeoText):
     pass
 
 
-class TestLoras(FewerLoras):
+class TestLoras(FewerKinds, Loras):
     pass

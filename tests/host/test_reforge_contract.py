@@ -17,7 +17,7 @@ from tests.host.contract import (  # noqa: F401 - the tests
     TestText,
     TestWeights,
 )
-from tests.host.contract_loras import FewerLoras
+from tests.host.contract_loras import FewerKinds, Loras
 
 
 @pytest.fixture(scope="module")
@@ -26,5 +26,5 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReforgeRoom]:
         yield room
 
 
-class TestLoras(FewerLoras):
+class TestLoras(FewerKinds, Loras):
     pass

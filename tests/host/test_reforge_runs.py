@@ -1,4 +1,4 @@
-"""Whole runs on the fake reForge; `tests/reforge` runs the same on the real one."""
+"""Whole runs on the fake reForge, without those of which Forge's and A1111's say as much; the real one has all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes.reforge_room import ReforgeRoom, fake_reforge
-from tests.host.contract_runs import Runs, pictures  # noqa: F401 - a fixture
+from tests.host.contract_runs import HostRuns, pictures  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module", params=["sd1.safetensors"])
@@ -16,5 +16,5 @@ def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield room
 
 
-class TestRuns(Runs):
+class TestRuns(HostRuns):
     pass

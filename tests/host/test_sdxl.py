@@ -1,4 +1,7 @@
-"""What SDXL changes in the contract, on the fakes: two text encoders, sizes, names, deeper transformers."""
+"""What SDXL changes in the contract, on the fakes: two text encoders, sizes, names, deeper transformers.
+
+How a WebUI looks for LoRA files does not depend on the family: that is left out.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tests.host.contract import (  # noqa: F401 - the tests
     TestPrediction,
     TestText,
 )
-from tests.host.contract_loras import FewerLoras
+from tests.host.contract_loras import FewerKinds
 
 
 @pytest.fixture(scope="module", params=[fake_forge, fake_reforge, fake_a1111], ids=lambda fake: fake.__name__)
@@ -32,5 +35,5 @@ class TestOpenModel(contract.TestOpenModel):
         super().test_the_same_picture_after_a_failure(room, phase)
 
 
-class TestLoras(FewerLoras):
+class TestLoras(FewerKinds):
     pass
