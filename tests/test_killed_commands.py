@@ -27,15 +27,15 @@ from lib_trainer.cli.main import main
 from lib_trainer.jobs.history import RUNS_DIR, History
 from tests.killing import make_pictures, whole_files
 
-KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "1")), 8
+KILLS, STEPS = int(os.environ.get("TRAIN_LORA_KILLS", "1")), 4
 SETTINGS = {
     "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "max_train_steps": STEPS, "noise_offset": 0.1,
-    "flip_aug": "true", "shuffle_caption": "true", "gradient_accumulation_steps": 2, "save_every_n_steps": 2,
+    "flip_aug": "true", "shuffle_caption": "true", "validate_every_n_steps": 0, "save_every_n_steps": 2,
     "save_last_n_steps": 1, "resume_every_minutes": 1e-6, "cache_latents_to_disk": "true", "optimizer": "AdamW",
     "sample_prompts": "jeff_person, a hat --s 1",
 }  # fmt: skip
 PATIENCE_S = 120
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)

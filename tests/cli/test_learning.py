@@ -17,14 +17,24 @@ from torch import Tensor, nn
 from lib_trainer.cli.demo import measure_file
 from lib_trainer.cli.host import open_host
 from lib_trainer.cli.run_training import train
+from lib_trainer.demo import evaluate
 from lib_trainer.demo.evaluate import LearningFigures
 from lib_trainer.demo.recipes import DEMO_RUNS
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.host.standalone.merge_lora import merged_loras
 from lib_trainer.models.base import SizeCond
 
-# Few steps: the style at half its rate, with which it forgets less on the way.
-SHORTER = {"face": {"max_train_steps": 40}, "style": {"max_train_steps": 40, "learning_rate": 2e-3}}
+# Few steps. The face at a higher rate than the demo's, or it learns too little; the style at a lower one, with which it
+# forgets less on the way.
+SHORTER = {
+    "face": {"max_train_steps": 24, "learning_rate": 4e-4},
+    "style": {"max_train_steps": 24, "learning_rate": 2.5e-3},
+}
+
+
+@pytest.fixture(autouse=True)
+def few_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "TIMESTEPS", (100, 500, 900))
 
 
 @contextmanager
@@ -43,7 +53,7 @@ def trained(kind: str, out: Path) -> tuple[StandaloneHost, Path, LearningFigures
         host = open_host(out)
         assert torch.get_num_threads() == 1
         recipe = demo_run.recipe(demo_run.draw(out / "data"))
-        recipe = recipe.with_values({**SHORTER[kind], "latent_variants": 2, "sample_prompts": "a hat --s 1"})
+        recipe = recipe.with_values({**SHORTER[kind], "latent_variants": 1, "validate_every_n_steps": 0})
         finished, _ = train(host, recipe)
         return host, finished.path, measure_file(host, finished.path, demo_run)
 
@@ -111,7 +121,7 @@ def require_the_same_from_other_readers(host: StandaloneHost, path: Path, algo: 
 
 def test_a_face_is_learned_and_the_rest_is_kept(tmp_path, monkeypatch):
     host, path, figures = trained("face", tmp_path)
-    assert figures.gain > 0.2
+    assert figures.gain > 0.15
     assert figures.grows_with_strength
     assert figures.prior_rise < 0.15
     require_the_same_from_other_readers(host, path, "loha", monkeypatch)
@@ -119,8 +129,8 @@ def test_a_face_is_learned_and_the_rest_is_kept(tmp_path, monkeypatch):
 
 def test_a_style_is_learned_for_subjects_never_seen_in_it(tmp_path, monkeypatch):
     host, path, figures = trained("style", tmp_path)
-    assert figures.gain > 0.35
+    assert figures.gain > 0.3
     assert figures.grows_with_strength
-    assert 1 - figures.unseen[1.0] / figures.unseen[0.0] > 0.35
+    assert 1 - figures.unseen[1.0] / figures.unseen[0.0] > 0.3
     assert figures.prior_rise < 0.2
     require_the_same_from_other_readers(host, path, "lokr", monkeypatch)

@@ -29,8 +29,8 @@ from tests.training.test_processes import CLOSE
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 SETTINGS = {
-    "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "optimizer": "AdamW", "max_train_steps": 6,
-    "cache_latents_to_disk": "true", "validate_every_n_steps": 3, "held_out": "none", "resume_every_minutes": 1e-6,
+    "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "optimizer": "AdamW", "max_train_steps": 4,
+    "cache_latents_to_disk": "true", "validate_every_n_steps": 2, "held_out": "none", "resume_every_minutes": 1e-6,
     "sample_prompts": "jeff, a hat --s 1",
 }  # fmt: skip
 
@@ -79,10 +79,10 @@ def unbroken(embedded: Path, pictures: Path, tmp_path: Path) -> dict[str, torch.
 
 def test_a_run_of_two_goes_on_by_one_and_by_two_again(unbroken, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    stopped = command(2, train(pictures, out), stopped_at=2)
+    stopped = command(2, train(pictures, out), stopped_at=1)
     assert [code for code, _ in stopped] == [130, 0]
-    assert json.loads(stopped[0][1])["steps"] == 2, "the second Ctrl-C is the first one told again"
-    assert command(1, ["resume", "--out", str(out)], stopped_at=4)[0][0] == 130
+    assert json.loads(stopped[0][1])["steps"] == 1, "the second Ctrl-C is the first one told again"
+    assert command(1, ["resume", "--out", str(out)], stopped_at=3)[0][0] == 130
     (code, printed), (other, nothing) = command(2, ["resume", "--out", str(out)])
     assert (code, other, nothing) == (0, 0, "")
     assert json.loads(printed)["steps"] == SETTINGS["max_train_steps"]

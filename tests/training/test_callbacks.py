@@ -163,7 +163,7 @@ def test_a_picture_that_fails_is_said_and_the_run_goes_on(forge, pictures, tmp_p
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(ForgeHost, "generate", fail)
-    story = drive(forge, recipe_of(pictures, "blind", sample_every_n_steps=2), tmp_path / "run")
+    story = drive(forge, recipe_of(pictures, "blind", sample_every_n_steps=2, max_train_steps=2), tmp_path / "run")
     assert isinstance(story[-1], Finished)
     assert any("could not be generated: no memory" in event.text for event in of_kind(story, Notice))
 
@@ -195,7 +195,7 @@ def test_a_prompt_that_cannot_be_read_is_said_before_the_model_is_touched(forge,
 
 @pytest.mark.parametrize("command", Command)
 def test_a_wish_is_fulfilled_after_the_step(forge, pictures, tmp_path, command: Command) -> None:  # noqa: F811
-    recipe = recipe_of(pictures, f"wish-{command.value}", resolution_px=(64, 64), sample_prompts="a --s 1 --l 1")
+    recipe = recipe_of(pictures, f"wish-{command.value}", max_train_steps=4, sample_prompts="a --s 1 --l 1")
     story = drive(forge, recipe, tmp_path / "run", at_step(3, command))
     kind = {Command.SAVE: Saved, Command.SAMPLE: Sampled, Command.SAVE_STATE: StateSaved}[command]
     place = story.index(next(event for event in story if isinstance(event, kind)))
