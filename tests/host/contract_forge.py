@@ -16,7 +16,7 @@ from lib_trainer.models.placement import RESIDENT
 from tests.fakes.forge_room import ForgeRoom
 from tests.host.contract_loras import learned, written
 from tests.host.contract_runs import recipe, same_file, undisturbed
-from tests.host.contract_watching import PATIENCE_S, until
+from tests.host.contract_watching import PATIENCE_S, STEPS, until
 from tests.host.helpers import LOKR_TUCKER, noisy, on_device, parts_of
 
 
@@ -132,8 +132,8 @@ class ForgeWatching:
         from modules import sd_models
 
         clean = forge.clean_picture()
-        before = undisturbed(forge, pictures, steps=6)
-        jobs.start(recipe(pictures, "chosen", max_train_steps=6))
+        before = undisturbed(forge, pictures, steps=STEPS)
+        jobs.start(recipe(pictures, "chosen", max_train_steps=STEPS))
         until(jobs, lambda status: status.step >= 1)
         try:
             forge.select(storage="Automatic (fp16 LoRA)")

@@ -21,6 +21,9 @@ from tests.host.helpers import differing, parts_of, state_of
 from tests.waiting import PATIENCE_S
 from tests.waiting import until as wait_until
 
+# Of a run that something happens to: it must not have ended when a busy machine sees its first step.
+STEPS = 10
+
 
 def until(jobs: Jobs, condition: Callable[[Status], bool]) -> Status:
     """Waits; a run that fails meanwhile says why at once."""
@@ -142,9 +145,9 @@ class Watching:
         self, room: WebuiRoom, pictures: Path, jobs: Jobs
     ) -> None:
         clean = room.clean_picture()
-        alone = undisturbed(room, pictures, steps=6)
+        alone = undisturbed(room, pictures, steps=STEPS)
         others = [threading.Thread(target=call) for call in room.models_movers()]
-        jobs.start(recipe(pictures, "disturbed", max_train_steps=6))
+        jobs.start(recipe(pictures, "disturbed", max_train_steps=STEPS))
         until(jobs, lambda status: status.step >= 1)
         jobs.pause()
         for other in others:
@@ -175,8 +178,8 @@ class Watching:
     def test_a_stopped_run_goes_on_and_ends_as_if_it_never_had(
         self, room: WebuiRoom, pictures: Path, jobs: Jobs
     ) -> None:
-        whole = undisturbed(room, pictures, steps=6)
-        run_id = jobs.start(recipe(pictures, "broken", max_train_steps=6))
+        whole = undisturbed(room, pictures, steps=STEPS)
+        run_id = jobs.start(recipe(pictures, "broken", max_train_steps=STEPS))
         until(jobs, lambda status: status.step >= 2)
         jobs.stop(save=True)
         assert jobs.wait(PATIENCE_S).state in ("stopped", "done")
