@@ -10,19 +10,20 @@ from pathlib import Path
 
 from PIL import Image
 
-# One moment: an event of the run, or a file that is written and not yet in its place.
-_MARK = b"."
+from lib_trainer.events import Event, Step
+
+# One moment each: a step, another event of the run, a file that is written and not yet in its place.
+STEP, OTHER_EVENT, WRITTEN = b"s", b".", b"w"
 PATIENCE_S = 60
+# Gets a function that it calls at every event.
+Work = Callable[[Callable[[Event], None]], object]
 
 
-def live(work: Callable[[Callable[[], None]], object], *, killed_at: int = 0) -> int:
+def live(work: Work, *, killed_at: int = 0) -> bytes:
     """Runs `work` in a process; kills it at moment number `killed_at`, never where that is 0.
 
-    Args:
-        work: gets a function that it calls at every event.
-
     Returns:
-        How many moments there were.
+        The moments there were: STEP, OTHER_EVENT or WRITTEN each.
 
     Raises:
         ChildProcessError: the process failed by itself.
@@ -34,10 +35,10 @@ def live(work: Callable[[Callable[[], None]], object], *, killed_at: int = 0) ->
         os.close(reading)
         _live(work, writing)
     os.close(writing)
-    moments = 0
-    while os.read(reading, 1) if select.select([reading], [], [], PATIENCE_S)[0] else _give_up(child):
-        moments += 1
-        if moments == killed_at:
+    moments = b""
+    while moment := os.read(reading, 1) if select.select([reading], [], [], PATIENCE_S)[0] else _give_up(child):
+        moments += moment
+        if len(moments) == killed_at:
             os.kill(child, signal.SIGKILL)
             break
     os.close(reading)
@@ -52,17 +53,17 @@ def _give_up(child: int) -> bytes:
     raise TimeoutError("the run hangs")
 
 
-def _live(work: Callable[[Callable[[], None]], object], writing: int) -> None:
+def _live(work: Work, writing: int) -> None:
     """The child's whole life."""
     code = 1
     try:
         flush = os.fsync
 
-        def mark() -> None:
-            os.write(writing, _MARK)
+        def mark(event: Event) -> None:
+            os.write(writing, STEP if isinstance(event, Step) else OTHER_EVENT)
 
         def fsync(file: int) -> None:
-            mark()
+            os.write(writing, WRITTEN)
             flush(file)
 
         os.fsync = fsync

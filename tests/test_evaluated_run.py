@@ -26,7 +26,7 @@ from lib_trainer.jobs.history import RUNS_DIR, STATE_FILE, History
 from lib_trainer.run import run
 from tests.cli.tiny_demo import write_weights
 from tests.evaluation.test_likeness import write_clip
-from tests.killing import live, whole_files
+from tests.killing import Work, live, whole_files
 
 VALUES = {
     "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "resolution_px": (64, 64), "min_bucket_reso": 64,
@@ -160,7 +160,7 @@ def test_only_the_held_out_pictures_change_what_is_trained(setting, host) -> Non
 @pytest.mark.parametrize(
     ("captions", "rate", "verdict", "said"),
     [
-        ("jeff_person, photo", 0.1, "burning", "The learning rate is too high"),
+        ("jeff_person, photo", 0.2, "burning", "The learning rate is too high"),
         ("photo", 1e-2, "not learned yet", "never bind the trigger word “jeff_person”"),
     ],
 )
@@ -175,15 +175,15 @@ def test_a_bad_run_is_told_what_is_wrong(
     assert found.verdict == verdict and said in found.advice
 
 
-def lived(setting, host: StandaloneHost, **changes: Any) -> Callable[[Callable[[], None]], object]:
+def lived(setting, host: StandaloneHost, **changes: Any) -> Work:
     """A life of a run: begins it, or goes on with it where it was begun."""
 
-    def work(mark: Callable[[], None]) -> None:
+    def work(mark: Callable[[Event], None]) -> None:
         history = History(host.cache_dir / RUNS_DIR)
         log = next((history.reopen(past.id) for past in history.runs()), None)
         log = log or history.begin(recipe_of(setting, resume_every_minutes=1e-6, **changes))
         for event in run(host, log.past.as_recipe(), log.folder):
-            mark()
+            mark(event)
             log.take(event)
         log.finish("done")
 
@@ -197,7 +197,7 @@ def test_a_run_that_is_killed_finds_the_same(setting, host, tmp_path: Path) -> N
     whole = {path.name: path.read_bytes() for path in whole_files(host.lora_dir)}
     found = History(host.cache_dir / RUNS_DIR).runs()[0].evaluations
     host.lora_dir, host.cache_dir = tmp_path / "killed" / "Lora", tmp_path / "killed" / "cache"
-    live(lived(setting, host, **changes), killed_at=moments * 2 // 3)
+    live(lived(setting, host, **changes), killed_at=len(moments) * 2 // 3)
     live(lived(setting, host, **changes))
     assert {path.name: path.read_bytes() for path in whole_files(host.lora_dir)} == whole
     assert History(host.cache_dir / RUNS_DIR).runs()[0].evaluations == found

@@ -18,12 +18,13 @@ from PIL import Image
 from lib_trainer.adapter import modules
 from lib_trainer.adapter.kernels.choices import FILE
 from lib_trainer.config.recipe import Recipe
+from lib_trainer.events import Event
 from lib_trainer.host.standalone.host import StandaloneHost
 from lib_trainer.jobs.history import RUNS_DIR, History
 from lib_trainer.models import device
 from lib_trainer.run import run
 from tests.cli.tiny_demo import write_weights
-from tests.killing import live, whole_files
+from tests.killing import STEP, Work, live, whole_files
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -73,11 +74,11 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def life(setting: tuple[StandaloneHost, Path], out: Path, **changes: Any) -> Callable[[Callable[[], None]], object]:
+def life(setting: tuple[StandaloneHost, Path], out: Path, **changes: Any) -> Work:
     """A life of the run in `out`: begins it, or goes on with it where it was begun."""
     host, pictures = setting
 
-    def work(mark: Callable[[], None]) -> None:
+    def work(mark: Callable[[Event], None]) -> None:
         host.lora_dir, host.cache_dir = out / "models" / "Lora", out / "cache"
         history = History(host.cache_dir / RUNS_DIR)
         recipe = Recipe().with_values({**VALUES, "train_data_dir": str(pictures), **changes})
@@ -87,7 +88,7 @@ def life(setting: tuple[StandaloneHost, Path], out: Path, **changes: Any) -> Cal
             return
         log = history.reopen(past.id) if past else history.begin(recipe)
         for event in run(host, log.past.as_recipe(), log.folder):
-            mark()
+            mark(event)
             log.take(event)
         log.finish("done")
 
@@ -95,12 +96,12 @@ def life(setting: tuple[StandaloneHost, Path], out: Path, **changes: Any) -> Cal
 
 
 @pytest.fixture(scope="module")
-def unbroken(setting, tmp_path_factory) -> tuple[Path, int]:
-    """The LoRA folder of a run that was never broken, and how many moments it had."""
+def unbroken(setting, tmp_path_factory) -> tuple[Path, bytes]:
+    """The LoRA folder of a run that was never broken, and its moments."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     # What is imported late is there for all processes that are forked from here.
-    life(setting, tmp_path_factory.mktemp("warm"))(lambda: None)
+    life(setting, tmp_path_factory.mktemp("warm"))(lambda event: None)
     out = tmp_path_factory.mktemp("unbroken")
     moments = live(life(setting, out))
     torch.set_num_threads(before)
@@ -117,11 +118,13 @@ def test_the_unbroken_run_keeps_the_last_copies(unbroken) -> None:
 
 @pytest.mark.parametrize("kill", range(KILLS))
 def test_a_run_that_is_killed_goes_on(setting, unbroken, tmp_path: Path, one_thread, kill: int) -> None:
-    """Random moments, spread over the whole run: caching, steps, copies, what a resume needs, the final file."""
+    """Random moments, spread over the run: the first in caching or the first step, the others up to the final file."""
     folder, moments = unbroken
-    span = moments / KILLS
-    at = 1 + int(span * kill + random.Random(kill).random() * span)
-    live(life(setting, tmp_path), killed_at=min(at, moments - 1))
+    first = moments.index(STEP) + 1
+    span = (len(moments) - first) / max(1, KILLS - 1)
+    start, span = (1, first) if kill == 0 else (first + 1 + int(span * (kill - 1)), span)
+    at = start + int(random.Random(kill).random() * span)
+    live(life(setting, tmp_path), killed_at=min(at, len(moments) - 1))
     whole_files(tmp_path / "models" / "Lora")
     live(life(setting, tmp_path))
     assert contents(tmp_path / "models" / "Lora") == contents(folder)
@@ -139,7 +142,7 @@ def test_runs_of_other_kinds_go_on_to_the_same_file(setting, tmp_path: Path, one
         changes["diff_target_dir"] = str(setting[1].parent / OTHERS)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     moments = live(life(setting, whole, **changes))
-    live(life(setting, killed, **changes), killed_at=moments * 2 // 3)
+    live(life(setting, killed, **changes), killed_at=len(moments) * 2 // 3)
     history = History(killed / "cache" / RUNS_DIR)
     assert history.runs()[0].step < 3 and not (killed / "models" / "Lora" / "jeff.safetensors").exists()
     live(life(setting, killed, **changes))
@@ -156,7 +159,7 @@ def test_a_run_resumes_in_the_dtype_and_the_strategies_that_it_began_with(
     whole, killed, plain = tmp_path / "whole", tmp_path / "killed", tmp_path / "plain"
     short = {"max_train_steps": 3, "gradient_accumulation_steps": 1, "save_every_n_steps": 0}
     moments = live(life(setting, whole, **short))
-    live(life(setting, killed, **short), killed_at=moments * 2 // 3)
+    live(life(setting, killed, **short), killed_at=len(moments) * 2 // 3)
     monkeypatch.setattr(device, "cpu_is_faster_in_bf16", lambda: False)
     # Another clock, and no cache that would know of the first.
     monkeypatch.setattr(modules, "fastest", lambda strategies, *_: next(iter(strategies)))

@@ -43,5 +43,5 @@ def split_prediction(x_t: Tensor, answer: Tensor, alpha: Tensor, prediction: Pre
 
 
 def _per_image(alphas_cumprod: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
-    """(B, 1, 1, 1), all on the CPU."""
-    return alphas_cumprod.to(like.dtype)[timesteps].reshape(-1, 1, 1, 1)
+    """(B, 1, 1, 1), where `like` lies."""
+    return alphas_cumprod.to(like)[timesteps].reshape(-1, 1, 1, 1)
