@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from unittest.mock import patch
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from lib_trainer.adapter.kernels import measure
 from lib_trainer.models import device
+from tests.waiting import PATIENCE_S
 
 # The models here are small: two threads waiting for each other cost more than one alone.
 torch.set_num_threads(1)
@@ -35,3 +37,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_finish() -> None:
     """Every give-back of a model collects garbage: that need not look through what the imports have made."""
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Lets the pages' threads finish: cut off within torch, a daemon thread would abort the process at its exit."""
+    workers = [thread for thread in threading.enumerate() if thread.name == "AnyIO worker thread"]
+    for thread in workers:
+        thread.stop()
+    for thread in workers:
+        thread.join(PATIENCE_S)
