@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lib_trainer.adapter.delta_weight import Tensors
 from lib_trainer.adapter.fresh import new_module
-from lib_trainer.adapter.kernels.autograd import Frozen, LayerOp, Strategy, apply_strategy
+from lib_trainer.adapter.kernels.autograd import Frozen, LayerOp, Strategy
 from lib_trainer.adapter.kernels.choices import KernelChoices
 from lib_trainer.adapter.modules import AdapterModule
 from lib_trainer.config.recipe import AdapterConfig
@@ -79,28 +79,30 @@ def layer_cost(
     """
     factors = _factors(operation, adapter) if adapter else None
     # On meta: shapes and dtypes decide, and no kernel runs.
-    x = torch.empty(x_shape, dtype=dtype, device="meta", requires_grad=True)
+    x = torch.empty(x_shape, dtype=dtype, device="meta")
+    grad = operation(x, torch.empty(operation.shape, dtype=dtype, device="meta"))
     settings = (adapter.kernel_strategy, adapter.int8_matmul) if isinstance(adapter, AdapterConfig) else ()
     inputs, strategies = {}, [Frozen(operation)]
     if factors:
         inputs = factors.inputs
         strategies = factors.possible_strategies(operation, x, KernelChoices(*settings), int8=reads_copy)
     # Which one is the fastest is not known before the run.
-    most = max(_backward_bytes(strategy, operation, inputs, x, reads_copy=reads_copy) for strategy in strategies)
+    most = max(_backward_bytes(strategy, operation, inputs, x, grad, reads_copy=reads_copy) for strategy in strategies)
     return LayerCost(tuple(tuple(value.shape) for value in inputs.values()), most)
 
 
-def _backward_bytes(strategy: Strategy, operation: LayerOp, inputs: Tensors, x: Tensor, *, reads_copy: bool) -> int:
-    """Peak of backward beside what forward kept."""
+@torch.no_grad()
+def _backward_bytes(
+    strategy: Strategy, operation: LayerOp, inputs: Tensors, x: Tensor, grad: Tensor, *, reads_copy: bool
+) -> int:
+    """Peak of backward, which autograd calls without gradients of its own, beside what forward kept."""
     read = _FrozenWeight(operation, x.dtype, reads_copy=reads_copy)
     peak = StoragePeak()
-    y = apply_strategy(strategy, read, x, inputs)
-    grad = torch.empty_like(y)
-    peak.ignore([read.weight, *read.held.tensors, x, y, grad, *inputs.values()])
+    peak.ignore([read.weight, *read.held.tensors, x, grad, *inputs.values()])
     with peak:
-        made = torch.autograd.grad(y, [x, *inputs.values()], grad)
+        _, gradients = strategy.backward(read, x, inputs, grad, True)
     # Gradients of the adapter are counted by the estimate itself.
-    own = sum(gradient.untyped_storage().nbytes() for gradient in made[1:])
+    own = sum(gradient.untyped_storage().nbytes() for gradient in gradients)
     return max(0, peak.peak - own)
 
 

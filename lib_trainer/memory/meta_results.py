@@ -41,12 +41,19 @@ class _NotPlain(Exception):
 
 def result_of(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """`function(*args, **kwargs)`, an operator of PyTorch's."""
-    if not _makes_new_tensors(function):
+    written = _written(function)
+    if written is None and not _makes_new_tensors(function):
         return function(*args, **kwargs)
     try:
-        made = _shapes_made(function, _described(args), _described(tuple(kwargs.items())))
+        given = _described(args), _described(tuple(kwargs.items()))
+        made = _shapes_made(function, *given) if written is None else _keeps_shape(function, *given)
     except _NotPlain:
         return function(*args, **kwargs)
+    if not made:
+        return function(*args, **kwargs)
+    if written is not None:
+        # Without contents nothing else comes of it, and PyTorch computes most of these by several operations.
+        return args[written] if isinstance(written, int) else kwargs[written]
     with torch._C.DisableTorchFunction():
         return _restored(made)
 
@@ -57,9 +64,33 @@ def _makes_new_tensors(function: Any) -> bool:
     return bool(schema.returns) and not any(value.alias_info for value in (*schema.arguments, *schema.returns))
 
 
+@lru_cache(maxsize=2**10)
+def _written(function: Any) -> int | str | None:
+    """Position or name of the one argument that an operator in place writes and returns; None for all others."""
+    schema = function._schema
+    aliased = [(place, value) for place, value in enumerate(schema.arguments) if value.alias_info]
+    if len(schema.returns) != 1 or not schema.returns[0].alias_info or len(aliased) != 1:
+        return None
+    ((place, argument),) = aliased
+    if not (argument.alias_info.is_write and schema.returns[0].alias_info.is_write):
+        return None
+    return argument.name if argument.kwarg_only else place
+
+
+@lru_cache(maxsize=2**14)
+def _keeps_shape(function: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operator in place leaves what it writes to the shape that it had."""
+    args, kwargs = _restored(args), dict(_restored(kwargs))
+    written = _written(function)
+    tensor = args[written] if isinstance(written, int) else kwargs[written]
+    before = _described(tensor), tensor.untyped_storage().nbytes()
+    function(*args, **kwargs)
+    return (_described(tensor), tensor.untyped_storage().nbytes()) == before
+
+
 @lru_cache(maxsize=2**14)
 def _shapes_made(function: Any, args: Any, kwargs: Any) -> Any:
-    """The result, described. Raises _NotPlain where it shares the memory of an argument."""
+    """The result, described; None where it shares the memory of an argument."""
     args, kwargs = _restored(args), dict(_restored(kwargs))
     result = function(*args, **kwargs)
     made = _described(result)
@@ -67,7 +98,7 @@ def _shapes_made(function: Any, args: Any, kwargs: Any) -> Any:
     for tensor, copy in zip(_tensors(result), _tensors(_restored(made)), strict=True):
         storage = tensor.untyped_storage()
         if storage._cdata in given or storage.nbytes() != copy.untyped_storage().nbytes():
-            raise _NotPlain
+            return None
         given.add(storage._cdata)
     return made
 

@@ -50,5 +50,18 @@ def test_views_share_their_memory_and_each_result_has_its_own() -> None:
     assert len({t.untyped_storage()._cdata for t in (x, first, second)}) == 3
 
 
+def test_what_is_written_in_place_is_returned_as_it_is_and_a_new_shape_is_noticed() -> None:
+    for _ in range(2):
+        x, out, turned = meta(4, 3), meta(4, 3), meta(4, 3)
+        assert result_of(ATEN.addmm_.default, (x, meta(4, 2), meta(2, 3)), {}) is x
+        assert result_of(ATEN.add.out, (x, x), {"out": out}) is out
+        assert result_of(ATEN.t_.default, (turned,), {}).shape == turned.shape == (3, 4)
+        assert result_of(ATEN.resize_.default, (x, [5, 3]), {}).shape == x.shape == (5, 3)
+    with pytest.raises(RuntimeError):
+        result_of(ATEN.add_.Tensor, (meta(4, 3), meta(5, 3)), {})
+
+
 def test_tensors_with_contents_are_computed() -> None:
     assert result_of(ATEN.add.Tensor, (torch.ones(2), torch.ones(2)), {}).tolist() == [2, 2]
+    x = torch.ones(2)
+    assert result_of(ATEN.add_.Tensor, (x, 1), {}) is x and x.tolist() == [2, 2]
