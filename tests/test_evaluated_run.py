@@ -32,10 +32,10 @@ VALUES = {
     "algo": "lokr", "network_dim": 4, "conv_dim": 0, "factor": 4, "resolution_px": (64, 64), "min_bucket_reso": 64,
     "max_train_steps": 8, "learning_rate": 1e-2, "optimizer": "AdamW", "noise_offset": 0.1,
     "gradient_checkpointing": False, "output_name": "jeff", "save_precision": "fp32", "validate_every_n_steps": 2,
-    # What an evaluation asks is asked in batches of this size.
-    "train_batch_size": 4,
     "sample_prompts": "jeff_person, a hat --s 1",
 }  # fmt: skip
+# What an evaluation asks is asked in batches of this size.
+MEASURED = {"train_batch_size": 4}
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,15 @@ def recipe_of(setting: tuple[StandaloneHost, Path], **changes: Any) -> Recipe:
 def scripted(monkeypatch: pytest.MonkeyPatch, shares: dict[int, float]) -> None:
     """Lets evaluations find this share of the loss gone after each step, least at strength 0.8: best at 0.9."""
 
+    def measure_base(meter: Meter, _step: Step) -> Iterator[Event]:
+        meter._base = {"trained": torch.zeros(())}
+        yield from ()
+
     def measure(_meter: Meter, step: int) -> Figures:
         curve = Parabola(1.6 * shares[step], -shares[step])
         return Figures(step, curve, curve, 0.1, 0.1, {"0.png": shares[step]})
 
+    monkeypatch.setattr(Meter, "measure_base", measure_base)
     monkeypatch.setattr(Meter, "measure", measure)
 
 
@@ -129,7 +134,7 @@ def test_a_report_without_pictures_is_a_report(setting, host, monkeypatch, tmp_p
         raise RuntimeError
 
     monkeypatch.setattr(host, "generate", fail)
-    story = list(run(host, recipe_of(setting, max_train_steps=2), tmp_path))
+    story = list(run(host, recipe_of(setting, max_train_steps=2, **MEASURED), tmp_path))
     assert finished(story).steps == 2 and not [event for event in story if isinstance(event, Sampled)]
     assert any("could not be generated: RuntimeError" in event.text for event in story if isinstance(event, Notice))
     assert "<img" not in (tmp_path / "jeff.report.html").read_text("utf-8")
@@ -144,14 +149,14 @@ def test_without_the_rule_the_advice_is_the_same_and_nothing_changes(setting, ho
 
 
 def test_only_the_held_out_pictures_change_what_is_trained(setting, host) -> None:
-    short = {"max_train_steps": 3}
+    short = {"max_train_steps": 2, **MEASURED}
     plain = finished(list(run(host, recipe_of(setting, output_name="plain", validate_every_n_steps=0, **short))))
     story = list(run(host, recipe_of(setting, output_name="measured", held_out="none", **short)))
     first, second = load_file(plain.path), load_file(finished(story).path)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert EVALUATION_KEY not in read_metadata(plain.path)
     assert "validate_every_n_steps" not in json.loads(read_metadata(plain.path)[RECIPE_KEY])
-    story = list(run(host, recipe_of(setting, output_name="held out", max_train_steps=1)))
+    story = list(run(host, recipe_of(setting, output_name="held out", max_train_steps=1, **MEASURED)))
     (said,) = [event.text for event in story if isinstance(event, Notice) and "Held out" in event.text]
     metadata = read_metadata(finished(story).path)
     assert metadata["ss_num_train_images"] == "9" and said.count(".png") == 1
@@ -170,7 +175,7 @@ def test_a_bad_run_is_told_what_is_wrong(
     shutil.copytree(setting[1], tmp_path / "pictures")
     for path in (tmp_path / "pictures").rglob("*.txt"):
         path.write_text(captions)
-    changes = {"train_data_dir": str(tmp_path / "pictures"), "learning_rate": rate, "max_train_steps": 2}
+    changes = {"train_data_dir": str(tmp_path / "pictures"), "learning_rate": rate, "max_train_steps": 2, **MEASURED}
     found = finished(list(run(host, recipe_of(setting, **changes)))).evaluated
     assert found.verdict == verdict and said in found.advice
 
@@ -192,7 +197,7 @@ def lived(setting, host: StandaloneHost, **changes: Any) -> Work:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_that_is_killed_finds_the_same(setting, host, tmp_path: Path) -> None:
-    changes = {"stop_when_learned": True, "text_encoder_lr": 1e-3, "max_train_steps": 4}
+    changes = {"stop_when_learned": True, "text_encoder_lr": 1e-3, "max_train_steps": 4, **MEASURED}
     moments = live(lived(setting, host, **changes))
     whole = {path.name: path.read_bytes() for path in whole_files(host.lora_dir)}
     found = History(host.cache_dir / RUNS_DIR).runs()[0].evaluations
