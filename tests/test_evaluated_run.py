@@ -197,7 +197,8 @@ def lived(setting, host: StandaloneHost, **changes: Any) -> Work:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_that_is_killed_finds_the_same(setting, host, tmp_path: Path) -> None:
-    changes = {"stop_when_learned": True, "text_encoder_lr": 1e-3, "max_train_steps": 4, **MEASURED}
+    changes = {"stop_when_learned": True, "text_encoder_lr": 1e-3, "max_train_steps": 2, "validate_every_n_steps": 1}
+    changes |= MEASURED
     moments = live(lived(setting, host, **changes))
     whole = {path.name: path.read_bytes() for path in whole_files(host.lora_dir)}
     found = History(host.cache_dir / RUNS_DIR).runs()[0].evaluations
