@@ -34,7 +34,7 @@ from lib_trainer.ui.standalone_page import open_page
 from tests.browser.conftest import CHROMIUM
 from tests.host.helpers import LOHA, learned_adapter
 
-SLOW_MS = 60_000
+SLOW_MS = 120_000
 PROMPT, CELLS = "#train_lora_prompt textarea", "#train_lora_grid_view [data-cell]"
 
 pytestmark = [

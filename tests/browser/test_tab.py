@@ -31,7 +31,7 @@ from tests.waiting import PATIENCE_S
 ROOT = Path(__file__).parents[2]
 FOLDER = "#train_lora_train_data_dir textarea, #train_lora_train_data_dir input"
 NAME = "#train_lora_output_name textarea, #train_lora_output_name input"
-SLOW_MS = 60_000
+SLOW_MS = 120_000
 WORKBENCH = (
     *(f"train_lora_workbench{part}.js" for part in ("", "_cards", "_events", "_machine")), "train_lora_browse.js",
 )  # fmt: skip
