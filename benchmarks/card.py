@@ -23,7 +23,7 @@ from benchmarks.report import say, table
 from benchmarks.simulation.simulate import batch_of
 from benchmarks.simulation.unet import UNetAlone, build_unet, pooled_width
 from lib_trainer.adapter.attach import attached, new_adapter
-from lib_trainer.cli.train import open_recipe
+from lib_trainer.cli.recipe import open_recipe
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.sampler import Schedule
 from lib_trainer.dataset.samples import Sample

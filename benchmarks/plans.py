@@ -13,7 +13,7 @@ from benchmarks.simulation.cuda_allocator import AllocatorFull, CachingAllocator
 from benchmarks.simulation.cuda_peak import ReservedPeak
 from benchmarks.simulation.simulate import simulate
 from benchmarks.simulation.unet import pooled_width, simulated_unet
-from lib_trainer.cli.train import open_recipe
+from lib_trainer.cli.recipe import open_recipe
 from lib_trainer.memory.plan import CONTEXT_BYTES, GIB, Budget, Plan
 from lib_trainer.memory.planner import describe_savings, plan_for_card
 from lib_trainer.models.families import SD1, SDXL, Family

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib_trainer.cli.main import _parser as cli_parser
-from lib_trainer.cli.train import open_recipe, parse_settings
+from lib_trainer.cli.recipe import open_recipe, parse_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -184,6 +184,13 @@ def test_what_describes_a_run_needs_the_standard_library_alone(module: str) -> N
             assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path.name
 
 
+def test_commands_that_need_no_model_start_without_diffusers() -> None:
+    heavy = ("cli.train", "cli.host", "cli.run_training", "host")
+    for command in ("plan", "check", "save_recipe", "recipe"):
+        used = {name for name in map(own, imports(PACKAGE / "cli" / f"{command}.py")) if name}
+        assert not [name for name in used if any(is_within(name, other) for other in heavy)], command
+
+
 def test_importing_a_module_does_no_work() -> None:
     """Top level: imports, definitions, names and docstrings. A bare call, a loop or a `with` is work."""
     allowed = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

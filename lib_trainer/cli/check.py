@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lib_trainer.cli.output import Answer
-from lib_trainer.cli.train import parse_settings
+from lib_trainer.cli.recipe import parse_settings
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.checks.check_folder import check_folder
 from lib_trainer.dataset.checks.finding import Finding

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_trainer.cli.output import Answer
-from lib_trainer.cli.train import open_recipe, parse_settings
+from lib_trainer.cli.recipe import open_recipe, parse_settings
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.errors import UserError
 from lib_trainer.memory.plan import DESKTOP_BYTES, GIB, Budget, Plan

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lib_trainer.cli.output import Answer
-from lib_trainer.cli.train import open_recipe, parse_settings
+from lib_trainer.cli.recipe import open_recipe, parse_settings
 from lib_trainer.recipes.files import save_object, save_recipe
 from lib_trainer.recipes.kohya_write import kohya_values
 

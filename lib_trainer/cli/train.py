@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from lib_trainer.adapter.metadata import EVALUATED
 from lib_trainer.cli.host import open_host
 from lib_trainer.cli.output import Answer, say
+from lib_trainer.cli.recipe import open_recipe, parse_settings
 from lib_trainer.cli.run_training import train
 from lib_trainer.demo.recipes import EMBEDDED_SIZES
-from lib_trainer.errors import UserError
 from lib_trainer.events import Evaluated, Finished
-from lib_trainer.recipes.files import load_recipe, presets
-from lib_trainer.recipes.loaded import LoadedRecipe
 from lib_trainer.training.processes import ALONE, Processes
 
 
@@ -43,24 +39,6 @@ def run_train(options: argparse.Namespace, processes: Processes = ALONE) -> Answ
     seconds = time.monotonic() - started
     values = {**describe_run(finished, seconds), "notices": [*notices, *said]}
     return Answer(values, (summarize_run(finished, seconds),))
-
-
-def open_recipe(name: str) -> LoadedRecipe:
-    """A file, or a shipped recipe by the name of its file with or without `.json`."""
-    shipped = {path.stem: path for path in presets().values()}
-    path = Path(os.path.expanduser(name))
-    # A file of that name in the current folder wins over a shipped recipe.
-    if not path.exists() and path.stem in shipped:
-        return load_recipe(shipped[path.stem])
-    return load_recipe(path)
-
-
-def parse_settings(settings: list[str]) -> dict[str, str]:
-    """`["epoch=3"]` -> `{"epoch": "3"}`. Raises UserError for one without an equals sign."""
-    for setting in settings:
-        if "=" not in setting:
-            raise UserError(f"--set {setting} changes nothing.", "Write --set key=value.")
-    return dict(setting.split("=", 1) for setting in settings)
 
 
 def describe_run(finished: Finished, seconds: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from PIL import ImageFile
 
 from lib_trainer.cli.main import main
-from lib_trainer.cli.train import open_recipe
+from lib_trainer.cli.recipe import open_recipe
 from lib_trainer.config.recipe import Recipe
 from lib_trainer.dataset.buckets import bucket_for, cut_share
 from lib_trainer.dataset.images import UnreadablePicture, open_picture
