@@ -121,7 +121,7 @@ class Actions:
         word = entered["trigger_word"] = entered["trigger_word"] or scan.trigger_word
         new = self._propose(kind, proposed, entered)._replace(trigger_word=scan.trigger_word)
         count = pictures_per_epoch(scan)
-        name, prompt = self._kept(entered["output_name"], prompt, proposed, new)
+        name, prompt = self._kept(entered, prompt, proposed, new)
         length, folder = show_length(count, entered), gr.update(info=help_of("train_data_dir"))
         key, read = "", self._verifier.read
         if self._workbench:
@@ -149,7 +149,7 @@ class Actions:
         if not proposed.is_typed("output_name", entered["output_name"]):
             entered["output_name"] = ""
         new = self._propose(kind, proposed, entered)
-        return [*self._kept(entered["output_name"], prompt, proposed, new), new]
+        return [*self._kept(entered, prompt, proposed, new), new]
 
     @cached_property
     def _verifier(self) -> PictureVerifier:
@@ -238,12 +238,17 @@ class Actions:
         prompt = propose_prompt(kind, trigger_word, used, entered.get("preferred_weight") or 0.8, prompts)
         return proposed._replace(kind=kind, output_name=new_name, prompt=prompt)
 
-    def _kept(self, name: str, prompt: str, proposed: Proposed, new: Proposed) -> tuple[dict[str, Any], str]:
-        """(name, prompt): what a person typed; `name` is empty where they typed none."""
-        name = name or new.output_name
+    def _kept(
+        self, entered: dict[str, Any], prompt: str, proposed: Proposed, new: Proposed
+    ) -> tuple[dict[str, Any], str]:
+        """(name, prompt): what a person typed; the name entered is empty where they typed none."""
+        name = entered["output_name"] or new.output_name
         note = self._notes({"output_name": name}).get("output_name", "")
-        update = gr.update(value=name, info=" ".join(filter(None, (help_of("output_name"), note))))
-        return update, prompt if proposed.is_typed("prompt", prompt) else new.prompt
+        info = " ".join(filter(None, (help_of("output_name"), note)))
+        # Said here too: this answer may come after that to Train, and must not take its complaint away.
+        if name and (problem := problems_of({**entered, "output_name": name}, self._access).get("output_name")):
+            info = f"{WRONG} {problem}"
+        return gr.update(value=name, info=info), prompt if proposed.is_typed("prompt", prompt) else new.prompt
 
     def _notes(self, values: Mapping[str, Any]) -> dict[str, str]:
         """setting -> what stands beside its input: that a file of this name exists."""

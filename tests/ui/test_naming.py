@@ -216,3 +216,10 @@ def test_pairs_that_do_not_fit_are_told_beside_their_folder(page, pictures, tmp_
     (tmp_path / "others").mkdir()
     _, fields = page.train(train_data_dir=pictures, mode="difference", diff_target_dir=str(tmp_path / "others"))
     assert "no pictures" in fields["diff_target_dir"]["info"].lower()
+
+
+def test_a_name_that_cannot_be_used_is_complained_of_at_once(page) -> None:
+    """As Train does, whichever of the two answers first."""
+    for name, wrong in (("a/b", True), ("jeff", False), ("", False)):
+        update = page.actions.propose("face", "", Proposed(), *{**page.values, "output_name": name}.values())[0]
+        assert update["info"].startswith(WRONG) == wrong
