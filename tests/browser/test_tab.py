@@ -201,6 +201,16 @@ def test_whoever_is_in_another_tab_is_told_what_was_saved(site):
     page.wait_for_function("window.saved === 'jeff_person'")
 
 
+def type_until_it_stays(page, field, text):
+    """Gradio writes an answer into its fields over several frames; a person would not type within them."""
+    for _ in range(20):
+        page.fill(field, text)
+        page.wait_for_timeout(1000)
+        if page.input_value(field) == text:
+            return
+    raise AssertionError(f"{text} does not stay in {field}")
+
+
 def test_runs_wait_for_each_other(site):
     page = site.open()
     page.fill(FOLDER, str(site.pictures))
@@ -208,9 +218,7 @@ def test_runs_wait_for_each_other(site):
     page.wait_for_selector("#train_lora_train:has-text('Train next')")
     # The name was left open: Train fills it in.
     page.wait_for_function(f"document.querySelector({NAME!r}).value === 'jeff_person'")
-    # Gradio writes an answer into its fields over several frames; nobody types within them.
-    page.wait_for_timeout(500)
-    page.fill(NAME, "anna")
+    type_until_it_stays(page, NAME, "anna")
     page.click("#train_lora_train")
     page.wait_for_selector("#train_lora_status .queue:has-text('anna')")
     keep(page, "queue-light-1280")
