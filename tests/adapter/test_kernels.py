@@ -216,3 +216,15 @@ def test_with_dropout_a_young_delta_survives_half_precision_at_its_strength(dtyp
     change = factors.apply_to(operation, lambda like: (empty, None), x).float()
     wanted = F.linear(x.float(), factors.delta([64, 64]) * factors.strength)
     assert (change - wanted).norm() / wanted.norm() < 0.03
+
+
+@pytest.mark.parametrize("name", ["linear", "3x3"])
+def test_a_weight_in_another_memory_layout_is_as_good(name: str) -> None:
+    """Transposed, or channels last, as WebUIs keep them."""
+    operation = OPERATIONS[name]
+    factors, x, (weight, bias) = lively_factors("lokr", operation), an_input(operation), a_weight(operation)
+    other = weight.T.contiguous().T if weight.ndim == 2 else weight.to(memory_format=torch.channels_last)
+    made = strategy_of("dense", factors, operation)
+    found, expected = (apply_strategy(made, lambda like, w=w: (w, bias), x, factors.tensors) for w in (other, weight))
+    assert other.stride() != weight.stride()
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

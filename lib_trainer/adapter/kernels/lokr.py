@@ -52,16 +52,17 @@ class KroneckerDense:
         parts = weight.reshape(rows, out, columns, -1)
         # By broadcasting: torch.kron would write ΔW and read it again.
         first, second = first.reshape(rows, 1, columns, 1), second.reshape(out, 1, -1)
-        return torch.addcmul(parts, first, second, value=self.scale).view(weight.shape)
+        return torch.addcmul(parts, first, second, value=self.scale).reshape(weight.shape)
 
     def factor_gradients(self, factors: Tensors, first: Tensor, second: Tensor, grad: Tensor) -> dict[str, Tensor]:
         """The factors' gradients by name, from that of W + ΔW."""
         (rows, columns), out = first.shape, len(second)
         # One row for each element of W1, with the block of ΔW that it multiplies W2 into.
         blocks = grad.reshape(rows, out, columns, -1).transpose(1, 2).reshape(rows * columns, -1)
-        grad_first, grad_second = torch.mv(blocks, second.flatten()), torch.mv(blocks.T, first.flatten())
         if self.scale != 1:
-            grad_first, grad_second = grad_first * self.scale, grad_second * self.scale
+            # Before the sums, which could leave the range of float16.
+            first, second = first * self.scale, second * self.scale
+        grad_first, grad_second = torch.mv(blocks, second.flatten()), torch.mv(blocks.T, first.flatten())
         return {
             **lokr_first_gradients(factors, grad_first.view(first.shape)),
             **lokr_second_gradients(factors, grad_second.view(second.shape)),
