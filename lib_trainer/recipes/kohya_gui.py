@@ -231,6 +231,10 @@ class _Reader:
             if str(step).strip() in ("1", "1.0"):
                 self.values["bucket_reso_steps"] = 64
                 self.notices.append("bucket_reso_steps 1 cannot be: sides are multiples of 8 px; 64 is used.")
+        # kohya refuses to cache these, so there its file cannot ask for it; here every variant is encoded once.
+        if not is_off(self.rest.get("color_aug")) or not is_off(self.rest.get("random_crop")):
+            self.take("cache_latents_to_disk")
+            self.values["cache_latents_to_disk"] = True
         if is_off(self.rest.get("clip_skip")):
             self.rest.pop("clip_skip", None)
         for field in ("mixed_precision", "save_precision"):

@@ -45,7 +45,7 @@ _SAME = (
     "network_dim network_alpha conv_dim conv_alpha factor decompose_both rank_dropout module_dropout train_data_dir"
     " output_name lr_scheduler_num_cycles lr_warmup train_batch_size gradient_accumulation_steps epoch"
     " max_train_steps save_every_n_epochs save_every_n_steps save_last_n_epochs save_last_n_steps seed"
-    " cache_latents_to_disk caption_extension caption_dropout_rate enable_bucket min_bucket_reso max_bucket_reso"
+    " caption_extension caption_dropout_rate enable_bucket min_bucket_reso max_bucket_reso"
     " bucket_no_upscale max_grad_norm gradient_checkpointing shuffle_caption keep_tokens color_aug flip_aug"
     " random_crop clip_skip noise_offset min_snr_gamma sample_every_n_steps sample_every_n_epochs sample_prompts"
     " loss_type huber_schedule huber_c huber_scale debiased_estimation_loss scale_v_pred_loss_like_noise_pred"
@@ -115,6 +115,7 @@ _TABLE = [
     ),
     *_fields("approximated", "lr_scheduler", "lr_scheduler; one that is not here is replaced or refused"),
     *_fields("approximated", "lr_scheduler_args", "lr_scheduler_args; unknown arguments are reported"),
+    *_fields("approximated", "cache_latents_to_disk", "same name; on with color_aug or random_crop"),
     *_fields("approximated", "bucket_reso_steps", "sides are multiples of 8 px: 1 becomes 64"),
     *_fields("approximated", "additional_parameters", "its --options are read as fields of the same names"),
     *_fields("ignored", "sample_sampler", "samples are drawn with the host's first sampler", "*"),

@@ -96,7 +96,7 @@ def _pictures(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _notices(flat: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, ...]:
     notices = [f"kohya_ss does not have {name}; the file keeps it for Train LoRA." for name in extra]
     if flat["cache_latents_to_disk"] and (flat["color_aug"] or flat["random_crop"]):
-        notices.append("cache_latents_to_disk is off in the file: kohya does not cache with color_aug or random_crop.")
+        notices.append("cache_latents_to_disk is off in the file: kohya refuses it with color_aug or random_crop.")
     if flat["multires_noise_iterations"] and flat["noise_offset"]:
         notices.append("kohya_ss uses multires noise or a noise offset, not both: noise_offset is off there.")
     if flat["lr_scheduler"] == "rex":

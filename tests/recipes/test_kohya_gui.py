@@ -267,6 +267,16 @@ def test_bucket_steps_of_one_pixel(tmp_path: Path) -> None:
     assert loaded.recipe.dataset.bucket_reso_steps == 64 and any("multiples of 8" in text for text in loaded.notices)
 
 
+@pytest.mark.parametrize("augmentation", ["color_aug", "random_crop"])
+def test_augmented_pictures_are_cached_although_kohyas_file_cannot_ask_for_it(
+    augmentation: str, tmp_path: Path
+) -> None:
+    off = {"color_aug": False, "random_crop": False, "cache_latents_to_disk": False}
+    assert not gui(tmp_path, **off).recipe.dataset.cache_latents_to_disk
+    loaded = gui(tmp_path, **{**off, augmentation: "true"})
+    assert loaded.recipe.dataset.cache_latents_to_disk and not loaded.notices
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     wrong = {
         "LoRA_type": "LyCORIS/iA3",
