@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def add_comparisons(kinds: Any) -> None:
     host_time.set_defaults(run=_host_time)
     speed = kinds.add_parser("speed", help="layers and whole steps beside everybody, for docs/speed.md")
     speed.add_argument("--quick", action="store_true", help="small sizes, which the output names: minutes on a CPU")
+    speed.add_argument("--rounds", type=int, help="pairs of each comparison")
     speed.add_argument("--write", type=Path, help="the page whose figures are replaced")
     names, here = [item.name for item in BASELINES], [item.name for item in BASELINES if item.is_here]
     speed.add_argument("--baselines", nargs="+", choices=names, default=here)
@@ -104,12 +106,20 @@ def _speed(options: argparse.Namespace) -> None:
     from benchmarks.speed import FULL, QUICK, measure_speed, write_page
 
     baselines = [IMPLEMENTATIONS[name] for name in options.baselines]
-    figures = measure_speed(QUICK if options.quick else FULL, baselines, options.folder, options.threads)
-    say(f"\n{figures}")
+    sizes = QUICK if options.quick else FULL
+    if options.rounds:
+        sizes = replace(sizes, rounds=options.rounds)
+    parts = []
+    for part in measure_speed(sizes, baselines, options.folder, options.threads):
+        # At once: all of them take hours on a CPU.
+        say(f"\n{part}")
+        parts.append(part)
     if options.write:
-        chosen = f" --baselines {' '.join(options.baselines)}" if len(baselines) < len(BASELINES) else ""
-        command = f"python -m benchmarks speed{' --quick' if options.quick else ''}{chosen} --write {options.write}"
-        write_page(options.write, where_and_when(options.threads), command, figures)
+        chosen = " --quick" if options.quick else ""
+        chosen += f" --rounds {options.rounds}" if options.rounds else ""
+        chosen += f" --baselines {' '.join(options.baselines)}" if len(baselines) < len(BASELINES) else ""
+        command = f"python -m benchmarks speed{chosen} --write {options.write}"
+        write_page(options.write, where_and_when(options.threads), command, "\n\n".join(parts))
 
 
 def _steps(options: argparse.Namespace) -> None:

@@ -55,17 +55,20 @@ def seconds_of(run: Callable[[], None], repeats: int) -> float:
     return clock() - started
 
 
-def paired(ours: Timer, theirs: Timer, *, rounds: int, least_s: float) -> Ratios:
+def paired(ours: Timer, theirs: Timer, *, rounds: int, least_s: float, warm: bool = False) -> Ratios:
     """A B A B …: each of `rounds` pairs times ours and then theirs, each long enough to be told from noise.
 
     Args:
         least_s: a short run is repeated until one timing takes about this long.
+        warm: both have run before, so that a first pair of long runs counts like the others.
     """
-    first, _ = ours(1), theirs(1)
+    first = ours(1), theirs(1)
     # What runs long is warm by now.
-    single = first if first > least_s else ours(1)
+    single = first[0] if first[0] > least_s else ours(1)
     repeats = max(1, round(least_s / max(single, 1e-6)))
-    pairs = [(ours(repeats) / repeats, theirs(repeats) / repeats) for _ in range(rounds)]
+    pairs = [first] if warm and repeats == 1 else []
+    while len(pairs) < rounds:
+        pairs.append((ours(repeats) / repeats, theirs(repeats) / repeats))
     return Ratios(tuple(b / a for a, b in pairs), min(a for a, _ in pairs), min(b for _, b in pairs))
 
 

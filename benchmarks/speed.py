@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,18 +39,17 @@ FULL = Sizes(("sdxl", 1024), 0, ("sd1", 512), 3)
 QUICK = Sizes((SMALL, 256), 1, (SMALL, 128), 2)
 
 
-def measure_speed(sizes: Sizes, baselines: Sequence[Implementation], folder: Path, threads: int) -> str:
+def measure_speed(sizes: Sizes, baselines: Sequence[Implementation], folder: Path, threads: int) -> Iterator[str]:
     """Markdown: layers, then whole steps without and with checkpointing, in what this machine computes fastest."""
     compute = Compute.of_this_machine()
-    parts = [f"Computed in {compute.dtype} on {compute.device}{_why(compute)}."]
+    yield f"Computed in {compute.dtype} on {compute.device}{_why(compute)}. Pairs of each comparison: {sizes.rounds}."
     if missing := [item.name for item in BASELINES if item not in baselines]:
-        parts.append(f"Not measured this time: {', '.join(missing)}.")
+        yield f"Not measured this time: {', '.join(missing)}."
     # Every process imports its packages once, for all that it measures.
     with workers([OURS, FROZEN, *baselines], folder, threads) as (ours, frozen, *others):
-        parts.append(_layers(sizes, compute, ours, others))
+        yield _layers(sizes, compute, ours, others)
         for checkpointing in (False, True):
-            parts.append(_steps(sizes, compute, ours, [frozen, *others], checkpointing=checkpointing))
-    return "\n\n".join(parts)
+            yield _steps(sizes, compute, ours, [frozen, *others], checkpointing=checkpointing)
 
 
 def write_page(page: Path, where: str, command: str, figures: str) -> None:
@@ -93,7 +92,7 @@ def _steps(sizes: Sizes, compute: Compute, ours: Worker, others: Sequence[Worker
     found: dict[str, tuple[Side, list[OfStep]]] = {}
     for adapter in _ADAPTERS:
         setting = Setting(family, size_px, 1, adapter, checkpointing, compute)
-        found[adapter] = compare_whole_steps(ours, others, setting, sizes.rounds)
+        found[adapter] = compare_whole_steps(ours, others, setting, sizes.rounds, losses=1)
     first = ["ours", *(cell for a in _ADAPTERS for cell in ("1", _mebibytes(found[a][0].peak_bytes)))]
     beside = zip(*(found[a][1] for a in _ADAPTERS), strict=True)
     rows = [[items[0].baseline.name, *(cell for item in items for cell in _of_step(item))] for items in beside]

@@ -55,8 +55,7 @@ class StepLoad:
         self.loss = float(loss.detach())
 
     def memory(self) -> dict[str, int]:
-        # The optimizer's own state comes with its first step.
-        self.run()
+        """Of a step after the first, which makes the optimizer's own state."""
         return measured_memory(self._forward, self._backward, [*self._unet.parameters(), *self._parameters.values()])
 
     def _forward(self) -> Tensor:

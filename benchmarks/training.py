@@ -12,7 +12,6 @@ from benchmarks.pairs import Ratios, paired
 from benchmarks.processes import Worker, workers
 from benchmarks.report import mebibytes, say, table
 
-_LOSSES = 3
 # A GPU takes several steps per second.
 _LEAST_S = 0.3
 
@@ -62,18 +61,23 @@ def compare_steps(
 
 
 def compare_whole_steps(
-    ours: Worker, others: Sequence[Worker], setting: Setting, rounds: int
+    ours: Worker, others: Sequence[Worker], setting: Setting, rounds: int, losses: int = 3
 ) -> tuple[Side, list[Comparison]]:
-    """The same in processes that are there; one other at a time loads its UNet."""
+    """The same in processes that are there; one other at a time loads its UNet.
+
+    Args:
+        losses: so many steps, at least 1, come before those that are timed.
+    """
     found = []
-    with _loaded(ours, setting) as our_side:
+    with _loaded(ours, setting, losses) as our_side:
         for other in others:
-            with _loaded(other, setting) as side:
+            with _loaded(other, setting, losses) as side:
                 ratios = paired(
                     lambda repeats: ours.ask(time=repeats),
                     lambda repeats, other=other: other.ask(time=repeats),
                     rounds=rounds,
                     least_s=_LEAST_S,
+                    warm=True,
                 )
             found.append(Comparison(other.implementation, ratios, side))
             say(f"{setting}: {other.implementation.name} {ratios}", progress=True)
@@ -88,12 +92,19 @@ def report_steps(setting: Setting, ours: Side, found: Sequence[Comparison]) -> N
     rows += [
         [item.baseline.name, str(item.ratios), f"{item.ratios.theirs_s:.2f}", *_facts(item.side)] for item in found
     ]
-    head = ["", "times as long", "a step, s", "peak, MiB", "kept for backward, MiB", f"losses of {_LOSSES} steps"]
+    head = [
+        "",
+        "times as long",
+        "a step, s",
+        "peak, MiB",
+        "kept for backward, MiB",
+        f"losses of {len(ours.losses)} steps",
+    ]
     say(table(head, rows))
 
 
 @contextmanager
-def _loaded(worker: Worker, setting: Setting) -> Iterator[Side]:
+def _loaded(worker: Worker, setting: Setting, losses: int) -> Iterator[Side]:
     with worker.loaded(
         load="step",
         family=setting.family,
@@ -103,7 +114,7 @@ def _loaded(worker: Worker, setting: Setting) -> Iterator[Side]:
         checkpointing=setting.checkpointing,
         compute=asdict(setting.compute),
     ):
-        yield Side(worker.ask(losses=_LOSSES), **worker.ask(memory=True))
+        yield Side(worker.ask(losses=losses), **worker.ask(memory=True))
 
 
 def _facts(side: Side) -> list[str]:

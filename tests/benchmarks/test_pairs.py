@@ -24,6 +24,18 @@ def test_sides_take_turns_and_each_pair_is_divided() -> None:
     assert str(found) == "2.00 (1.75–2.50)"
 
 
+@pytest.mark.parametrize(("warm", "values"), [(True, (2.0, 3.0)), (False, (3.0, 4.0))])
+def test_a_first_pair_counts_where_both_are_warm(warm: bool, values: tuple[float, ...]) -> None:
+    theirs = [2.0, 3.0, 4.0]
+    assert paired(lambda _: 1.0, lambda _: theirs.pop(0), rounds=2, least_s=0.5, warm=warm).values == values
+
+
+def test_a_first_short_run_never_counts() -> None:
+    theirs = [9.0, 30.0]
+    found = paired(lambda repeats: 0.1 * repeats, lambda _: theirs.pop(0), rounds=1, least_s=1.0, warm=True)
+    assert found.values == pytest.approx((30.0,))
+
+
 def test_short_runs_are_repeated_until_they_can_be_told_from_noise() -> None:
     asked: list[int] = []
 
