@@ -46,6 +46,9 @@ def test_views_share_their_memory_and_each_result_has_its_own() -> None:
         view = result_of(ATEN.view.default, (x, [12]), {})
         assert view.untyped_storage()._cdata == x.untyped_storage()._cdata
         assert result_of(ATEN.add_.Tensor, (x, 1), {}) is x
+        # Its schema names no alias.
+        (part,) = result_of(ATEN.unsafe_split.Tensor, (x, 4), {})
+        assert part.untyped_storage()._cdata == x.untyped_storage()._cdata
     first, second = (result_of(ATEN.neg.default, (x,), {}) for _ in range(2))
     assert len({t.untyped_storage()._cdata for t in (x, first, second)}) == 3
 

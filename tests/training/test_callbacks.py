@@ -244,7 +244,40 @@ def test_the_state_is_kept_when_it_is_due_and_with_every_copy(copy_due: bool, st
     saver = SimpleNamespace(is_due=lambda: state_due, save=lambda number: iter(["state"]), training=training)
     between = Callbacks(saving, saver, SimpleNamespace(is_due=lambda step: False))
     assert list(between.after(Step(3, 8, 1, 0.1, 1e-4, 0.1), None)) == kept
+    asked = list(between.after(Step(3, 8, 1, 0.1, 1e-4, 0.1), Command.SAVE_STATE))
+    assert asked == (kept or ["state"]), "once, though it is due as well"
     assert list(between.after(Step(8, 8, 1, 0.1, 1e-4, 0.1), None)) == [], "the final file replaces the last copy"
+
+
+def test_an_event_may_be_answered_with_a_command_that_is_carried_out_next() -> None:
+    saving = SimpleNamespace(is_due=lambda step: False, save_checkpoint=lambda step: iter(["copy"]))
+    saver = SimpleNamespace(
+        is_due=lambda: False, save=lambda number: iter(["state"]), training=SimpleNamespace(averaged=nullcontext)
+    )
+    between = Callbacks(saving, saver, SimpleNamespace(is_due=lambda step: False)).after(
+        Step(3, 8, 1, 0.1, 1e-4, 0.1), Command.SAVE
+    )
+    assert next(between) == "copy" and between.send(Command.SAVE_STATE) == "state"
+    assert next(between, None) is None
+
+
+@pytest.mark.parametrize(("best", "done"), [(4, ["final 4 of 2"]), (1, ["step 4 of 2", "best", "final 1 of 1"])])
+def test_the_best_step_becomes_the_file_and_another_last_one_stays_beside_it(best: int, done: list[str]) -> None:
+    story: list[str] = []
+
+    def save(kind: str) -> Callable[..., list[Event]]:
+        return lambda step, epoch, **_: story.append(f"{kind} {step} of {epoch}") or []
+
+    saving = SimpleNamespace(save_step=save("step"), save_final=save("final"))
+    saving.schedule = SimpleNamespace(steps_per_epoch=2)
+    training = SimpleNamespace(average=None, end=lambda: None)
+    saver = SimpleNamespace(save=lambda step: iter([]), training=training)
+    measured = SimpleNamespace(
+        verdict=lambda: SimpleNamespace(best_strength=1.0),
+        chooses=True, best_step=best, restore_best=lambda: story.append("best"),
+    )  # fmt: skip
+    between = Callbacks(saving, saver, SimpleNamespace(), measured)
+    assert list(between.save_final(4, 2, chosen=True)) == [] and story == done
 
 
 def test_a_run_without_a_folder_keeps_no_state() -> None:
