@@ -85,6 +85,8 @@ class Implementation:
 
 OURS = Implementation("ours", "ours")
 FROZEN = Implementation("frozen", "frozen")
+# Of the comparison of speeds.
+PARTS = ("layers", "steps", "checkpointed-steps")
 BASELINES: tuple[Implementation, ...] = (
     Implementation("lycoris-3.2.0.post2", "lycoris", "lycoris-lora==3.2.0.post2", autocast=True),
     Implementation("lycoris-3.4.0", "lycoris", "lycoris-lora==3.4.0", autocast=True),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import ADAPTERS, BASELINES, IMPLEMENTATIONS, Compute
+from benchmarks.cases import ADAPTERS, BASELINES, IMPLEMENTATIONS, PARTS, Compute
 from benchmarks.report import say, where_and_when
 
 
@@ -28,6 +28,7 @@ def add_comparisons(kinds: Any) -> None:
     host_time.set_defaults(run=_host_time)
     speed = kinds.add_parser("speed", help="layers and whole steps beside everybody, for docs/speed.md")
     speed.add_argument("--quick", action="store_true", help="small sizes, which the output names: minutes on a CPU")
+    speed.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     speed.add_argument("--rounds", type=int, help="pairs of each comparison")
     speed.add_argument("--write", type=Path, help="the page whose figures are replaced")
     names, here = [item.name for item in BASELINES], [item.name for item in BASELINES if item.is_here]
@@ -109,17 +110,16 @@ def _speed(options: argparse.Namespace) -> None:
     sizes = QUICK if options.quick else FULL
     if options.rounds:
         sizes = replace(sizes, rounds=options.rounds)
-    parts = []
-    for part in measure_speed(sizes, baselines, options.folder, options.threads):
-        # At once: all of them take hours on a CPU.
-        say(f"\n{part}")
-        parts.append(part)
-    if options.write:
-        chosen = " --quick" if options.quick else ""
-        chosen += f" --rounds {options.rounds}" if options.rounds else ""
-        chosen += f" --baselines {' '.join(options.baselines)}" if len(baselines) < len(BASELINES) else ""
-        command = f"python -m benchmarks speed{chosen} --write {options.write}"
-        write_page(options.write, where_and_when(options.threads), command, "\n\n".join(parts))
+    chosen = " --quick" if options.quick else ""
+    chosen += f" --parts {' '.join(options.parts)}" if len(options.parts) < len(PARTS) else ""
+    chosen += f" --rounds {options.rounds}" if options.rounds else ""
+    chosen += f" --baselines {' '.join(options.baselines)}" if len(baselines) < len(BASELINES) else ""
+    command = f"python -m benchmarks speed{chosen} --write {options.write}"
+    # Each part at once: all of them take hours on a CPU.
+    for part, figures in measure_speed(options.parts, sizes, baselines, options.folder, options.threads):
+        say(f"\n{figures}")
+        if options.write:
+            write_page(options.write, part, where_and_when(options.threads), command, figures)
 
 
 def _steps(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from benchmarks.report import table
 from benchmarks.training import Comparison as OfStep
 from benchmarks.training import Setting, Side, compare_whole_steps
 
-BEGIN, END = "<!-- Measured figures begin. -->", "<!-- Measured figures end. -->"
+BEGIN, END = "<!-- Measured {part} begin. -->", "<!-- Measured {part} end. -->"
 _ADAPTERS = ("lokr", "loha")
 
 
@@ -39,27 +39,33 @@ FULL = Sizes(("sdxl", 1024), 0, ("sd1", 512), 3)
 QUICK = Sizes((SMALL, 256), 1, (SMALL, 128), 2)
 
 
-def measure_speed(sizes: Sizes, baselines: Sequence[Implementation], folder: Path, threads: int) -> Iterator[str]:
-    """Markdown: layers, then whole steps without and with checkpointing, in what this machine computes fastest."""
+def measure_speed(
+    parts: Sequence[str], sizes: Sizes, baselines: Sequence[Implementation], folder: Path, threads: int
+) -> Iterator[tuple[str, str]]:
+    """(part, its Markdown), each as it is measured: layers, and whole steps without and with gradient checkpointing, in
+    what this machine computes fastest."""
     compute = Compute.of_this_machine()
-    yield f"Computed in {compute.dtype} on {compute.device}{_why(compute)}. Pairs of each comparison: {sizes.rounds}."
+    how = f"Computed in {compute.dtype} on {compute.device}{_why(compute)}; pairs of each comparison: {sizes.rounds}."
     if missing := [item.name for item in BASELINES if item not in baselines]:
-        yield f"Not measured this time: {', '.join(missing)}."
+        how += f" Not measured this time: {', '.join(missing)}."
     # Every process imports its packages once, for all that it measures.
     with workers([OURS, FROZEN, *baselines], folder, threads) as (ours, frozen, *others):
-        yield _layers(sizes, compute, ours, others)
-        for checkpointing in (False, True):
-            yield _steps(sizes, compute, ours, [frozen, *others], checkpointing=checkpointing)
+        for part in parts:
+            if part == "layers":
+                figures = _layers(sizes, compute, ours, others)
+            else:
+                figures = _steps(sizes, compute, ours, [frozen, *others], checkpointing=part == "checkpointed-steps")
+            yield part, f"{how} {figures}"
 
 
-def write_page(page: Path, where: str, command: str, figures: str) -> None:
-    """Replaces what stands between BEGIN and END. Raises ValueError for a page without them."""
-    text = page.read_text("utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{page} has no place for the figures")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n`{command}`: {where}.\n\n{figures}\n\n{END}{after}", "utf-8")
+def write_page(page: Path, part: str, where: str, command: str, figures: str) -> None:
+    """Replaces one part's figures on the page. Raises ValueError for a page without a place for them."""
+    text, begin, end = page.read_text("utf-8"), BEGIN.format(part=part), END.format(part=part)
+    if begin not in text or end not in text:
+        raise ValueError(f"{page} has no place for the figures of {part}")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n\n`{command}`: {where}. {figures}\n\n{end}{after}", "utf-8")
 
 
 def _why(compute: Compute) -> str:
@@ -76,8 +82,8 @@ def _layers(sizes: Sizes, compute: Compute, ours: Worker, others: Sequence[Worke
     names = [other.implementation for other in others]
     rows = [[item.name, *(cell for a in _ADAPTERS for cell in _of_layers(found[a], item))] for item in names]
     head = ["beside ours", *(cell for a in _ADAPTERS for cell in (a, "least of any shape"))]
-    title = f"Adapted layers of {family_of(family).label} at {size_px} px, {which}, forward and backward"
-    return f"### Layers\n\n{title}:\n\n{table(head, rows)}"
+    title = f"adapted layers of {family_of(family).label} at {size_px} px, {which}, forward and backward"
+    return f"How many times as long as ours they take, {title}:\n\n{table(head, rows)}"
 
 
 def _of_layers(found: Sequence[OfLayer], baseline: Implementation) -> list[str]:
@@ -99,8 +105,8 @@ def _steps(sizes: Sizes, compute: Compute, ours: Worker, others: Sequence[Worker
     head = ["a step beside ours", *(cell for a in _ADAPTERS for cell in (a, "peak, MiB"))]
     how = "with" if checkpointing else "without"
     seconds = ", ".join(f"{a} {min(item.ratios.ours_s for item in found[a][1]):.2f} s" for a in _ADAPTERS)
-    title = f"Whole steps of {family_of(family).label} at {size_px} px, batch 1; ours take {seconds}"
-    return f"### Whole steps {how} gradient checkpointing\n\n{title}:\n\n{table(head, [first, *rows])}"
+    title = f"whole steps of {family_of(family).label} at {size_px} px, batch 1, {how} gradient checkpointing"
+    return f"How many times as long as ours they take, {title}; ours take {seconds}:\n\n{table(head, [first, *rows])}"
 
 
 def _of_step(item: OfStep) -> list[str]:

@@ -81,14 +81,13 @@ def test_steps_of_a_card_are_timed_and_shown(
 
 def test_figures_replace_those_of_the_page_and_nothing_else(tmp_path: Path) -> None:
     page = tmp_path / "speed.md"
-    page.write_text(f"# Speed\n{BEGIN}\nold\n{END}\n\n## More\n")
-    write_page(page, "here", "python -m benchmarks speed", "| new |")
-    assert (
-        page.read_text() == f"# Speed\n{BEGIN}\n\n`python -m benchmarks speed`: here.\n\n| new |\n\n{END}\n\n## More\n"
-    )
-    page.write_text("# Speed\n")
-    with pytest.raises(ValueError, match="no place"):
-        write_page(page, "here", "", "")
+    steps, layers = (f"{BEGIN.format(part=part)}\n\n`old`\n\n{END.format(part=part)}" for part in ("steps", "layers"))
+    page.write_text(f"# Speed\n{steps}\n## More\n{layers}\n")
+    write_page(page, "layers", "here", "python -m benchmarks speed", "All:\n\n| new |")
+    new = layers.replace("`old`", "`python -m benchmarks speed`: here. All:\n\n| new |")
+    assert page.read_text() == f"# Speed\n{steps}\n## More\n{new}\n"
+    with pytest.raises(ValueError, match="no place for the figures of checkpointed-steps"):
+        write_page(page, "checkpointed-steps", "here", "", "")
 
 
 def test_half_precision_is_measured_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
