@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ class WorkerDied(RuntimeError):
 
 
 class Worker:
-    """One implementation in its own process."""
+    """One implementation in its own process; the next load starts it again if it ended, as for want of memory."""
 
     def __init__(self, implementation: Implementation, environment: dict[str, str]) -> None:
         self.implementation = implementation
-        command = [sys.executable, "-m", "benchmarks.worker", implementation.name]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
-        )
+        self._environment = environment
+        self._process = self._start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
 
     def ask(self, **task: Any) -> Any:
         """The answer to one task. Raises WorkerDied."""
@@ -37,20 +39,30 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
+            self.close()
             raise WorkerDied(f"{self.implementation.name} ended at {task}")
         return json.loads(line)
 
     @contextmanager
     def loaded(self, **task: Any) -> Iterator[None]:
         """What `task` describes is built in a process of its own, which can be asked while entered."""
+        if not self.is_running:
+            self._process = self._start()
         self.ask(**task)
         yield
         self.ask(unload=True)
 
     def close(self) -> None:
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+    def _start(self) -> subprocess.Popen:
+        command = [sys.executable, "-m", "benchmarks.worker", self.implementation.name]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=self._environment
+        )
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from benchmarks.layers import compare_shapes, heaviest_first
 from benchmarks.pairs import weighted
 from benchmarks.processes import Worker, workers
 from benchmarks.report import table
+from benchmarks.training import ENDED, Setting, Side, compare_whole_steps
 from benchmarks.training import Comparison as OfStep
-from benchmarks.training import Setting, Side, compare_whole_steps
 
 BEGIN, END = "<!-- Measured {part} begin. -->", "<!-- Measured {part} end. -->"
 _ADAPTERS = ("lokr", "loha")
@@ -104,13 +104,14 @@ def _steps(sizes: Sizes, compute: Compute, ours: Worker, others: Sequence[Worker
     rows = [[items[0].baseline.name, *(cell for item in items for cell in _of_step(item))] for items in beside]
     head = ["a step beside ours", *(cell for a in _ADAPTERS for cell in (a, "peak, MiB"))]
     how = "with" if checkpointing else "without"
-    seconds = ", ".join(f"{a} {min(item.ratios.ours_s for item in found[a][1]):.2f} s" for a in _ADAPTERS)
+    ours_s = {a: min(item.ratios.ours_s for item in found[a][1] if item.ratios) for a in _ADAPTERS}
+    seconds = ", ".join(f"{a} {ours_s[a]:.2f} s" for a in _ADAPTERS)
     title = f"whole steps of {family_of(family).label} at {size_px} px, batch 1, {how} gradient checkpointing"
     return f"How many times as long as ours they take, {title}; ours take {seconds}:\n\n{table(head, [first, *rows])}"
 
 
 def _of_step(item: OfStep) -> list[str]:
-    return [str(item.ratios), _mebibytes(item.side.peak_bytes)]
+    return [str(item.ratios or ENDED), _mebibytes(item.side.peak_bytes) if item.side else ""]
 
 
 def _mebibytes(count: int) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from benchmarks.cases import ADAPTERS, FROZEN, OURS, Compute, Implementation, family_of
 from benchmarks.pairs import Ratios, paired
-from benchmarks.processes import Worker, workers
+from benchmarks.processes import Worker, WorkerDied, workers
 from benchmarks.report import mebibytes, say, table
 
+ENDED = "ended unmeasured"
 # A GPU takes several steps per second.
 _LEAST_S = 0.3
 
@@ -47,9 +48,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
+    """One baseline beside ours; neither ratios nor side where its process ended, as a rule for want of memory."""
+
     baseline: Implementation
-    ratios: Ratios
-    side: Side
+    ratios: Ratios | None
+    side: Side | None
 
 
 def compare_steps(
@@ -67,31 +70,41 @@ def compare_whole_steps(
 
     Args:
         losses: so many steps, at least 1, come before those that are timed.
+
+    Raises:
+        WorkerDied: ours ended.
     """
     found = []
     with _loaded(ours, setting, losses) as our_side:
         for other in others:
-            with _loaded(other, setting, losses) as side:
-                ratios = paired(
-                    lambda repeats: ours.ask(time=repeats),
-                    lambda repeats, other=other: other.ask(time=repeats),
-                    rounds=rounds,
-                    least_s=_LEAST_S,
-                    warm=True,
-                )
+            ratios = side = None
+            try:
+                with _loaded(other, setting, losses) as side:
+                    ratios = paired(
+                        lambda repeats: ours.ask(time=repeats),
+                        lambda repeats, other=other: other.ask(time=repeats),
+                        rounds=rounds,
+                        least_s=_LEAST_S,
+                        warm=True,
+                    )
+            except WorkerDied:
+                # What takes hours goes on without whoever needs more memory than there is.
+                if other.is_running:
+                    raise
             found.append(Comparison(other.implementation, ratios, side))
-            say(f"{setting}: {other.implementation.name} {ratios}", progress=True)
+            say(f"{setting}: {other.implementation.name} {ratios or ENDED}", progress=True)
     return our_side, found
 
 
 def report_steps(setting: Setting, ours: Side, found: Sequence[Comparison]) -> None:
     """Ours first; then a line for everyone beside it."""
     say(f"\n{setting}: forward, backward and optimizer step; “{FROZEN.name}” takes no optimizer step\n")
-    shortest = min(item.ratios.ours_s for item in found)
+    shortest = min(item.ratios.ours_s for item in found if item.ratios)
     rows = [["ours", "1", f"{shortest:.2f}", *_facts(ours)]]
-    rows += [
-        [item.baseline.name, str(item.ratios), f"{item.ratios.theirs_s:.2f}", *_facts(item.side)] for item in found
-    ]
+    for item in found:
+        seconds = f"{item.ratios.theirs_s:.2f}" if item.ratios else ""
+        facts = _facts(item.side) if item.side else ["", "", ""]
+        rows.append([item.baseline.name, str(item.ratios or ENDED), seconds, *facts])
     head = [
         "",
         "times as long",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +17,14 @@ pytest.importorskip("diffusers")
 pytest.importorskip("lycoris")
 from benchmarks import cases, growth
 from benchmarks.card import OnCard, report_on_card
-from benchmarks.cases import ADAPTERS, OURS, SMALL, Compute, Implementation
+from benchmarks.cases import ADAPTERS, FROZEN, OURS, SMALL, Compute, Implementation
 from benchmarks.growth import Growth, plot_growth
 from benchmarks.loads import LayerLoad, build_load
 from benchmarks.processes import WorkerDied, workers
 from benchmarks.scan import time_scan
 from benchmarks.speed import BEGIN, END, write_page
 from benchmarks.trainers import Task, arguments
+from benchmarks.training import ENDED, Setting, compare_whole_steps, report_steps
 from lib_trainer.adapter.kernels.autograd import LayerOp
 from lib_trainer.models import device
 from lib_trainer.models.families import UNetShape
@@ -41,6 +45,37 @@ def test_a_process_answers_until_it_fails(tmp_path: Path) -> None:
             assert ours.ask(memory=True)["peak_bytes"] > 0
         with pytest.raises(WorkerDied), ours.loaded(load="nothing of that name"):
             pass
+        assert not ours.is_running
+        with ours.loaded(load="layer", **TASK):
+            assert ours.ask(time=1) > 0
+
+
+class Answering:
+    """A worker of made-up figures; one that is `mortal` ends when its memory is asked for."""
+
+    def __init__(self, implementation: Implementation, *, mortal: bool = False) -> None:
+        self.implementation, self._mortal, self.is_running = implementation, mortal, True
+
+    @contextmanager
+    def loaded(self, **_task: Any) -> Iterator[None]:
+        yield
+
+    def ask(self, **task: Any) -> Any:
+        if self._mortal and "memory" in task:
+            self.is_running = False
+            raise WorkerDied(self.implementation.name)
+        return {"losses": [0.5], "memory": {"peak_bytes": 2**20, "kept_bytes": 0}, "time": 2.0}[next(iter(task))]
+
+
+def test_whoever_runs_out_of_memory_is_a_line_and_the_others_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    setting = Setting("sd1", 512, 1, "loha", False, Compute())
+    large, small = Answering(INSTALLED, mortal=True), Answering(FROZEN)
+    ours, found = compare_whole_steps(Answering(OURS), [large, small], setting, rounds=1, losses=1)
+    report_steps(setting, ours, found)
+    shown = capsys.readouterr().out
+    assert f"| {INSTALLED.name} | {ENDED} |" in shown and f"| {FROZEN.name} | 1.00 (1.00–1.00) | 2.00 | 1.0 |" in shown
+    with pytest.raises(WorkerDied, match=OURS.name):
+        compare_whole_steps(Answering(OURS, mortal=True), [small], setting, rounds=1, losses=1)
 
 
 def test_what_is_kept_for_backward() -> None:
