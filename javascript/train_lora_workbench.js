@@ -12,6 +12,28 @@
         key: "", start: 0, total: 0, tag: "", numbers: null, label: "", word: "", sent: 0, asked: 0, askedTags: 0
     };
     let line = Promise.resolve();
+    let pressed = false;
+    let held = [];
+
+    document.addEventListener("pointerdown", function() {
+        pressed = true;
+    }, true);
+    ["pointerup", "pointercancel"].forEach(function(kind) {
+        document.addEventListener(kind, function() {
+            pressed = false;
+            const now = held;
+            held = [];
+            // The click comes after it, and finds what was pressed.
+            setTimeout(function() {
+                now.forEach(resolve => resolve());
+            });
+        }, true);
+    });
+
+    // What is replaced between press and release loses the click, so that an answer waits for the release.
+    function whenReleased(value) {
+        return pressed ? new Promise(resolve => held.push(resolve)).then(() => value) : value;
+    }
 
     function find(selector) {
         const app = document.querySelector("gradio-app");
@@ -116,7 +138,7 @@
         const numbers = state.numbers ? "&numbers=" + state.numbers.join(",") : "";
         const query = "?start=" + state.start + "&count=" + PAGE + "&tag=" + encodeURIComponent(state.tag) + numbers;
         const asked = ++state.asked;
-        return read("/pictures" + query).then(function(found) {
+        return read("/pictures" + query).then(whenReleased).then(function(found) {
             // Answers may overtake each other: an older one would show what is no longer asked for.
             if (asked !== state.asked) {
                 return;
@@ -140,8 +162,7 @@
 
     function loadTags() {
         const asked = ++state.askedTags;
-        read("/tags").then(function(tags) {
-            // A table that is the same stays: a click that it replaces under the pointer is lost.
+        read("/tags").then(whenReleased).then(function(tags) {
             const table = bench().querySelector(".tags");
             const shown = JSON.stringify([tags, state.tag]);
             if (asked !== state.askedTags || table.shown === shown) {

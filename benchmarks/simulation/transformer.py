@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention, silu
+from torch.nn import functional
+from torch.nn.functional import gelu, layer_norm, silu
 
 from benchmarks.simulation.meta_device import META, MetaDevice
 from lib_trainer.models import trainable
@@ -61,7 +62,7 @@ def _attend(parts: list[list[Tensor]], shape: TransformerShape) -> Tensor:
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def _rotated(x: Tensor) -> Tensor:
