@@ -18,8 +18,12 @@
     document.addEventListener("pointerdown", function() {
         pressed = true;
     }, true);
-    ["pointerup", "pointercancel"].forEach(function(kind) {
-        document.addEventListener(kind, function() {
+    // A release over a menu of the browser's is never told; the next movement has no button down.
+    ["pointerup", "pointercancel", "pointermove"].forEach(function(kind) {
+        document.addEventListener(kind, function(event) {
+            if (!pressed || (kind === "pointermove" && event.buttons)) {
+                return;
+            }
             pressed = false;
             const now = held;
             held = [];
